@@ -1,0 +1,1 @@
+//! Agent profiles and adapters to one normalised event stream.

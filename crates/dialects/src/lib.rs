@@ -1,0 +1,1 @@
+//! The model protocols as pure parsers, meters and translators.

@@ -1,0 +1,1 @@
+//! The only way out of a sandbox: model proxy, grants, recordings and spending.

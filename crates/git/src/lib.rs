@@ -1,0 +1,1 @@
+//! Mirrors, references, trees written from entries, and merges without a checkout.

@@ -1,0 +1,1 @@
+//! From a change through the merge queue to the integration branch.

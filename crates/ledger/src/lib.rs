@@ -1,0 +1,1 @@
+//! The durable truth: queues, leases, fencing, events, budgets and blobs.

@@ -1,0 +1,1 @@
+//! Sealed processes: create, exec, diagnose, destroy.

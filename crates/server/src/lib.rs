@@ -1,0 +1,1 @@
+//! The roles wired together in one process.

@@ -1,0 +1,1 @@
+//! Support for tests: repositories, scripted models, fault injection.

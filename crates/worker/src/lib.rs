@@ -1,0 +1,1 @@
+//! From a job to an attempt to a checked change.

@@ -1,0 +1,1 @@
+//! Bases, layers, and the extraction of what changed as a stream of entries.

@@ -1,0 +1,2 @@
+//! What a developer of Skep runs: tests and benchmarks.
+fn main() {}
