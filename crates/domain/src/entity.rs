@@ -1,0 +1,207 @@
+//! Requests, jobs, attempts and changes as plain data.
+
+use crate::{
+    amount::Amount,
+    failure::Failure,
+    id::{AttemptId, BlobId, ChangeId, JobId, RepositoryId, RequestId, SessionId},
+    plan,
+    policy::Policy,
+    state::{AttemptState, ChangeState, JobState, RequestState},
+    time::Timestamp,
+};
+use serde::{Deserialize, Serialize};
+
+/// The full hexadecimal name of a git commit or tree.
+pub type ObjectName = String;
+
+/// How a request becomes a plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Planning {
+    /// A model plans; if its plan is not valid, the request goes on as one job and says so.
+    #[default]
+    Auto,
+    /// A model plans; if its plan is not valid, the request fails.
+    Required,
+    /// One job does all that is asked.
+    None,
+    /// A person wrote the plan.
+    Given,
+}
+
+/// What a person asks for, before it has an id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ask {
+    /// The repository.
+    pub repository: RepositoryId,
+    /// Where it is on this machine.
+    pub repository_path: String,
+    /// The commit that the work starts from.
+    pub base: ObjectName,
+    /// What is asked.
+    pub prompt: String,
+    /// How it becomes a plan.
+    pub planning: Planning,
+    /// The plan, when a person wrote it.
+    pub plan: Option<plan::Plan>,
+    /// The profile of the agent.
+    pub agent: String,
+    /// The model: `provider/name`.
+    pub model: Option<String>,
+    /// The most that may be spent.
+    pub budget: Amount,
+    /// The policy at the base commit.
+    pub policy: Policy,
+    /// How many jobs may run at once.
+    pub parallel: u32,
+    /// The request that this one tries again.
+    pub retry_of: Option<RequestId>,
+}
+
+/// What a person asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// Its id.
+    pub id: RequestId,
+    /// The session that it belongs to.
+    pub session: SessionId,
+    /// What was asked.
+    pub ask: Ask,
+    /// Where it stands.
+    pub state: RequestState,
+    /// Why it failed.
+    pub failure: Option<Failure>,
+    /// When it was asked.
+    pub created: Timestamp,
+    /// When it ended.
+    pub ended: Option<Timestamp>,
+}
+
+/// A unit of agent work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Job {
+    /// Its id.
+    pub id: JobId,
+    /// The request that it is part of.
+    pub request: RequestId,
+    /// What the plan says of it.
+    pub spec: plan::Job,
+    /// The jobs that it waits for.
+    pub after: Vec<JobId>,
+    /// Where it stands.
+    pub state: JobState,
+    /// How many attempts were started.
+    pub attempts: u32,
+    /// Why it died.
+    pub failure: Option<Failure>,
+    /// When it was planned.
+    pub created: Timestamp,
+    /// When it ended.
+    pub ended: Option<Timestamp>,
+}
+
+/// One execution of a job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// Its id.
+    pub id: AttemptId,
+    /// The job.
+    pub job: JobId,
+    /// The request that the job is part of.
+    pub request: RequestId,
+    /// Its place among the attempts of the job, from one.
+    pub number: u32,
+    /// The commit that its workspace started from.
+    pub base: ObjectName,
+    /// The profile of its agent.
+    pub agent: String,
+    /// Its model, as asked for.
+    pub model: Option<String>,
+    /// The kind of its sandbox.
+    pub sandbox: String,
+    /// Where it stands.
+    pub state: AttemptState,
+    /// Why it did not pass.
+    pub failure: Option<Failure>,
+    /// What the agent said at the end.
+    pub summary: String,
+    /// The tree that was extracted last.
+    pub tree: Option<ObjectName>,
+    /// What it spent.
+    pub spent: Amount,
+    /// When it started.
+    pub created: Timestamp,
+    /// When it ended.
+    pub ended: Option<Timestamp>,
+}
+
+/// The commits that a passed gate produced.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// Its id.
+    pub id: ChangeId,
+    /// The attempt that made it.
+    pub attempt: AttemptId,
+    /// The job.
+    pub job: JobId,
+    /// The request.
+    pub request: RequestId,
+    /// The repository.
+    pub repository: RepositoryId,
+    /// The commit that it starts from.
+    pub base: ObjectName,
+    /// The commit that the gate passed, on top of the base.
+    pub commit: ObjectName,
+    /// Where it stands.
+    pub state: ChangeState,
+    /// The commit on the integration branch that holds it.
+    pub integrated: Option<ObjectName>,
+    /// Files that do not merge.
+    pub conflicts: Vec<String>,
+    /// Why it was rejected.
+    pub failure: Option<Failure>,
+    /// Whether the repository's own checks ran on it.
+    pub checked: bool,
+    /// When it was made.
+    pub created: Timestamp,
+    /// When it was settled.
+    pub ended: Option<Timestamp>,
+}
+
+/// What a check found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// It holds.
+    Passed,
+    /// It does not hold.
+    Failed,
+    /// It was not run: the change touches none of its paths.
+    NotNeeded,
+    /// It could not be run to an end: a limit, a time-out, the sandbox.
+    Broken,
+}
+
+/// What is kept of one check: enough to believe it later.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Evidence {
+    /// The name of the rule or command.
+    pub check: String,
+    /// What it found.
+    pub verdict: Verdict,
+    /// The command that ran, if it was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
+    /// Its exit code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// What was found, for a person and for the agent: the end of the output, or the rule's words.
+    pub findings: String,
+    /// The whole output.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<BlobId>,
+    /// How long it took, in milliseconds.
+    pub duration_ms: u64,
+    /// The tree that it ran on.
+    pub tree: ObjectName,
+}

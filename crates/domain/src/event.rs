@@ -1,0 +1,319 @@
+//! What happened: one envelope and a closed list of bodies.
+
+use crate::{
+    amount::{Amount, Micros},
+    entity::{Evidence, ObjectName},
+    failure::Failure,
+    id::{AttemptId, BlobId, ChangeId, EventId, JobId, RequestId, SessionId},
+    state::{AttemptState, ChangeState, JobState, RequestState},
+    time::Timestamp,
+};
+use serde::{Deserialize, Serialize};
+
+/// The most bytes of text that one event carries; what is longer goes to a blob.
+pub const MAX_TEXT: usize = 16 * 1024;
+
+/// An event as it is stored and delivered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Envelope {
+    /// Its id, the same wherever it is delivered.
+    pub id: EventId,
+    /// The session that it belongs to.
+    pub session: SessionId,
+    /// Its place in the session: from one, without gaps.
+    pub sequence: u64,
+    /// When it was recorded.
+    pub time: Timestamp,
+    /// The request that it belongs to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request: Option<RequestId>,
+    /// What happened.
+    #[serde(flatten)]
+    pub body: Body,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", content = "payload", rename_all = "snake_case")]
+pub enum Body {
+    /// A session began.
+    SessionCreated {
+        /// Its name.
+        name: String,
+    },
+    /// A request was accepted.
+    RequestSubmitted {
+        /// The request.
+        request: RequestId,
+        /// Its first line.
+        title: String,
+        /// The commit that it starts from.
+        base: ObjectName,
+        /// The most that it may spend.
+        budget: Amount,
+    },
+    /// A request changed its state.
+    RequestChanged {
+        /// The request.
+        request: RequestId,
+        /// Before.
+        from: RequestState,
+        /// After.
+        to: RequestState,
+        /// Why, if it failed.
+        failure: Option<Failure>,
+    },
+    /// A request has its plan.
+    Planned {
+        /// The request.
+        request: RequestId,
+        /// Its jobs, with their names and titles.
+        jobs: Vec<PlannedJob>,
+        /// What a person should know of how it was made: a plan that was not valid, say.
+        note: Option<String>,
+    },
+    /// A job changed its state.
+    JobChanged {
+        /// The job.
+        job: JobId,
+        /// Before.
+        from: JobState,
+        /// After.
+        to: JobState,
+        /// Why, if it died or goes back.
+        failure: Option<Failure>,
+    },
+    /// An attempt began.
+    AttemptStarted {
+        /// The attempt.
+        attempt: AttemptId,
+        /// Its job.
+        job: JobId,
+        /// Its place among the attempts of the job.
+        number: u32,
+        /// The commit that it starts from.
+        base: ObjectName,
+        /// The profile of its agent.
+        agent: String,
+        /// Its model.
+        model: Option<String>,
+        /// The kind of its sandbox.
+        sandbox: String,
+    },
+    /// An attempt changed its state.
+    AttemptChanged {
+        /// The attempt.
+        attempt: AttemptId,
+        /// Before.
+        from: AttemptState,
+        /// After.
+        to: AttemptState,
+        /// Why, if it did not pass.
+        failure: Option<Failure>,
+    },
+    /// An agent said or did something.
+    Agent {
+        /// The attempt.
+        attempt: AttemptId,
+        /// What.
+        event: Agent,
+    },
+    /// A model was called and paid.
+    ModelCalled {
+        /// The attempt, unless a planner called.
+        attempt: Option<AttemptId>,
+        /// The provider and the model.
+        model: String,
+        /// The place of the call among those of its grant, from one.
+        call: u64,
+        /// Tokens and money. What could not be known is what was reserved.
+        spent: Amount,
+        /// Whether the provider said what was used.
+        metered: bool,
+        /// Whether the price of the model is known.
+        priced: bool,
+        /// The status of the answer; none if there was no answer.
+        status: Option<u16>,
+        /// How long it took, in milliseconds.
+        duration_ms: u64,
+    },
+    /// A check ran on what an attempt made, or on a merge.
+    Checked {
+        /// The attempt whose work it is.
+        attempt: AttemptId,
+        /// The change, once there is one: the check ran on the merged tree.
+        change: Option<ChangeId>,
+        /// The round, from one.
+        round: u32,
+        /// What it found.
+        evidence: Evidence,
+    },
+    /// A gate passed and made a change.
+    ChangeMade {
+        /// The change.
+        change: ChangeId,
+        /// The attempt.
+        attempt: AttemptId,
+        /// The commit.
+        commit: ObjectName,
+    },
+    /// A change changed its state.
+    ChangeChanged {
+        /// The change.
+        change: ChangeId,
+        /// Before.
+        from: ChangeState,
+        /// After.
+        to: ChangeState,
+        /// The commit on the integration branch.
+        integrated: Option<ObjectName>,
+        /// Files that do not merge.
+        conflicts: Vec<String>,
+        /// Why, if it was rejected.
+        failure: Option<Failure>,
+    },
+    /// The integration branch of the user's repository was moved, or could not be.
+    Published {
+        /// The request.
+        request: RequestId,
+        /// The branch.
+        branch: String,
+        /// Where it points.
+        commit: ObjectName,
+        /// Why it was not moved.
+        refused: Option<String>,
+    },
+    /// Something that a person should read.
+    Note {
+        /// What.
+        text: String,
+    },
+}
+
+/// A job as its plan names it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedJob {
+    /// The job.
+    pub job: JobId,
+    /// Its name in the plan.
+    pub name: String,
+    /// What it is about.
+    pub title: String,
+    /// The jobs that it waits for.
+    pub after: Vec<JobId>,
+}
+
+/// What an agent said or did, whatever agent it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Agent {
+    /// A turn began: the agent was given a prompt.
+    Turn {
+        /// The round, from one.
+        round: u32,
+    },
+    /// It said something.
+    Text {
+        /// What.
+        text: String,
+    },
+    /// It thought aloud.
+    Reasoning {
+        /// What.
+        text: String,
+    },
+    /// It wants to use a tool. Recorded before the tool runs.
+    ToolCall {
+        /// The name of the call, as the model gave it.
+        id: String,
+        /// The tool.
+        tool: String,
+        /// Its input.
+        input: String,
+    },
+    /// A tool has run.
+    ToolResult {
+        /// The name of the call.
+        id: String,
+        /// What the agent was told: head and tail where it was long.
+        output: String,
+        /// How many bytes were left out.
+        omitted: u64,
+        /// Whether the tool did what was asked.
+        ok: bool,
+        /// How long it took, in milliseconds.
+        duration_ms: u64,
+        /// The text that the agent was told, where it does not fit here.
+        full: Option<BlobId>,
+    },
+    /// It used a model, by its own account.
+    Usage {
+        /// Tokens into the model.
+        input: u64,
+        /// Tokens out of the model.
+        output: u64,
+        /// Money, by its own account.
+        money: Option<Micros>,
+    },
+    /// It asks a person.
+    Question {
+        /// What.
+        text: String,
+    },
+    /// Something went wrong for it.
+    Error {
+        /// What.
+        text: String,
+    },
+    /// It ended its turn.
+    Finished {
+        /// What it says it did.
+        summary: String,
+    },
+}
+
+impl Body {
+    /// The name of the kind of event.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::SessionCreated { .. } => "session_created",
+            Self::RequestSubmitted { .. } => "request_submitted",
+            Self::RequestChanged { .. } => "request_changed",
+            Self::Planned { .. } => "planned",
+            Self::JobChanged { .. } => "job_changed",
+            Self::AttemptStarted { .. } => "attempt_started",
+            Self::AttemptChanged { .. } => "attempt_changed",
+            Self::Agent { .. } => "agent",
+            Self::ModelCalled { .. } => "model_called",
+            Self::Checked { .. } => "checked",
+            Self::ChangeMade { .. } => "change_made",
+            Self::ChangeChanged { .. } => "change_changed",
+            Self::Published { .. } => "published",
+            Self::Note { .. } => "note",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_envelope_is_one_flat_object_whose_type_is_the_kind() {
+        let envelope = Envelope {
+            id: EventId::from_bits(1),
+            session: SessionId::from_bits(2),
+            sequence: 3,
+            time: Timestamp(4),
+            request: None,
+            body: Body::Note {
+                text: "hello".into(),
+            },
+        };
+        let text = serde_json::to_string(&envelope).unwrap();
+        insta::assert_snapshot!(text, @r#"{"id":"e-000000000001","session":"s-000000000002","sequence":3,"time":4,"type":"note","payload":{"text":"hello"}}"#);
+        assert_eq!(serde_json::from_str::<Envelope>(&text).unwrap(), envelope);
+        assert!(text.contains(&format!("\"type\":\"{}\"", envelope.body.kind())));
+    }
+}

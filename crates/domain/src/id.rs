@@ -1,0 +1,224 @@
+//! Ids: a letter that says of what, a dash, and twelve characters that were random.
+//!
+//! Sixty random bits make a collision unlikely below a billion rows, and a person can name an
+//! entity by the first few characters. The alphabet has no letters that look like digits.
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::{fmt, str::FromStr};
+
+/// Lower-case base 32 without `i`, `l`, `o` and `u` (Crockford's).
+const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+const LENGTH: usize = 12;
+const BITS: u32 = 5;
+
+/// A text that is not an id of the wanted kind.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is not an id of a {kind}: it should look like `{prefix}-0123456789ab`")]
+pub struct InvalidId {
+    text: String,
+    kind: &'static str,
+    prefix: char,
+}
+
+fn encode(bits: u64) -> [u8; LENGTH] {
+    let mut text = [b'0'; LENGTH];
+    for (place, slot) in text.iter_mut().rev().enumerate() {
+        let value = (bits >> (BITS * place as u32)) & 31;
+        if let Some(character) = ALPHABET.get(value as usize) {
+            *slot = *character;
+        }
+    }
+    text
+}
+
+fn decode(text: &str) -> Option<u64> {
+    if text.len() != LENGTH {
+        return None;
+    }
+    text.bytes().try_fold(0u64, |bits, byte| {
+        let value = ALPHABET.iter().position(|&known| known == byte)?;
+        Some((bits << BITS) | value as u64)
+    })
+}
+
+macro_rules! ids {
+    ($($(#[$doc:meta])* $name:ident = $prefix:literal, $kind:literal;)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(u64);
+
+        impl $name {
+            /// The letter that begins the text of such an id.
+            pub const PREFIX: char = $prefix;
+
+            /// The id made of the lower sixty of these bits, which should be random.
+            pub const fn from_bits(bits: u64) -> Self {
+                Self(bits & ((1 << (BITS * LENGTH as u32)) - 1))
+            }
+
+            /// The bits of the id, for storage.
+            pub const fn bits(self) -> u64 {
+                self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let text = encode(self.0);
+                write!(f, "{}-{}", $prefix, String::from_utf8_lossy(&text))
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, f)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = InvalidId;
+            fn from_str(text: &str) -> Result<Self, InvalidId> {
+                text.strip_prefix($prefix)
+                    .and_then(|rest| rest.strip_prefix('-'))
+                    .and_then(decode)
+                    .map(Self)
+                    .ok_or_else(|| InvalidId { text: text.into(), kind: $kind, prefix: $prefix })
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    )*};
+}
+
+ids! {
+    /// An ordered event log.
+    SessionId = 's', "session";
+    /// What a person asked for, on a repository.
+    RequestId = 'r', "request";
+    /// A unit of agent work.
+    JobId = 'j', "job";
+    /// One execution of a job.
+    AttemptId = 'a', "attempt";
+    /// The commits that a passed gate produced.
+    ChangeId = 'c', "change";
+    /// A timed, fenced claim.
+    LeaseId = 'l', "lease";
+    /// What a spender may use, as one revocable capability.
+    GrantId = 'g', "grant";
+    /// A repository that Skep has a mirror of.
+    RepositoryId = 'p', "repository";
+    /// One event, wherever it is delivered.
+    EventId = 'e', "event";
+}
+
+/// The name of a blob: the SHA-256 of its content, in hexadecimal.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BlobId([u8; 32]);
+
+impl BlobId {
+    /// The blob whose content has this SHA-256.
+    pub const fn from_sha256(digest: [u8; 32]) -> Self {
+        Self(digest)
+    }
+
+    /// The SHA-256 of the content.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Display for BlobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for BlobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A text that is not the name of a blob.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not the name of a blob: it should be 64 hexadecimal digits")]
+pub struct InvalidBlobId(String);
+
+impl FromStr for BlobId {
+    type Err = InvalidBlobId;
+    fn from_str(text: &str) -> Result<Self, InvalidBlobId> {
+        let invalid = || InvalidBlobId(text.into());
+        if text.len() != 64 || !text.is_ascii() {
+            return Err(invalid());
+        }
+        let mut digest = [0u8; 32];
+        for (slot, pair) in digest.iter_mut().zip(text.as_bytes().chunks(2)) {
+            let pair = std::str::from_utf8(pair).map_err(|_| invalid())?;
+            *slot = u8::from_str_radix(pair, 16).map_err(|_| invalid())?;
+        }
+        Ok(Self(digest))
+    }
+}
+
+impl Serialize for BlobId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for BlobId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn an_id_reads_back_from_its_text(bits: u64) {
+            let id = JobId::from_bits(bits);
+            prop_assert_eq!(id.to_string().parse::<JobId>().unwrap(), id);
+        }
+
+        #[test]
+        fn no_text_makes_parsing_fail_in_another_way_than_an_error(text in ".*") {
+            let parsed = text.parse::<JobId>();
+            prop_assert!(parsed.is_err() || parsed.unwrap().to_string() == text);
+        }
+    }
+
+    #[test]
+    fn an_id_of_another_kind_is_refused_with_an_example() {
+        let error = RequestId::from_bits(7)
+            .to_string()
+            .parse::<JobId>()
+            .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "`r-000000000007` is not an id of a job: it should look like `j-0123456789ab`"
+        );
+    }
+
+    #[test]
+    fn a_blob_id_is_sixty_four_hexadecimal_digits() {
+        let id = BlobId::from_sha256([0xa5; 32]);
+        assert_eq!(id.to_string().parse::<BlobId>().unwrap(), id);
+        assert!("a5".parse::<BlobId>().is_err());
+    }
+}

@@ -1,0 +1,48 @@
+//! How a state may change: one total function for each machine.
+
+use std::fmt;
+
+/// A state machine. [`Machine::next`] is the only way from one state to another; the ledger
+/// stores what it returns, and nothing else writes a state.
+pub trait Machine: Copy + Eq + fmt::Debug + fmt::Display + 'static {
+    /// What may be asked of it.
+    type Command: Copy + Eq + fmt::Debug + 'static;
+    /// What the machine describes: `request`, `job`, `attempt` or `change`.
+    const NAME: &'static str;
+    /// Every state.
+    const STATES: &'static [Self];
+    /// Every command.
+    const COMMANDS: &'static [Self::Command];
+
+    /// The state after the command, or none where the command is not allowed.
+    #[must_use]
+    fn next(self, command: Self::Command) -> Option<Self>;
+
+    /// Whether nothing can change any more.
+    #[must_use]
+    fn is_terminal(self) -> bool;
+
+    /// The state after the command.
+    ///
+    /// # Errors
+    /// When the command is not allowed in this state; nothing changes then.
+    fn apply(self, command: Self::Command) -> Result<Self, Illegal> {
+        self.next(command).ok_or_else(|| Illegal {
+            machine: Self::NAME,
+            state: self.to_string(),
+            command: format!("{command:?}"),
+        })
+    }
+}
+
+/// A command that the state does not allow.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a {machine} that is {state} does not allow {command}")]
+pub struct Illegal {
+    /// The kind of entity.
+    pub machine: &'static str,
+    /// Its state.
+    pub state: String,
+    /// What was asked.
+    pub command: String,
+}

@@ -1,0 +1,129 @@
+//! Which paths a job may write: globs over repository paths.
+
+use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The most globs a list may have.
+pub const MAX_GLOBS: usize = 200;
+
+/// Which paths a job may write. Empty lists allow everything and forbid nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Scope {
+    /// Globs of paths that may be written; empty means all. `*` stays within one directory,
+    /// `**` does not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub write: Vec<String>,
+    /// Globs of paths that must not be written, whatever `write` says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub forbid: Vec<String>,
+    /// The most files the change may touch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_files: Option<u32>,
+}
+
+/// A list of globs, ready to match.
+#[derive(Debug, Clone)]
+pub struct Globs(GlobSet);
+
+/// A glob that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// One glob has a mistake.
+    #[error("the glob `{glob}` cannot be read: {reason}")]
+    Glob {
+        /// The glob.
+        glob: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// There are more than [`MAX_GLOBS`].
+    #[error("there are {0} globs, and {MAX_GLOBS} is the most")]
+    TooMany(usize),
+}
+
+impl Globs {
+    /// Reads the globs. A glob that ends in `/` stands for everything below it.
+    ///
+    /// # Errors
+    /// Names the first glob that cannot be read.
+    pub fn new(globs: &[String]) -> Result<Self, Error> {
+        if globs.len() > MAX_GLOBS {
+            return Err(Error::TooMany(globs.len()));
+        }
+        let mut set = GlobSetBuilder::new();
+        for glob in globs {
+            let fail = |error: globset::Error| Error::Glob {
+                glob: glob.clone(),
+                reason: error.kind().to_string(),
+            };
+            let text = glob.strip_prefix("./").unwrap_or(glob);
+            let text = if text.ends_with('/') {
+                format!("{text}**")
+            } else {
+                text.to_owned()
+            };
+            set.add(
+                GlobBuilder::new(&text)
+                    .literal_separator(true)
+                    .build()
+                    .map_err(fail)?,
+            );
+        }
+        set.build().map(Self).map_err(|error| Error::Glob {
+            glob: globs.join(" "),
+            reason: error.kind().to_string(),
+        })
+    }
+
+    /// Whether any of the globs matches this path. Bytes that are not UTF-8 match as U+FFFD.
+    #[must_use]
+    pub fn matches(&self, path: &[u8]) -> bool {
+        self.0.is_match(&*String::from_utf8_lossy(path))
+    }
+
+    /// Whether there are no globs.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn matches(glob: &str, path: &str) -> bool {
+        Globs::new(&[glob.to_owned()])
+            .unwrap()
+            .matches(path.as_bytes())
+    }
+
+    #[test]
+    fn globs_match_as_people_expect() {
+        for (glob, path, expected) in [
+            ("src/**", "src/a/b.rs", true),
+            ("src/", "src/a/b.rs", true),
+            ("src/*", "src/a/b.rs", false),
+            ("*.md", "README.md", true),
+            ("*.md", "docs/a.md", false),
+            ("**/*.md", "README.md", true),
+            ("./Cargo.lock", "Cargo.lock", true),
+            (".github/**", ".github/workflows/ci.yml", true),
+        ] {
+            assert_eq!(matches(glob, path), expected, "{glob} {path}");
+        }
+    }
+
+    #[test]
+    fn a_glob_that_cannot_be_read_is_named() {
+        let error = Globs::new(&["a/{b".to_owned()]).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with("the glob `a/{b` cannot be read"),
+            "{error}"
+        );
+    }
+}
