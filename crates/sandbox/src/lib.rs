@@ -1,1 +1,28 @@
 //! Sealed processes: create, exec, diagnose, destroy.
+//!
+//! This crate owns the place where an agent's commands run: what they see of the machine, what
+//! they may do, how much they may use, and that nothing of them is left when their owner is gone.
+//! It never knows what an agent is, never holds a credential, and never gives a sandbox a network:
+//! the one way out is a listener that is *handed out of* the sandbox to its owner.
+//!
+//! The three main types are [`Backend`] (a kind of sandbox that can create one), [`Sandbox`]
+//! (a place in which commands run), and [`Process`] (one running command). [`Spec`] says what a
+//! sandbox holds.
+
+mod backend;
+mod capture;
+mod command;
+mod error;
+pub mod host;
+mod process;
+mod spec;
+mod stdio;
+pub mod toolchains;
+
+pub use backend::{Backend, Channel, Diagnosis, Enforcement, Finding, Kind, Sandbox};
+pub use capture::{Captured, Output, exec_captured};
+pub use command::{Command, Exit, Limit, Stdin};
+pub use error::Error;
+pub use host::Host;
+pub use process::Process;
+pub use spec::{AGENT_HOME, Limits, Mount, Spec, Tmp, WORKSPACE_PARENT, Workspace};

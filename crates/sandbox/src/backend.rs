@@ -1,0 +1,166 @@
+//! The traits that every kind of sandbox fulfils.
+
+use std::ffi::OsString;
+use std::net::TcpListener;
+use std::path::Path;
+
+use async_trait::async_trait;
+
+use crate::{Command, Error, Process, Spec};
+
+/// A kind of sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Kind {
+    /// Namespaces of this kernel: no root, no daemon, no image.
+    Namespace,
+    /// Ordinary processes of this machine, **unsealed**.
+    Host,
+}
+
+impl Kind {
+    /// Whether what runs inside is kept from the rest of the machine.
+    pub fn is_sealed(self) -> bool {
+        match self {
+            Self::Namespace => true,
+            Self::Host => false,
+        }
+    }
+}
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Namespace => "namespace",
+            Self::Host => "host (unsealed)",
+        })
+    }
+}
+
+/// One thing that a kind of sandbox needs, tried on this machine.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Finding {
+    /// What was tried.
+    pub name: &'static str,
+    /// Whether it works.
+    pub ok: bool,
+    /// Whether sandboxes of this kind work without it, with less.
+    pub optional: bool,
+    /// What was seen.
+    pub detail: String,
+    /// What the person can do, if it does not work.
+    pub remedy: Option<String>,
+}
+
+/// Who enforces the limits of memory and processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Enforcement {
+    /// A cgroup of version 1.
+    CgroupV1,
+    /// A cgroup of version 2.
+    CgroupV2,
+    /// The kernel's limits per process, and a watcher that adds up and kills on excess.
+    RlimitsAndWatcher,
+    /// Nobody.
+    None,
+}
+
+impl std::fmt::Display for Enforcement {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::CgroupV1 => "cgroup v1",
+            Self::CgroupV2 => "cgroup v2",
+            Self::RlimitsAndWatcher => "rlimits and a watcher",
+            Self::None => "none",
+        })
+    }
+}
+
+/// The state of a sandbox, for a person who asks why something failed.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Diagnosis {
+    /// Its kind.
+    pub kind: Kind,
+    /// Whether what runs inside is kept from the rest of the machine.
+    pub sealed: bool,
+    /// Whether it still runs.
+    pub alive: bool,
+    /// The process id, on the host, of its first process.
+    pub first_process: Option<u32>,
+    /// Who enforces the limits.
+    pub limits_in_force: Enforcement,
+    /// The version of Landlock's interface that is in force, if any.
+    pub landlock_abi: Option<u32>,
+    /// Memory in use, in bytes, where it is counted.
+    pub memory_bytes: Option<u64>,
+    /// Processes in it, where they are counted.
+    pub processes: Option<u64>,
+    /// How many processes were killed for want of memory, where it is counted.
+    pub out_of_memory_kills: Option<u64>,
+    /// Commands that run now.
+    pub commands: usize,
+}
+
+/// The one way out: a listener on the sandbox's own loopback, held by the owner.
+#[derive(Debug)]
+pub struct Channel {
+    /// Accepts connections that are made inside. Blocking; set it to non-blocking for async use.
+    pub listener: TcpListener,
+    /// The port on 127.0.0.1 *inside*.
+    pub port: u16,
+}
+
+/// A kind of sandbox on this machine.
+#[async_trait]
+pub trait Backend: Send + Sync {
+    /// Which kind.
+    fn kind(&self) -> Kind;
+
+    /// Tries everything that this kind needs, for real, and says what to do about what is missing.
+    async fn probe(&self) -> Vec<Finding>;
+
+    /// Makes a sandbox that is ready for commands.
+    ///
+    /// # Errors
+    /// Says what the machine refuses and the remedy.
+    async fn create(&self, spec: Spec) -> Result<Box<dyn Sandbox>, Error>;
+}
+
+/// A place in which commands run. Dropping it ends everything in it, as does the end of the owning
+/// process, however that comes about.
+#[async_trait]
+pub trait Sandbox: Send + Sync {
+    /// Which kind.
+    fn kind(&self) -> Kind;
+
+    /// Where the workspace is, as seen by commands.
+    fn workspace(&self) -> &Path;
+
+    /// Where the private home is, as seen by commands.
+    fn home(&self) -> &Path;
+
+    /// The environment that most commands need (`PATH`, `HOME`, `USER`, `LANG`, `TMPDIR`, …), with
+    /// nothing of the owner's.
+    fn base_env(&self) -> Vec<(OsString, OsString)>;
+
+    /// Hands out the channel, once, if [`Spec::channel_port`] asked for one.
+    fn take_channel(&self) -> Option<Channel>;
+
+    /// Starts a command. Dropping the process kills all that it started.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is no such program inside; [`Error::Gone`] if the sandbox has
+    /// ended.
+    async fn exec(&self, command: Command) -> Result<Process, Error>;
+
+    /// Says how the sandbox is.
+    async fn diagnose(&self) -> Diagnosis;
+
+    /// Ends everything in the sandbox and waits until it is gone.
+    ///
+    /// # Errors
+    /// If it does not end within some seconds.
+    async fn destroy(self: Box<Self>) -> Result<(), Error>;
+}

@@ -1,0 +1,109 @@
+//! What can go wrong between the owner and its sandbox.
+
+use std::path::PathBuf;
+
+/// A failure to create a sandbox, or to run something in it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The kernel refuses new namespaces to this user.
+    #[error("cannot make a sandbox: the kernel refuses {what}; {remedy}")]
+    NamespacesRefused {
+        /// What was refused.
+        what: String,
+        /// What the person can do about it.
+        remedy: String,
+        /// The kernel's answer.
+        #[source]
+        source: std::io::Error,
+    },
+    /// An overlay cannot be mounted inside a user namespace here.
+    #[error("cannot mount the workspace as an overlay: {remedy}")]
+    OverlayRefused {
+        /// What the person can do about it.
+        remedy: String,
+        /// The kernel's answer.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A step of the set-up inside failed.
+    #[error("cannot set up the sandbox: {step} {subject}; {remedy}")]
+    Setup {
+        /// The step, in plain words.
+        step: &'static str,
+        /// The path or name that it was about.
+        subject: String,
+        /// What the person can do about it.
+        remedy: String,
+        /// The kernel's answer.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The specification cannot be met by this kind of sandbox.
+    #[error("cannot make a sandbox: {what}")]
+    Spec {
+        /// What is wrong with it and what is allowed.
+        what: String,
+    },
+    /// The program that was asked for does not exist inside.
+    #[error("the program {} is not in the sandbox; check its name, PATH, and the toolchains that are mounted", program.display())]
+    NotFound {
+        /// The first word of the command.
+        program: PathBuf,
+    },
+    /// The command's working directory cannot be entered.
+    #[error("the working directory {} cannot be entered inside the sandbox", dir.display())]
+    WorkingDirectory {
+        /// The directory, as seen inside.
+        dir: PathBuf,
+        /// The kernel's answer.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The program exists and could not be started.
+    #[error("the program {} cannot be started inside the sandbox", program.display())]
+    CannotStart {
+        /// The first word of the command.
+        program: PathBuf,
+        /// The kernel's answer.
+        #[source]
+        source: std::io::Error,
+    },
+    /// No further process may be started: the sandbox's limit is reached.
+    #[error("the sandbox has reached its limit of processes; stop some, or raise the limit")]
+    TooManyProcesses,
+    /// The command has no words, a word with a zero byte, or is too large.
+    #[error("the command cannot be passed to the sandbox: {what}")]
+    InvalidCommand {
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// The sandbox ended while something was still asked of it.
+    #[error("the sandbox has ended; create a new one")]
+    Gone,
+    /// The sandbox did not answer in time.
+    #[error(
+        "the sandbox did not answer within {seconds} seconds while {doing}; destroy it and create a new one"
+    )]
+    Silent {
+        /// How long was waited.
+        seconds: u64,
+        /// What was being done.
+        doing: &'static str,
+    },
+    /// A system call on the trusted side failed.
+    #[error("cannot {doing}")]
+    Io {
+        /// What was being done, as an infinitive.
+        doing: &'static str,
+        /// The kernel's answer.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl Error {
+    /// Wraps an answer of the kernel with what was being done, as an infinitive.
+    pub(crate) fn io(doing: &'static str) -> impl FnOnce(std::io::Error) -> Self {
+        move |source| Self::Io { doing, source }
+    }
+}

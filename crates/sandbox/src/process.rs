@@ -1,0 +1,96 @@
+//! One running command, as its owner holds it.
+
+use tokio::net::unix::pipe;
+use tokio::sync::oneshot;
+
+use crate::{Error, Exit};
+
+/// How a kind of sandbox reaches what it has started.
+pub(crate) trait Reach: Send + Sync {
+    /// Sends a signal to the whole tree of the command; nothing happens if it has ended.
+    fn signal_tree(&self, signal: i32);
+}
+
+/// One running command. Dropping it kills the command and all that it started.
+pub struct Process {
+    /// The command's input, if [`crate::Stdin::Pipe`] was asked for. Drop it to end the input.
+    pub stdin: Option<pipe::Sender>,
+    /// What the command prints. It must be read: a command that finds the pipe full waits.
+    /// `None` once taken.
+    pub stdout: Option<pipe::Receiver>,
+    /// What the command prints to its error output. `None` once taken.
+    pub stderr: Option<pipe::Receiver>,
+    exit: Outcome,
+    reach: Box<dyn Reach>,
+}
+
+enum Outcome {
+    Pending(oneshot::Receiver<Result<Exit, Error>>),
+    Known(Exit),
+    Lost,
+}
+
+impl Process {
+    pub(crate) fn new(
+        stdin: Option<pipe::Sender>,
+        stdout: pipe::Receiver,
+        stderr: pipe::Receiver,
+        exit: oneshot::Receiver<Result<Exit, Error>>,
+        reach: Box<dyn Reach>,
+    ) -> Self {
+        Self {
+            stdin,
+            stdout: Some(stdout),
+            stderr: Some(stderr),
+            exit: Outcome::Pending(exit),
+            reach,
+        }
+    }
+
+    /// Waits until the command has ended. The timeout of the command is kept whether or not anyone
+    /// waits. May be called again, and may be cancelled.
+    ///
+    /// # Errors
+    /// [`Error::Gone`] if the sandbox ended first.
+    pub async fn wait(&mut self) -> Result<Exit, Error> {
+        match &mut self.exit {
+            Outcome::Known(exit) => Ok(*exit),
+            Outcome::Lost => Err(Error::Gone),
+            Outcome::Pending(receiver) => {
+                let outcome = receiver.await.unwrap_or(Err(Error::Gone));
+                self.exit = match &outcome {
+                    Ok(exit) => Outcome::Known(*exit),
+                    Err(_) => Outcome::Lost,
+                };
+                outcome
+            }
+        }
+    }
+
+    /// Asks the whole tree of the command to end (SIGTERM).
+    pub fn terminate(&self) {
+        self.reach.signal_tree(libc::SIGTERM);
+    }
+
+    /// Kills the whole tree of the command (SIGKILL).
+    pub fn kill(&self) {
+        self.reach.signal_tree(libc::SIGKILL);
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if let Outcome::Pending(receiver) = &mut self.exit {
+            // An exit that has arrived already needs no kill.
+            if receiver.try_recv().is_err() {
+                self.reach.signal_tree(libc::SIGKILL);
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Process {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Process").finish_non_exhaustive()
+    }
+}
