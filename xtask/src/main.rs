@@ -1,2 +1,40 @@
-//! What a developer of Skep runs: tests and benchmarks.
-fn main() {}
+//! What a developer of Skep runs: `cargo xtask test` and `cargo xtask bench`.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for developers")]
+
+mod bench;
+mod step;
+mod test;
+
+use std::process::ExitCode;
+
+const HELP: &str = "\
+Usage: cargo xtask <COMMAND>
+
+  test [STEP ...]       See to what the tests need and run all of them, or only the steps named.
+                        Steps: needs format lint deny build test
+  bench NAME [--json]   Measure. Names: run-overhead
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let (command, rest) = match arguments.split_first() {
+        Some((command, rest)) => (command.as_str(), rest),
+        None => ("help", &[] as &[String]),
+    };
+    let done = match command {
+        "test" => test::run(rest),
+        "bench" => bench::run(rest),
+        "help" | "--help" | "-h" => {
+            print!("{HELP}");
+            Ok(())
+        }
+        other => Err(format!("there is no command `{other}`\n\n{HELP}")),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("xtask: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
