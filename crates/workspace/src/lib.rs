@@ -1,1 +1,38 @@
-//! Bases, layers, and the extraction of what changed as a stream of entries.
+//! The files of attempts: bases that many share, workspaces as layers over them, and what changed in
+//! a workspace as a stream of entries.
+//!
+//! This crate owns one directory on disk: its `bases/`, its `workspaces/` and its `trash/`. It never
+//! knows git's object format, never runs or parses anything that it finds, never follows a link, and
+//! never mounts: whoever runs the agent mounts the [`Layers`] that a workspace names. What an agent
+//! wrote is read only through directory descriptors that are held, one name at a time.
+//!
+//! The three main types:
+//!
+//! - [`Store`] opens the directory, builds and evicts bases, creates, finds and sweeps workspaces.
+//! - [`Workspace`] is the files of one attempt: [`Workspace::layers`], [`Workspace::changes`],
+//!   [`Workspace::delete`].
+//! - [`Change`] is one entry of what changed; a [`Summary`] says what was refused and why.
+
+mod base;
+mod change;
+mod copy;
+mod descent;
+mod dir;
+mod error;
+mod lock;
+mod manifest;
+mod names;
+mod overlay;
+mod record;
+mod remove;
+mod store;
+mod tree;
+mod usage;
+mod workspace;
+
+pub use base::{Base, BaseInfo};
+pub use change::{Change, GitDir, Limits, Refused, Summary, Why};
+pub use error::{Error, Limit};
+pub use remove::Emptied;
+pub use store::{Layering, Store, Swept};
+pub use workspace::{Layers, Workspace};

@@ -1,0 +1,382 @@
+//! Workspaces that are a copy of their base: making one, and finding what changed in it.
+
+use std::ffi::CStr;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::Path;
+
+use bstr::{BString, ByteSlice};
+use rustix::fs::{self, FileType, Mode, OFlags, ResolveFlags, Timespec, Timestamps};
+use rustix::io::Errno;
+
+use crate::base::make_dir;
+use crate::change::{Change, Emitter, GitDir, Limits, Summary, Why, moved};
+use crate::descent::{Descent, Trail};
+use crate::dir::{Access, Dir, Meta};
+use crate::error::{Error, io, std_io};
+use crate::manifest::{Entry, Manifest};
+use crate::names::{Collisions, is_git_directory};
+use crate::tree::{Listed, as_path, listing};
+
+/// Files up to this size are copied through a buffer, which is quicker than asking the kernel to.
+const SMALL: u64 = 256 * 1024;
+
+/// Copies the base into the new directory `to`: permissions and modification times of files are kept,
+/// so that what compares them has little to read again. Never a hard link: an agent could write
+/// through it.
+pub(crate) fn copy(base: &Path, to: &Path) -> Result<Manifest, Error> {
+    make_dir(to)?;
+    let from_root = Dir::open(base).map_err(io("open", base))?;
+    let to_root = Dir::open(to).map_err(io("open", to))?;
+    let mut copier = Copier {
+        trail: Trail::default(),
+        entries: Vec::new(),
+        clone: true,
+        buffer: Vec::new(),
+    };
+    let names = copier.list(&from_root)?;
+    let mut from = Descent::new(from_root, names);
+    let mut into = Descent::new(to_root, None);
+    while let (Some((source, names)), Some((target, index))) = (from.top(), into.top()) {
+        if let Some(next) = names.pop() {
+            if let Some((source, target)) = copier.entry(source, target, &next)? {
+                let index = copier.entries.len().checked_sub(1);
+                copier.trail.push(next.name.to_bytes());
+                let names = copier.list(&source)?;
+                from.push(source, names);
+                into.push(target, index);
+            }
+        } else {
+            let count = copier.entries.len();
+            if let Some((index, entry)) =
+                index.and_then(|index| Some((index, copier.entries.get_mut(index)?)))
+            {
+                entry.below = count - index - 1;
+            }
+            from.pop()
+                .and_then(|_| into.pop())
+                .map_err(io("leave", as_path(copier.trail.here())))?;
+            copier.trail.pop();
+        }
+    }
+    Ok(Manifest::new(copier.entries))
+}
+
+struct Copier {
+    trail: Trail,
+    entries: Vec<Entry>,
+    /// Whether the file system may still be asked to share blocks.
+    clone: bool,
+    buffer: Vec<u8>,
+}
+
+impl Copier {
+    fn list(&self, dir: &Dir) -> Result<Vec<Listed>, Error> {
+        listing(dir, io("list", as_path(self.trail.here())), |_| Ok(()))
+    }
+
+    fn entry(
+        &mut self,
+        source: &Dir,
+        target: &Dir,
+        listed: &Listed,
+    ) -> Result<Option<(Dir, Dir)>, Error> {
+        let name = listed.name.as_c_str();
+        let path = self.trail.join(name.to_bytes());
+        let kind = match listed.kind {
+            FileType::Unknown => source
+                .look(name)
+                .map_err(io("look at", as_path(&path)))?
+                .kind(),
+            kind => kind,
+        };
+        let copied = match kind {
+            FileType::Directory => {
+                let below = source
+                    .subdir(name, Access::Read)
+                    .map_err(io("open", as_path(&path)))?;
+                let mode = below.meta().permissions() | Mode::RWXU;
+                let made = fs::mkdirat(target, name, mode)
+                    .and_then(|()| target.subdir(name, Access::Write))
+                    .and_then(|dir| fs::fchmod(&dir, mode).map(|()| dir))
+                    .map_err(io("make", as_path(&path)))?;
+                self.entries.push(Entry::of(name.to_bytes(), made.meta()));
+                return Ok(Some((below, made)));
+            }
+            FileType::RegularFile => self.file(source, target, name, &path)?,
+            FileType::Symlink => {
+                let point = || {
+                    fs::symlinkat(source.link(name)?, target, name)?;
+                    target.look(name)
+                };
+                point().map_err(io("copy the link", as_path(&path)))?
+            }
+            _ => return Err(Error::BaseEntry { path }),
+        };
+        self.entries.push(Entry::of(name.to_bytes(), &copied));
+        Ok(None)
+    }
+
+    fn file(
+        &mut self,
+        source: &Dir,
+        target: &Dir,
+        name: &CStr,
+        path: &BString,
+    ) -> Result<Meta, Error> {
+        let (mut from, meta) = source.file(name).map_err(io("open", as_path(path)))?;
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut to = File::from(
+            fs::openat(target, name, flags, Mode::RUSR | Mode::WUSR)
+                .map_err(io("make", as_path(path)))?,
+        );
+        if self.clone && meta.size > 0 {
+            // A file system that cannot share blocks says so in one of several ways.
+            self.clone = fs::ioctl_ficlone(&to, &from).is_ok();
+        }
+        if !self.clone || meta.size == 0 {
+            let copied = if meta.size <= SMALL {
+                self.buffer.clear();
+                from.read_to_end(&mut self.buffer)
+                    .and_then(|_| to.write_all(&self.buffer))
+            } else {
+                std::io::copy(&mut from, &mut to).map(drop)
+            };
+            copied.map_err(std_io("copy", as_path(path)))?;
+        }
+        let finish = || {
+            fs::fchmod(&to, meta.permissions())?;
+            let (seconds, nanoseconds) = meta.mtime;
+            let mtime = Timespec {
+                tv_sec: seconds,
+                tv_nsec: nanoseconds.into(),
+            };
+            fs::futimens(
+                &to,
+                &Timestamps {
+                    last_access: mtime,
+                    last_modification: mtime,
+                },
+            )?;
+            target.look(name)
+        };
+        finish().map_err(io("finish the copy of", as_path(path)))
+    }
+}
+
+/// Visits how the copy at `root` differs from its manifest.
+pub(crate) fn changes<E: From<Error>>(
+    root: Dir,
+    manifest: &Manifest,
+    base: &Path,
+    limits: &Limits,
+    visit: &mut dyn FnMut(Change) -> Result<(), E>,
+) -> Result<Summary, E> {
+    let mut walk = Walk {
+        out: Emitter::new(limits, visit),
+        trail: Trail::default(),
+        manifest,
+        base: Dir::open(base).ok(),
+    };
+    let level = walk.level(&root, Some((0, manifest.len())))?;
+    let mut descent = Descent::new(root, level);
+    while let Some((dir, level)) = descent.top() {
+        let known = level.known.and_then(|(next, end)| {
+            if next < end {
+                manifest.get(next).map(|e| (next, e))
+            } else {
+                None
+            }
+        });
+        let order = match (level.names.last(), known) {
+            (Some(listed), Some((_, entry))) => listed.name.to_bytes().cmp(&entry.name),
+            (Some(_), None) => std::cmp::Ordering::Less,
+            (None, Some(_)) => std::cmp::Ordering::Greater,
+            (None, None) => {
+                descent.pop().map_err(moved("leave", walk.trail.here()))?;
+                walk.trail.pop();
+                continue;
+            }
+        };
+        // The manifest's entry that this step uses up.
+        let known = known.filter(|_| order.is_ge());
+        if let (Some((index, entry)), Some((_, end))) = (known, level.known) {
+            level.known = Some((index + 1 + entry.below, end));
+        }
+        if order.is_gt() {
+            if let Some((_, entry)) = known {
+                walk.gone(entry)?;
+            }
+        } else if let Some(listed) = level.names.pop()
+            && let Some((child, below)) = walk.entry(dir, &mut level.seen, &listed, known)?
+        {
+            walk.trail.push(listed.name.to_bytes());
+            walk.out.enter(walk.trail.here(), descent.depth() + 1)?;
+            let level = walk.level(&child, below)?;
+            descent.push(child, level);
+        }
+    }
+    Ok(walk.out.summary)
+}
+
+struct Level {
+    names: Vec<Listed>,
+    /// The manifest's entries of this directory that are still to come: from, to.
+    known: Option<(usize, usize)>,
+    seen: Collisions,
+}
+
+struct Walk<'a, E> {
+    out: Emitter<'a, E>,
+    trail: Trail,
+    manifest: &'a Manifest,
+    base: Option<Dir>,
+}
+
+/// A directory to walk next, with the manifest's entries below it.
+type Below = (Dir, Option<(usize, usize)>);
+
+impl<E: From<Error>> Walk<'_, E> {
+    fn level(&self, dir: &Dir, known: Option<(usize, usize)>) -> Result<Level, Error> {
+        let here = self.trail.here();
+        let expected = known.map_or(0, |(from, to)| to.saturating_sub(from));
+        let names = listing(dir, io("list", as_path(here)), |count| {
+            self.out.check_listing(here, count, expected)
+        })?;
+        Ok(Level {
+            names,
+            known,
+            seen: Collisions::default(),
+        })
+    }
+
+    /// An entry of the manifest whose name is not there any more.
+    fn gone(&mut self, entry: &Entry) -> Result<(), E> {
+        let path = self.trail.join(&entry.name);
+        if self.trail.here().is_empty() && entry.name == b".git" {
+            self.out.summary.git = GitDir::Removed;
+            return Ok(());
+        }
+        if is_git_directory(&entry.name) {
+            return Ok(());
+        }
+        self.out.count(&path)?;
+        self.out.removed(path)
+    }
+
+    fn entry(
+        &mut self,
+        dir: &Dir,
+        seen: &mut Collisions,
+        listed: &Listed,
+        known: Option<(usize, &Entry)>,
+    ) -> Result<Option<Below>, E> {
+        let name = listed.name.as_c_str();
+        let path = self.trail.join(name.to_bytes());
+        let meta = dir.look(name).map_err(moved("look at", &path))?;
+        let entry = known.map(|(_, entry)| entry);
+        if self.trail.here().is_empty() && name == c".git" {
+            let same = entry.is_some_and(|entry| entry.is_inode(&meta));
+            self.out.summary.git = if same { GitDir::Kept } else { GitDir::Replaced };
+            return Ok(None);
+        }
+        let same_kind = entry.is_some_and(|entry| entry.kind() == meta.kind());
+        let walked = same_kind && meta.kind() == FileType::Directory;
+        let untouched = walked
+            || entry.is_some_and(|entry| {
+                entry.is_untouched(&meta) && self.is_certain(dir, name, &path, entry)
+            });
+        self.out
+            .collide(seen, &self.trail, name.to_bytes().as_bstr(), !untouched);
+        if !untouched {
+            self.out.count(&path)?;
+        }
+        if self.out.refuse_git(&path, name.to_bytes()) {
+            return Ok(None);
+        }
+        match meta.kind() {
+            FileType::Directory => {
+                let child = match dir.subdir(name, Access::Read) {
+                    Err(Errno::XDEV) => {
+                        self.out.refuse(path, Why::Mounted);
+                        return Ok(None);
+                    }
+                    opened => opened.map_err(moved("open", &path))?,
+                };
+                let below = known
+                    .filter(|_| walked)
+                    .map(|(index, entry)| (index + 1, index + 1 + entry.below));
+                if below.is_none() && entry.is_some() {
+                    self.out.cleared(path)?;
+                }
+                Ok(Some((child, below)))
+            }
+            _ if untouched => Ok(None),
+            FileType::RegularFile => {
+                match dir.file(name) {
+                    Err(Errno::XDEV) => self.out.refuse(path, Why::Mounted),
+                    opened => {
+                        let (content, meta) = opened.map_err(moved("open", &path))?;
+                        self.out.file(path, content, &meta)?;
+                    }
+                }
+                Ok(None)
+            }
+            FileType::Symlink => {
+                self.out.link(path, dir, name)?;
+                Ok(None)
+            }
+            kind => {
+                self.out.refuse_kind(path, kind);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Whether equal times prove equal content. For what was copied in the last moment before the
+    /// agent could begin they do not, and the base is asked.
+    fn is_certain(&self, dir: &Dir, name: &CStr, path: &BString, entry: &Entry) -> bool {
+        !self.manifest.is_recent(entry)
+            || self
+                .base
+                .as_ref()
+                .is_some_and(|base| same_content(base, path, dir, name).unwrap_or(false))
+    }
+}
+
+/// Whether a file or link has the content of the base's at `path`.
+fn same_content(base: &Dir, path: &BString, dir: &Dir, name: &CStr) -> std::io::Result<bool> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+    if dir.look(name)?.kind() == FileType::Symlink {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let link = fs::openat2(base, path.as_bytes(), flags, Mode::empty(), resolve)?;
+        return Ok(fs::readlinkat(&link, c"", Vec::new())?.as_bytes() == dir.link(name)?);
+    }
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let mut before = File::from(fs::openat2(
+        base,
+        path.as_bytes(),
+        flags,
+        Mode::empty(),
+        resolve,
+    )?);
+    let (mut now, _) = dir.file(name)?;
+    let (mut expected, mut found) = ([0_u8; 8192], [0_u8; 8192]);
+    loop {
+        let length = before.read(&mut expected)?;
+        if length == 0 {
+            return Ok(now.read(&mut found)? == 0);
+        }
+        let (Some(expected), Some(found)) = (expected.get(..length), found.get_mut(..length))
+        else {
+            return Ok(false);
+        };
+        match now.read_exact(found) {
+            Ok(()) if found == expected => {}
+            Ok(()) => return Ok(false),
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(false),
+            Err(error) => return Err(error),
+        }
+    }
+}

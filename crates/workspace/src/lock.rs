@@ -1,0 +1,80 @@
+//! Locks that the kernel releases when their holder dies.
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use rustix::fs::{self, CWD, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::error::{Error, io};
+
+/// How a lock excludes others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hold {
+    /// Any number of users.
+    Shared,
+    /// One owner.
+    Alone,
+}
+
+/// A lock on a file or directory, held until it is dropped. Descriptors are close-on-exec, so that a
+/// child program never keeps one.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    file: OwnedFd,
+}
+
+impl Lock {
+    /// Locks the file at `path`, making it if need be; `None` if somebody holds it otherwise.
+    pub(crate) fn file(path: &Path, hold: Hold) -> Result<Option<Lock>, Error> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let file = fs::openat(CWD, path, flags, Mode::RUSR | Mode::WUSR)
+            .map_err(io("open the lock", path))?;
+        Self::take(file, path, hold)
+    }
+
+    /// Locks the directory at `path`; `None` if somebody holds it otherwise, or it is not there.
+    pub(crate) fn directory(path: &Path, hold: Hold) -> Result<Option<Lock>, Error> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        match fs::openat(CWD, path, flags, Mode::empty()) {
+            Ok(file) => Self::take(file, path, hold),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(io("open", path)(errno)),
+        }
+    }
+
+    /// The lock counts only while the path still names what was locked: its last holder may have
+    /// moved it away in between.
+    fn take(file: OwnedFd, path: &Path, hold: Hold) -> Result<Option<Lock>, Error> {
+        let operation = match hold {
+            Hold::Shared => FlockOperation::NonBlockingLockShared,
+            Hold::Alone => FlockOperation::NonBlockingLockExclusive,
+        };
+        match fs::flock(&file, operation) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK | Errno::INTR) => return Ok(None),
+            Err(errno) => return Err(io("lock", path)(errno)),
+        }
+        let ours = fs::fstat(&file).map_err(io("look at the lock", path))?;
+        match fs::lstat(path) {
+            Ok(named) if (named.st_dev, named.st_ino) == (ours.st_dev, ours.st_ino) => {
+                Ok(Some(Lock { file }))
+            }
+            Ok(_) | Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(io("look at the lock", path)(errno)),
+        }
+    }
+
+    /// Marks the lock's file as used now.
+    pub(crate) fn touch(&self, path: &Path) -> Result<(), Error> {
+        let now = fs::Timespec {
+            tv_sec: 0,
+            tv_nsec: fs::UTIME_NOW,
+        };
+        let times = fs::Timestamps {
+            last_access: now,
+            last_modification: now,
+        };
+        fs::futimens(&self.file, &times).map_err(io("set the last use of", path))
+    }
+}

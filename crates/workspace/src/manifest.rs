@@ -1,0 +1,169 @@
+//! What a copied workspace held when it was made, so that a change is noticed without trusting
+//! anything that the agent can set.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::{self, FileType};
+
+use crate::dir::Meta;
+use crate::error::{Error, io, std_io};
+
+/// The first bytes of the file.
+const MAGIC: &[u8] = b"skep manifest 1\n";
+/// How far apart two changes must lie to have different times: two ticks of the slowest kernel clock.
+const TICK: Duration = Duration::from_millis(20);
+/// Larger than any manifest: some 40 million entries.
+const LARGEST: u64 = 4 << 30;
+
+/// One entry of the copy. The change time and the inode's number cannot be set by its owner; the
+/// device is that of the tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) name: Vec<u8>,
+    mode: u32,
+    inode: u64,
+    size: u64,
+    mtime: (i64, u32),
+    ctime: (i64, u32),
+    /// How many of the following entries lie below this one.
+    pub(crate) below: usize,
+}
+
+impl Entry {
+    pub(crate) fn of(name: &[u8], meta: &Meta) -> Entry {
+        let (inode, size) = (meta.id.1, meta.size);
+        Entry {
+            name: name.to_vec(),
+            mode: meta.mode,
+            inode,
+            size,
+            mtime: meta.mtime,
+            ctime: meta.ctime,
+            below: 0,
+        }
+    }
+
+    pub(crate) fn kind(&self) -> FileType {
+        FileType::from_raw_mode(self.mode)
+    }
+
+    /// Whether this is the same file or directory, whatever its content.
+    pub(crate) fn is_inode(&self, meta: &Meta) -> bool {
+        self.inode == meta.id.1 && self.kind() == meta.kind()
+    }
+
+    /// Whether nothing was written to it, as far as times can tell.
+    pub(crate) fn is_untouched(&self, meta: &Meta) -> bool {
+        self.is_inode(meta)
+            && (self.mode, self.size, self.mtime, self.ctime)
+                == (meta.mode, meta.size, meta.mtime, meta.ctime)
+    }
+}
+
+/// The entries of a tree: each directory before what it holds, names in the order of their bytes.
+#[derive(Debug)]
+pub(crate) struct Manifest {
+    entries: Vec<Entry>,
+    /// When it was written: nothing that an agent did is older.
+    written: Duration,
+}
+
+impl Manifest {
+    pub(crate) fn new(entries: Vec<Entry>) -> Manifest {
+        Manifest {
+            entries,
+            written: Duration::ZERO,
+        }
+    }
+
+    pub(crate) fn get(&self, index: usize) -> Option<&Entry> {
+        self.entries.get(index)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether the entry was made so shortly before the agent could begin that a change to it might
+    /// have the same times.
+    pub(crate) fn is_recent(&self, entry: &Entry) -> bool {
+        time(entry.ctime).saturating_add(TICK) >= self.written
+    }
+
+    pub(crate) fn write(&self, path: &Path) -> Result<(), Error> {
+        let mut bytes = Vec::with_capacity(MAGIC.len() + self.entries.len() * 80);
+        bytes.extend_from_slice(MAGIC);
+        for entry in &self.entries {
+            let length = u16::try_from(entry.name.len()).map_err(|_| Error::Record {
+                path: path.to_owned(),
+            })?;
+            bytes.extend_from_slice(&length.to_le_bytes());
+            bytes.extend_from_slice(&entry.name);
+            bytes.extend_from_slice(&entry.mode.to_le_bytes());
+            for number in [entry.inode, entry.size, entry.below as u64] {
+                bytes.extend_from_slice(&number.to_le_bytes());
+            }
+            for (seconds, nanoseconds) in [entry.mtime, entry.ctime] {
+                bytes.extend_from_slice(&seconds.to_le_bytes());
+                bytes.extend_from_slice(&nanoseconds.to_le_bytes());
+            }
+        }
+        std::fs::write(path, bytes).map_err(std_io("write", path))
+    }
+
+    pub(crate) fn read(path: &Path) -> Result<Manifest, Error> {
+        let stat = fs::lstat(path).map_err(io("look at", path))?;
+        if u64::try_from(stat.st_size).unwrap_or(u64::MAX) > LARGEST {
+            return Err(Error::Record {
+                path: path.to_owned(),
+            });
+        }
+        let bytes = std::fs::read(path).map_err(std_io("read", path))?;
+        let entries = parse(&bytes).ok_or_else(|| Error::Record {
+            path: PathBuf::from(path),
+        })?;
+        // The widths of these fields differ between machines.
+        #[allow(clippy::unnecessary_cast)]
+        let written = time((stat.st_mtime as i64, stat.st_mtime_nsec as u32));
+        Ok(Manifest { entries, written })
+    }
+}
+
+fn time((seconds, nanoseconds): (i64, u32)) -> Duration {
+    Duration::new(u64::try_from(seconds).unwrap_or(0), nanoseconds)
+}
+
+fn parse(bytes: &[u8]) -> Option<Vec<Entry>> {
+    let mut rest = bytes.strip_prefix(MAGIC)?;
+    let mut entries = Vec::new();
+    while !rest.is_empty() {
+        let length = u16::from_le_bytes(take(&mut rest)?);
+        let (name, after) = rest.split_at_checked(usize::from(length))?;
+        rest = after;
+        entries.push(Entry {
+            name: name.to_vec(),
+            mode: u32::from_le_bytes(take(&mut rest)?),
+            inode: u64::from_le_bytes(take(&mut rest)?),
+            size: u64::from_le_bytes(take(&mut rest)?),
+            below: usize::try_from(u64::from_le_bytes(take(&mut rest)?)).ok()?,
+            mtime: (
+                i64::from_le_bytes(take(&mut rest)?),
+                u32::from_le_bytes(take(&mut rest)?),
+            ),
+            ctime: (
+                i64::from_le_bytes(take(&mut rest)?),
+                u32::from_le_bytes(take(&mut rest)?),
+            ),
+        });
+    }
+    let count = entries.len();
+    let fits = |(index, entry): (usize, &Entry)| entry.below < count - index;
+    entries.iter().enumerate().all(fits).then_some(entries)
+}
+
+fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
+    let (head, tail) = rest.split_first_chunk::<N>()?;
+    *rest = tail;
+    Some(*head)
+}

@@ -1,0 +1,222 @@
+//! What changed, read from an overlay's upper layer as data.
+//!
+//! The layer is the one that the kernel's overlay file system writes when it is mounted with
+//! `userxattr` (kernel documentation, *Overlay Filesystem*): a character device 0:0 is a whiteout, a
+//! directory with `user.overlay.opaque` = `y` hides what is below it. The value `x` does not: it only
+//! says that whiteouts may be empty files with `user.overlay.whiteout`, which are understood here too.
+//!
+//! An agent cannot forge these. Through the merged view it can neither make the device (the kernel
+//! refuses `mknod` without `CAP_MKNOD` over the file system's own user namespace) nor set the
+//! attributes: since Linux 6.7 a `user.overlay.NAME` that it sets is stored as
+//! `user.overlay.overlay.NAME`, before that it was refused. Redirections and metadata-only files are
+//! never written under `userxattr`; one that is found is refused. `user.overlay.origin`, `impure` and
+//! `nlink` mean nothing to the content and are ignored. The `trusted.` forms are read too, for a layer
+//! that real root mounted without `userxattr`; only real root can read or write them.
+
+use std::os::fd::AsFd;
+
+use bstr::ByteSlice;
+use rustix::fs::FileType;
+use rustix::io::Errno;
+
+use crate::change::{Change, Emitter, GitDir, Limits, Summary, Why, moved};
+use crate::descent::{Descent, Trail};
+use crate::dir::{Access, Dir, Meta, attribute};
+use crate::error::{Error, io};
+use crate::names::Collisions;
+use crate::tree::{Listed, as_path, listing};
+
+/// Visits what the upper layer at `root` changes.
+pub(crate) fn changes<E: From<Error>>(
+    root: Dir,
+    limits: &Limits,
+    visit: &mut dyn FnMut(Change) -> Result<(), E>,
+) -> Result<Summary, E> {
+    let mut walk = Walk {
+        out: Emitter::new(limits, visit),
+        trail: Trail::default(),
+    };
+    let names = walk.list(&root)?;
+    let mut descent = Descent::new(
+        root,
+        Level {
+            names,
+            seen: Collisions::default(),
+        },
+    );
+    while let Some((dir, level)) = descent.top() {
+        if let Some(next) = level.names.pop() {
+            if let Some(child) = walk.entry(dir, level, &next)? {
+                walk.trail.push(next.name.to_bytes());
+                walk.out.enter(walk.trail.here(), descent.depth() + 1)?;
+                let names = walk.list(&child)?;
+                descent.push(
+                    child,
+                    Level {
+                        names,
+                        seen: Collisions::default(),
+                    },
+                );
+            }
+        } else {
+            descent.pop().map_err(moved("leave", walk.trail.here()))?;
+            walk.trail.pop();
+        }
+    }
+    Ok(walk.out.summary)
+}
+
+struct Level {
+    names: Vec<Listed>,
+    seen: Collisions,
+}
+
+struct Walk<'a, E> {
+    out: Emitter<'a, E>,
+    trail: Trail,
+}
+
+impl<E: From<Error>> Walk<'_, E> {
+    fn list(&self, dir: &Dir) -> Result<Vec<Listed>, Error> {
+        let here = self.trail.here();
+        listing(dir, io("list", as_path(here)), |count| {
+            self.out.check_listing(here, count, 0)
+        })
+    }
+
+    /// Visits one name; returns the directory to walk next, if it is one.
+    fn entry(&mut self, dir: &Dir, level: &mut Level, listed: &Listed) -> Result<Option<Dir>, E> {
+        let name = listed.name.as_c_str();
+        let path = self.trail.join(name.to_bytes());
+        self.out.count(&path)?;
+        let meta = dir.look(name).map_err(moved("look at", &path))?;
+        let whiteout = is_whiteout(&meta);
+        if self.trail.here().is_empty() && name == c".git" {
+            self.out.summary.git = git_dir(dir, name, &meta, whiteout);
+            return Ok(None);
+        }
+        if whiteout {
+            self.out.removed(path)?;
+            return Ok(None);
+        }
+        if self.out.refuse_git(&path, name.to_bytes()) {
+            return Ok(None);
+        }
+        match meta.kind() {
+            FileType::Directory => {
+                self.out.collide(
+                    &mut level.seen,
+                    &self.trail,
+                    name.to_bytes().as_bstr(),
+                    true,
+                );
+                let child = match dir.subdir(name, Access::Read) {
+                    Err(Errno::XDEV) => {
+                        self.out.refuse(path, Why::Mounted);
+                        return Ok(None);
+                    }
+                    opened => opened.map_err(moved("open", &path))?,
+                };
+                if overlay_attribute(&child, Attribute::Redirect)
+                    .map_err(io("read attributes of", as_path(&path)))?
+                    .is_some()
+                {
+                    self.out.refuse(path, Why::Elsewhere);
+                    return Ok(None);
+                }
+                if is_opaque(&child).map_err(io("read attributes of", as_path(&path)))? {
+                    self.out.cleared(path)?;
+                }
+                Ok(Some(child))
+            }
+            FileType::RegularFile => {
+                let (content, meta) = match dir.file(name) {
+                    Err(Errno::XDEV) => {
+                        self.out.refuse(path, Why::Mounted);
+                        return Ok(None);
+                    }
+                    opened => opened.map_err(moved("open", &path))?,
+                };
+                let has = |attribute| {
+                    overlay_attribute(&content, attribute)
+                        .map_err(io("read attributes of", as_path(&path)))
+                };
+                if meta.size == 0 && has(Attribute::Whiteout)?.is_some() {
+                    self.out.removed(path)?;
+                } else if has(Attribute::Metacopy)?.is_some() {
+                    self.out.refuse(path, Why::Elsewhere);
+                } else {
+                    self.out.collide(
+                        &mut level.seen,
+                        &self.trail,
+                        name.to_bytes().as_bstr(),
+                        true,
+                    );
+                    self.out.file(path, content, &meta)?;
+                }
+                Ok(None)
+            }
+            FileType::Symlink => {
+                self.out.collide(
+                    &mut level.seen,
+                    &self.trail,
+                    name.to_bytes().as_bstr(),
+                    true,
+                );
+                self.out.link(path, dir, name)?;
+                Ok(None)
+            }
+            kind => {
+                self.out.refuse_kind(path, kind);
+                Ok(None)
+            }
+        }
+    }
+}
+
+fn is_whiteout(meta: &Meta) -> bool {
+    meta.kind() == FileType::CharacterDevice && meta.device == 0
+}
+
+/// What became of the top `.git`, without reading it. An upper directory that hides nothing only adds
+/// to the base's.
+fn git_dir(dir: &Dir, name: &std::ffi::CStr, meta: &Meta, whiteout: bool) -> GitDir {
+    if whiteout {
+        return GitDir::Removed;
+    }
+    if meta.kind() != FileType::Directory {
+        return GitDir::Replaced;
+    }
+    match dir
+        .subdir(name, Access::Read)
+        .and_then(|git| is_opaque(&git))
+    {
+        Ok(false) => GitDir::Kept,
+        Ok(true) | Err(_) => GitDir::Replaced,
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Attribute {
+    Opaque,
+    Whiteout,
+    Metacopy,
+    Redirect,
+}
+
+fn is_opaque(dir: &Dir) -> Result<bool, Errno> {
+    Ok(overlay_attribute(dir, Attribute::Opaque)?.as_deref() == Some(b"y"))
+}
+
+fn overlay_attribute(fd: impl AsFd, which: Attribute) -> Result<Option<Vec<u8>>, Errno> {
+    let (user, trusted) = match which {
+        Attribute::Opaque => (c"user.overlay.opaque", c"trusted.overlay.opaque"),
+        Attribute::Whiteout => (c"user.overlay.whiteout", c"trusted.overlay.whiteout"),
+        Attribute::Metacopy => (c"user.overlay.metacopy", c"trusted.overlay.metacopy"),
+        Attribute::Redirect => (c"user.overlay.redirect", c"trusted.overlay.redirect"),
+    };
+    match attribute(&fd, user)? {
+        None => attribute(&fd, trusted),
+        found => Ok(found),
+    }
+}

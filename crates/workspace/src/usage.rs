@@ -1,0 +1,75 @@
+//! What a tree takes on disk.
+
+use std::ffi::CString;
+use std::path::Path;
+
+use rustix::fs::FileType;
+use rustix::io::Errno;
+
+use crate::descent::Descent;
+use crate::dir::{Access, Dir, Listing, Meta};
+use crate::error::{Error, io};
+
+/// The bytes that a tree takes on disk. A file with several names counts once, as long as all of them
+/// are in the tree. What vanishes while it is counted does not count; what cannot be opened counts
+/// without its content.
+pub(crate) fn bytes(root: &Path) -> Result<u64, Error> {
+    measure(root).map_err(io("measure", root))
+}
+
+fn measure(root: &Path) -> Result<u64, Errno> {
+    let root = Dir::open(root)?;
+    let mut total = root.meta().allocated;
+    let below = directories(&root, &mut total)?;
+    let mut descent = Descent::new(root, below);
+    while let Some((dir, below)) = descent.top() {
+        match below.pop() {
+            Some(name) => match dir.subdir(&name, Access::Read) {
+                Ok(child) => {
+                    let next = directories(&child, &mut total)?;
+                    descent.push(child, next);
+                }
+                Err(
+                    Errno::NOENT
+                    | Errno::NOTDIR
+                    | Errno::LOOP
+                    | Errno::XDEV
+                    | Errno::ACCESS
+                    | Errno::PERM,
+                ) => {}
+                Err(errno) => return Err(errno),
+            },
+            None => {
+                descent.pop()?;
+            }
+        }
+    }
+    Ok(total)
+}
+
+/// Adds up what is in one directory; returns the names of the directories in it.
+fn directories(dir: &Dir, total: &mut u64) -> Result<Vec<CString>, Errno> {
+    let mut below = Vec::new();
+    dir.list(|name, _| {
+        match dir.look(name) {
+            Ok(meta) => {
+                *total = total.saturating_add(share(&meta));
+                if meta.kind() == FileType::Directory {
+                    below.push(name.to_owned());
+                }
+            }
+            Err(Errno::NOENT) => {}
+            Err(errno) => return Err(errno),
+        }
+        Ok(Listing::Continue)
+    })?;
+    Ok(below)
+}
+
+/// One name's part of what its inode takes.
+fn share(meta: &Meta) -> u64 {
+    match meta.kind() {
+        FileType::Directory => meta.allocated,
+        _ => meta.allocated / meta.links.max(1),
+    }
+}

@@ -1,0 +1,183 @@
+//! The files of one attempt.
+
+use std::path::{Path, PathBuf};
+
+use rustix::fs;
+use rustix::io::Errno;
+
+use crate::base::{Base, make_dir};
+use crate::change::{Change, Limits, Summary};
+use crate::copy;
+use crate::dir::Dir;
+use crate::error::{Error, io};
+use crate::lock::{Hold, Lock};
+use crate::manifest::Manifest;
+use crate::overlay;
+use crate::record::Record;
+use crate::store::{Layering, Store};
+use crate::usage;
+
+/// What has to be mounted, or used as it is, so that an attempt sees its files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Layers {
+    /// An overlay, to be mounted with `userxattr`. A mount outside a user namespace must use it too:
+    /// what an agent can forge depends on it.
+    Overlay {
+        /// The layers below, topmost first.
+        lowers: Vec<PathBuf>,
+        /// The layer that is written.
+        upper: PathBuf,
+        /// The kernel's scratch directory; never shown to the agent.
+        work: PathBuf,
+    },
+    /// A directory of its own.
+    Directory(PathBuf),
+}
+
+/// The files of an attempt: layers over a base, a home and a temporary directory. While the handle
+/// lives, no process sweeps it.
+#[derive(Debug)]
+pub struct Workspace {
+    store: Store,
+    id: String,
+    dir: PathBuf,
+    record: Record,
+    _lock: Lock,
+}
+
+impl Workspace {
+    /// Fills the new directory `dir`.
+    pub(crate) fn build(dir: &Path, base: &Base, kind: Layering) -> Result<(), Error> {
+        for part in ["home", "tmp"] {
+            make_dir(&dir.join(part))?;
+        }
+        match kind {
+            Layering::Overlay => {
+                for part in ["upper", "work"] {
+                    make_dir(&dir.join(part))?;
+                }
+            }
+            Layering::Copy => {
+                copy::copy(base.path(), &dir.join("tree"))?.write(&dir.join("manifest"))?
+            }
+        }
+        Record {
+            kind,
+            base: base.key().to_owned(),
+        }
+        .write(dir)
+    }
+
+    pub(crate) fn open(store: &Store, id: &str) -> Result<Workspace, Error> {
+        let dir = store.workspace_dir(id);
+        match fs::lstat(&dir) {
+            Ok(_) => {}
+            Err(Errno::NOENT) => return Err(Error::NoWorkspace { id: id.to_owned() }),
+            Err(errno) => return Err(io("look at", &dir)(errno)),
+        }
+        // Held otherwise only by a sweep, which is about to take it away.
+        let lock = Lock::directory(&dir, Hold::Shared)?
+            .ok_or_else(|| Error::NoWorkspace { id: id.to_owned() })?;
+        let record = Record::read(&dir)?;
+        Ok(Workspace {
+            store: store.clone(),
+            id: id.to_owned(),
+            dir,
+            record,
+            _lock: lock,
+        })
+    }
+
+    /// The id under which it was created.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The key of the base that it lies over.
+    pub fn base_key(&self) -> &str {
+        &self.record.base
+    }
+
+    /// How its files lie over the base.
+    pub fn layering(&self) -> Layering {
+        self.record.kind
+    }
+
+    /// What to mount, or use as it is.
+    pub fn layers(&self) -> Layers {
+        match self.record.kind {
+            Layering::Overlay => Layers::Overlay {
+                lowers: vec![self.base_tree()],
+                upper: self.dir.join("upper"),
+                work: self.dir.join("work"),
+            },
+            Layering::Copy => Layers::Directory(self.dir.join("tree")),
+        }
+    }
+
+    /// The attempt's private home directory.
+    pub fn home(&self) -> PathBuf {
+        self.dir.join("home")
+    }
+
+    /// The attempt's private temporary directory.
+    pub fn tmp(&self) -> PathBuf {
+        self.dir.join("tmp")
+    }
+
+    /// Visits what the attempt changed, as data. The attempt's processes should be dead; where one is
+    /// not, the worst that it can do is an [`Error::Changed`] or content of its own choice.
+    ///
+    /// Files and directories that their owner made unreadable are opened by widening their permissions
+    /// for the moment; the permissions that are reported are those from before.
+    ///
+    /// # Errors
+    /// Those of `visit`; [`Error::Limit`], [`Error::Changed`], [`Error::Record`], [`Error::Io`].
+    pub fn changes<E: From<Error>>(
+        &self,
+        limits: &Limits,
+        visit: &mut dyn FnMut(Change) -> Result<(), E>,
+    ) -> Result<Summary, E> {
+        let part = self.written();
+        let root = Dir::open(&part).map_err(io("open", &part))?;
+        match self.record.kind {
+            Layering::Overlay => overlay::changes(root, limits, visit),
+            Layering::Copy => {
+                let manifest = Manifest::read(&self.dir.join("manifest"))?;
+                copy::changes(root, &manifest, &self.base_tree(), limits, visit)
+            }
+        }
+    }
+
+    /// What the attempt's files take on disk, in bytes: the layer that it writes, its home and its
+    /// temporary directory; never the base. A plain copy counts whole.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn disk_bytes(&self) -> Result<u64, Error> {
+        let mut bytes = 0_u64;
+        for part in [self.written(), self.home(), self.tmp()] {
+            bytes = bytes.saturating_add(usage::bytes(&part)?);
+        }
+        Ok(bytes)
+    }
+
+    /// Moves the workspace to the trash: one rename, whatever its size. Unmount it first.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn delete(self) -> Result<(), Error> {
+        self.store.discard(&self.dir)
+    }
+
+    fn written(&self) -> PathBuf {
+        self.dir.join(match self.record.kind {
+            Layering::Overlay => "upper",
+            Layering::Copy => "tree",
+        })
+    }
+
+    fn base_tree(&self) -> PathBuf {
+        self.store.base_dir(&self.record.base).join("tree")
+    }
+}

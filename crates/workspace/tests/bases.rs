@@ -1,0 +1,214 @@
+//! Bases are built once, shared by all who ask, and evicted only when nobody needs them.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use skep_workspace::{Base, Error, Layering, Store};
+
+fn store(dir: &Path) -> Store {
+    Store::open(dir, Layering::Overlay).unwrap()
+}
+
+fn fill(dir: &Path) -> Result<(), Error> {
+    fs::write(dir.join("a"), "content of a").unwrap();
+    fs::create_dir(dir.join("d")).unwrap();
+    fs::write(dir.join("d/b"), "content of b").unwrap();
+    Ok(())
+}
+
+fn base(store: &Store, key: &str) -> Base {
+    store.base(key, fill).unwrap()
+}
+
+#[test]
+fn a_base_that_many_threads_ask_for_at_once_is_built_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path());
+    let (builds, start) = (AtomicUsize::new(0), Barrier::new(16));
+    std::thread::scope(|scope| {
+        for _ in 0..16 {
+            scope.spawn(|| {
+                start.wait();
+                let base = store
+                    .base("c0ffee", |dir| {
+                        builds.fetch_add(1, Ordering::SeqCst);
+                        fill(dir)
+                    })
+                    .unwrap();
+                assert_eq!(fs::read(base.path().join("d/b")).unwrap(), b"content of b");
+            });
+        }
+    });
+    assert_eq!(builds.load(Ordering::SeqCst), 1);
+}
+
+/// Not a test of its own: the body of the processes that the next test starts.
+#[test]
+fn child_process_asks_for_a_base() {
+    let Some(dir) = std::env::var_os("SKEP_TEST_STORE") else {
+        return;
+    };
+    let store = store(Path::new(&dir));
+    let built = store.base("shared", |tree| {
+        let log = Path::new(&dir).join("built");
+        let mut log = fs::File::options()
+            .append(true)
+            .create(true)
+            .open(log)
+            .unwrap();
+        std::io::Write::write_all(&mut log, b"x").unwrap();
+        if std::env::var_os("SKEP_TEST_DIE").is_some() {
+            fs::write(tree.join("half"), "half a file").unwrap();
+            std::process::abort();
+        }
+        fill(tree)
+    });
+    assert_eq!(
+        fs::read(built.unwrap().path().join("a")).unwrap(),
+        b"content of a"
+    );
+}
+
+fn child(dir: &Path, die: bool) -> std::process::Child {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
+        .args(["--exact", "child_process_asks_for_a_base"])
+        .env("SKEP_TEST_STORE", dir);
+    if die {
+        command.env("SKEP_TEST_DIE", "1");
+    }
+    command
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+#[test]
+fn a_base_that_several_processes_ask_for_at_once_is_built_once_even_after_a_builder_died() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path());
+    assert!(!child(dir.path(), true).wait().unwrap().success());
+    assert!(
+        store.bases().unwrap().is_empty(),
+        "half a base is never seen"
+    );
+    let children: Vec<_> = (0..6).map(|_| child(dir.path(), false)).collect();
+    for mut child in children {
+        assert!(child.wait().unwrap().success());
+    }
+    assert_eq!(
+        fs::read(dir.path().join("built")).unwrap(),
+        b"xx",
+        "the one that died, and one more"
+    );
+    assert!(!base(&store, "shared").path().join("half").exists());
+
+    let swept = store.sweep(|_| true).unwrap();
+    assert_eq!((swept.unfinished, swept.workspaces.len()), (1, 0));
+    assert_eq!(
+        store.empty_trash(&AtomicBool::new(false)).unwrap().removed,
+        1
+    );
+    assert_eq!(
+        fs::read_dir(dir.path().join("bases/.new")).unwrap().count(),
+        0
+    );
+}
+
+#[test]
+fn a_failed_build_leaves_nothing_and_the_next_one_starts_from_an_empty_directory() {
+    #[derive(Debug)]
+    enum Broken {
+        Checkout,
+        Store,
+    }
+    impl From<Error> for Broken {
+        fn from(_: Error) -> Self {
+            Broken::Store
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path());
+    let failed = store.base("k", |tree| {
+        fs::write(tree.join("half"), "x").unwrap();
+        Err(Broken::Checkout)
+    });
+    assert!(matches!(failed, Err(Broken::Checkout)));
+    let base = store.base("k", |tree| {
+        assert_eq!(fs::read_dir(tree).unwrap().count(), 0);
+        fill(tree)
+    });
+    assert!(base.unwrap().path().join("a").exists());
+}
+
+#[test]
+fn a_base_is_listed_with_its_size_and_its_last_use() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path());
+    base(&store, "one");
+    base(&store, "two");
+    let before = store.bases().unwrap();
+    assert_eq!(
+        before
+            .iter()
+            .map(|info| info.key.as_str())
+            .collect::<Vec<_>>(),
+        ["one", "two"]
+    );
+    assert!(before.iter().all(|info| info.bytes >= 4096), "{before:?}");
+    assert_eq!(before, store.bases().unwrap(), "to list is not to use");
+    base(&store, "one");
+    let after = store.bases().unwrap();
+    assert!(after[0].last_use > before[0].last_use && after[1].last_use == before[1].last_use);
+}
+
+#[test]
+fn a_base_is_evicted_only_when_no_workspace_and_no_process_uses_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path());
+    let held = base(&store, "k");
+    assert!(matches!(store.evict("k"), Err(Error::BaseInUse { .. })));
+    let workspace = store.create("w", &held).unwrap();
+    drop(held);
+    match store.evict("k") {
+        Err(Error::BaseInUse { user, .. }) => assert_eq!(user, "workspace w"),
+        other => panic!("{other:?}"),
+    }
+    workspace.delete().unwrap();
+    store.evict("k").unwrap();
+    assert!(store.find_base("k").unwrap().is_none());
+    assert!(matches!(store.evict("k"), Err(Error::NoBase { .. })));
+    assert_eq!(
+        store.empty_trash(&AtomicBool::new(false)).unwrap().removed,
+        2
+    );
+    assert!(
+        base(&store, "k").path().join("a").exists(),
+        "it can be built again"
+    );
+}
+
+#[test]
+fn a_key_or_id_never_leads_out_of_the_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path());
+    let base = base(&store, "k");
+    for name in ["", "..", "../x", "a/b", ".new", "\n"] {
+        assert!(
+            matches!(store.base(name, fill), Err(Error::Name { .. })),
+            "{name:?}"
+        );
+        assert!(
+            matches!(store.create(name, &base), Err(Error::Name { .. })),
+            "{name:?}"
+        );
+        assert!(
+            matches!(store.open_workspace(name), Err(Error::Name { .. })),
+            "{name:?}"
+        );
+    }
+}

@@ -1,0 +1,104 @@
+//! Workspaces are there at once, found again, deleted at once and never leaked.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+use skep_workspace::{Base, Error, Layering, Layers, Store};
+
+fn store(dir: &Path, kind: Layering) -> (Store, Base) {
+    let store = Store::open(dir, kind).unwrap();
+    let base = store.base("k", |tree| {
+        fs::write(tree.join("a"), "content of a").unwrap();
+        Ok::<_, Error>(())
+    });
+    let base = base.unwrap();
+    (store, base)
+}
+
+#[test]
+fn an_overlay_workspace_has_the_base_below_and_empty_directories_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, base) = store(dir.path(), Layering::Overlay);
+    let workspace = store.create("w1", &base).unwrap();
+    let Layers::Overlay {
+        lowers,
+        upper,
+        work,
+    } = workspace.layers()
+    else {
+        panic!("not an overlay")
+    };
+    assert_eq!(lowers, [base.path()]);
+    for part in [upper, work, workspace.home(), workspace.tmp()] {
+        assert_eq!(fs::read_dir(&part).unwrap().count(), 0);
+        assert_eq!(
+            fs::metadata(&part).unwrap().permissions().mode() & 0o777,
+            0o755
+        );
+    }
+    assert_eq!((workspace.id(), workspace.base_key()), ("w1", "k"));
+    assert_eq!(
+        fs::metadata(dir.path().join("workspaces"))
+            .unwrap()
+            .permissions()
+            .mode()
+            & 0o777,
+        0o700
+    );
+}
+
+#[test]
+fn a_workspace_is_found_again_by_another_store_of_any_kind() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, base) = store(dir.path(), Layering::Overlay);
+    let layers = store.create("w1", &base).unwrap().layers();
+    let again = Store::open(dir.path(), Layering::Copy).unwrap();
+    assert_eq!(again.list().unwrap(), ["w1"]);
+    assert_eq!(again.open_workspace("w1").unwrap().layers(), layers);
+    assert!(matches!(
+        again.open_workspace("w2"),
+        Err(Error::NoWorkspace { .. })
+    ));
+    assert!(matches!(
+        again.create("w1", &base),
+        Err(Error::Exists { .. })
+    ));
+}
+
+#[test]
+fn a_sweep_takes_what_nobody_owns_and_leaves_what_is_live_or_held() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, base) = store(dir.path(), Layering::Overlay);
+    for id in ["live", "dead"] {
+        store.create(id, &base).unwrap();
+    }
+    let held = store.create("held", &base).unwrap();
+    let swept = store.sweep(|id| id == "live").unwrap();
+    assert_eq!(
+        (swept.workspaces, swept.held),
+        (vec!["dead".to_owned()], vec!["held".to_owned()])
+    );
+    drop(held);
+    store.sweep(|id| id == "live").unwrap();
+    assert_eq!(store.list().unwrap(), ["live"]);
+    assert_eq!(
+        store.empty_trash(&AtomicBool::new(false)).unwrap().removed,
+        2
+    );
+}
+
+#[test]
+fn a_deleted_id_is_free_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    for kind in [Layering::Overlay, Layering::Copy] {
+        let (store, base) = store(dir.path(), kind);
+        for _ in 0..3 {
+            let workspace = store.create("w", &base).unwrap();
+            assert!(workspace.disk_bytes().unwrap() > 0);
+            workspace.delete().unwrap();
+            assert!(store.list().unwrap().is_empty());
+        }
+    }
+}
