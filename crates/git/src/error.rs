@@ -1,0 +1,267 @@
+//! What can go wrong, with what to do about it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bstr::BString;
+
+use crate::ids::{CommitId, ObjectId};
+
+/// A failure of this crate. `Display` never repeats the source.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// No repository at a path or above it.
+    #[error("{} is not in a git repository; run `git init` there, or start in a repository", path.display())]
+    NotARepository {
+        /// Where the search began.
+        path: PathBuf,
+    },
+    /// A repository without a working tree.
+    #[error("{} is a bare repository; start in a clone of it that has files", path.display())]
+    Bare {
+        /// The repository.
+        path: PathBuf,
+    },
+    /// `HEAD` names a branch without a commit.
+    #[error("{} has no commit yet; make a first commit (`git commit --allow-empty -m start`)", path.display())]
+    NoCommits {
+        /// The working tree.
+        path: PathBuf,
+    },
+    /// The repository belongs to somebody else, and git's `safe.directory` does not allow it.
+    #[error(
+        "{} belongs to another user; if you trust it, run `git config --global --add safe.directory {}`",
+        path.display(), path.display()
+    )]
+    NotTrusted {
+        /// The repository.
+        path: PathBuf,
+    },
+    /// The repository uses a format that is not supported.
+    #[error("{} uses {what}, which is not supported; use a clone with SHA-1 objects and plain references", path.display())]
+    Unsupported {
+        /// The repository.
+        path: PathBuf,
+        /// The format.
+        what: &'static str,
+    },
+    /// Opening a repository failed.
+    #[error("cannot open the repository at {}; check it with `git fsck`", path.display())]
+    Open {
+        /// The repository.
+        path: PathBuf,
+        /// The cause.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A revision that names no commit.
+    #[error("`{rev}` names no commit in this repository; see `git log --all`")]
+    UnknownRevision {
+        /// What was asked for.
+        rev: String,
+    },
+    /// No `git` program in `PATH`.
+    #[error("there is no `git` in PATH; install git 2.38 or newer")]
+    ProgramMissing,
+    /// The `git` program is too old.
+    #[error("git {found} is too old; install git 2.38 or newer")]
+    ProgramTooOld {
+        /// What `git --version` says.
+        found: String,
+    },
+    /// A git process ended with an error.
+    #[error("git failed while {doing} ({status}): {message}")]
+    Failed {
+        /// What it was doing.
+        doing: &'static str,
+        /// Its exit status.
+        status: String,
+        /// The end of what it said.
+        message: String,
+    },
+    /// A git process did not end in time and was killed with its group.
+    #[error("git was still {doing} after {} s and was stopped; try again, or with a longer limit", after.as_secs())]
+    TimedOut {
+        /// What it was doing.
+        doing: &'static str,
+        /// The limit.
+        after: Duration,
+    },
+    /// The caller cancelled.
+    #[error("cancelled while {doing}")]
+    Cancelled {
+        /// What was being done.
+        doing: &'static str,
+    },
+    /// A process or object is larger than its bound.
+    #[error("{what} is larger than {limit} bytes")]
+    TooLarge {
+        /// What is too large.
+        what: String,
+        /// The bound in bytes.
+        limit: u64,
+    },
+    /// A commit has more files than a checkout may have.
+    #[error("commit {commit} has more than {limit} files, or nests too deep")]
+    TooManyFiles {
+        /// The commit.
+        commit: CommitId,
+        /// The bound.
+        limit: usize,
+    },
+    /// A file operation failed.
+    #[error("{doing} {} failed", path.display())]
+    Io {
+        /// What was being done, as in "writing".
+        doing: &'static str,
+        /// To which file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// Reading or writing an object failed.
+    #[error("{doing} git object {id} failed")]
+    Object {
+        /// What was being done.
+        doing: &'static str,
+        /// Which object.
+        id: ObjectId,
+        /// The cause.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// An object that is needed is not there.
+    #[error(
+        "git object {id} is missing; fetch it (a partial clone or a damaged repository: `git fsck`)"
+    )]
+    Missing {
+        /// Which object.
+        id: ObjectId,
+    },
+    /// An object is not what its place says.
+    #[error("git object {id} is not a valid {expected}; check the repository with `git fsck`")]
+    Malformed {
+        /// Which object.
+        id: ObjectId,
+        /// What it should be.
+        expected: &'static str,
+    },
+    /// A path that may not be in a tree.
+    #[error("the path `{path}` may not be in a commit: {why}")]
+    BadPath {
+        /// The path, relative to the top.
+        path: BString,
+        /// Why.
+        why: &'static str,
+    },
+    /// The content of a file was shorter or longer than announced.
+    #[error("`{path}` changed while it was read: {expected} bytes were announced, {found} came")]
+    LengthChanged {
+        /// The path.
+        path: BString,
+        /// The announced length.
+        expected: u64,
+        /// What came; one more than announced stands for "more".
+        found: u64,
+    },
+    /// A name that cannot be a reference.
+    #[error("`{name}` cannot be the name of a reference")]
+    BadReference {
+        /// The name.
+        name: String,
+    },
+    /// A reference has another value than expected.
+    #[error(
+        "{name} is at {} and was expected at {}; read it again and retry",
+        actual.map_or_else(|| "nothing".to_owned(), |id| id.to_string()),
+        expected.map_or_else(|| "nothing".to_owned(), |id| id.to_string())
+    )]
+    Moved {
+        /// The reference.
+        name: String,
+        /// What was expected.
+        expected: Option<CommitId>,
+        /// What is there.
+        actual: Option<CommitId>,
+    },
+    /// A reference of the user's repository could not be changed.
+    #[error("cannot change {name} in {}; is another git process running, or a `{name}.lock` left behind?", path.display())]
+    Reference {
+        /// The reference.
+        name: String,
+        /// The repository.
+        path: PathBuf,
+        /// The cause.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A merge, rebase, cherry-pick, revert or bisect is in progress in the user's repository.
+    #[error("a {what} is in progress in this repository; finish or abort it first")]
+    InProgress {
+        /// What is in progress.
+        what: &'static str,
+    },
+    /// Uncommitted work would be touched.
+    #[error(
+        "uncommitted changes in {} would be touched; commit or stash them first",
+        list(files)
+    )]
+    Uncommitted {
+        /// The files, relative to the top.
+        files: Vec<BString>,
+    },
+    /// The change conflicts with the user's branch. Nothing was changed.
+    #[error(
+        "the change conflicts with your branch in {}; nothing was changed",
+        list(files)
+    )]
+    Conflicts {
+        /// The files, relative to the top.
+        files: Vec<BString>,
+    },
+    /// What git printed is not in the form that its documentation promises.
+    #[error("cannot read what git printed while {doing}")]
+    Output {
+        /// What was being done.
+        doing: &'static str,
+    },
+}
+
+impl Error {
+    pub(crate) fn io(
+        doing: &'static str,
+        path: impl Into<PathBuf>,
+        source: std::io::Error,
+    ) -> Error {
+        Error::Io {
+            doing,
+            path: path.into(),
+            source,
+        }
+    }
+
+    pub(crate) fn object(
+        doing: &'static str,
+        id: impl Into<ObjectId>,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Error {
+        Error::Object {
+            doing,
+            id: id.into(),
+            source: source.into(),
+        }
+    }
+}
+
+/// The first names of a list for a message.
+fn list(files: &[BString]) -> String {
+    const SHOWN: usize = 5;
+    let mut text = files
+        .iter()
+        .take(SHOWN)
+        .map(|f| f.to_string())
+        .collect::<Vec<_>>()
+        .join(", ");
+    if files.len() > SHOWN {
+        text.push_str(&format!(" and {} more", files.len() - SHOWN));
+    }
+    text
+}

@@ -1,0 +1,353 @@
+//! A bare repository of our own, one for each repository that is worked on.
+
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bstr::{BStr, BString};
+use gix::objs::tree::EntryKind;
+
+use crate::diff::FileKind;
+use crate::entry_names;
+use crate::error::Error;
+use crate::ids::{CommitId, ObjectId, TreeId};
+use crate::objects::Objects;
+use crate::program::{Cancel, Program};
+use crate::references::write_replacing;
+
+/// Attributes above all others: content is what the blob holds. `working-tree-encoding` can only be unspecified.
+pub(crate) const ATTRIBUTES: &str = "* -text -filter -ident !eol !working-tree-encoding\n";
+
+const CONFIG: &str = "[core]
+\trepositoryformatversion = 0
+\tfilemode = true
+\tbare = true
+\tlogAllRefUpdates = false
+\tprotectHFS = true
+\tprotectNTFS = true
+[gc]
+\tauto = 0
+[maintenance]
+\tauto = false
+";
+
+/// How many packs a mirror may come to have while it is open.
+const PACK_SLOTS: usize = 4096;
+
+/// The trusted bare repository. Cheap to clone, shared by threads; any number of processes may use one directory.
+#[derive(Clone)]
+pub struct Mirror {
+    shared: Arc<Shared>,
+    program: Program,
+}
+
+struct Shared {
+    directory: PathBuf,
+    objects: Objects,
+    /// Objects that this process wrote and that are not yet certain to survive a power failure.
+    unsettled: Mutex<Vec<gix::ObjectId>>,
+}
+
+/// What a path of a commit is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// File, link, directory or submodule.
+    pub kind: FileKind,
+    /// The object, or a submodule's commit.
+    pub id: ObjectId,
+}
+
+impl Mirror {
+    /// Opens the mirror in `directory`, and makes it when there is none. Only its owner can enter it.
+    pub fn open_or_create(directory: &Path, program: Program) -> Result<Mirror, Error> {
+        let directory =
+            std::path::absolute(directory).map_err(|e| Error::io("finding", directory, e))?;
+        if !directory.join("skep/format").is_file() {
+            create(&directory)?;
+        }
+        let objects = Objects::open(&directory.join("objects"), PACK_SLOTS)?;
+        Ok(Mirror {
+            shared: Arc::new(Shared {
+                directory,
+                objects,
+                unsettled: Mutex::default(),
+            }),
+            program,
+        })
+    }
+
+    /// The same mirror whose processes and walks end with `cancel`.
+    #[must_use]
+    pub fn with_cancel(&self, cancel: Cancel) -> Mirror {
+        Mirror {
+            shared: Arc::clone(&self.shared),
+            program: self.program.clone().with_cancel(cancel),
+        }
+    }
+
+    /// Where it is.
+    pub fn directory(&self) -> &Path {
+        &self.shared.directory
+    }
+
+    pub(crate) fn program(&self) -> &Program {
+        &self.program
+    }
+
+    pub(crate) fn objects(&self) -> &Objects {
+        &self.shared.objects
+    }
+
+    /// Whether a commit's own object is here. Its history came with it, unless a merge or a change made it.
+    pub fn contains(&self, commit: CommitId) -> bool {
+        self.objects().reader().contains(&commit.0)
+    }
+
+    /// The tree of a commit.
+    pub fn tree_of(&self, commit: CommitId) -> Result<TreeId, Error> {
+        Ok(self.objects().reader().commit(commit)?.tree)
+    }
+
+    /// What is at `path` in a commit, or nothing.
+    pub fn entry(&self, commit: CommitId, path: &BStr) -> Result<Option<Entry>, Error> {
+        self.entry_in(self.tree_of(commit)?, path)
+    }
+
+    /// What is at `path` in a tree, or nothing.
+    pub fn entry_in(&self, tree: TreeId, path: &BStr) -> Result<Option<Entry>, Error> {
+        let mut reader = self.objects().reader();
+        let mut at = Entry {
+            kind: FileKind::Directory,
+            id: tree.into(),
+        };
+        for name in entry_names::components(path, false)? {
+            if at.kind != FileKind::Directory {
+                return Ok(None);
+            }
+            match reader
+                .tree(&at.id.0)?
+                .into_iter()
+                .find(|item| item.name == name)
+            {
+                Some(item) => {
+                    at = Entry {
+                        kind: FileKind::of(item.kind),
+                        id: ObjectId(item.id),
+                    }
+                }
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(at))
+    }
+
+    /// The content of a file of a commit; nothing when there is no file (or link) of that name.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] above `limit` bytes.
+    pub fn read(
+        &self,
+        commit: CommitId,
+        path: &BStr,
+        limit: u64,
+    ) -> Result<Option<Vec<u8>>, Error> {
+        match self.entry(commit, path)? {
+            Some(Entry {
+                kind: FileKind::File | FileKind::Executable | FileKind::Link,
+                id,
+            }) => self.read_blob(id, limit).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// The content of a blob of at most `limit` bytes.
+    pub fn read_blob(&self, id: ObjectId, limit: u64) -> Result<Vec<u8>, Error> {
+        self.objects().reader().blob_within(&id.0, limit)
+    }
+
+    /// The size of a blob in bytes, without reading it.
+    pub fn blob_size(&self, id: ObjectId) -> Result<u64, Error> {
+        self.objects()
+            .reader()
+            .header(&id.0)?
+            .map(|(_, size)| size)
+            .ok_or(Error::Missing { id })
+    }
+
+    /// The files of a tree, with their paths, in git's order; at most `limit`.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] when there are more.
+    pub fn files(&self, tree: TreeId, limit: usize) -> Result<Vec<(BString, Entry)>, Error> {
+        let mut reader = self.objects().reader();
+        let mut found = Vec::new();
+        let mut open = vec![(BString::default(), tree.0)];
+        let mut trees = 0_usize;
+        let too_many = || Error::TooLarge {
+            what: format!("the list of files of tree {tree}"),
+            limit: limit as u64,
+        };
+        while let Some((prefix, id)) = open.pop() {
+            trees += 1;
+            if trees > limit.max(1) {
+                return Err(too_many());
+            }
+            self.program.cancel().check("listing files")?;
+            for item in reader.tree(&id)? {
+                let mut path = prefix.clone();
+                path.extend_from_slice(&item.name);
+                if item.kind == EntryKind::Tree {
+                    path.push(b'/');
+                    open.push((path, item.id));
+                } else {
+                    found.push((
+                        path,
+                        Entry {
+                            kind: FileKind::of(item.kind),
+                            id: ObjectId(item.id),
+                        },
+                    ));
+                }
+                if found.len() > limit {
+                    return Err(too_many());
+                }
+            }
+        }
+        found.sort_by(|a, b| a.0.cmp(&b.0));
+        Ok(found)
+    }
+
+    /// The lock that every change of more than one file of the mirror holds, across threads and processes. The system
+    /// frees it when its holder dies.
+    pub(crate) fn lock(&self) -> Result<File, Error> {
+        let path = self.directory().join("skep/lock");
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(|e| Error::io("opening", &path, e))?;
+        file.lock().map_err(|e| Error::io("locking", &path, e))?;
+        Ok(file)
+    }
+
+    /// A directory of our own for temporary files, on the mirror's file system.
+    pub(crate) fn scratch(&self) -> Result<Scratch, Error> {
+        static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+        let serial = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let path = self
+            .directory()
+            .join(format!("skep/scratch/{}-{serial}", std::process::id()));
+        if let Err(e) = fs::remove_dir_all(&path)
+            && e.kind() != ErrorKind::NotFound
+        {
+            return Err(Error::io("clearing", path, e));
+        }
+        fs::create_dir_all(&path).map_err(|e| Error::io("creating", &path, e))?;
+        Ok(Scratch { path })
+    }
+
+    /// Remembers objects that [`Mirror::settle_objects`] makes durable.
+    pub(crate) fn note_written(&self, ids: &[gix::ObjectId]) {
+        self.shared
+            .unsettled
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend_from_slice(ids);
+    }
+
+    /// Makes the objects that this process wrote survive a power failure. A reference is moved only after this.
+    pub(crate) fn settle_objects(&self) -> Result<(), Error> {
+        let ids = std::mem::take(
+            &mut *self
+                .shared
+                .unsettled
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
+        let outcome = sync_loose(self.objects(), &ids);
+        if outcome.is_err() {
+            self.note_written(&ids);
+        }
+        outcome
+    }
+}
+
+/// Makes loose objects and the directories that name them durable.
+pub(crate) fn sync_loose(objects: &Objects, ids: &[gix::ObjectId]) -> Result<(), Error> {
+    let mut directories = std::collections::BTreeSet::new();
+    for id in ids {
+        let path = objects.loose_path(id);
+        match File::open(&path).and_then(|file| file.sync_data()) {
+            Ok(()) => {}
+            // It was there already, in a pack.
+            Err(e) if e.kind() == ErrorKind::NotFound => continue,
+            Err(e) => return Err(Error::io("writing", path, e)),
+        }
+        directories.extend(path.parent().map(Path::to_owned));
+    }
+    for path in directories {
+        File::open(&path)
+            .and_then(|dir| dir.sync_all())
+            .map_err(|e| Error::io("writing", path, e))?;
+    }
+    Ok(())
+}
+
+/// A temporary directory, removed at the end.
+pub(crate) struct Scratch {
+    path: PathBuf,
+}
+
+impl Scratch {
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.path) {
+            tracing::debug!(%error, path = %self.path.display(), "a temporary directory stays");
+        }
+    }
+}
+
+/// Makes what is missing; `skep/format` comes last, so that a mirror that has it is whole.
+fn create(directory: &Path) -> Result<(), Error> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true).mode(0o700);
+    for part in [
+        "objects/pack",
+        "objects/info",
+        "refs/heads",
+        "refs/skep",
+        "info",
+        "skep/history",
+        "skep/scratch",
+    ] {
+        let path = directory.join(part);
+        builder
+            .create(&path)
+            .map_err(|e| Error::io("creating", path, e))?;
+    }
+    let lock_path = directory.join("skep/lock");
+    let lock = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&lock_path)
+        .map_err(|e| Error::io("opening", &lock_path, e))?;
+    lock.lock()
+        .map_err(|e| Error::io("locking", &lock_path, e))?;
+    write_replacing(&directory.join("config"), CONFIG.as_bytes(), true)?;
+    write_replacing(
+        &directory.join("info/attributes"),
+        ATTRIBUTES.as_bytes(),
+        true,
+    )?;
+    write_replacing(&directory.join("HEAD"), b"ref: refs/heads/none\n", true)?;
+    write_replacing(&directory.join("skep/format"), b"1\n", true)
+}

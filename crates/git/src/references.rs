@@ -1,0 +1,114 @@
+//! The mirror's own references: plain files under `refs/skep/`, changed by compare-and-swap under the mirror's lock,
+//! and durable when the call returns.
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+use crate::error::Error;
+use crate::ids::CommitId;
+use crate::mirror::Mirror;
+
+impl Mirror {
+    /// The commit of a reference of the mirror, or nothing. `name` is below `refs/skep/`.
+    pub fn read_ref(&self, name: &str) -> Result<Option<CommitId>, Error> {
+        read(&self.reference_path(name)?)
+    }
+
+    /// Moves a reference of the mirror from `expected` (nothing: it does not exist) to `new` (nothing: it is removed).
+    ///
+    /// # Errors
+    /// [`Error::Moved`] when it is somewhere else; [`Error::BadReference`] when `name` is not a name below
+    /// `refs/skep/`; [`Error::Missing`] when `new` is not in the mirror.
+    pub fn update_ref(
+        &self,
+        name: &str,
+        new: Option<CommitId>,
+        expected: Option<CommitId>,
+    ) -> Result<(), Error> {
+        let path = self.reference_path(name)?;
+        if let Some(new) = new {
+            self.objects().reader().commit_data(new)?;
+            self.settle_objects()?;
+        }
+        let _lock = self.lock()?;
+        let actual = read(&path)?;
+        if actual != expected {
+            return Err(Error::Moved {
+                name: name.to_owned(),
+                expected,
+                actual,
+            });
+        }
+        match new {
+            Some(new) if Some(new) == actual => Ok(()),
+            Some(new) => write_durably(&path, format!("{new}\n").as_bytes()),
+            None => match fs::remove_file(&path) {
+                Err(source) if source.kind() != ErrorKind::NotFound => {
+                    Err(Error::io("removing", path, source))
+                }
+                _ => Ok(()),
+            },
+        }
+    }
+
+    fn reference_path(&self, name: &str) -> Result<PathBuf, Error> {
+        let valid = name.starts_with("refs/skep/")
+            && !name.ends_with(".tmp")
+            && gix::validate::reference::name(name.into()).is_ok();
+        if valid {
+            Ok(self.directory().join(name))
+        } else {
+            Err(Error::BadReference {
+                name: name.to_owned(),
+            })
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<Option<CommitId>, Error> {
+    match fs::read_to_string(path) {
+        Ok(text) => text.trim_end().parse().map(Some).map_err(|e| {
+            Error::io(
+                "reading",
+                path,
+                std::io::Error::new(ErrorKind::InvalidData, e),
+            )
+        }),
+        Err(e)
+            if matches!(
+                e.kind(),
+                ErrorKind::NotFound | ErrorKind::IsADirectory | ErrorKind::NotADirectory
+            ) =>
+        {
+            Ok(None)
+        }
+        Err(source) => Err(Error::io("reading", path, source)),
+    }
+}
+
+/// Replaces a file in one step; its content and its name survive a power failure.
+pub(crate) fn write_durably(path: &Path, content: &[u8]) -> Result<(), Error> {
+    write_replacing(path, content, true)
+}
+
+/// Replaces a file in one step: readers see the old or the new content.
+pub(crate) fn write_replacing(path: &Path, content: &[u8], durable: bool) -> Result<(), Error> {
+    let parent = path.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(parent).map_err(|e| Error::io("creating", parent, e))?;
+    let temporary = path.with_added_extension("tmp");
+    let failed = |e| Error::io("writing", path, e);
+    let mut file = File::create(&temporary).map_err(failed)?;
+    file.write_all(content).map_err(failed)?;
+    if durable {
+        file.sync_data().map_err(failed)?;
+    }
+    drop(file);
+    fs::rename(&temporary, path).map_err(failed)?;
+    if durable {
+        File::open(parent)
+            .and_then(|dir| dir.sync_all())
+            .map_err(|e| Error::io("writing", parent, e))?;
+    }
+    Ok(())
+}
