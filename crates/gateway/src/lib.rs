@@ -1,1 +1,39 @@
-//! The only way out of a sandbox: model proxy, grants, recordings and spending.
+//! The way out: model proxy, grants, recordings; spends from the ledger's budgets.
+//!
+//! Owns the providers and their keys, the connections to them, and the grants by which a
+//! spender reaches a model. It never trusts the agent's account of anything: it checks what is
+//! asked, reserves before it calls, meters what passes from the bytes themselves, settles once,
+//! and records the exchange without any key. It never reads the environment or a file, and
+//! never tries a call again.
+//!
+//! The three main types are [`Gateway`] (the providers and the pool of connections), [`Grant`]
+//! (what one spender may use, revocable) and [`Cassette`] (recorded exchanges in place of a
+//! provider).
+
+mod body;
+mod cassette;
+mod classify;
+mod client;
+mod diff;
+mod error;
+mod flight;
+mod funds;
+mod gateway;
+mod grant;
+mod headers;
+mod providers;
+mod redact;
+mod refusal;
+mod secret;
+mod serve;
+mod splice;
+
+pub use body::Body;
+pub use cassette::{Cassette, Diverged, Recorded};
+pub use error::Error;
+pub use funds::{Error as FundsError, Funds, Settlement};
+pub use gateway::{Bounds, Gateway, Options};
+pub use grant::{Call, Grant, GrantSpec, Limits, Mode, Response};
+pub use providers::{Error as RouteError, Provider, Providers, Route, Settings};
+pub use secret::Secret;
+pub use serve::Served;

@@ -1,0 +1,229 @@
+//! Recorded exchanges in place of a provider.
+
+use std::sync::{
+    Arc, OnceLock,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use bytes::Bytes;
+use dialects::{Dialect, Meter};
+use domain::BlobId;
+use sha2::{Digest, Sha256};
+
+use crate::{
+    body::Body,
+    classify::Answerer,
+    diff::{self, ABSENT},
+    error::Error,
+    flight::{FAILURE, Head, PATH, reason_named},
+    headers,
+    redact::Redactor,
+};
+
+/// One exchange as the ledger kept it.
+#[derive(Debug, Clone)]
+pub struct Recorded {
+    /// Its place among the calls of its grant, from one.
+    pub call: u64,
+    /// What was asked.
+    pub request: Bytes,
+    /// The name under which that was kept.
+    pub request_blob: BlobId,
+    /// What was answered.
+    pub response: Bytes,
+    /// The name under which that was kept.
+    pub response_blob: BlobId,
+    /// The status of the answer; none if there was no answer.
+    pub status: Option<u16>,
+    /// The headers, as they were settled.
+    pub headers: Vec<(String, String)>,
+}
+
+/// A replay is not what was recorded.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("call {call} is not what was recorded: {field} was `{recorded}` and is now `{now}`")]
+pub struct Diverged {
+    /// The call, from one.
+    pub call: u64,
+    /// The field of its request (`messages[4].content[0].text`), `(path)`, `(body)`,
+    /// `(no such call recorded)`, `(call not made)`, `(order)`, or `request` or `response` for a
+    /// recording that was changed.
+    pub field: String,
+    /// What was recorded, cut.
+    pub recorded: String,
+    /// What came instead, cut.
+    pub now: String,
+}
+
+/// Recorded exchanges that are played once, in order. Clones share the place where it stands.
+#[derive(Debug, Clone)]
+pub struct Cassette {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    exchanges: Vec<Recorded>,
+    next: AtomicUsize,
+    /// The first difference; after it nothing is played any more.
+    diverged: OnceLock<Diverged>,
+}
+
+impl Cassette {
+    /// A cassette of these exchanges, in the order of their calls.
+    ///
+    /// # Errors
+    /// When one is not what its name says, or a call is missing.
+    pub fn load(exchanges: impl IntoIterator<Item = Recorded>) -> Result<Self, Diverged> {
+        let mut exchanges: Vec<Recorded> = exchanges.into_iter().collect();
+        exchanges.sort_by_key(|exchange| exchange.call);
+        for (place, exchange) in (1u64..).zip(&exchanges) {
+            if exchange.call != place {
+                return Err(Diverged {
+                    call: place,
+                    field: "(order)".into(),
+                    recorded: format!("call {place}"),
+                    now: format!("call {}", exchange.call),
+                });
+            }
+            let parts = [
+                ("request", &exchange.request, exchange.request_blob),
+                ("response", &exchange.response, exchange.response_blob),
+            ];
+            for (field, content, name) in parts {
+                let is = BlobId::from_sha256(Sha256::digest(content).into());
+                if is != name {
+                    return Err(Diverged {
+                        call: place,
+                        field: field.into(),
+                        recorded: name.to_string(),
+                        now: is.to_string(),
+                    });
+                }
+            }
+        }
+        Ok(Self {
+            shared: Arc::new(Shared {
+                exchanges,
+                next: AtomicUsize::new(0),
+                diverged: OnceLock::new(),
+            }),
+        })
+    }
+
+    /// How many calls are recorded.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.shared.exchanges.len()
+    }
+
+    /// Whether nothing is recorded.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.shared.exchanges.is_empty()
+    }
+
+    /// Whether every call was made again, and none differed.
+    ///
+    /// # Errors
+    /// The first difference, or the first call that was not made.
+    pub fn finish(&self) -> Result<(), Diverged> {
+        if let Some(first) = self.shared.diverged.get() {
+            return Err(first.clone());
+        }
+        let made = self.shared.next.load(Ordering::Relaxed);
+        match self.shared.exchanges.get(made) {
+            None => Ok(()),
+            Some(missing) => Err(Diverged {
+                call: missing.call,
+                field: "(call not made)".into(),
+                recorded: path_of(missing).into(),
+                now: ABSENT.into(),
+            }),
+        }
+    }
+
+    /// Answers the next call.
+    pub(crate) fn play(
+        &self,
+        dialect: Dialect,
+        path: &str,
+        body: &Bytes,
+        strict: bool,
+        redactor: &Redactor,
+    ) -> Result<Head, Error> {
+        if let Some(first) = self.shared.diverged.get() {
+            return Err(first.clone().into());
+        }
+        let place = self.shared.next.fetch_add(1, Ordering::Relaxed);
+        let exchange = self
+            .matching(place, path, body)
+            .map_err(|diverged| self.shared.diverged.get_or_init(|| diverged).clone())?;
+
+        let failure = value(exchange, FAILURE).map(|name| Error::Recorded {
+            reason: reason_named(name),
+        });
+        let Some(status) = exchange.status else {
+            return Err(failure.unwrap_or(Error::Recorded {
+                reason: domain::Reason::ProviderFailed,
+            }));
+        };
+        let headers = headers::restored(&exchange.headers);
+        let error = failure.or_else(|| {
+            if !strict || status >= 400 {
+                return None;
+            }
+            let mut meter = Meter::new(dialect, status);
+            meter.feed(&exchange.response);
+            let answerer = Answerer {
+                provider: "recording",
+                model: "the recording",
+                redactor,
+            };
+            answerer.verdict(status, &headers, &meter.finish())
+        });
+        Ok(Head {
+            status,
+            headers,
+            body: Body::whole(exchange.response.clone(), error),
+        })
+    }
+
+    fn matching(&self, place: usize, path: &str, body: &[u8]) -> Result<&Recorded, Diverged> {
+        let Some(exchange) = self.shared.exchanges.get(place) else {
+            return Err(Diverged {
+                call: u64::try_from(place).unwrap_or(u64::MAX).saturating_add(1),
+                field: "(no such call recorded)".into(),
+                recorded: ABSENT.into(),
+                now: crate::grant::cut(path),
+            });
+        };
+        let recorded = path_of(exchange);
+        if recorded != path {
+            return Err(Diverged {
+                call: exchange.call,
+                field: "(path)".into(),
+                recorded: recorded.into(),
+                now: crate::grant::cut(path),
+            });
+        }
+        match diff::of_bodies(&exchange.request, body) {
+            None => Ok(exchange),
+            Some(difference) => Err(Diverged {
+                call: exchange.call,
+                field: difference.field,
+                recorded: difference.recorded,
+                now: difference.now,
+            }),
+        }
+    }
+}
+
+fn value<'a>(exchange: &'a Recorded, name: &str) -> Option<&'a str> {
+    let (_, value) = exchange.headers.iter().find(|(key, _)| key == name)?;
+    Some(value)
+}
+
+fn path_of(exchange: &Recorded) -> &str {
+    value(exchange, PATH).unwrap_or_default()
+}

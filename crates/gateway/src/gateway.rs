@@ -1,0 +1,110 @@
+//! The gateway itself: providers, connections and bounds that all grants share.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use crate::{
+    client::Client,
+    error::Error,
+    grant::{Grant, GrantSpec},
+    providers::Providers,
+    redact::Redactor,
+};
+
+/// Bounds of every call.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// How long making a connection may take.
+    pub connect: Duration,
+    /// How long a provider may send nothing, before its answer and within it.
+    pub idle: Duration,
+    /// How long a call may take in all.
+    pub total: Duration,
+    /// Largest request, in bytes.
+    pub request_bytes: usize,
+    /// Largest answer, in bytes. It is held in memory until it is recorded.
+    pub response_bytes: usize,
+    /// Tokens of output that are reserved for a request that sets no limit itself.
+    pub default_output: u64,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(15),
+            idle: Duration::from_secs(300),
+            total: Duration::from_secs(1800),
+            request_bytes: dialects::MAX_REQUEST_BYTES,
+            response_bytes: 32 << 20,
+            default_output: 16_384,
+        }
+    }
+}
+
+/// What a gateway is made of.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// The providers.
+    pub providers: Providers,
+    /// Bounds of every call.
+    pub bounds: Bounds,
+}
+
+/// The way out. Cheap to clone.
+#[derive(Clone)]
+pub struct Gateway {
+    pub(crate) shared: Arc<Shared>,
+}
+
+pub(crate) struct Shared {
+    pub(crate) providers: Providers,
+    pub(crate) bounds: Bounds,
+    pub(crate) client: Client,
+    pub(crate) redactor: Redactor,
+}
+
+impl fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gateway")
+            .field("providers", &self.shared.providers)
+            .field("bounds", &self.shared.bounds)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Gateway {
+    /// A gateway. Nothing is connected yet.
+    ///
+    /// # Errors
+    /// When a provider needs TLS and the system has no certificates.
+    pub fn new(options: Options) -> Result<Self, Error> {
+        let Options { providers, bounds } = options;
+        let secure = providers.iter().any(|p| p.is_secure());
+        let keys = providers.iter().filter_map(|p| Some(p.key()?.expose()));
+        Ok(Self {
+            shared: Arc::new(Shared {
+                redactor: Redactor::new(keys),
+                client: Client::new(bounds.connect, secure)?,
+                providers,
+                bounds,
+            }),
+        })
+    }
+
+    /// The providers.
+    #[must_use]
+    pub fn providers(&self) -> &Providers {
+        &self.shared.providers
+    }
+
+    /// Makes a grant for one spender.
+    #[must_use]
+    pub fn grant(&self, spec: GrantSpec) -> Grant {
+        Grant::new(Arc::clone(&self.shared), spec)
+    }
+
+    /// The same text with asterisks in place of every key of a provider.
+    #[must_use]
+    pub fn redact(&self, text: impl Into<String>) -> String {
+        self.shared.redactor.text(text.into())
+    }
+}
