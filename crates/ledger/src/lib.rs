@@ -1,1 +1,57 @@
 //! The durable truth: queues, leases, fencing, events, budgets and blobs.
+//!
+//! Owns what Skep knows: every request, job, attempt and change with its state, the events of each
+//! session, who holds what until when, what was spent, and bulk content. One verb is one
+//! transaction: the change of state and its events, durable when the verb returns. It never
+//! decides policy, never looks at a repository or a workspace, and never runs anything.
+//!
+//! Start with [`Ledger`] (the handle, with a method for each verb), [`Lease`] (the claim that
+//! verbs on held work carry) and [`Error`] (why a verb did nothing).
+//!
+//! The engine is SQLite, and nothing of it is seen from outside: another engine follows behind the
+//! same verbs.
+
+mod attempt;
+mod blob;
+mod budget;
+mod cancel;
+mod cassette;
+mod change;
+mod check;
+mod claim;
+mod error;
+pub mod event;
+pub mod find;
+mod lease;
+mod ledger;
+pub mod options;
+mod owner;
+mod plan;
+mod progress;
+mod read;
+mod reader;
+mod schema;
+mod session;
+mod sql;
+mod submit;
+mod subscription;
+mod transition;
+mod wake;
+mod writer;
+
+pub use attempt::{MAX_ATTEMPTS, NewAttempt, Settled, Settlement};
+pub use blob::MAX_BYTES as MAX_BLOB;
+pub use budget::Spender;
+pub use cassette::Exchange;
+pub use change::ChangeOutcome;
+pub use check::Violation;
+pub use claim::{ClaimedChange, ClaimedJob, ClaimedRequest};
+pub use error::{Cause, Error, Fault};
+pub use find::Found;
+pub use lease::{Lease, Subject};
+pub use ledger::Ledger;
+pub use options::{Clock, Ids, Options};
+pub use owner::Owner;
+pub use schema::VERSION;
+pub use session::Session;
+pub use subscription::Subscription;

@@ -1,0 +1,241 @@
+//! What can go wrong with a verb.
+
+use crate::find::Found;
+use domain::{BlobId, GrantId, LeaseId, budget, machine, plan};
+use std::{fmt, sync::Arc};
+
+/// Why a verb did nothing. A verb that fails has changed nothing.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The lease ended: it was released, revoked, or it expired. Stop the work; nothing that it
+    /// still does can be recorded.
+    #[error("the lease {0} has ended: somebody else may hold the work now")]
+    LeaseLost(LeaseId),
+    /// There is no such thing.
+    #[error("there is no {kind} `{name}`")]
+    NotFound {
+        /// The kind of thing.
+        kind: &'static str,
+        /// Its id or prefix, as it was given.
+        name: String,
+    },
+    /// A prefix names more than one thing.
+    #[error("`{prefix}` is the beginning of {}: write more of it", list(matches))]
+    Ambiguous {
+        /// The prefix.
+        prefix: String,
+        /// Some of what it could mean, at most [`crate::find::MAX_MATCHES`].
+        matches: Vec<Found>,
+    },
+    /// The state does not allow it.
+    #[error(transparent)]
+    Illegal(#[from] machine::Illegal),
+    /// The budget does not allow it.
+    #[error(transparent)]
+    Refused(#[from] budget::Refused),
+    /// The plan is not valid.
+    #[error(transparent)]
+    Plan(#[from] plan::Error),
+    /// The key was used before, for something else.
+    #[error("the key `{key}` was used for another request: use a new key")]
+    KeyTaken {
+        /// The key.
+        key: String,
+    },
+    /// The call was settled before.
+    #[error("call {call} of grant {grant} is settled already")]
+    Settled {
+        /// The grant.
+        grant: GrantId,
+        /// The call.
+        call: u64,
+    },
+    /// What was given cannot be stored.
+    #[error("{0}")]
+    Invalid(String),
+    /// The content of a blob is not what its name says.
+    #[error("the blob {id} is damaged: its content is not what was stored")]
+    BlobCorrupt {
+        /// The blob.
+        id: BlobId,
+    },
+    /// A blob is longer than the reader or the ledger takes.
+    #[error("a blob of {bytes} bytes or more is longer than the {max} bytes that are taken")]
+    BlobTooLong {
+        /// How long it is, as far as that is known.
+        bytes: u64,
+        /// The most.
+        max: u64,
+    },
+    /// The data was written by a newer Skep.
+    #[error("the ledger has version {found}, and this Skep knows up to {known}: use a newer Skep")]
+    NewerVersion {
+        /// The version of the data.
+        found: u32,
+        /// The newest version that is known.
+        known: u32,
+    },
+    /// The storage failed.
+    #[error("the ledger could not {doing}: {kind}")]
+    Storage {
+        /// What was being done.
+        doing: &'static str,
+        /// What kind of failure it was.
+        kind: Fault,
+        /// What the storage said.
+        source: Cause,
+    },
+    /// The ledger was closed.
+    #[error("the ledger is closed")]
+    Closed,
+}
+
+/// The kind of a failure of the storage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Fault {
+    /// There is no space left.
+    #[error("the disk is full")]
+    Full,
+    /// Another process kept the ledger for too long.
+    #[error("another process keeps it")]
+    Busy,
+    /// It must not be written.
+    #[error("it is read-only")]
+    ReadOnly,
+    /// What is stored makes no sense.
+    #[error("what is stored is damaged")]
+    Damaged,
+    /// The disk, the directory or its permissions.
+    #[error("the disk or the directory cannot be used")]
+    Io,
+    /// Anything else.
+    #[error("the storage failed")]
+    Other,
+}
+
+/// What the storage said, for a log.
+#[derive(Clone)]
+pub struct Cause(Arc<dyn std::error::Error + Send + Sync>);
+
+impl Cause {
+    pub(crate) fn new(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self(Arc::from(error.into()))
+    }
+}
+
+impl fmt::Debug for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl std::error::Error for Cause {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source()
+    }
+}
+
+impl Error {
+    pub(crate) fn missing(kind: &'static str, name: impl fmt::Display) -> Self {
+        Self::NotFound {
+            kind,
+            name: name.to_string(),
+        }
+    }
+
+    /// A failure of the file system.
+    pub(crate) fn file(doing: &'static str, error: std::io::Error) -> Self {
+        use std::io::ErrorKind as K;
+        let kind = match error.kind() {
+            K::StorageFull | K::QuotaExceeded => Fault::Full,
+            K::ReadOnlyFilesystem => Fault::ReadOnly,
+            _ => Fault::Io,
+        };
+        Self::Storage {
+            doing,
+            kind,
+            source: Cause::new(error),
+        }
+    }
+}
+
+fn list(matches: &[Found]) -> String {
+    let names: Vec<String> = matches.iter().map(ToString::to_string).collect();
+    names.join(", ")
+}
+
+/// What goes wrong inside a verb; it becomes an [`Error`] when the verb's name is known.
+#[derive(Debug)]
+pub(crate) enum Trouble {
+    Verb(Error),
+    Sql(rusqlite::Error),
+    /// A row that this program cannot have written.
+    Row(String),
+}
+
+impl Trouble {
+    pub(crate) fn during(self, doing: &'static str) -> Error {
+        match self {
+            Self::Verb(error) => error,
+            Self::Row(what) => Error::Storage {
+                doing,
+                kind: Fault::Damaged,
+                source: Cause::new(what),
+            },
+            Self::Sql(error) => {
+                use rusqlite::ErrorCode as C;
+                let kind = match error.sqlite_error_code() {
+                    Some(C::DiskFull) => Fault::Full,
+                    Some(C::DatabaseBusy | C::DatabaseLocked) => Fault::Busy,
+                    Some(C::ReadOnly | C::PermissionDenied) => Fault::ReadOnly,
+                    Some(C::DatabaseCorrupt | C::NotADatabase | C::TypeMismatch) => Fault::Damaged,
+                    Some(C::SystemIoFailure | C::CannotOpen) => Fault::Io,
+                    _ => Fault::Other,
+                };
+                Error::Storage {
+                    doing,
+                    kind,
+                    source: Cause::new(error),
+                }
+            }
+        }
+    }
+}
+
+impl From<rusqlite::Error> for Trouble {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sql(error)
+    }
+}
+
+impl From<Error> for Trouble {
+    fn from(error: Error) -> Self {
+        Self::Verb(error)
+    }
+}
+
+impl From<machine::Illegal> for Trouble {
+    fn from(error: machine::Illegal) -> Self {
+        Self::Verb(error.into())
+    }
+}
+
+impl From<budget::Refused> for Trouble {
+    fn from(error: budget::Refused) -> Self {
+        Self::Verb(error.into())
+    }
+}
+
+impl From<plan::Error> for Trouble {
+    fn from(error: plan::Error) -> Self {
+        Self::Verb(error.into())
+    }
+}

@@ -1,0 +1,305 @@
+//! Events: one gapless sequence a session, recorded with what they tell.
+
+use crate::{
+    error::{Error, Trouble},
+    lease::{self, Lease, Subject},
+    ledger::Ledger,
+    sql::{Key, all, count, get, id, json, number, one, run, time, to_json},
+    writer::Verb,
+};
+use domain::{
+    AttemptId, RequestId, SessionId,
+    event::{Body, Envelope},
+};
+use rusqlite::Connection;
+use std::collections::BTreeMap;
+
+/// The most events of one verb.
+pub const MAX_EVENTS: usize = 1_000;
+/// The most bytes of one event, as JSON. Longer text goes to a blob.
+pub const MAX_BYTES: usize = 1 << 20;
+/// The most events of one answer.
+pub const MAX_PAGE: usize = 10_000;
+
+/// An event that waits for the end of its verb.
+pub(crate) struct Pending {
+    pub(crate) session: SessionId,
+    pub(crate) request: Option<RequestId>,
+    pub(crate) body: Body,
+}
+
+impl Ledger {
+    /// Records what a holder saw: what an agent said and did, what checks found, notes. Changes
+    /// of state are recorded by the verbs that make them, and by nothing else.
+    ///
+    /// # Errors
+    /// [`Error::LeaseLost`]; [`Error::Invalid`] when an event is of another kind, of another
+    /// attempt than the one held, or too long.
+    pub async fn record(&self, lease: &Lease, events: Vec<Body>) -> Result<(), Error> {
+        let lease = lease.clone();
+        self.write("record events", move |verb| record(verb, &lease, events))
+            .await
+    }
+
+    /// Records something that a person should read.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when there is no such session.
+    pub async fn note(
+        &self,
+        session: SessionId,
+        request: Option<RequestId>,
+        text: impl Into<String>,
+    ) -> Result<(), Error> {
+        let text = text.into();
+        self.write("record a note", move |verb| {
+            verb.event(session, request, Body::Note { text });
+            Ok(())
+        })
+        .await
+    }
+
+    /// Events of a session after this sequence, oldest first.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when there is no such session.
+    pub async fn events(
+        &self,
+        session: SessionId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<Envelope>, Error> {
+        self.read("read events", move |sql| {
+            let (row, _) = session_row(sql, session)?;
+            all(
+                sql,
+                "SELECT id, sequence, time, request, body FROM events \
+                 WHERE session = ?1 AND sequence > ?2 ORDER BY sequence LIMIT ?3",
+                (row, number(after), number(limit.min(MAX_PAGE) as u64)),
+                |row| envelope(row, session),
+            )
+        })
+        .await
+    }
+
+    /// Events of a request after this sequence of its session, oldest first.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when there is no such request.
+    pub async fn request_events(
+        &self,
+        request: RequestId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<Envelope>, Error> {
+        self.read("read events", move |sql| {
+            let session = one(
+                sql,
+                "SELECT session FROM requests WHERE id = ?1",
+                [request.key()],
+                |row| id(row, 0),
+            )?
+            .ok_or_else(|| Error::missing("request", request))?;
+            all(
+                sql,
+                "SELECT id, sequence, time, request, body FROM events \
+                 WHERE request = ?1 AND sequence > ?2 ORDER BY sequence LIMIT ?3",
+                (
+                    request.key(),
+                    number(after),
+                    number(limit.min(MAX_PAGE) as u64),
+                ),
+                |row| envelope(row, session),
+            )
+        })
+        .await
+    }
+
+    /// The sequence of the last event of a session.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when there is no such session.
+    pub async fn last_sequence(&self, session: SessionId) -> Result<u64, Error> {
+        self.read("read events", move |sql| Ok(session_row(sql, session)?.1))
+            .await
+    }
+
+    /// What checks found on an attempt's work, oldest first: [`Body::Checked`] events.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    pub async fn evidence(&self, attempt: AttemptId) -> Result<Vec<Body>, Error> {
+        self.read("read evidence", move |sql| {
+            all(
+                sql,
+                "SELECT body FROM events WHERE attempt = ?1 ORDER BY n",
+                [attempt.key()],
+                |row| json(row, 0),
+            )
+        })
+        .await
+    }
+}
+
+fn envelope(row: &rusqlite::Row<'_>, session: SessionId) -> Result<Envelope, Trouble> {
+    Ok(Envelope {
+        id: id(row, 0)?,
+        session,
+        sequence: count(row, 1)?,
+        time: time(row, 2)?,
+        request: get::<Option<i64>>(row, 3)?.map(Key::read),
+        body: json(row, 4)?,
+    })
+}
+
+/// The row of a session and its last sequence.
+fn session_row(sql: &Connection, session: SessionId) -> Result<(i64, u64), Trouble> {
+    one(
+        sql,
+        "SELECT n, sequence FROM sessions WHERE id = ?1",
+        [session.key()],
+        |row| Ok((get(row, 0)?, count(row, 1)?)),
+    )?
+    .ok_or_else(|| Error::missing("session", session).into())
+}
+
+fn record(verb: &mut Verb<'_>, lease: &Lease, events: Vec<Body>) -> Result<(), Trouble> {
+    if events.len() > MAX_EVENTS {
+        return Err(Error::Invalid(format!(
+            "{} events are more than the {MAX_EVENTS} of one verb",
+            events.len()
+        ))
+        .into());
+    }
+    lease::verify(verb, lease)?;
+    let holder = holder(verb, lease.subject)?;
+    for body in events {
+        let fits = match &body {
+            Body::Note { .. } => true,
+            Body::Agent { attempt, .. } => {
+                matches!(lease.subject, Subject::Job(_)) && Some(*attempt) == holder.attempt
+            }
+            Body::Checked {
+                attempt, change, ..
+            } => {
+                let held = match lease.subject {
+                    Subject::Change(id) => Some(id),
+                    _ => None,
+                };
+                *change == held && Some(*attempt) == holder.attempt
+            }
+            _ => {
+                return Err(Error::Invalid(format!(
+                    "a `{}` is recorded by the verb that does it",
+                    body.kind()
+                ))
+                .into());
+            }
+        };
+        if !fits {
+            return Err(Error::Invalid(format!(
+                "the lease {} does not hold what this `{}` is about",
+                lease.id,
+                body.kind()
+            ))
+            .into());
+        }
+        verb.event(holder.session, Some(holder.request), body);
+    }
+    Ok(())
+}
+
+struct Holder {
+    session: SessionId,
+    request: RequestId,
+    attempt: Option<AttemptId>,
+}
+
+fn holder(verb: &Verb<'_>, subject: Subject) -> Result<Holder, Trouble> {
+    let read = |row: &rusqlite::Row<'_>| {
+        Ok(Holder {
+            session: id(row, 0)?,
+            request: id(row, 1)?,
+            attempt: get::<Option<i64>>(row, 2)?.map(Key::read),
+        })
+    };
+    match subject {
+        Subject::Request(request) => one(
+            verb,
+            "SELECT session, id, NULL FROM requests WHERE id = ?1",
+            [request.key()],
+            read,
+        )?
+        .ok_or_else(|| Error::missing("request", request).into()),
+        Subject::Job(job) => one(
+            verb,
+            "SELECT r.session, r.id, j.attempt \
+             FROM jobs j JOIN requests r ON r.id = j.request WHERE j.id = ?1",
+            [job.key()],
+            read,
+        )?
+        .ok_or_else(|| Error::missing("job", job).into()),
+        Subject::Change(change) => one(
+            verb,
+            "SELECT r.session, r.id, c.attempt \
+             FROM changes c JOIN requests r ON r.id = c.request WHERE c.id = ?1",
+            [change.key()],
+            read,
+        )?
+        .ok_or_else(|| Error::missing("change", change).into()),
+    }
+}
+
+/// Gives the verb's events their places and stores them: the last thing a verb does, session by
+/// session in the order of their ids.
+pub(crate) fn append(verb: &mut Verb<'_>) -> Result<(), Trouble> {
+    let mut sessions: BTreeMap<SessionId, Vec<Pending>> = BTreeMap::new();
+    for pending in std::mem::take(&mut verb.events) {
+        sessions.entry(pending.session).or_default().push(pending);
+    }
+    for (session, events) in sessions {
+        let (row, last) = one(
+            verb,
+            "UPDATE sessions SET sequence = sequence + ?2 WHERE id = ?1 RETURNING n, sequence",
+            (session.key(), number(events.len() as u64)),
+            |row| Ok((get::<i64>(row, 0)?, get::<i64>(row, 1)?)),
+        )?
+        .ok_or_else(|| Error::missing("session", session))?;
+        let first = last - number(events.len() as u64) + 1;
+        for (sequence, event) in (first..).zip(events) {
+            insert(verb, row, sequence, &event)?;
+        }
+    }
+    Ok(())
+}
+
+fn insert(verb: &Verb<'_>, session: i64, sequence: i64, event: &Pending) -> Result<(), Trouble> {
+    let body = to_json(&event.body)?;
+    if body.len() > MAX_BYTES {
+        return Err(Error::Invalid(format!(
+            "a `{}` of {} bytes is longer than an event may be ({MAX_BYTES}): put its text into a blob",
+            event.body.kind(),
+            body.len()
+        ))
+        .into());
+    }
+    let attempt = match &event.body {
+        Body::Checked { attempt, .. } => Some(attempt.key()),
+        _ => None,
+    };
+    run(
+        verb,
+        "INSERT INTO events (session, sequence, id, time, request, attempt, body) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        (
+            session,
+            sequence,
+            verb.id::<domain::EventId>().key(),
+            verb.now.0,
+            event.request.map(Key::key),
+            attempt,
+            body,
+        ),
+    )?;
+    Ok(())
+}

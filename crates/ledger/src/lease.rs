@@ -1,0 +1,300 @@
+//! Leases: a claim with a fence and a deadline, and how it ends.
+
+use crate::{
+    attempt, budget,
+    error::{Error, Trouble},
+    ledger::Ledger,
+    owner::{self, OwnerId},
+    progress,
+    sql::{Key, all, get, id, number, one, run, time},
+    transition,
+    writer::Verb,
+};
+use domain::{
+    ChangeId, Failure, JobId, LeaseId, Reason, RequestId, Timestamp,
+    state::{AttemptCommand, ChangeCommand, JobCommand, RequestCommand},
+};
+use rusqlite::Connection;
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+/// A timed, fenced claim. Every verb on what it holds carries it, and fails with
+/// [`Error::LeaseLost`] once it has ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// Its id.
+    pub id: LeaseId,
+    /// The fence: a later lease has a higher one.
+    pub token: u64,
+    /// What it holds.
+    pub subject: Subject,
+    /// When it may be ended, unless a heartbeat comes before. A holder that is late and was not
+    /// ended yet still holds it.
+    pub deadline: Timestamp,
+}
+
+/// What a lease holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Subject {
+    /// A request that is being planned.
+    Request(RequestId),
+    /// A job that is being done.
+    Job(JobId),
+    /// A change that is being merged.
+    Change(ChangeId),
+}
+
+impl Subject {
+    fn columns(self) -> (&'static str, i64) {
+        match self {
+            Self::Request(id) => ("request", id.key()),
+            Self::Job(id) => ("job", id.key()),
+            Self::Change(id) => ("change", id.key()),
+        }
+    }
+
+    fn read(kind: &str, key: i64) -> Result<Self, Trouble> {
+        match kind {
+            "request" => Ok(Self::Request(RequestId::read(key))),
+            "job" => Ok(Self::Job(JobId::read(key))),
+            "change" => Ok(Self::Change(ChangeId::read(key))),
+            other => Err(Trouble::Row(format!("a lease holds a `{other}`"))),
+        }
+    }
+}
+
+impl Lease {
+    pub(crate) fn request(&self) -> Result<RequestId, Error> {
+        match self.subject {
+            Subject::Request(id) => Ok(id),
+            _ => Err(self.holds_no("request")),
+        }
+    }
+
+    pub(crate) fn job(&self) -> Result<JobId, Error> {
+        match self.subject {
+            Subject::Job(id) => Ok(id),
+            _ => Err(self.holds_no("job")),
+        }
+    }
+
+    pub(crate) fn change(&self) -> Result<ChangeId, Error> {
+        match self.subject {
+            Subject::Change(id) => Ok(id),
+            _ => Err(self.holds_no("change")),
+        }
+    }
+
+    fn holds_no(&self, kind: &str) -> Error {
+        Error::Invalid(format!("the lease {} does not hold a {kind}", self.id))
+    }
+}
+
+impl Ledger {
+    /// Says that the holder lives; the answer is the new deadline.
+    ///
+    /// # Errors
+    /// [`Error::LeaseLost`] when the lease has ended.
+    pub async fn heartbeat(&self, lease: &Lease) -> Result<Timestamp, Error> {
+        let lease = lease.clone();
+        self.write("extend a lease", move |verb| {
+            verify(verb, &lease)?;
+            let deadline = verb.now.plus(verb.context.lease);
+            run(
+                verb,
+                "UPDATE leases SET deadline = ?2 WHERE token = ?1",
+                (number(lease.token), deadline.0),
+            )?;
+            Ok(deadline)
+        })
+        .await
+    }
+
+    /// Whether the lease still holds: look after each change of [`Ledger::changes`].
+    ///
+    /// # Errors
+    /// [`Error::LeaseLost`] when it has ended.
+    pub async fn standing(&self, lease: &Lease) -> Result<(), Error> {
+        let lease = lease.clone();
+        self.read("look at a lease", move |sql| verify(sql, &lease))
+            .await
+    }
+}
+
+/// Fails unless the lease is live.
+pub(crate) fn verify(sql: &Connection, lease: &Lease) -> Result<(), Trouble> {
+    let (kind, subject) = lease.subject.columns();
+    one(
+        sql,
+        "SELECT 1 FROM leases WHERE token = ?1 AND id = ?2 AND kind = ?3 AND subject = ?4",
+        (number(lease.token), lease.id.key(), kind, subject),
+        |_| Ok(()),
+    )?
+    .ok_or(Trouble::Verb(Error::LeaseLost(lease.id)))
+}
+
+/// A new lease on something that nobody holds.
+pub(crate) fn grant(
+    verb: &mut Verb<'_>,
+    owner: OwnerId,
+    subject: Subject,
+) -> Result<Lease, Trouble> {
+    let lease: LeaseId = verb.id();
+    let deadline = verb.now.plus(verb.context.lease);
+    let (kind, key) = subject.columns();
+    run(
+        verb,
+        "INSERT INTO leases (id, kind, subject, owner, deadline) VALUES (?1, ?2, ?3, ?4, ?5)",
+        (lease.key(), kind, key, owner.0, deadline.0),
+    )?;
+    Ok(Lease {
+        id: lease,
+        token: verb.last_insert_rowid().cast_unsigned(),
+        subject,
+        deadline,
+    })
+}
+
+/// Ends a lease; what its grants had reserved counts as spent.
+pub(crate) fn release(verb: &mut Verb<'_>, token: i64) -> Result<(), Trouble> {
+    budget::close_grants(verb, token)?;
+    run(verb, "DELETE FROM leases WHERE token = ?1", [token])?;
+    Ok(())
+}
+
+/// A live lease as it is stored.
+struct Row {
+    token: i64,
+    subject: Subject,
+    deadline: Timestamp,
+}
+
+/// Ends the lease on this, if there is one; the answer is its deadline.
+pub(crate) fn revoke(verb: &mut Verb<'_>, subject: Subject) -> Result<Option<Timestamp>, Trouble> {
+    let (kind, key) = subject.columns();
+    let found = one(
+        verb,
+        "SELECT token, deadline FROM leases WHERE kind = ?1 AND subject = ?2",
+        (kind, key),
+        |row| Ok((get::<i64>(row, 0)?, time(row, 1)?)),
+    )?;
+    let Some((token, deadline)) = found else {
+        return Ok(None);
+    };
+    release(verb, token)?;
+    Ok(Some(deadline))
+}
+
+/// The most leases that one verb ends because their time has come; the next verb ends the rest.
+const DUE: i64 = 64;
+
+/// Ends leases whose deadline is past. Says how many.
+pub(crate) fn expire_due(verb: &mut Verb<'_>) -> Result<usize, Trouble> {
+    let due = all(
+        verb,
+        "SELECT token, kind, subject, deadline FROM leases WHERE deadline <= ?1 \
+         ORDER BY deadline LIMIT ?2",
+        (verb.now.0, DUE),
+        row,
+    )?;
+    for lease in &due {
+        expire(verb, lease)?;
+    }
+    Ok(due.len())
+}
+
+fn row(row: &rusqlite::Row<'_>) -> Result<Row, Trouble> {
+    Ok(Row {
+        token: get(row, 0)?,
+        subject: Subject::read(&get::<String>(row, 1)?, get(row, 2)?)?,
+        deadline: time(row, 3)?,
+    })
+}
+
+/// When the locks of owners were last tested in this process.
+#[derive(Debug, Default)]
+pub(crate) struct Probe(Option<Instant>);
+
+impl Probe {
+    /// An idle claim tests the locks this often at most.
+    const IDLE: Duration = Duration::from_millis(100);
+
+    /// Whether it is time to test again.
+    pub(crate) fn is_due(&self) -> bool {
+        self.0.is_none_or(|last| last.elapsed() >= Self::IDLE)
+    }
+}
+
+/// Ends leases whose deadline is past or whose owner's lock is free.
+pub(crate) fn sweep(verb: &mut Verb<'_>) -> Result<usize, Trouble> {
+    verb.probe.0 = Some(Instant::now());
+    let mut ended = expire_due(verb)?;
+    let leases = all(
+        verb,
+        "SELECT token, kind, subject, deadline, owner FROM leases",
+        [],
+        |found| Ok((row(found)?, OwnerId(get(found, 4)?))),
+    )?;
+    let mut dead: BTreeMap<i64, bool> = BTreeMap::new();
+    for (lease, owner) in leases {
+        let is_dead = *dead
+            .entry(owner.0)
+            .or_insert_with(|| owner::is_dead(&verb.context.run, owner));
+        if is_dead {
+            expire(verb, &lease)?;
+            ended += 1;
+        }
+    }
+    if ended > 0 {
+        tracing::info!(ended, "ended the leases of lost owners");
+    }
+    Ok(ended)
+}
+
+/// Ends a lease whose owner is lost, and gives back what it held.
+fn expire(verb: &mut Verb<'_>, lease: &Row) -> Result<(), Trouble> {
+    release(verb, lease.token)?;
+    match lease.subject {
+        Subject::Request(request) => {
+            transition::request(verb, request, RequestCommand::Requeue, None)?;
+        }
+        Subject::Change(change) => {
+            transition::change(verb, change, ChangeCommand::Requeue, Default::default())?;
+        }
+        Subject::Job(job) => {
+            let failure = Failure::new(Reason::OwnerLost, "");
+            let held = attempt::held(verb, job)?;
+            if let Some(attempt) = held.attempt {
+                // It is known to have worked until its last heartbeat at the most.
+                let until = verb.now.min(lease.deadline);
+                let end = transition::End {
+                    failure: Some(failure.clone()),
+                    ..transition::End::at(until)
+                };
+                transition::end_attempt(verb, attempt, AttemptCommand::Lose, end)?;
+            }
+            let command = if held.may_retry() {
+                JobCommand::Retry
+            } else {
+                JobCommand::Die
+            };
+            transition::job(verb, job, command, Some(failure))?;
+            progress::follow(verb, held.request)?;
+        }
+    }
+    Ok(())
+}
+
+/// Which owner holds a lease: for tests of the ledger itself.
+pub(crate) fn live(sql: &Connection) -> Result<Vec<(Subject, LeaseId)>, Trouble> {
+    all(sql, "SELECT kind, subject, id FROM leases", [], |row| {
+        Ok((
+            Subject::read(&get::<String>(row, 0)?, get(row, 1)?)?,
+            id(row, 2)?,
+        ))
+    })
+}

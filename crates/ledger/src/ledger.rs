@@ -1,0 +1,229 @@
+//! The handle: how a ledger is opened, asked and closed.
+
+use crate::{
+    blob::Directory,
+    error::{Error, Trouble},
+    lease,
+    options::Options,
+    reader, schema,
+    wake::{self, Wake},
+    writer::{self, Call, Context, Message, Verb, Writer},
+};
+use rusqlite::Connection;
+use std::{
+    os::unix::fs::DirBuilderExt,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    thread::JoinHandle,
+};
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// The ledger. Cheap to clone; all clones are the same ledger, and it ends with the last one.
+///
+/// A verb is one transaction: its change of state and its events, durable when it returns. A verb
+/// whose caller stops waiting may still be done.
+#[derive(Clone)]
+pub struct Ledger(Arc<Inner>);
+
+struct Inner {
+    writer: mpsc::Sender<Message>,
+    reader: mpsc::Sender<reader::Message>,
+    wake: Arc<Wake>,
+    context: Arc<Context>,
+    blobs: Arc<Directory>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // Writer and readers end with their queues.
+        self.stop_listening();
+    }
+}
+
+impl Inner {
+    fn stop_listening(&self) {
+        self.wake.stop();
+        for thread in self
+            .threads
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+        {
+            thread.thread().unpark();
+        }
+    }
+}
+
+impl std::fmt::Debug for Ledger {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Ledger")
+    }
+}
+
+impl Ledger {
+    /// Opens the ledger in a directory, and makes it where there is none. Leases whose owners
+    /// have ended end here.
+    ///
+    /// # Errors
+    /// When the directory cannot be used, or was written by a newer Skep.
+    pub async fn open(options: Options) -> Result<Self, Error> {
+        let ledger = tokio::task::spawn_blocking(move || Self::start(&options))
+            .await
+            .map_err(|_| Error::Closed)??;
+        ledger
+            .write("end the leases of lost owners", lease::sweep)
+            .await?;
+        Ok(ledger)
+    }
+
+    fn start(options: &Options) -> Result<Self, Error> {
+        let file = |error| Error::file("make its directory", error);
+        make_directory(&options.directory).map_err(file)?;
+        let directory = options.directory.canonicalize().map_err(file)?;
+        let run = directory.join("run");
+        make_directory(&run).map_err(file)?;
+        let blobs = Arc::new(Directory::open(
+            directory.join("blobs"),
+            Arc::clone(&options.ids),
+        )?);
+        schema::migrate(&directory)?;
+
+        let (writer, writing) = mpsc::channel(writer::QUEUE);
+        let (reader, reading) = mpsc::channel(reader::QUEUE);
+        let (socket, path) = wake::bind(&run, options.ids.bits());
+        let wake = Arc::new(Wake::new(path.clone()));
+        let context = Arc::new(Context {
+            clock: Arc::clone(&options.clock),
+            ids: Arc::clone(&options.ids),
+            lease: options.lease,
+            run: run.clone(),
+        });
+        let connect = |writes| {
+            schema::connect(&directory, writes).map_err(|trouble| trouble.during("open its file"))
+        };
+        let work = Writer {
+            sql: connect(true)?,
+            context: Arc::clone(&context),
+            wake: Arc::clone(&wake),
+            peers: wake::Peers::new(run, path),
+            probe: lease::Probe::default(),
+        };
+        let mut threads = vec![spawn("ledger-write", move || work.work(writing))?];
+        let reading = Arc::new(Mutex::new(reading));
+        for _ in 0..reader::READERS {
+            let sql = connect(false)?;
+            let queue = Arc::clone(&reading);
+            threads.push(spawn("ledger-read", move || reader::work(sql, queue))?);
+        }
+        let sql = connect(false)?;
+        let (listening, weak) = (Arc::clone(&wake), writer.downgrade());
+        threads.push(spawn("ledger-wake", move || {
+            wake::listen(socket, sql, &listening, &weak);
+        })?);
+        Ok(Self(Arc::new(Inner {
+            writer,
+            reader,
+            wake,
+            context,
+            blobs,
+            threads: Mutex::new(threads),
+        })))
+    }
+
+    /// Finishes what is queued and ends the threads. Every later verb, of any clone, fails with
+    /// [`Error::Closed`].
+    pub async fn close(&self) {
+        // An error means that the thread has ended already.
+        drop(self.0.writer.send(Message::Close).await);
+        drop(self.0.reader.send(reader::Message::Close).await);
+        self.0.stop_listening();
+        let threads = std::mem::take(
+            &mut *self
+                .0
+                .threads
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
+        let joined = tokio::task::spawn_blocking(move || {
+            threads.into_iter().fold(true, |all, thread| {
+                let ended = thread.join().is_ok();
+                all && ended
+            })
+        })
+        .await;
+        if !matches!(joined, Ok(true)) {
+            tracing::error!("a thread of the ledger ended with a panic");
+        }
+    }
+
+    /// A counter that changes after each commit, of this process or of another one. Wait for it
+    /// to change, look, and wait again.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.0.wake.subscribe()
+    }
+
+    pub(crate) fn context(&self) -> &Arc<Context> {
+        &self.0.context
+    }
+
+    pub(crate) fn blobs(&self) -> &Arc<Directory> {
+        &self.0.blobs
+    }
+
+    pub(crate) fn weak_writer(&self) -> mpsc::WeakSender<Message> {
+        self.0.writer.downgrade()
+    }
+
+    /// A verb: work in a transaction of its own, durable when it returns.
+    pub(crate) async fn write<T, F>(&self, doing: &'static str, work: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Verb<'_>) -> Result<T, Trouble> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let call = Call {
+            doing,
+            work: Some(work),
+            outcome: None,
+            reply,
+        };
+        self.0
+            .writer
+            .send(Message::Verb(Box::new(call)))
+            .await
+            .map_err(|_| Error::Closed)?;
+        answer.await.map_err(|_| Error::Closed)?
+    }
+
+    /// A question: it sees everything that was committed before it was asked.
+    pub(crate) async fn read<T, F>(&self, doing: &'static str, work: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, Trouble> + Send + 'static,
+    {
+        let (question, answer) = reader::question(doing, work);
+        self.0
+            .reader
+            .send(reader::Message::Ask(question))
+            .await
+            .map_err(|_| Error::Closed)?;
+        answer.await.map_err(|_| Error::Closed)?
+    }
+}
+
+/// What is in it is for its user alone.
+fn make_directory(path: &Path) -> std::io::Result<()> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Error> {
+    std::thread::Builder::new()
+        .name(name.into())
+        .spawn(work)
+        .map_err(|error| Error::file("start a thread", error))
+}

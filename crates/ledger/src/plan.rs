@@ -1,0 +1,182 @@
+//! Planning: a claimed request gets its jobs, each with a part of its budget, or fails.
+
+use crate::{
+    budget,
+    error::{Error, Trouble},
+    lease::{self, Lease},
+    ledger::Ledger,
+    progress,
+    sql::{Key, get, id, number, one, run, to_json},
+    transition,
+    writer::Verb,
+};
+use domain::{
+    Amount, Failure, JobId, JobState, Micros, RequestId, SessionId,
+    amount::Measure,
+    budget::Refused,
+    event::{Body, PlannedJob},
+    plan,
+    state::RequestCommand,
+};
+use std::collections::BTreeMap;
+
+impl Ledger {
+    /// Gives a request its jobs, carves their budgets from what it has left, and ends the lease.
+    /// The answer is the jobs in the order of the plan.
+    ///
+    /// # Errors
+    /// [`Error::LeaseLost`]; [`Error::Plan`]; [`Error::Refused`] when the jobs ask for more
+    /// tokens than the request has left. The lease is kept then.
+    pub async fn plan_request(
+        &self,
+        lease: &Lease,
+        plan: plan::Plan,
+        note: Option<String>,
+    ) -> Result<Vec<JobId>, Error> {
+        let plan = plan.validated()?;
+        let lease = lease.clone();
+        self.write("plan a request", move |verb| {
+            plan_request(verb, &lease, plan, note)
+        })
+        .await
+    }
+
+    /// Ends a request that could not be planned, and the lease.
+    ///
+    /// # Errors
+    /// [`Error::LeaseLost`].
+    pub async fn fail_request(&self, lease: &Lease, failure: Failure) -> Result<(), Error> {
+        let lease = lease.clone();
+        self.write("fail a request", move |verb| {
+            lease::verify(verb, &lease)?;
+            let request = lease.request()?;
+            lease::release(verb, number(lease.token))?;
+            transition::request(verb, request, RequestCommand::Fail, Some(failure))?;
+            Ok(())
+        })
+        .await
+    }
+}
+
+fn plan_request(
+    verb: &mut Verb<'_>,
+    lease: &Lease,
+    plan: plan::Plan,
+    note: Option<String>,
+) -> Result<Vec<JobId>, Trouble> {
+    lease::verify(verb, lease)?;
+    let request = lease.request()?;
+    // Its grants close first: what the planner spent is not there to be carved.
+    lease::release(verb, number(lease.token))?;
+    let (session, account) = one(
+        verb,
+        "SELECT session, account FROM requests WHERE id = ?1",
+        [request.key()],
+        |row| Ok((id::<SessionId>(row, 0)?, get::<i64>(row, 1)?)),
+    )?
+    .ok_or_else(|| Error::missing("request", request))?;
+    let shares = shares(budget::load(verb, account)?.free, &plan.jobs)?;
+
+    let names: BTreeMap<String, JobId> = plan
+        .jobs
+        .iter()
+        .map(|job| (job.name.clone(), verb.id()))
+        .collect();
+    let mut planned = Vec::with_capacity(plan.jobs.len());
+    for (spec, share) in plan.jobs.iter().zip(shares) {
+        // The plan is valid: every name is there.
+        let after = spec
+            .after
+            .iter()
+            .filter_map(|name| names.get(name).copied());
+        let Some(&job) = names.get(&spec.name) else {
+            continue;
+        };
+        let job = PlannedJob {
+            job,
+            name: spec.name.clone(),
+            title: spec.title.clone(),
+            after: after.collect(),
+        };
+        let account = budget::carve(verb, account, share)?;
+        insert(verb, request, &job, spec, account)?;
+        planned.push(job);
+    }
+    let jobs = planned.iter().map(|planned| planned.job).collect();
+    verb.event(
+        session,
+        Some(request),
+        Body::Planned {
+            request,
+            jobs: planned,
+            note,
+        },
+    );
+    transition::request(verb, request, RequestCommand::Work, None)?;
+    progress::follow(verb, request)?;
+    Ok(jobs)
+}
+
+fn insert(
+    verb: &mut Verb<'_>,
+    request: RequestId,
+    job: &PlannedJob,
+    spec: &plan::Job,
+    account: i64,
+) -> Result<(), Trouble> {
+    let state = if job.after.is_empty() {
+        JobState::Ready
+    } else {
+        JobState::Blocked
+    };
+    run(
+        verb,
+        "INSERT INTO jobs (id, request, account, state, claims, attempts, created) \
+         VALUES (?1, ?2, ?3, ?4, 0, 0, ?5)",
+        (
+            job.job.key(),
+            request.key(),
+            account,
+            state.as_str(),
+            verb.now.0,
+        ),
+    )?;
+    let row = verb.last_insert_rowid();
+    run(
+        verb,
+        "INSERT INTO specs (job, body) VALUES (?1, ?2)",
+        (row, to_json(spec)?),
+    )?;
+    for (place, needs) in (0i64..).zip(&job.after) {
+        run(
+            verb,
+            "INSERT INTO dependencies (job, place, needs) VALUES (?1, ?2, ?3)",
+            (job.job.key(), place, needs.key()),
+        )?;
+    }
+    Ok(())
+}
+
+/// What each job gets of what is free: the tokens it asks for, and of all else an equal share of
+/// what nobody asks for.
+fn shares(free: Amount, jobs: &[plan::Job]) -> Result<Vec<Amount>, Refused> {
+    let asked = jobs
+        .iter()
+        .filter_map(|job| job.tokens)
+        .fold(0u64, u64::saturating_add);
+    if asked > free.tokens {
+        return Err(Refused::Exhausted(Measure::Tokens));
+    }
+    let all = (jobs.len() as u64).max(1);
+    let others = (jobs.iter().filter(|job| job.tokens.is_none()).count() as u64).max(1);
+    let tokens = (free.tokens - asked) / others;
+    Ok(jobs
+        .iter()
+        .map(|job| Amount {
+            tokens: job.tokens.unwrap_or(tokens),
+            money: Micros(free.money.0 / all),
+            wall_ms: free.wall_ms / all,
+            iterations: free.iterations / all,
+        })
+        .collect())
+}

@@ -1,0 +1,72 @@
+//! The threads that read: each has a connection and takes the next question.
+//!
+//! What wakes one: a question. What it owns: its connection. How it ends: the queue's end.
+
+use crate::{
+    error::{Error, Trouble},
+    sql::run,
+};
+use rusqlite::Connection;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::{mpsc, oneshot};
+
+/// How many threads read.
+pub(crate) const READERS: usize = 2;
+/// The most questions that wait.
+pub(crate) const QUEUE: usize = 1_024;
+
+/// A question that waits.
+pub(crate) type Question = Box<dyn FnOnce(&Connection) + Send>;
+
+/// What the readers are told.
+pub(crate) enum Message {
+    Ask(Question),
+    Close,
+}
+
+/// A question with its answer's way back.
+pub(crate) fn question<T, F>(
+    doing: &'static str,
+    work: F,
+) -> (Question, oneshot::Receiver<Result<T, Error>>)
+where
+    T: Send + 'static,
+    F: FnOnce(&Connection) -> Result<T, Trouble> + Send + 'static,
+{
+    let (reply, answer) = oneshot::channel();
+    let question = move |sql: &Connection| {
+        // One transaction, so that all statements of the question see the same moment.
+        let outcome = run(sql, "BEGIN", []).and_then(|_| {
+            let outcome = work(sql);
+            run(sql, "COMMIT", [])?;
+            outcome
+        });
+        if !sql.is_autocommit()
+            && let Err(trouble) = run(sql, "ROLLBACK", [])
+        {
+            tracing::warn!(?trouble, "a reading transaction did not end");
+        }
+        drop(reply.send(outcome.map_err(|trouble| trouble.during(doing))));
+    };
+    (Box::new(question), answer)
+}
+
+/// Answers questions until there are no more.
+pub(crate) fn work(sql: Connection, queue: Arc<Mutex<mpsc::Receiver<Message>>>) {
+    loop {
+        let message = {
+            let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
+            match queue.blocking_recv() {
+                Some(Message::Close) => {
+                    queue.close();
+                    continue;
+                }
+                other => other,
+            }
+        };
+        match message {
+            Some(Message::Ask(question)) => question(&sql),
+            _ => return,
+        }
+    }
+}

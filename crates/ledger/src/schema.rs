@@ -1,0 +1,74 @@
+//! The file of the ledger: its settings and its migrations.
+
+use crate::error::{Error, Trouble};
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+use std::{fs::File, path::Path, time::Duration};
+
+/// Each migration brings the data from the version before it to its own, counted from one.
+const MIGRATIONS: &[&str] = &[include_str!("../migrations/0001.sql")];
+
+/// The version that this program writes.
+pub const VERSION: u32 = MIGRATIONS.len() as u32;
+
+/// How long a process waits for another one's transaction.
+const BUSY: Duration = Duration::from_secs(20);
+
+const FILE: &str = "ledger.db";
+
+/// A connection with its settings. Writers sync at each commit; readers never write.
+pub(crate) fn connect(directory: &Path, writer: bool) -> Result<Connection, Trouble> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX
+        | if writer {
+            OpenFlags::SQLITE_OPEN_CREATE
+        } else {
+            OpenFlags::empty()
+        };
+    let sql = Connection::open_with_flags(directory.join(FILE), flags)?;
+    sql.busy_timeout(BUSY)?;
+    sql.set_prepared_statement_cache_capacity(200);
+    sql.pragma_update(None, "synchronous", "FULL")?;
+    sql.pragma_update(None, "temp_store", "MEMORY")?;
+    sql.pragma_update(None, "cache_size", if writer { -32_768 } else { -8_192 })?;
+    if writer {
+        sql.pragma_update(None, "wal_autocheckpoint", 10_000)?;
+    } else {
+        sql.pragma_update(None, "query_only", true)?;
+    }
+    Ok(sql)
+}
+
+/// Brings the file to [`VERSION`]. One process does this at a time.
+pub(crate) fn migrate(directory: &Path) -> Result<(), Error> {
+    const DOING: &str = "bring its file to this version";
+    let lock = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(directory.join("run").join("open.lock"))
+        .map_err(|error| Error::file(DOING, error))?;
+    lock.lock().map_err(|error| Error::file(DOING, error))?;
+    (|| {
+        let mut sql = connect(directory, true)?;
+        let found: u32 = version(&sql)?;
+        if found > VERSION {
+            return Err(Trouble::Verb(Error::NewerVersion {
+                found,
+                known: VERSION,
+            }));
+        }
+        sql.pragma_update(None, "journal_mode", "WAL")?;
+        for (index, migration) in MIGRATIONS.iter().enumerate().skip(found as usize) {
+            let change = sql.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            change.execute_batch(migration)?;
+            change.pragma_update(None, "user_version", index as u32 + 1)?;
+            change.commit()?;
+        }
+        Ok(())
+    })()
+    .map_err(|trouble| trouble.during(DOING))
+}
+
+fn version(sql: &Connection) -> Result<u32, Trouble> {
+    Ok(sql.pragma_query_value(None, "user_version", |row| row.get(0))?)
+}

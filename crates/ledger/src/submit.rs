@@ -1,0 +1,128 @@
+//! Submission: what a person asks becomes a request, once.
+
+use crate::{
+    budget,
+    error::{Error, Trouble},
+    ledger::Ledger,
+    sql::{Key, get, id, one, run, to_json},
+    writer::Verb,
+};
+use domain::{RequestId, RequestState, SessionId, entity::Ask, event::Body, plan};
+use sha2::{Digest, Sha256};
+
+/// The longest key of a submission, in bytes.
+pub(crate) const MAX_KEY: usize = 200;
+/// The longest ask, in bytes of JSON.
+pub(crate) const MAX_ASK: usize = 16 << 20;
+
+impl Ledger {
+    /// Accepts a request. With a key, the same ask is accepted once: the second time the first
+    /// one's id is the answer. Its account opens with all of `ask.budget` free.
+    ///
+    /// # Errors
+    /// [`Error::KeyTaken`] when the key came with another ask or session; [`Error::NotFound`]
+    /// when there is no such session or repository; [`Error::Invalid`] when it is too long.
+    pub async fn submit(
+        &self,
+        session: SessionId,
+        ask: Ask,
+        key: Option<&str>,
+    ) -> Result<RequestId, Error> {
+        if key.is_some_and(|key| key.is_empty() || key.len() > MAX_KEY) {
+            return Err(Error::Invalid(format!("a key has one to {MAX_KEY} bytes")));
+        }
+        let key = key.map(str::to_owned);
+        self.write("accept a request", move |verb| {
+            submit(verb, session, &ask, key.as_deref())
+        })
+        .await
+    }
+}
+
+fn submit(
+    verb: &mut Verb<'_>,
+    session: SessionId,
+    ask: &Ask,
+    key: Option<&str>,
+) -> Result<RequestId, Trouble> {
+    let body = to_json(ask)?;
+    if body.len() > MAX_ASK {
+        return Err(Error::Invalid(format!(
+            "a request of {} bytes is longer than the {MAX_ASK} that are taken",
+            body.len()
+        ))
+        .into());
+    }
+    if let Some(key) = key {
+        let digest = digest(session, &body);
+        let known = one(
+            verb,
+            "SELECT digest, request FROM submissions WHERE key = ?1",
+            [key],
+            |row| Ok((get::<Vec<u8>>(row, 0)?, id::<RequestId>(row, 1)?)),
+        )?;
+        if let Some((known, request)) = known {
+            if known == digest {
+                return Ok(request);
+            }
+            return Err(Error::KeyTaken { key: key.into() }.into());
+        }
+    }
+    let repository = one(
+        verb,
+        "SELECT 1 FROM repositories WHERE id = ?1",
+        [ask.repository.key()],
+        |_| Ok(()),
+    )?;
+    if repository.is_none() {
+        return Err(Error::missing("repository", ask.repository).into());
+    }
+    let request: RequestId = verb.id();
+    let account = budget::create(verb, ask.budget, None)?;
+    run(
+        verb,
+        "INSERT INTO requests (id, session, repository, branch, parallel, held, account, state, \
+         created) VALUES (?1, ?2, ?3, ?4, ?5, 0, ?6, ?7, ?8)",
+        (
+            request.key(),
+            session.key(),
+            ask.repository.key(),
+            &ask.policy.integration.branch,
+            ask.parallel.max(1),
+            account,
+            RequestState::Queued.as_str(),
+            verb.now.0,
+        ),
+    )?;
+    let row = verb.last_insert_rowid();
+    run(
+        verb,
+        "INSERT INTO asks (request, body) VALUES (?1, ?2)",
+        (row, &body),
+    )?;
+    if let Some(key) = key {
+        run(
+            verb,
+            "INSERT INTO submissions (key, digest, request) VALUES (?1, ?2, ?3)",
+            (key, digest(session, &body), request.key()),
+        )?;
+    }
+    verb.event(
+        session,
+        Some(request),
+        Body::RequestSubmitted {
+            request,
+            title: plan::title(&ask.prompt),
+            base: ask.base.clone(),
+            budget: ask.budget,
+        },
+    );
+    Ok(request)
+}
+
+fn digest(session: SessionId, body: &str) -> Vec<u8> {
+    let mut digest = Sha256::new();
+    digest.update(session.bits().to_le_bytes());
+    digest.update(body);
+    digest.finalize().to_vec()
+}

@@ -1,0 +1,227 @@
+//! The one thread that writes: it gathers the verbs that wait into one transaction.
+//!
+//! What wakes it: a verb in its queue. What it owns: the connection that writes. How it ends: a
+//! close message, after which it finishes what is queued, or the last handle's end.
+
+use crate::{
+    error::{Error, Trouble},
+    event::Pending,
+    lease,
+    options::{Clock, Ids},
+    sql::{Key, run},
+    wake::{Peers, Wake},
+};
+use domain::{RequestId, SessionId, Timestamp, event::Body};
+use rusqlite::Connection;
+use std::{ops::Deref, path::PathBuf, sync::Arc, time::Duration};
+use tokio::sync::{mpsc, oneshot};
+
+/// The most verbs of one transaction.
+pub(crate) const BATCH: usize = 512;
+/// The most verbs that wait; a caller beyond it waits for its place.
+pub(crate) const QUEUE: usize = 4_096;
+
+/// What every verb may use.
+pub(crate) struct Context {
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) ids: Arc<dyn Ids>,
+    pub(crate) lease: Duration,
+    /// Where owners' locks and sockets are.
+    pub(crate) run: PathBuf,
+}
+
+/// What the writer is told.
+pub(crate) enum Message {
+    Verb(Box<dyn Task>),
+    /// End the leases whose owners or times have ended.
+    Sweep,
+    Close,
+}
+
+/// A verb under way: one transaction's worth of work on the ledger.
+pub(crate) struct Verb<'a> {
+    pub(crate) sql: &'a Connection,
+    pub(crate) now: Timestamp,
+    pub(crate) context: &'a Context,
+    pub(crate) events: Vec<Pending>,
+    pub(crate) probe: &'a mut lease::Probe,
+}
+
+impl Deref for Verb<'_> {
+    type Target = Connection;
+    fn deref(&self) -> &Connection {
+        self.sql
+    }
+}
+
+impl Verb<'_> {
+    /// A new id.
+    pub(crate) fn id<K: Key>(&self) -> K {
+        K::read(self.context.ids.bits().cast_signed())
+    }
+
+    /// An event that is recorded when the verb succeeds.
+    pub(crate) fn event(&mut self, session: SessionId, request: Option<RequestId>, body: Body) {
+        self.events.push(Pending {
+            session,
+            request,
+            body,
+        });
+    }
+}
+
+/// A verb that waits, with its caller.
+pub(crate) trait Task: Send {
+    /// Does the work; the caller is told later. False where it failed and must be undone.
+    fn run(&mut self, verb: &mut Verb<'_>) -> bool;
+    /// Tells the caller, once it is durable or known to be lost.
+    fn reply(self: Box<Self>, commit: Result<(), &Error>);
+}
+
+/// A verb with a result.
+pub(crate) struct Call<T, F> {
+    pub(crate) doing: &'static str,
+    pub(crate) work: Option<F>,
+    pub(crate) outcome: Option<Result<T, Error>>,
+    pub(crate) reply: oneshot::Sender<Result<T, Error>>,
+}
+
+impl<T, F> Task for Call<T, F>
+where
+    T: Send,
+    F: FnOnce(&mut Verb<'_>) -> Result<T, Trouble> + Send,
+{
+    fn run(&mut self, verb: &mut Verb<'_>) -> bool {
+        let Some(work) = self.work.take() else {
+            return false;
+        };
+        let outcome = work(verb).and_then(|value| {
+            crate::event::append(verb)?;
+            Ok(value)
+        });
+        let outcome = outcome.map_err(|trouble| trouble.during(self.doing));
+        let succeeded = outcome.is_ok();
+        self.outcome = Some(outcome);
+        succeeded
+    }
+
+    fn reply(self: Box<Self>, commit: Result<(), &Error>) {
+        let outcome = match (commit, self.outcome) {
+            (Err(error), None | Some(Ok(_))) => Err(error.clone()),
+            (_, Some(outcome)) => outcome,
+            (Ok(()), None) => Err(Error::Closed),
+        };
+        // A caller that no longer waits has not asked to undo its verb.
+        drop(self.reply.send(outcome));
+    }
+}
+
+/// The writing thread's state.
+pub(crate) struct Writer {
+    pub(crate) sql: Connection,
+    pub(crate) context: Arc<Context>,
+    pub(crate) wake: Arc<Wake>,
+    pub(crate) peers: Peers,
+    pub(crate) probe: lease::Probe,
+}
+
+impl Writer {
+    pub(crate) fn work(mut self, mut queue: mpsc::Receiver<Message>) {
+        let mut messages = Vec::with_capacity(BATCH);
+        while queue.blocking_recv_many(&mut messages, BATCH) > 0 {
+            let mut tasks = Vec::with_capacity(messages.len());
+            for message in messages.drain(..) {
+                match message {
+                    Message::Verb(task) => tasks.push(task),
+                    Message::Sweep => tasks.push(sweep()),
+                    Message::Close => queue.close(),
+                }
+            }
+            self.commit(tasks);
+        }
+        if let Err(error) = self.sql.close() {
+            tracing::warn!(error = %error.1, "the ledger's connection did not close");
+        }
+    }
+
+    /// One transaction: all tasks, the commit, the replies, the waking.
+    fn commit(&mut self, mut tasks: Vec<Box<dyn Task>>) {
+        let before = self.sql.total_changes();
+        let result = self.run(&mut tasks);
+        match result {
+            Ok(()) => {
+                for task in tasks {
+                    task.reply(Ok(()));
+                }
+                if self.sql.total_changes() != before {
+                    self.wake.bump();
+                    self.peers.tell();
+                }
+            }
+            Err(trouble) => {
+                let error = trouble.during("commit");
+                tracing::warn!(%error, "a transaction of the ledger failed");
+                for task in tasks {
+                    task.reply(Err(&error));
+                }
+            }
+        }
+    }
+
+    fn run(&mut self, tasks: &mut [Box<dyn Task>]) -> Result<(), Trouble> {
+        let alone = tasks.len() == 1;
+        run(&self.sql, "BEGIN IMMEDIATE", [])?;
+        for task in tasks {
+            if !alone {
+                run(&self.sql, "SAVEPOINT verb", [])?;
+            }
+            let mut verb = Verb {
+                sql: &self.sql,
+                now: self.context.clock.now(),
+                context: &self.context,
+                events: Vec::new(),
+                probe: &mut self.probe,
+            };
+            let kept = task.run(&mut verb);
+            // Some failures of the disk end the whole transaction.
+            if self.sql.is_autocommit() {
+                return Err(Trouble::Sql(rusqlite::Error::SqliteFailure(
+                    rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR),
+                    Some("the transaction was undone by the storage".into()),
+                )));
+            }
+            match (kept, alone) {
+                (true, true) => {}
+                (false, true) => {
+                    run(&self.sql, "ROLLBACK", [])?;
+                    return Ok(());
+                }
+                (true, false) => {
+                    run(&self.sql, "RELEASE verb", [])?;
+                }
+                (false, false) => {
+                    run(&self.sql, "ROLLBACK TO verb", [])?;
+                    run(&self.sql, "RELEASE verb", [])?;
+                }
+            }
+        }
+        if let Err(trouble) = run(&self.sql, "COMMIT", []) {
+            if !self.sql.is_autocommit() {
+                run(&self.sql, "ROLLBACK", [])?;
+            }
+            return Err(trouble);
+        }
+        Ok(())
+    }
+}
+
+/// A sweep as a task nobody waits for.
+fn sweep() -> Box<dyn Task> {
+    let (reply, _) = oneshot::channel();
+    Box::new(Call {
+        doing: "end the leases of lost owners",
+        work: Some(|verb: &mut Verb<'_>| lease::sweep(verb)),
+        outcome: None,
+        reply,
+    })
+}
