@@ -41,6 +41,9 @@ const BODY_TIME: Duration = Duration::from_secs(120);
 /// Largest head of a request.
 const HEAD_BYTES: usize = 64 << 10;
 
+/// Largest piece of a body that is read at once.
+const BUFFER_BYTES: usize = 256 << 10;
+
 /// How long to wait when no connection can be accepted (too many open files, say).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -131,7 +134,8 @@ async fn converse(state: Arc<State>, stream: TcpStream) {
     let ended = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIME)
-        .max_buf_size(HEAD_BYTES)
+        .max_header_size(HEAD_BYTES)
+        .max_buf_size(BUFFER_BYTES)
         .serve_connection(TokioIo::new(stream), service)
         .await;
     if let Err(error) = ended {
