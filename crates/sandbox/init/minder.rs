@@ -1,0 +1,164 @@
+//! A minder: the parent of one command, to which everything falls that the command leaves behind.
+//! Because of it "all that this command started" is a tree, whatever sessions and groups its
+//! members make for themselves.
+
+use crate::link::{self, Message};
+use crate::sys::{self, Errno, Result, Text, nr};
+use crate::tree;
+use crate::wire::*;
+
+const PR_SET_CHILD_SUBREAPER: usize = 36;
+const ALL_SIGNALS: u64 = u64::MAX;
+/// Descriptors are moved above the standard ones before they become those.
+const ABOVE_STREAMS: usize = 3;
+
+/// Where the child says, in memory shared with its minder, what went wrong before it became the
+/// command: stage and errno.
+type Complaint = [u32; 2];
+
+/// Starts the command of `message`, waits for its end, tells the owner, and ends.
+pub fn run(socket: i32, id: u32, flags: u32, bytes: usize, message: &Message) -> ! {
+    let refuse = |stage, error: Errno| -> ! {
+        link::send(socket, &[REFUSED, id, stage, error.0], None);
+        sys::exit(0)
+    };
+    // The minder is not to be ended by a signal to a group or by a polite one.
+    let prepared = sys::prctl(PR_SET_CHILD_SUBREAPER, 1, 0)
+        .and_then(|_| sys::block_signals(ALL_SIGNALS))
+        .and_then(|()| sys::map(None, size_of::<Complaint>(), true));
+    let complaint: *mut Complaint = match prepared {
+        Ok(memory) => memory.cast(),
+        Err(error) => refuse(REFUSED_STREAMS, error),
+    };
+    let command = match sys::fork(true) {
+        Ok(0) => {
+            let (stage, error) = become_command(message, bytes);
+            // SAFETY: the mapping has room for it, and the minder stands still until this exits.
+            unsafe { complaint.write_volatile([stage, error.0]) };
+            sys::exit(127)
+        }
+        Ok(pid) => pid,
+        Err(error) => refuse(REFUSED_FORK, error),
+    };
+    // SAFETY: the child has executed a program or ended, and writes no more.
+    let [stage, error] = unsafe { complaint.read_volatile() };
+    if stage != 0 {
+        refuse(stage, Errno(error))
+    }
+    message.close();
+    link::send(socket, &[STARTED, id], None);
+    mind(socket, id, command, flags & KEEP_BACKGROUND != 0)
+}
+
+fn mind(socket: i32, id: u32, command: i32, keep_background: bool) -> ! {
+    let mut exited = None;
+    // Ends when there is no child left.
+    while let Ok((pid, status)) = sys::wait_any(true) {
+        if pid != command || exited.is_some() {
+            continue;
+        }
+        exited = Some(status);
+        if keep_background {
+            link::send(socket, &[EXITED, id, status], None);
+        } else {
+            tree::kill_all(sys::process_id(), |_| false);
+        }
+    }
+    if let (Some(status), false) = (exited, keep_background) {
+        link::send(socket, &[EXITED, id, status], None);
+    }
+    sys::exit(if exited.is_some() { 0 } else { 9 })
+}
+
+/// Returns only if the program could not be executed: why.
+fn become_command(message: &Message, bytes: usize) -> (u32, Errno) {
+    let payload = match streams(message) {
+        Ok(payload) => payload,
+        Err(error) => return (REFUSED_STREAMS, error),
+    };
+    let prepared = sys::map(Some(payload), bytes.max(1), false).and_then(|memory| {
+        sys::close_range(ABOVE_STREAMS as u32, u32::MAX)?;
+        // SAFETY: touches no memory.
+        unsafe { sys::call(nr::SETSID, []) }?;
+        sys::block_signals(0)?;
+        Ok(memory)
+    });
+    match prepared {
+        // SAFETY: the owner gave the payload's length, and the mapping stays.
+        Ok(memory) => execute(unsafe { core::slice::from_raw_parts(memory, bytes) }),
+        Err(error) => (REFUSED_STREAMS, error),
+    }
+}
+
+/// Puts the three streams in their places; returns the payload's descriptor.
+fn streams(message: &Message) -> Result<i32> {
+    let &[payload, input, output, errors, ..] = &message.descriptors;
+    if message.count < 4 {
+        return Err(sys::EINVAL);
+    }
+    let payload = sys::duplicate_above(payload, ABOVE_STREAMS)?;
+    let mut moved = [0; 3];
+    for (to, from) in moved.iter_mut().zip([input, output, errors]) {
+        *to = sys::duplicate_above(from, ABOVE_STREAMS)?;
+    }
+    for (number, from) in moved.into_iter().enumerate() {
+        sys::duplicate_to(from, number as i32)?;
+    }
+    Ok(payload)
+}
+
+/// The payload: three counts (words, variables, candidates), then texts with a zero byte each: the
+/// directory, the words, the variables, and the paths to try as the program.
+fn execute(payload: &[u8]) -> (u32, Errno) {
+    let malformed = (REFUSED_STREAMS, sys::EINVAL);
+    let Some((counts, texts)) = payload.split_at_checked(12) else {
+        return malformed;
+    };
+    let mut numbers = [0usize; 3];
+    for (to, from) in numbers.iter_mut().zip(counts.chunks_exact(4)) {
+        *to = match from {
+            &[a, b, c, d] => u32::from_le_bytes([a, b, c, d]) as usize,
+            _ => 0,
+        };
+    }
+    let [words, variables, candidates] = numbers;
+    let mut texts = texts.split_inclusive(|byte| *byte == 0).map(Text::new);
+    let Some(directory) = texts.next() else {
+        return malformed;
+    };
+    if let Err(error) = sys::change_directory(directory) {
+        return (REFUSED_DIRECTORY, error);
+    }
+    // Two lists of addresses, each with a zero at its end.
+    let length = words + variables + 2;
+    let list: *mut usize = match sys::map(None, length * size_of::<usize>(), false) {
+        Ok(memory) => memory.cast(),
+        Err(error) => return (REFUSED_STREAMS, error),
+    };
+    for index in (0..words).chain(words + 1..words + 1 + variables) {
+        let Some(text) = texts.next() else {
+            return malformed;
+        };
+        // SAFETY: the index is below the length of the list; what is not written is zero.
+        unsafe { list.add(index).write(text.pointer()) };
+    }
+    let mut reason = sys::ENOENT;
+    for program in texts.take(candidates) {
+        // SAFETY: the second list begins within the mapping.
+        let environment = unsafe { list.add(words + 1) };
+        let arguments = [program.pointer(), list as usize, environment as usize];
+        // SAFETY: both lists end with a zero, and all texts with a zero byte.
+        match unsafe { sys::call(nr::EXECVE, arguments) } {
+            // As shells do: a directory that cannot be searched does not end the search, but is
+            // remembered.
+            Err(sys::ENOENT | Errno(ENOTDIR)) => {}
+            Err(Errno(EACCES)) => reason = Errno(EACCES),
+            Err(error) => return (REFUSED_EXEC, error),
+            Ok(_) => {}
+        }
+    }
+    (REFUSED_EXEC, reason)
+}
+
+const ENOTDIR: u32 = 20;
+const EACCES: u32 = 13;

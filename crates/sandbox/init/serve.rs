@@ -1,0 +1,156 @@
+//! Process 1's service: one loop over the owner's socket and the ends of children.
+
+use crate::link::{self, Message};
+use crate::minder;
+use crate::steps::Watch;
+use crate::sys::{self, Poll};
+use crate::tree;
+use crate::wire::*;
+
+/// Commands at a time.
+const MOST: usize = 256;
+const SIGCHLD_BIT: u64 = 1 << 16;
+const POLLIN: i16 = 1;
+/// How often the watcher looks, while anything runs.
+const WATCH_MILLISECONDS: u64 = 50;
+/// The status of a process that was killed.
+const KILLED: u32 = tree::SIGKILL;
+
+#[derive(Clone, Copy)]
+struct Minder {
+    pid: i32,
+    id: u32,
+}
+
+struct Service {
+    socket: i32,
+    minders: [Minder; MOST],
+    count: usize,
+}
+
+/// Serves until the owner's end of the socket closes. Woken by a message, by the end of a child,
+/// and, if there is a watcher and something runs, by its clock.
+pub fn run(socket: i32, watch: Option<Watch>) -> ! {
+    let mut service = Service {
+        socket,
+        minders: [Minder { pid: 0, id: 0 }; MOST],
+        count: 0,
+    };
+    if sys::block_signals(SIGCHLD_BIT).is_err() {
+        sys::exit(7)
+    }
+    let Ok(children) = sys::signal_descriptor(SIGCHLD_BIT) else {
+        sys::exit(8)
+    };
+    loop {
+        let mut ready = [
+            Poll {
+                fd: socket,
+                events: POLLIN,
+                happened: 0,
+            },
+            Poll {
+                fd: children,
+                events: POLLIN,
+                happened: 0,
+            },
+        ];
+        let pause = watch
+            .filter(|_| service.count > 0)
+            .map(|_| WATCH_MILLISECONDS);
+        let woken = sys::poll(&mut ready, pause);
+        if let (Ok(0), Some(watch)) = (woken, watch) {
+            service.enforce(watch);
+        }
+        let [from_owner, from_children] = ready;
+        if from_children.happened != 0 {
+            let mut information = [0u8; 128];
+            while sys::read(children, &mut information).is_ok() {}
+            service.reap();
+        }
+        if from_owner.happened != 0 {
+            match link::receive(socket) {
+                Ok(Some(message)) => service.obey(&message),
+                Ok(None) | Err(_) => sys::exit(0),
+            }
+        }
+    }
+}
+
+impl Service {
+    fn obey(&mut self, message: &Message) {
+        match message.words {
+            [EXEC, id, flags, bytes, ..] => self.start(id, flags, bytes as usize, message),
+            [SIGNAL, id, signal, ..] => self.signal(id, signal),
+            _ => {}
+        }
+        message.close();
+    }
+
+    fn start(&mut self, id: u32, flags: u32, bytes: usize, message: &Message) {
+        let Some(place) = self.minders.get_mut(self.count) else {
+            return link::send(
+                self.socket,
+                &[REFUSED, id, REFUSED_FORK, sys::EAGAIN.0],
+                None,
+            );
+        };
+        match sys::fork(false) {
+            Ok(0) => minder::run(self.socket, id, flags, bytes, message),
+            Ok(pid) => {
+                *place = Minder { pid, id };
+                self.count += 1;
+            }
+            Err(error) => link::send(self.socket, &[REFUSED, id, REFUSED_FORK, error.0], None),
+        }
+    }
+
+    fn signal(&self, id: u32, signal: u32) {
+        let Some(minder) = self.active().iter().find(|minder| minder.id == id) else {
+            return;
+        };
+        if signal == tree::SIGKILL {
+            tree::kill_all(minder.pid, |_| false);
+        } else {
+            tree::signal(minder.pid, signal, |_| false);
+        }
+    }
+
+    fn active(&self) -> &[Minder] {
+        self.minders.get(..self.count).unwrap_or(&[])
+    }
+
+    fn reap(&mut self) {
+        while let Ok((pid @ 1.., status)) = sys::wait_any(false) {
+            let Some(index) = self.active().iter().position(|minder| minder.pid == pid) else {
+                continue;
+            };
+            self.count -= 1;
+            let last = self.minders.get(self.count).copied();
+            let (Some(place), Some(last)) = (self.minders.get_mut(index), last) else {
+                continue;
+            };
+            let id = core::mem::replace(place, last).id;
+            // A minder tells the owner itself, and then exits with 0. One that was killed could
+            // not, and what it minded is now a child of this process.
+            if status != 0 {
+                let minders = self.active();
+                tree::kill_all(1, |pid| minders.iter().any(|minder| minder.pid == pid));
+                link::send(self.socket, &[EXITED, id, KILLED], None);
+            }
+        }
+    }
+
+    fn enforce(&self, watch: Watch) {
+        let (pages, processes) = tree::usage();
+        let struck = if pages > watch.pages {
+            STRUCK_MEMORY
+        } else if processes > watch.processes {
+            STRUCK_PROCESSES
+        } else {
+            return;
+        };
+        link::send(self.socket, &[STRUCK, struck], None);
+        tree::kill_everything();
+    }
+}

@@ -1,0 +1,106 @@
+//! Process 1 before it serves: identity, a fresh root, the owner's plan, the seal.
+
+use crate::link;
+use crate::start::decimal;
+use crate::steps::{self, Done};
+use crate::sys::{self, Result, Text, nr};
+use crate::wire::{OLD_ROOT, READY, STAGE_IDS, STAGE_ROOT, STAGE_SEAL};
+use crate::{seal, serve, text};
+
+/// Who commands are inside.
+const INSIDE_ID: u32 = 1000;
+
+/// Sets everything up as `plan` says, tells the owner, and serves.
+pub fn run(socket: i32, plan: i32, bytes: usize, user: u32, group: u32) -> ! {
+    if let Err(error) = become_inside_user(user, group) {
+        link::fail(socket, STAGE_IDS, error, 0)
+    }
+    if let Err(error) = fresh_root() {
+        link::fail(socket, STAGE_ROOT, error, 0)
+    }
+    let mapped = match sys::map(Some(plan), bytes, false) {
+        Ok(mapped) => mapped,
+        Err(error) => link::fail(socket, STAGE_ROOT, error, 1),
+    };
+    sys::close(plan);
+    let mut done = Done::new();
+    // SAFETY: the owner gave the file's length; the mapping lives until it is unmapped below.
+    let text = unsafe { core::slice::from_raw_parts(mapped, bytes) };
+    steps::carry_out(text, &mut done, socket);
+    // SAFETY: nothing of the plan is used any more.
+    unsafe { sys::unmap(mapped, bytes) };
+    if let Err(error) = seal::undumpable() {
+        link::fail(socket, STAGE_SEAL, error, 0)
+    }
+    link::send(socket, &[READY, u32::from(done.port)], done.listener);
+    if let Some(listener) = done.listener {
+        sys::close(listener);
+    }
+    serve::run(socket, done.watch)
+}
+
+/// Maps the one user inside to the owner, and becomes it.
+fn become_inside_user(user: u32, group: u32) -> Result<()> {
+    sys::write_file(text!("/proc/self/setgroups"), b"deny")?;
+    write_map(text!("/proc/self/gid_map"), group)?;
+    write_map(text!("/proc/self/uid_map"), user)?;
+    let id = INSIDE_ID as usize;
+    // SAFETY: these touch no memory.
+    unsafe {
+        sys::call(nr::SETRESGID, [id, id, id])?;
+        sys::call(nr::SETRESUID, [id, id, id])?;
+        sys::call(nr::UMASK, [0o022])?;
+        sys::call(nr::SETSID, [])?;
+    }
+    Ok(())
+}
+
+/// Writes the one line "inside outside 1".
+fn write_map(path: Text<'_>, outside: u32) -> Result<()> {
+    let mut line = [b' '; 32];
+    let mut at = 0;
+    for value in [INSIDE_ID, outside, 1] {
+        let mut digits = [0; 10];
+        for digit in decimal(value, &mut digits) {
+            if let Some(place) = line.get_mut(at) {
+                *place = *digit;
+            }
+            at += 1;
+        }
+        at += 1;
+    }
+    sys::write_file(path, line.get(..at).unwrap_or(&[]))
+}
+
+/// An empty root in memory; the host's root stays at [`OLD_ROOT`] until the plan detaches it.
+fn fresh_root() -> Result<()> {
+    const MS_NOSUID_NODEV: usize = 2 | 4;
+    const MS_REC_PRIVATE: usize = 0x4000 | 0x4_0000;
+    let (root, place) = (text!("/"), text!("/tmp"));
+    let options = text!("size=4m,mode=0755");
+    // SAFETY: all texts end with a zero byte.
+    unsafe {
+        sys::call(nr::MOUNT, [0, root.pointer(), 0, MS_REC_PRIVATE, 0])?;
+        let kind = text!("tmpfs").pointer();
+        sys::call(
+            nr::MOUNT,
+            [
+                kind,
+                place.pointer(),
+                kind,
+                MS_NOSUID_NODEV,
+                options.pointer(),
+            ],
+        )?;
+    }
+    sys::change_directory(place)?;
+    let mut name = [0; 16];
+    for (to, from) in name.iter_mut().zip(OLD_ROOT.bytes().skip(1)) {
+        *to = from;
+    }
+    let old = Text::new(&name);
+    sys::make_directory(old, 0o700)?;
+    // SAFETY: both texts end with a zero byte.
+    unsafe { sys::call(nr::PIVOT_ROOT, [text!(".").pointer(), old.pointer()]) }?;
+    sys::change_directory(root)
+}

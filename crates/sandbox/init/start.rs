@@ -1,0 +1,147 @@
+//! The helper: one clone with all namespaces, whose parent is the owner.
+
+use crate::link;
+use crate::setup;
+use crate::sys::{self, Result, nr};
+use crate::text;
+use crate::wire::{BORN, PLAN, STAGE_CGROUP, STAGE_CLONE};
+
+const CLONE_PIDFD: u64 = 0x1000;
+const CLONE_PARENT: u64 = 0x8000;
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+/// mount, cgroup, uts, ipc, user, pid, net
+const NAMESPACES: u64 =
+    0x0002_0000 | 0x0200_0000 | 0x0400_0000 | 0x0800_0000 | 0x1000_0000 | 0x2000_0000 | 0x4000_0000;
+
+/// Where the socket is kept, out of the way of the standard streams.
+const SOCKET_LEAST: usize = 16;
+
+/// Runs as the owner started it: the socket is descriptor 0.
+pub fn run() -> ! {
+    let Ok(socket) = sys::duplicate_above(0, SOCKET_LEAST) else {
+        sys::exit(2)
+    };
+    // Whatever the owner's own parent left open ends here.
+    if sys::close_range(0, socket as u32 - 1).is_err()
+        || sys::close_range(socket as u32 + 1, u32::MAX).is_err()
+    {
+        sys::exit(3)
+    }
+    let Ok(Some(message)) = link::receive(socket) else {
+        sys::exit(4)
+    };
+    let [PLAN, v1, v2, score, bytes, _] = message.words else {
+        sys::exit(5)
+    };
+    let Some(plan) = message.descriptor(0) else {
+        sys::exit(6)
+    };
+
+    // SAFETY: no groups are given, so no memory is read. Root gives its groups up; others cannot.
+    let _refused = unsafe { sys::call(nr::SETGROUPS, [0, 0]) };
+    // The host's kernel, short of memory, shall take what is inside before the owner.
+    let mut digits = [0; 10];
+    let _unwritten = sys::write_file(
+        text!("/proc/self/oom_score_adj"),
+        decimal(score, &mut digits),
+    );
+
+    for index in 1..=v1 as usize {
+        let joined = message
+            .descriptor(index)
+            .map(|tasks| sys::write_all(tasks, b"0"));
+        if let Some(Err(error)) = joined {
+            link::fail(socket, STAGE_CGROUP, error, 0)
+        }
+    }
+    let cgroup = if v2 > 0 {
+        message.descriptor(1 + v1 as usize)
+    } else {
+        None
+    };
+    // SAFETY: these two cannot fail and touch no memory.
+    let user = unsafe { sys::call(nr::GETEUID, []) }.unwrap_or(0) as u32;
+    // SAFETY: as above.
+    let group = unsafe { sys::call(nr::GETEGID, []) }.unwrap_or(0) as u32;
+
+    let mut pidfd = -1;
+    match clone(cgroup, &mut pidfd) {
+        Err(error) => link::fail(socket, STAGE_CLONE, error, 0),
+        Ok(0) => {
+            for index in 1..message.count {
+                message.descriptor(index).map(sys::close);
+            }
+            setup::run(socket, plan, bytes as usize, user, group)
+        }
+        Ok(pid) => {
+            link::send(socket, &[BORN, pid as u32], Some(pidfd));
+            sys::exit(0)
+        }
+    }
+}
+
+/// `struct clone_args` of the kernel.
+#[repr(C)]
+#[derive(Default)]
+struct CloneArguments {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+fn clone(cgroup: Option<i32>, pidfd: &mut i32) -> Result<i32> {
+    let flags = NAMESPACES | CLONE_PARENT | CLONE_PIDFD;
+    let arguments = CloneArguments {
+        flags: flags
+            | if cgroup.is_some() {
+                CLONE_INTO_CGROUP
+            } else {
+                0
+            },
+        pidfd: &raw mut *pidfd as u64,
+        cgroup: cgroup.map_or(0, |fd| fd as u64),
+        ..CloneArguments::default()
+    };
+    let call = [
+        sys::address(&raw const arguments),
+        size_of::<CloneArguments>(),
+    ];
+    // SAFETY: without CLONE_VM the copy has its own memory; the kernel writes one word to `pidfd`.
+    match unsafe { sys::call(nr::CLONE3, call) } {
+        // An engine's filter may not know clone3; the older call cannot name a cgroup.
+        Err(sys::ENOSYS) if cgroup.is_none() => {
+            // SAFETY: as above; the third argument is where this call writes the pidfd.
+            unsafe {
+                sys::call(
+                    nr::CLONE,
+                    [flags as usize, 0, &raw mut *pidfd as usize, 0, 0],
+                )
+            }
+        }
+        other => other,
+    }
+    .map(|pid| pid as i32)
+}
+
+/// `value` in decimal digits.
+pub fn decimal(value: u32, digits: &mut [u8; 10]) -> &[u8] {
+    let mut rest = value;
+    let mut at = digits.len();
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        at -= 1;
+        if rest == 0 {
+            break;
+        }
+    }
+    digits.get(at..).unwrap_or(&[])
+}

@@ -1,0 +1,517 @@
+//! The owner's plan: a list of small steps, carried out in order.
+
+use crate::sys::{self, ENOENT, Errno, Result, Text, nr};
+use crate::wire::*;
+use crate::{link, seal, text};
+
+/// What the plan leaves behind for the service.
+pub struct Done {
+    pub listener: Option<i32>,
+    pub port: u16,
+    pub watch: Option<Watch>,
+    stash: Stash,
+}
+
+/// Mounts of the host that are attached only after the host's root is gone, because their targets
+/// may lie in directories that an agent has written, where a link could lead anywhere.
+struct Stash {
+    trees: [Option<i32>; STASHED],
+    first: usize,
+    count: usize,
+}
+
+/// Mounts kept aside, at most; the owner knows this number.
+const STASHED: usize = MOST_STASHED as usize;
+
+/// What the watcher allows.
+#[derive(Clone, Copy)]
+pub struct Watch {
+    pub pages: u64,
+    pub processes: u64,
+}
+
+impl Done {
+    pub fn new() -> Self {
+        let stash = Stash {
+            trees: [None; STASHED],
+            first: 0,
+            count: 0,
+        };
+        Self {
+            listener: None,
+            port: 0,
+            watch: None,
+            stash,
+        }
+    }
+}
+
+/// The plan's bytes and how far they have been read.
+struct Reader<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, count: usize) -> Result<&'a [u8]> {
+        let (taken, rest) = self.rest.split_at_checked(count).ok_or(sys::EINVAL)?;
+        self.rest = rest;
+        Ok(taken)
+    }
+
+    fn word(&mut self) -> Result<u32> {
+        match *self.take(4)? {
+            [a, b, c, d] => Ok(u32::from_le_bytes([a, b, c, d])),
+            _ => Err(sys::EINVAL),
+        }
+    }
+
+    fn long(&mut self) -> Result<u64> {
+        Ok(u64::from(self.word()?) | u64::from(self.word()?) << 32)
+    }
+
+    fn text(&mut self) -> Result<Text<'a>> {
+        let length = self.word()? as usize;
+        Ok(Text::new(self.take(length + 1)?))
+    }
+}
+
+/// Carries out every step, or tells the owner which one failed and ends.
+pub fn carry_out(plan: &[u8], done: &mut Done, socket: i32) {
+    let mut reader = Reader { rest: plan };
+    let mut index = 0;
+    while !reader.rest.is_empty() {
+        if let Err(error) = step(&mut reader, done) {
+            link::fail(socket, STAGE_STEP, error, index)
+        }
+        index += 1;
+    }
+}
+
+fn step(reader: &mut Reader<'_>, done: &mut Done) -> Result<()> {
+    match reader.word()? {
+        STEP_DIRECTORY => {
+            let path = reader.text()?;
+            sys::make_directory(path, reader.word()? as usize)
+        }
+        STEP_SYMLINK => {
+            let target = reader.text()?;
+            sys::make_symlink(target, reader.text()?)
+        }
+        STEP_FILE => {
+            let (path, mode) = (reader.text()?, reader.word()?);
+            write_new(path, mode, reader.text()?.bytes())
+        }
+        STEP_TMPFS => {
+            let (path, options) = (reader.text()?, reader.text()?);
+            mount(text!("tmpfs"), path, reader.word()?, options)
+        }
+        STEP_BIND => {
+            let (source, target) = (reader.text()?, reader.text()?);
+            let (attributes, flags) = (reader.word()?, reader.word()?);
+            match bind(source, target, attributes) {
+                Err(ENOENT) if flags & BIND_OPTIONAL != 0 => Ok(()),
+                other => other,
+            }
+        }
+        STEP_PROC => mount(
+            text!("proc"),
+            reader.text()?,
+            MS_NOSUID_NODEV_NOEXEC,
+            text!(""),
+        ),
+        STEP_DEVPTS => {
+            let options = text!("newinstance,ptmxmode=0666,mode=0620");
+            mount(text!("devpts"), reader.text()?, MS_NOSUID_NOEXEC, options)
+        }
+        STEP_MASK => mask(reader.text()?),
+        STEP_OVERLAY => overlay(reader),
+        STEP_READ_ONLY => {
+            let path = reader.text()?;
+            set_attributes(sys::AT_FDCWD, path, 0, ATTRIBUTE_READ_ONLY)
+        }
+        STEP_HOSTNAME => {
+            let name = reader.text()?;
+            // SAFETY: the kernel reads the text's length.
+            unsafe { sys::call(nr::SETHOSTNAME, [name.pointer(), name.bytes().len()]) }.map(drop)
+        }
+        STEP_LOOPBACK => loopback_up(),
+        STEP_LISTEN => {
+            let (listener, port) = listen(reader.word()? as u16)?;
+            (done.listener, done.port) = (Some(listener), port);
+            Ok(())
+        }
+        STEP_RLIMIT => {
+            let resource = reader.word()?;
+            limit(resource, reader.long()?)
+        }
+        STEP_LANDLOCK => {
+            let (handled, scoped, bytes) = (reader.long()?, reader.long()?, reader.word()?);
+            let rules = seal::Rules::new(handled, scoped, bytes)?;
+            for _ in 0..reader.word()? {
+                let path = reader.text()?;
+                rules.allow(path, reader.long()?)?;
+            }
+            rules.enforce()
+        }
+        STEP_SECCOMP => {
+            seal::drop_capabilities()?;
+            seal::filter(reader.text()?.bytes())
+        }
+        STEP_WATCH => {
+            done.watch = Some(Watch {
+                pages: reader.long()?,
+                processes: reader.long()?,
+            });
+            Ok(())
+        }
+        STEP_DETACH => detach(),
+        STEP_STASH => {
+            let source = reader.text()?;
+            let (attributes, flags) = (reader.word()?, reader.word()?);
+            let place = done
+                .stash
+                .trees
+                .get_mut(done.stash.count)
+                .ok_or(sys::EINVAL)?;
+            *place = match open_tree(source, attributes) {
+                Err(ENOENT) if flags & BIND_OPTIONAL != 0 => None,
+                other => Some(other?),
+            };
+            done.stash.count += 1;
+            Ok(())
+        }
+        STEP_ATTACH => {
+            let target = reader.text()?;
+            let stashed = done
+                .stash
+                .trees
+                .get_mut(done.stash.first)
+                .ok_or(sys::EINVAL)?;
+            done.stash.first += 1;
+            stashed.take().map_or(Ok(()), |tree| place(tree, target))
+        }
+        STEP_END_MASKS => {
+            sys::remove(text!("/.nothing"), false)?;
+            sys::remove(text!("/.empty"), true)
+        }
+        _ => Err(sys::EINVAL),
+    }
+}
+
+const MS_NOSUID_NODEV: u32 = 2 | 4;
+const MS_NOSUID_NODEV_NOEXEC: u32 = 2 | 4 | 8;
+const MS_NOSUID_NOEXEC: u32 = 2 | 8;
+const ATTRIBUTE_READ_ONLY: u32 = 1;
+const AT_RECURSIVE: usize = 0x8000;
+
+fn write_new(path: Text<'_>, mode: u32, content: &[u8]) -> Result<()> {
+    let fd = sys::open(
+        path,
+        sys::O_WRONLY | sys::O_CREAT | sys::O_EXCL,
+        mode as usize,
+    )?;
+    let written = sys::write_all(fd, content);
+    sys::close(fd);
+    written
+}
+
+fn mount(kind: Text<'_>, path: Text<'_>, flags: u32, options: Text<'_>) -> Result<()> {
+    let arguments = [
+        kind.pointer(),
+        path.pointer(),
+        kind.pointer(),
+        flags as usize,
+        options.pointer(),
+    ];
+    // SAFETY: all texts end with a zero byte.
+    unsafe { sys::call(nr::MOUNT, arguments) }.map(drop)
+}
+
+/// `struct mount_attr` with only attributes to set.
+fn set_attributes(fd: usize, path: Text<'_>, flags: usize, attributes: u32) -> Result<()> {
+    let structure = [u64::from(attributes), 0, 0, 0];
+    let arguments = [fd, path.pointer(), flags, structure.as_ptr() as usize, 32];
+    // SAFETY: the structure has the 32 bytes that are said, and the path ends with a zero byte.
+    unsafe { sys::call(nr::MOUNT_SETATTR, arguments) }.map(drop)
+}
+
+/// Attaches the detached mount `fd` at `target`.
+fn attach(fd: i32, target: Text<'_>) -> Result<()> {
+    const MOVE_MOUNT_F_EMPTY_PATH: usize = 4;
+    let arguments = [
+        fd as usize,
+        text!("").pointer(),
+        sys::AT_FDCWD,
+        target.pointer(),
+        MOVE_MOUNT_F_EMPTY_PATH,
+    ];
+    // SAFETY: both texts end with a zero byte.
+    unsafe { sys::call(nr::MOVE_MOUNT, arguments) }.map(drop)
+}
+
+/// Makes `source`, with all that is mounted below it, appear at `target` with `attributes`.
+fn bind(source: Text<'_>, target: Text<'_>, attributes: u32) -> Result<()> {
+    place(open_tree(source, attributes)?, target)
+}
+
+/// A detached copy of `source`, with all that is mounted below it, with `attributes`.
+fn open_tree(source: Text<'_>, attributes: u32) -> Result<i32> {
+    const OPEN_TREE_CLONE_CLOEXEC: usize = 1 | 0o2000000;
+    let arguments = [
+        sys::AT_FDCWD,
+        source.pointer(),
+        OPEN_TREE_CLONE_CLOEXEC | AT_RECURSIVE,
+    ];
+    // SAFETY: the path ends with a zero byte.
+    let tree = unsafe { sys::call(nr::OPEN_TREE, arguments) }? as i32;
+    let flags = sys::AT_EMPTY_PATH | AT_RECURSIVE;
+    if let Err(error) = set_attributes(tree as usize, text!(""), flags, attributes) {
+        sys::close(tree);
+        return Err(error);
+    }
+    Ok(tree)
+}
+
+/// Attaches the detached `tree` at `target`, which is made if it is missing.
+fn place(tree: i32, target: Text<'_>) -> Result<()> {
+    let placed = (|| {
+        match sys::open(target, sys::O_PATH, 0) {
+            Ok(existing) => sys::close(existing),
+            Err(ENOENT) if sys::is_directory(tree)? => sys::make_directory(target, 0o755)?,
+            Err(ENOENT) => {
+                sys::close(sys::open(target, sys::O_RDONLY | sys::O_CREAT, 0o444)?);
+            }
+            Err(error) => return Err(error),
+        }
+        attach(tree, target)
+    })();
+    sys::close(tree);
+    placed
+}
+
+/// Hides what is at `path`, if anything is.
+fn mask(path: Text<'_>) -> Result<()> {
+    let fd = match sys::open(path, sys::O_PATH, 0) {
+        Ok(fd) => fd,
+        Err(ENOENT) => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let directory = sys::is_directory(fd);
+    sys::close(fd);
+    let empty = if directory? {
+        text!("/.empty")
+    } else {
+        text!("/.nothing")
+    };
+    bind(empty, path, ATTRIBUTE_READ_ONLY | MS_NOSUID_NODEV_NOEXEC)
+}
+
+fn detach() -> Result<()> {
+    const MNT_DETACH: usize = 2;
+    let old = text!("/.host");
+    // SAFETY: the path ends with a zero byte.
+    unsafe { sys::call(nr::UMOUNT2, [old.pointer(), MNT_DETACH]) }?;
+    sys::remove(old, true)
+}
+
+const FSCONFIG_SET_FLAG: usize = 0;
+const FSCONFIG_SET_STRING: usize = 1;
+const FSCONFIG_CREATE: usize = 6;
+
+fn configure(context: i32, command: usize, key: Option<Text<'_>>, value: usize) -> Result<()> {
+    let key = key.map_or(0, Text::pointer);
+    // SAFETY: key and value are texts that end with a zero byte, or none.
+    unsafe { sys::call(nr::FSCONFIG, [context as usize, command, key, value, 0]) }.map(drop)
+}
+
+/// A layer by the path of a descriptor: short whatever the layer's own path is, and nothing of the
+/// host's paths is to be read in the list of mounts.
+fn configure_layer(context: i32, key: Text<'_>, layer: Text<'_>) -> Result<()> {
+    let fd = sys::open(layer, sys::O_PATH | sys::O_DIRECTORY, 0)?;
+    let mut path = [0; 32];
+    append(&mut path, 0, fd);
+    let configured = configure(
+        context,
+        FSCONFIG_SET_STRING,
+        Some(key),
+        Text::new(&path).pointer(),
+    );
+    sys::close(fd);
+    configured
+}
+
+/// Writes the path of a descriptor at `at`; returns where it ends.
+fn append(to: &mut [u8], at: usize, fd: i32) -> usize {
+    let mut digits = [0; 10];
+    let number = crate::start::decimal(fd as u32, &mut digits);
+    append_bytes(append_bytes(at, to, b"/proc/self/fd/"), to, number)
+}
+
+fn append_bytes(at: usize, to: &mut [u8], bytes: &[u8]) -> usize {
+    match to.get_mut(at..at + bytes.len()) {
+        Some(place) => {
+            place.copy_from_slice(bytes);
+            at + bytes.len()
+        }
+        None => at,
+    }
+}
+
+fn overlay(reader: &mut Reader<'_>) -> Result<()> {
+    const FSOPEN_CLOEXEC: usize = 1;
+    let (target, upper, work) = (reader.text()?, reader.text()?, reader.text()?);
+    let (flags, count) = (reader.word()?, reader.word()?);
+    let lowers = reader.rest;
+    sys::make_directory(target, 0o755)?;
+    // SAFETY: the text ends with a zero byte.
+    let context = unsafe { sys::call(nr::FSOPEN, [text!("overlay").pointer(), FSOPEN_CLOEXEC]) }?;
+    let context = context as i32;
+    let attached = (|| {
+        for index in 0..count {
+            let layer = reader.text()?;
+            match configure_layer(context, text!("lowerdir+"), layer) {
+                // Kernels before 6.8 take the layers in one string only.
+                Err(sys::EINVAL) if index == 0 => {
+                    let layers = Reader { rest: lowers };
+                    let rest = overlay_in_one_string(target, upper, work, flags, count, layers)?;
+                    reader.rest = rest;
+                    return Ok(());
+                }
+                other => other?,
+            }
+        }
+        configure_layer(context, text!("upperdir"), upper)?;
+        configure_layer(context, text!("workdir"), work)?;
+        configure(context, FSCONFIG_SET_FLAG, Some(text!("userxattr")), 0)?;
+        if flags & OVERLAY_VOLATILE != 0 {
+            configure(context, FSCONFIG_SET_FLAG, Some(text!("volatile")), 0)?;
+        }
+        configure(context, FSCONFIG_CREATE, None, 0)?;
+        let arguments = [context as usize, FSOPEN_CLOEXEC, MS_NOSUID_NODEV as usize];
+        // SAFETY: touches no memory.
+        let tree = unsafe { sys::call(nr::FSMOUNT, arguments) }? as i32;
+        let attached = attach(tree, target);
+        sys::close(tree);
+        attached
+    })();
+    sys::close(context);
+    attached
+}
+
+/// The same by `mount`, whose options end at one page: some 180 layers.
+fn overlay_in_one_string<'a>(
+    target: Text<'_>,
+    upper: Text<'_>,
+    work: Text<'_>,
+    flags: u32,
+    count: u32,
+    mut layers: Reader<'a>,
+) -> Result<&'a [u8]> {
+    const E2BIG: Errno = Errno(7);
+    const MOST_LAYERS: usize = 180;
+    let mut opened = [-1; MOST_LAYERS + 2];
+    if count as usize > MOST_LAYERS {
+        return Err(E2BIG);
+    }
+    let mounted = (|| {
+        let mut options = [0; 4096];
+        let mut at = 0;
+        for (index, place) in (0..count + 2).zip(&mut opened) {
+            let (key, layer) = match index {
+                0 => (b"lowerdir=".as_slice(), layers.text()?),
+                _ if index < count => (b":".as_slice(), layers.text()?),
+                _ if index == count => (b",upperdir=".as_slice(), upper),
+                _ => (b",workdir=".as_slice(), work),
+            };
+            *place = sys::open(layer, sys::O_PATH | sys::O_DIRECTORY, 0)?;
+            at = append_bytes(at, &mut options, key);
+            at = append(&mut options, at, *place);
+        }
+        at = append_bytes(at, &mut options, b",userxattr");
+        if flags & OVERLAY_VOLATILE != 0 {
+            append_bytes(at, &mut options, b",volatile");
+        }
+        mount(
+            text!("overlay"),
+            target,
+            MS_NOSUID_NODEV,
+            Text::new(&options),
+        )
+    })();
+    opened
+        .into_iter()
+        .filter(|fd| *fd >= 0)
+        .for_each(sys::close);
+    mounted.map(|()| layers.rest)
+}
+
+fn internet_socket(kind: usize) -> Result<i32> {
+    const AF_INET: usize = 2;
+    const SOCK_CLOEXEC: usize = 0o2000000;
+    // SAFETY: touches no memory.
+    unsafe { sys::call(nr::SOCKET, [AF_INET, kind | SOCK_CLOEXEC, 0]) }.map(|fd| fd as i32)
+}
+
+fn loopback_up() -> Result<()> {
+    const SIOCSIFFLAGS: usize = 0x8914;
+    const IFF_UP: u8 = 1;
+    const SOCK_DGRAM: usize = 2;
+    let socket = internet_socket(SOCK_DGRAM)?;
+    // `struct ifreq`: sixteen bytes of name, then the flags.
+    let mut request = [0u8; 40];
+    append_bytes(0, &mut request, b"lo");
+    append_bytes(16, &mut request, &[IFF_UP]);
+    let arguments = [socket as usize, SIOCSIFFLAGS, request.as_ptr() as usize];
+    // SAFETY: the request has the size of `struct ifreq`.
+    let up = unsafe { sys::call(nr::IOCTL, arguments) };
+    sys::close(socket);
+    up.map(drop)
+}
+
+/// A listener on 127.0.0.1; returns it with its port.
+fn listen(port: u16) -> Result<(i32, u16)> {
+    const SOCK_STREAM: usize = 1;
+    const BACKLOG: usize = 1024;
+    let socket = internet_socket(SOCK_STREAM)?;
+    let [high, low] = port.to_be_bytes();
+    // `struct sockaddr_in`: family (native), port and address (network order), padding.
+    let mut name = [0u8; 16];
+    append_bytes(0, &mut name, &2u16.to_ne_bytes());
+    append_bytes(2, &mut name, &[high, low, 127, 0, 0, 1]);
+    let mut length = name.len() as u32;
+    // SAFETY: the name has the length that is said, and the kernel writes no more than that.
+    unsafe {
+        sys::call(
+            nr::BIND,
+            [socket as usize, name.as_ptr() as usize, name.len()],
+        )?;
+        sys::call(nr::LISTEN, [socket as usize, BACKLOG])?;
+        let arguments = [
+            socket as usize,
+            name.as_mut_ptr() as usize,
+            &raw mut length as usize,
+        ];
+        sys::call(nr::GETSOCKNAME, arguments)?;
+    }
+    match name {
+        [_, _, high, low, ..] => Ok((socket, u16::from_be_bytes([high, low]))),
+    }
+}
+
+/// Lowers a limit to `value`, both the soft and the hard one; never raises one.
+fn limit(resource: u32, value: u64) -> Result<()> {
+    let mut now = [0u64; 2];
+    let read = [0, resource as usize, 0, now.as_mut_ptr() as usize];
+    // SAFETY: the kernel writes two longs.
+    unsafe { sys::call(nr::PRLIMIT64, read) }?;
+    let [_, hard] = now;
+    let wanted = [value.min(hard); 2];
+    // SAFETY: the kernel reads two longs.
+    unsafe {
+        sys::call(
+            nr::PRLIMIT64,
+            [0, resource as usize, wanted.as_ptr() as usize, 0],
+        )
+    }
+    .map(drop)
+}

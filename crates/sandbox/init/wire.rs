@@ -1,0 +1,121 @@
+//! What the owner and the inside say to each other: one file, compiled into both.
+//!
+//! They share a `SOCK_SEQPACKET` socket. Every message is [`WORDS`] little-endian `u32` words, the
+//! first of which is its tag; descriptors travel beside it. The plan and the commands themselves
+//! are byte strings in memory files, because they can be larger than a message.
+
+/// Words per message.
+pub const WORDS: usize = 6;
+
+/// To the helper: `[tag, v1 descriptors, v2 descriptors, score]` with the plan, then descriptors of
+/// `tasks` files to join, then at most one descriptor of a version 2 cgroup's directory.
+pub const PLAN: u32 = 1;
+/// To process 1: `[tag, id, flags, payload bytes]` with the payload and the three streams.
+pub const EXEC: u32 = 2;
+/// To process 1: `[tag, id, signal]`: for the whole tree of that command.
+pub const SIGNAL: u32 = 3;
+
+/// From the helper: `[tag, pid]` with process 1's pidfd.
+pub const BORN: u32 = 16;
+/// From process 1: `[tag, port]`, with the listener if there is one.
+pub const READY: u32 = 17;
+/// From either: `[tag, stage, errno, index of the step]`.
+pub const FAILED: u32 = 18;
+/// From a minder: `[tag, id]`.
+pub const STARTED: u32 = 19;
+/// From a minder or process 1: `[tag, id, stage, errno]`: the command was not started.
+pub const REFUSED: u32 = 20;
+/// From a minder or process 1: `[tag, id, wait status]`.
+pub const EXITED: u32 = 21;
+/// From process 1: `[tag, which]`: the watcher has killed everything.
+pub const STRUCK: u32 = 22;
+
+/// Stages of [`FAILED`].
+pub const STAGE_CGROUP: u32 = 1;
+/// The clone with all namespaces.
+pub const STAGE_CLONE: u32 = 2;
+/// The maps of users and groups.
+pub const STAGE_IDS: u32 = 3;
+/// The new root.
+pub const STAGE_ROOT: u32 = 4;
+/// A step of the plan.
+pub const STAGE_STEP: u32 = 5;
+/// Dropping capabilities and the like.
+pub const STAGE_SEAL: u32 = 6;
+
+/// Stages of [`REFUSED`].
+pub const REFUSED_FORK: u32 = 1;
+/// The working directory.
+pub const REFUSED_DIRECTORY: u32 = 2;
+/// The program.
+pub const REFUSED_EXEC: u32 = 3;
+/// The payload or the streams.
+pub const REFUSED_STREAMS: u32 = 4;
+
+/// Flag of [`EXEC`]: what the command leaves running goes on.
+pub const KEEP_BACKGROUND: u32 = 1;
+
+/// Values of [`STRUCK`].
+pub const STRUCK_MEMORY: u32 = 1;
+/// Too many processes.
+pub const STRUCK_PROCESSES: u32 = 2;
+
+/// Where the host's root is while the plan is carried out.
+pub const OLD_ROOT: &str = "/.host";
+/// The empty file and the empty directory that masks are made of.
+pub const EMPTY_FILE: &str = "/.nothing";
+/// See [`EMPTY_FILE`].
+pub const EMPTY_DIRECTORY: &str = "/.empty";
+
+/// Steps of the plan. A string is its length (`u32`), its bytes, and a zero byte.
+///
+/// `path, mode: u32`
+pub const STEP_DIRECTORY: u32 = 1;
+/// `target, path`
+pub const STEP_SYMLINK: u32 = 2;
+/// `path, mode: u32, content`
+pub const STEP_FILE: u32 = 3;
+/// `path, options, mount flags: u32`
+pub const STEP_TMPFS: u32 = 4;
+/// `source, target, attributes: u32, flags: u32`
+pub const STEP_BIND: u32 = 5;
+/// `path`
+pub const STEP_PROC: u32 = 6;
+/// `path`
+pub const STEP_DEVPTS: u32 = 7;
+/// `path`
+pub const STEP_MASK: u32 = 8;
+/// `target, upper, work, flags: u32, count: u32, lowers…`
+pub const STEP_OVERLAY: u32 = 9;
+/// `path`
+pub const STEP_READ_ONLY: u32 = 10;
+/// `name`
+pub const STEP_HOSTNAME: u32 = 11;
+/// no arguments
+pub const STEP_LOOPBACK: u32 = 12;
+/// `port: u32`
+pub const STEP_LISTEN: u32 = 13;
+/// `resource: u32, value: u64`
+pub const STEP_RLIMIT: u32 = 14;
+/// `handled: u64, scoped: u64, attribute bytes: u32, count: u32, (path, rights: u64)…`
+pub const STEP_LANDLOCK: u32 = 15;
+/// `instructions` (as a string of 8-byte instructions)
+pub const STEP_SECCOMP: u32 = 16;
+/// `pages: u64, processes: u64`; the largest value is "no limit"
+pub const STEP_WATCH: u32 = 17;
+/// no arguments: the host's root goes away
+pub const STEP_DETACH: u32 = 18;
+
+/// `source, attributes: u32, flags: u32`: as a bind, but kept aside for [`STEP_ATTACH`]
+pub const STEP_STASH: u32 = 19;
+/// `target`: attaches the oldest mount that is kept aside
+pub const STEP_ATTACH: u32 = 20;
+/// no arguments: what masks are made of goes away
+pub const STEP_END_MASKS: u32 = 21;
+
+/// Flag of [`STEP_BIND`]: a missing source is no failure.
+pub const BIND_OPTIONAL: u32 = 1;
+/// Flag of [`STEP_OVERLAY`].
+pub const OVERLAY_VOLATILE: u32 = 1;
+/// Mounts kept aside by [`STEP_STASH`], at most.
+pub const MOST_STASHED: u32 = 256;

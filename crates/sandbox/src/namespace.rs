@@ -1,0 +1,295 @@
+//! The `namespace` kind: sealed by this kernel's namespaces, without root, daemon or image.
+//!
+//! A sandbox is a process 1 of our own in fresh user, mount, pid, ipc, uts, network and cgroup
+//! namespaces. It hands its owner a listener on its loopback: the only way out. When the owner ends,
+//! however it ends, the socket between them closes, process 1 ends, and the kernel ends the rest.
+
+mod cgroup;
+mod filter;
+mod landlock;
+mod layout;
+mod link;
+mod packet;
+mod plan;
+mod probe;
+mod start;
+#[allow(
+    dead_code,
+    unreachable_pub,
+    reason = "the other half is used by the inside"
+)]
+#[path = "../init/wire.rs"]
+mod wire;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use async_trait::async_trait;
+use tokio::task::JoinHandle;
+
+use self::cgroup::{Cgroup, Hierarchy};
+use self::link::Link;
+use self::plan::Plan;
+use self::start::{First, Inside};
+use crate::{
+    AGENT_HOME, Backend, Channel, Command, Diagnosis, Enforcement, Error, Finding, Kind, Limits,
+    Process, Sandbox, Spec,
+};
+
+/// The `namespace` kind.
+#[derive(Debug, Clone)]
+pub struct Namespace {
+    hierarchy: Option<Hierarchy>,
+}
+
+impl Default for Namespace {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Namespace {
+    /// Finds out where limits can be put, and removes the groups that killed owners left behind.
+    /// The machine is looked at once per process.
+    pub fn new() -> Self {
+        static HIERARCHY: OnceLock<Option<Hierarchy>> = OnceLock::new();
+        let hierarchy = HIERARCHY.get_or_init(|| {
+            let hierarchy = Hierarchy::find();
+            hierarchy.iter().for_each(Hierarchy::sweep);
+            hierarchy
+        });
+        Self {
+            hierarchy: hierarchy.clone(),
+        }
+    }
+
+    /// Without control groups, even where they can be used: limits are kept by the kernel's limits
+    /// per process and by a watcher, as on a machine without them.
+    pub fn without_cgroups() -> Self {
+        Self { hierarchy: None }
+    }
+}
+
+#[async_trait]
+impl Backend for Namespace {
+    fn kind(&self) -> Kind {
+        Kind::Namespace
+    }
+
+    async fn probe(&self) -> Vec<Finding> {
+        probe::probe(self).await
+    }
+
+    async fn create(&self, spec: Spec) -> Result<Box<dyn Sandbox>, Error> {
+        let hierarchy = self.hierarchy.clone();
+        let built = tokio::task::spawn_blocking(move || build(hierarchy.as_ref(), &spec)).await;
+        let built = built.map_err(|error| Error::Io {
+            doing: "start the sandbox",
+            source: std::io::Error::other(error),
+        })??;
+        Ok(Box::new(NamespaceSandbox::new(built)?))
+    }
+}
+
+/// What the blocking part of a creation gives.
+struct Built {
+    inside: Inside,
+    cgroup: Option<Cgroup>,
+    enforcement: Enforcement,
+    landlock_abi: Option<u32>,
+    workspace: PathBuf,
+}
+
+fn build(hierarchy: Option<&Hierarchy>, spec: &Spec) -> Result<Built, Error> {
+    let mut plan = layout::files(spec)?;
+    let bounded = spec.limits.memory_bytes.is_some()
+        || spec.limits.processes.is_some()
+        || spec.limits.cpu_milli.is_some();
+    let cgroup = hierarchy
+        .filter(|_| bounded)
+        .map(|hierarchy| Cgroup::create(hierarchy, &spec.limits))
+        .transpose();
+    // A group that cannot be made is as good as none: the watcher steps in, and it is said.
+    let cgroup = cgroup.unwrap_or_else(|error| {
+        tracing::warn!(%error, "limits are kept by a watcher instead of a control group");
+        None
+    });
+    let enforcement = match (&cgroup, hierarchy) {
+        (Some(_), Some(hierarchy)) => hierarchy.enforcement(),
+        _ => Enforcement::RlimitsAndWatcher,
+    };
+    plan.loopback();
+    if let Some(port) = spec.channel_port {
+        plan.listen(port);
+    }
+    limits(&mut plan, &spec.limits, cgroup.is_some());
+    let landlock_abi = landlock::abi();
+    if let Some(abi) = landlock_abi {
+        landlock::rules(&mut plan, spec, abi);
+    }
+    plan.seccomp(&filter::program());
+    let join = cgroup.as_ref().map(Cgroup::join).transpose()?;
+    let inside = start::start(&plan, join.as_ref())?;
+    Ok(Built {
+        inside,
+        cgroup,
+        enforcement,
+        landlock_abi,
+        workspace: spec.workspace_path()?,
+    })
+}
+
+fn limits(plan: &mut Plan, limits: &Limits, by_cgroup: bool) {
+    plan.rlimit(libc::RLIMIT_CORE, "core files", 0);
+    if let Some(files) = limits.open_files {
+        plan.rlimit(libc::RLIMIT_NOFILE, "open files", files);
+    }
+    if let Some(bytes) = limits.file_bytes {
+        plan.rlimit(libc::RLIMIT_FSIZE, "the size of files", bytes);
+    }
+    if by_cgroup {
+        return;
+    }
+    // Since Linux 5.14 processes are counted per user namespace, so that the limit is the sandbox's
+    // own. Before, it would count everything that the owner's user runs.
+    if let (Some(processes), true) = (limits.processes, kernel_at_least(5, 14)) {
+        plan.rlimit(libc::RLIMIT_NPROC, "processes", processes);
+    }
+    let page = u64::try_from(rustix::param::page_size()).unwrap_or(4096);
+    if limits.memory_bytes.is_some() || limits.processes.is_some() {
+        plan.watch(
+            limits.memory_bytes.map(|bytes| bytes / page),
+            limits.processes,
+        );
+    }
+}
+
+fn kernel_at_least(major: u32, minor: u32) -> bool {
+    let name = rustix::system::uname();
+    let mut numbers = name
+        .release()
+        .to_str()
+        .unwrap_or("")
+        .split(|c: char| !c.is_ascii_digit());
+    let mut next = || {
+        numbers
+            .next()
+            .and_then(|number| number.parse::<u32>().ok())
+            .unwrap_or(0)
+    };
+    (next(), next()) >= (major, minor)
+}
+
+/// A running sandbox. The fields are dropped in this order: the loop ends, process 1 is killed, and
+/// only then can its group be removed.
+struct NamespaceSandbox {
+    listening: AbortOnDrop,
+    link: Arc<Link>,
+    first: Mutex<First>,
+    channel: Mutex<Option<Channel>>,
+    cgroup: Option<Arc<Cgroup>>,
+    enforcement: Enforcement,
+    landlock_abi: Option<u32>,
+    workspace: PathBuf,
+    pid: u32,
+}
+
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl NamespaceSandbox {
+    fn new(built: Built) -> Result<Self, Error> {
+        let Built {
+            mut inside,
+            cgroup,
+            enforcement,
+            landlock_abi,
+            workspace,
+        } = built;
+        let cgroup = cgroup.map(Arc::new);
+        let socket = inside.socket.take().ok_or(Error::Gone)?;
+        let link = Link::new(socket, cgroup.clone())?;
+        let listening = AbortOnDrop(tokio::spawn(Arc::clone(&link).run()));
+        Ok(Self {
+            listening,
+            link,
+            pid: inside.first.pid,
+            first: Mutex::new(inside.first),
+            channel: Mutex::new(inside.channel),
+            cgroup,
+            enforcement,
+            landlock_abi,
+            workspace,
+        })
+    }
+}
+
+#[async_trait]
+impl Sandbox for NamespaceSandbox {
+    fn kind(&self) -> Kind {
+        Kind::Namespace
+    }
+
+    fn workspace(&self) -> &Path {
+        &self.workspace
+    }
+
+    fn home(&self) -> &Path {
+        Path::new(AGENT_HOME)
+    }
+
+    fn base_env(&self) -> Vec<(OsString, OsString)> {
+        crate::stdio::base_env(crate::stdio::DEFAULT_PATH.into(), self.home())
+    }
+
+    fn take_channel(&self) -> Option<Channel> {
+        self.channel
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
+
+    async fn exec(&self, command: Command) -> Result<Process, Error> {
+        self.link.exec(command).await
+    }
+
+    async fn diagnose(&self) -> Diagnosis {
+        let alive = !self
+            .first
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .has_ended();
+        let cgroup = self.cgroup.as_deref();
+        Diagnosis {
+            kind: Kind::Namespace,
+            sealed: true,
+            alive: alive && !self.listening.0.is_finished(),
+            first_process: Some(self.pid),
+            limits_in_force: self.enforcement,
+            landlock_abi: self.landlock_abi,
+            memory_bytes: cgroup.and_then(Cgroup::memory_bytes),
+            processes: cgroup.and_then(Cgroup::processes),
+            out_of_memory_kills: cgroup.map(|cgroup| cgroup.strikes().memory),
+            commands: self.link.commands(),
+        }
+    }
+
+    async fn destroy(self: Box<Self>) -> Result<(), Error> {
+        let ended = tokio::task::spawn_blocking(move || {
+            self.first
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .end()
+        });
+        ended.await.map_err(|error| Error::Io {
+            doing: "end the sandbox",
+            source: std::io::Error::other(error),
+        })?
+    }
+}

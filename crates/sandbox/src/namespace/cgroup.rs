@@ -1,0 +1,381 @@
+//! Limits for a whole sandbox by control groups, of version 1 or 2, where this user may make them.
+//!
+//! A group's name carries its owner's process id and start time, so that a later process can remove
+//! what a killed one left behind, and never what a living one uses.
+
+use std::fs::{self, File, OpenOptions};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::{Enforcement, Error, Limits};
+
+const PREFIX: &str = "skep-";
+/// The process 1 of a sandbox is not counted among its processes.
+const OWN_PROCESSES: u64 = 1;
+/// How often, and with which pause, the removal of a group that is just emptying is tried.
+const REMOVALS: u32 = 50;
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// Where groups can be made on this machine.
+#[derive(Debug, Clone)]
+pub(super) enum Hierarchy {
+    /// One directory per controller.
+    V1 {
+        memory: PathBuf,
+        pids: PathBuf,
+        cpu: Option<PathBuf>,
+    },
+    /// One directory for all, in which children get the controllers.
+    V2 { parent: PathBuf, cpu: bool },
+}
+
+/// The groups of one sandbox. Removed on drop, when their last process has ended.
+#[derive(Debug)]
+pub(super) struct Cgroup {
+    hierarchy: Hierarchy,
+    name: String,
+}
+
+/// What a new process needs in order to be in a group from its beginning.
+pub(super) enum Join {
+    /// Files to which it writes "0".
+    V1(Vec<OwnedFd>),
+    /// The directory into which it is cloned.
+    V2(OwnedFd),
+}
+
+/// How often a limit has struck so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Strikes {
+    pub(super) memory: u64,
+    pub(super) processes: u64,
+}
+
+impl Hierarchy {
+    /// Looks for a place where both memory and processes can be limited.
+    pub(super) fn find() -> Option<Self> {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
+        let own = fs::read_to_string("/proc/self/cgroup").ok()?;
+        Self::version_1(&mounts, &own).or_else(|| Self::version_2(&mounts, &own))
+    }
+
+    fn version_1(mounts: &str, own: &str) -> Option<Self> {
+        let place = |controller: &str| {
+            let path = own_path(own, |controllers| {
+                controllers.split(',').any(|name| name == controller)
+            })?;
+            let directory = mounted(mounts, "cgroup", Some(controller), path)?;
+            is_writable(&directory).then_some(directory)
+        };
+        Some(Self::V1 {
+            memory: place("memory")?,
+            pids: place("pids")?,
+            cpu: place("cpu"),
+        })
+    }
+
+    /// The nearest ancestor of this process's own group in which children can be made that have the
+    /// controllers. The own group is not one: a group with processes gives none to its children.
+    fn version_2(mounts: &str, own: &str) -> Option<Self> {
+        let path = own_path(own, str::is_empty)?;
+        let directory = mounted(mounts, "cgroup2", None, path)?;
+        directory
+            .ancestors()
+            .take_while(|dir| dir.join("cgroup.procs").exists())
+            .find_map(|parent| {
+                let given = fs::read_to_string(parent.join("cgroup.subtree_control")).ok()?;
+                let has = |controller| given.split_whitespace().any(|name| name == controller);
+                let usable = has("memory") && has("pids") && is_writable(parent);
+                usable.then(|| Self::V2 {
+                    parent: parent.to_owned(),
+                    cpu: has("cpu"),
+                })
+            })
+    }
+
+    pub(super) fn enforcement(&self) -> Enforcement {
+        match self {
+            Self::V1 { .. } => Enforcement::CgroupV1,
+            Self::V2 { .. } => Enforcement::CgroupV2,
+        }
+    }
+
+    fn parents(&self) -> Vec<&Path> {
+        match self {
+            Self::V1 { memory, pids, cpu } => {
+                let mut parents = vec![memory.as_path(), pids];
+                parents.extend(cpu.as_deref());
+                parents
+            }
+            Self::V2 { parent, .. } => vec![parent],
+        }
+    }
+
+    /// Removes the empty groups whose owners are gone.
+    pub(super) fn sweep(&self) {
+        for parent in self.parents() {
+            for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+                let name = entry.file_name();
+                let stale = name
+                    .to_str()
+                    .and_then(owner_of)
+                    .is_some_and(|(pid, start)| start_time(pid) != Some(start));
+                if stale && let Err(error) = fs::remove_dir(entry.path()) {
+                    tracing::debug!(%error, group = %entry.path().display(), "a stale group stays");
+                }
+            }
+        }
+    }
+}
+
+impl Cgroup {
+    /// Makes a group with these limits.
+    pub(super) fn create(hierarchy: &Hierarchy, limits: &Limits) -> Result<Self, Error> {
+        static COUNTER: AtomicU64 = AtomicU64::new(0);
+        let pid = std::process::id();
+        let start = start_time(pid).unwrap_or(0);
+        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let mut hierarchy = hierarchy.clone();
+        // A group of its own for processor time would only cost time where none is limited.
+        if let (Hierarchy::V1 { cpu, .. }, None) = (&mut hierarchy, limits.cpu_milli) {
+            *cpu = None;
+        }
+        let group = Self {
+            hierarchy,
+            name: format!("{PREFIX}{pid}-{start}-{number}"),
+        };
+        group
+            .fill(limits)
+            .map_err(Error::io("set up the sandbox's control group"))?;
+        Ok(group)
+    }
+
+    fn fill(&self, limits: &Limits) -> std::io::Result<()> {
+        let set = |directory: &Path, file: &str, value: String| {
+            OpenOptions::new()
+                .write(true)
+                .open(directory.join(file))
+                .and_then(|mut file| std::io::Write::write_all(&mut file, value.as_bytes()))
+        };
+        for parent in self.hierarchy.parents() {
+            fs::create_dir(parent.join(&self.name))?;
+        }
+        let processes = limits
+            .processes
+            .map(|count| (count + OWN_PROCESSES).to_string());
+        match &self.hierarchy {
+            Hierarchy::V1 { memory, pids, cpu } => {
+                let (memory, pids) = (memory.join(&self.name), pids.join(&self.name));
+                if let Some(bytes) = limits.memory_bytes {
+                    set(&memory, "memory.limit_in_bytes", bytes.to_string())?;
+                    // Memory and swap together; missing where the kernel does not count swap.
+                    if memory.join("memory.memsw.limit_in_bytes").exists() {
+                        set(&memory, "memory.memsw.limit_in_bytes", bytes.to_string())?;
+                    }
+                }
+                if let Some(processes) = processes {
+                    set(&pids, "pids.max", processes)?;
+                }
+                if let (Some(cpu), Some(milli)) = (cpu, limits.cpu_milli) {
+                    let cpu = cpu.join(&self.name);
+                    set(&cpu, "cpu.cfs_period_us", "100000".to_owned())?;
+                    set(&cpu, "cpu.cfs_quota_us", (milli.max(10) * 100).to_string())?;
+                }
+            }
+            Hierarchy::V2 { parent, cpu } => {
+                let group = parent.join(&self.name);
+                if let Some(bytes) = limits.memory_bytes {
+                    set(&group, "memory.max", bytes.to_string())?;
+                    if group.join("memory.swap.max").exists() {
+                        set(&group, "memory.swap.max", "0".to_owned())?;
+                    }
+                }
+                if let Some(processes) = processes {
+                    set(&group, "pids.max", processes)?;
+                }
+                if let (true, Some(milli)) = (*cpu, limits.cpu_milli) {
+                    set(&group, "cpu.max", format!("{} 100000", milli.max(10) * 100))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What the first process needs to be in the group.
+    pub(super) fn join(&self) -> Result<Join, Error> {
+        let failed = || Error::io("open the sandbox's control group");
+        match &self.hierarchy {
+            // `tasks` and not `cgroup.procs`: a thread that moves itself does not wait for the lock
+            // of the whole machine, which takes milliseconds.
+            Hierarchy::V1 { .. } => self
+                .directories()
+                .map(|directory| {
+                    let file = OpenOptions::new().write(true).open(directory.join("tasks"));
+                    file.map(OwnedFd::from).map_err(failed())
+                })
+                .collect::<Result<_, _>>()
+                .map(Join::V1),
+            Hierarchy::V2 { parent, .. } => File::open(parent.join(&self.name))
+                .map(|file| Join::V2(file.into()))
+                .map_err(failed()),
+        }
+    }
+
+    fn directories(&self) -> impl Iterator<Item = PathBuf> {
+        self.hierarchy
+            .parents()
+            .into_iter()
+            .map(|parent| parent.join(&self.name))
+    }
+
+    fn read_number(&self, v1: (usize, &str), v2: &str) -> Option<u64> {
+        let file = match &self.hierarchy {
+            Hierarchy::V1 { .. } => self.directories().nth(v1.0)?.join(v1.1),
+            Hierarchy::V2 { .. } => self.directories().next()?.join(v2),
+        };
+        fs::read_to_string(file).ok()?.trim().parse().ok()
+    }
+
+    /// Memory in use, in bytes.
+    pub(super) fn memory_bytes(&self) -> Option<u64> {
+        self.read_number((0, "memory.usage_in_bytes"), "memory.current")
+    }
+
+    /// Processes and threads, process 1 included.
+    pub(super) fn processes(&self) -> Option<u64> {
+        self.read_number((1, "pids.current"), "pids.current")
+    }
+
+    /// How often the limits have struck.
+    pub(super) fn strikes(&self) -> Strikes {
+        let mut directories = self.directories();
+        let (memory, pids) = match &self.hierarchy {
+            Hierarchy::V1 { .. } => {
+                let memory = directories.next().map(|dir| dir.join("memory.oom_control"));
+                (
+                    memory,
+                    directories.next().map(|dir| dir.join("pids.events")),
+                )
+            }
+            Hierarchy::V2 { .. } => {
+                let group = directories.next();
+                (
+                    group.as_ref().map(|dir| dir.join("memory.events")),
+                    group.map(|dir| dir.join("pids.events")),
+                )
+            }
+        };
+        let count = |file: Option<PathBuf>, key: &str| {
+            let text = fs::read_to_string(file?).ok()?;
+            text.lines()
+                .find_map(|line| line.strip_prefix(key)?.trim().parse().ok())
+        };
+        Strikes {
+            memory: count(memory, "oom_kill ").unwrap_or(0),
+            processes: count(pids, "max ").unwrap_or(0),
+        }
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        for directory in self.directories() {
+            let mut tries = 0;
+            // A process leaves its group a moment after it can be waited for.
+            while let Err(error) = fs::remove_dir(&directory) {
+                tries += 1;
+                match error.kind() {
+                    std::io::ErrorKind::NotFound => break,
+                    std::io::ErrorKind::ResourceBusy if tries < REMOVALS => pause(),
+                    _ => {
+                        tracing::warn!(%error, group = %directory.display(), "a control group stays");
+                        break;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// There is no event for "the last process has left" that both versions have.
+fn pause() {
+    let time = rustix::event::Timespec::try_from(PAUSE).ok();
+    if let Err(error) = rustix::event::poll(&mut [], time.as_ref()) {
+        tracing::trace!(%error, "a pause was cut short");
+    }
+}
+
+/// The path of this process in the hierarchy whose controllers `wanted` accepts.
+fn own_path(own: &str, wanted: impl Fn(&str) -> bool) -> Option<&str> {
+    own.lines().find_map(|line| {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (controllers, path) = (parts.next()?, parts.next()?);
+        wanted(controllers).then_some(path)
+    })
+}
+
+/// Where the group `path` of a hierarchy is in the file system.
+fn mounted(mounts: &str, kind: &str, controller: Option<&str>, path: &str) -> Option<PathBuf> {
+    mounts.lines().find_map(|line| {
+        let (place, system) = line.split_once(" - ")?;
+        let mut place = place.split(' ').skip(3);
+        let (root, point) = (place.next()?, place.next()?);
+        let mut system = system.split(' ');
+        let (this, options) = (system.next()?, system.nth(1)?);
+        let right = this == kind
+            && controller.is_none_or(|wanted| options.split(',').any(|option| option == wanted));
+        let below = Path::new(path).strip_prefix(root).ok()?;
+        let directory = Path::new(point).join(below);
+        (right && directory.is_dir()).then_some(directory)
+    })
+}
+
+fn is_writable(directory: &Path) -> bool {
+    rustix::fs::access(directory, rustix::fs::Access::WRITE_OK).is_ok()
+}
+
+/// The owner that a group's name names: process id and start time.
+fn owner_of(name: &str) -> Option<(u32, u64)> {
+    let mut parts = name.strip_prefix(PREFIX)?.splitn(3, '-');
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+/// When a process started, in clock ticks since the machine did (field 22 of `/proc/PID/stat`).
+fn start_time(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, rest) = stat.rsplit_once(") ")?;
+    rest.split(' ').nth(19)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_groups_name_names_its_owner() {
+        assert_eq!(owner_of("skep-12-345-0"), Some((12, 345)));
+        assert_eq!(owner_of("skep-x-345-0"), None);
+        assert_eq!(owner_of("other-12-345-0"), None);
+        assert!(start_time(std::process::id()).is_some());
+    }
+
+    #[test]
+    fn the_own_group_is_found_below_the_mounts_root() {
+        let mounts = "30 25 0:26 / / rw - tmpfs tmpfs rw\n\
+                      31 30 0:27 /a / rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n\
+                      32 30 0:28 / /tmp rw - cgroup cgroup rw,memory";
+        let own = "4:memory:/x\n0::/a/usr";
+        assert_eq!(own_path(own, str::is_empty), Some("/a/usr"));
+        assert_eq!(own_path(own, |name| name == "memory"), Some("/x"));
+        assert_eq!(
+            mounted(mounts, "cgroup2", None, "/a/usr"),
+            Some("/usr".into())
+        );
+        assert_eq!(
+            mounted(mounts, "cgroup", Some("memory"), "/no-such-group"),
+            None
+        );
+    }
+}

@@ -1,0 +1,422 @@
+//! What a sandbox sees: from a specification to a plan.
+//!
+//! The root is empty and in memory. Into it come `/usr` with its links, listed parts of `/etc`, a
+//! process list of its own, a handful of devices, the private home and tmp, the mounts of the
+//! specification, and the workspace. Nothing is there because it was not taken away.
+
+use std::collections::BTreeSet;
+use std::path::{Component, Path, PathBuf};
+
+use super::plan::{Plan, attribute};
+use super::wire;
+use crate::{AGENT_HOME, Error, Spec, Tmp, WORKSPACE_PARENT, Workspace};
+
+/// The user inside, as files say it.
+const PASSWD: &str = "root:x:0:0:root:/:/usr/sbin/nologin\n\
+     agent:x:1000:1000:agent:/home/agent:/bin/sh\n\
+     nobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n";
+const GROUP: &str = "root:x:0:\nagent:x:1000:\nnogroup:x:65534:\n";
+const HOSTS: &str = "127.0.0.1 localhost skep\n::1 localhost\n";
+const NSSWITCH: &str =
+    "passwd: files\ngroup: files\nhosts: files\nservices: files\nprotocols: files\n";
+pub(super) const HOSTNAME: &str = "skep";
+
+/// Parts of `/etc` that programs need and that hold no secret.
+const ETC: [&str; 26] = [
+    "alternatives",
+    "ca-certificates.conf",
+    "debian_version",
+    "fonts",
+    "inputrc",
+    "ld.so.cache",
+    "ld.so.conf",
+    "ld.so.conf.d",
+    "locale.alias",
+    "localtime",
+    "magic",
+    "mime.types",
+    "os-release",
+    "perl",
+    "pki/ca-trust/extracted",
+    "pki/java",
+    "pki/tls/cert.pem",
+    "pki/tls/certs",
+    "pki/tls/openssl.cnf",
+    "protocols",
+    "services",
+    "shells",
+    "ssl/certs",
+    "ssl/openssl.cnf",
+    "terminfo",
+    "timezone",
+];
+/// Parts of `/etc` with a version in their names.
+const ETC_PREFIXES: [&str; 2] = ["python3", "java-"];
+/// The host's links and directories of programs beside `/usr`.
+const BESIDE_USR: [&str; 6] = ["bin", "sbin", "lib", "lib32", "lib64", "libx32"];
+const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
+/// Parts of `/proc` that speak of the whole machine and that nobody inside needs. All of `/proc` is
+/// read-only besides: the owner may be root outside, and its files would be writable to it.
+const MASKED_PROC: [&str; 24] = [
+    "acpi",
+    "asound",
+    "bus",
+    "config.gz",
+    "driver",
+    "dynamic_debug",
+    "fs",
+    "irq",
+    "kallsyms",
+    "kcore",
+    "key-users",
+    "keys",
+    "kmsg",
+    "kpagecgroup",
+    "kpagecount",
+    "kpageflags",
+    "latency_stats",
+    "mtrr",
+    "sched_debug",
+    "scsi",
+    "slabinfo",
+    "sysrq-trigger",
+    "timer_list",
+    "vmallocinfo",
+];
+/// Paths of the host that a specification may not mount, whole.
+const NEVER_WHOLE: [&str; 15] = [
+    "/", "/boot", "/dev", "/etc", "/home", "/media", "/mnt", "/proc", "/root", "/run", "/srv",
+    "/sys", "/var", "/var/run", "/var/lib",
+];
+/// Paths inside that a specification may not mount over.
+const RESERVED: [&str; 3] = ["/proc", "/dev", "/sys"];
+
+/// The mounts of a plan, in the making.
+struct Layout {
+    plan: Plan,
+    /// Directories of the root that exist already.
+    made: BTreeSet<PathBuf>,
+}
+
+/// The plan's part about files: everything up to the point from which nothing of the host can be
+/// reached any more, and the mounts on top.
+pub(super) fn files(spec: &Spec) -> Result<Plan, Error> {
+    let workspace = spec.workspace_path()?;
+    check(spec)?;
+    let mut layout = Layout {
+        plan: Plan::default(),
+        made: BTreeSet::from([PathBuf::from("/")]),
+    };
+    layout.plan.hostname(HOSTNAME);
+    layout.plan.file(Path::new(wire::EMPTY_FILE), 0o444, "");
+    layout
+        .plan
+        .directory(Path::new(wire::EMPTY_DIRECTORY), 0o555);
+    layout.proc();
+    layout.devices();
+    layout.programs();
+    layout.etc();
+    layout.private(spec)?;
+    layout.workspace(&spec.workspace, &workspace)?;
+    for mount in &spec.mounts {
+        let writable = if mount.writable {
+            0
+        } else {
+            attribute::READ_ONLY
+        };
+        let attributes = writable | attribute::NO_SETUID | attribute::NO_DEVICES;
+        layout
+            .plan
+            .stash(&real("a mount", &mount.source)?, attributes);
+    }
+    layout.plan.detach();
+    // From here on no path, and no link that an agent left in its home, leads to the host.
+    for mount in &spec.mounts {
+        layout.parents(&mount.target);
+        layout.plan.attach(&mount.target);
+    }
+    spec.masked.iter().for_each(|path| layout.plan.mask(path));
+    layout.plan.end_masks();
+    layout.plan.read_only(Path::new("/"));
+    Ok(layout.plan)
+}
+
+/// Refuses what no sandbox may hold.
+fn check(spec: &Spec) -> Result<(), Error> {
+    let refuse = |what: String| Err(Error::Spec { what });
+    if spec.mounts.len() > wire::MOST_STASHED as usize {
+        return refuse(format!("it has more than {} mounts", wire::MOST_STASHED));
+    }
+    for mount in &spec.mounts {
+        let (source, target) = (&mount.source, &mount.target);
+        if !is_plain(source) || !is_plain(target) {
+            return refuse(format!(
+                "the mount of {} at {} is not between absolute paths without `..`",
+                source.display(),
+                target.display()
+            ));
+        }
+        let real = std::fs::canonicalize(source).unwrap_or_else(|_| source.clone());
+        if [source, &real]
+            .iter()
+            .any(|path| NEVER_WHOLE.iter().any(|never| *path == Path::new(never)))
+        {
+            return refuse(format!(
+                "{} may not be mounted whole; name the directories in it that are needed",
+                source.display()
+            ));
+        }
+        let over = RESERVED.iter().any(|reserved| target.starts_with(reserved));
+        if over || target == Path::new("/") || target == Path::new(WORKSPACE_PARENT) {
+            return refuse(format!("nothing may be mounted at {}", target.display()));
+        }
+    }
+    match spec.masked.iter().find(|path| !is_plain(path)) {
+        Some(path) => refuse(format!(
+            "the masked path {} is not absolute and plain",
+            path.display()
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Whether a path is absolute and has no part that means another place.
+fn is_plain(path: &Path) -> bool {
+    path.is_absolute()
+        && !path.as_os_str().as_encoded_bytes().contains(&0)
+        && path
+            .components()
+            .all(|part| matches!(part, Component::RootDir | Component::Normal(_)))
+}
+
+/// The path without links: they would lead astray once the root is another one.
+fn real(what: &'static str, path: &Path) -> Result<PathBuf, Error> {
+    std::fs::canonicalize(path).map_err(|source| Error::Setup {
+        step: "find",
+        subject: format!("{what} {}", path.display()),
+        remedy: "check that it exists and that you may read it".to_owned(),
+        source,
+    })
+}
+
+impl Layout {
+    /// Makes the directories above `path`.
+    fn parents(&mut self, path: &Path) {
+        let mut missing: Vec<_> = path.ancestors().skip(1).map(Path::to_path_buf).collect();
+        missing.reverse();
+        for parent in missing {
+            if self.made.insert(parent.clone()) {
+                self.plan.directory(&parent, 0o755);
+            }
+        }
+    }
+
+    fn proc(&mut self) {
+        let proc = Path::new("/proc");
+        self.plan.directory(proc, 0o555);
+        self.plan.proc(proc);
+        MASKED_PROC
+            .iter()
+            .for_each(|name| self.plan.mask(&proc.join(name)));
+        self.plan.read_only(proc);
+    }
+
+    fn devices(&mut self) {
+        let dev = Path::new("/dev");
+        self.plan.directory(dev, 0o755);
+        self.plan.tmpfs(
+            dev,
+            "size=1m,mode=0755",
+            attribute::NO_SETUID | attribute::NO_EXEC,
+        );
+        for name in DEVICES {
+            let path = dev.join(name);
+            self.plan.bind(
+                &path,
+                &path,
+                attribute::NO_SETUID | attribute::NO_EXEC,
+                false,
+            );
+        }
+        let links = [
+            ("fd", "/proc/self/fd"),
+            ("stdin", "/proc/self/fd/0"),
+            ("stdout", "/proc/self/fd/1"),
+            ("stderr", "/proc/self/fd/2"),
+            ("ptmx", "pts/ptmx"),
+        ];
+        for (name, target) in links {
+            self.plan.symlink(Path::new(target), &dev.join(name));
+        }
+        self.plan.directory(&dev.join("pts"), 0o755);
+        self.plan.devpts(&dev.join("pts"));
+        self.plan.directory(&dev.join("shm"), 0o1777);
+        self.plan.tmpfs(
+            &dev.join("shm"),
+            "size=1g,mode=1777",
+            attribute::NO_SETUID | attribute::NO_DEVICES,
+        );
+        self.plan.read_only(dev);
+    }
+
+    fn programs(&mut self) {
+        let usr = Path::new("/usr");
+        if let Ok(source) = std::fs::canonicalize(usr) {
+            self.plan.bind(&source, usr, attribute::HOST, false);
+        }
+        for name in BESIDE_USR {
+            self.link_or_bind(&Path::new("/").join(name));
+        }
+    }
+
+    /// A link of the host stays a link if it leads to what is inside too; else its end is mounted.
+    fn link_or_bind(&mut self, path: &Path) {
+        let link = std::fs::read_link(path).ok();
+        let Ok(source) = std::fs::canonicalize(path) else {
+            return;
+        };
+        match link {
+            Some(target) if source.starts_with("/usr") => self.plan.symlink(&target, path),
+            _ => self.plan.bind(&source, path, attribute::HOST, true),
+        }
+    }
+
+    fn etc(&mut self) {
+        let etc = Path::new("/etc");
+        self.parents(&etc.join("passwd"));
+        for (name, content) in [
+            ("passwd", PASSWD),
+            ("group", GROUP),
+            ("hosts", HOSTS),
+            ("nsswitch.conf", NSSWITCH),
+            ("resolv.conf", ""),
+            ("hostname", "skep\n"),
+        ] {
+            self.plan.file(&etc.join(name), 0o644, content);
+        }
+        let versioned = std::fs::read_dir(etc).into_iter().flatten().flatten();
+        let versioned = versioned.map(|entry| entry.file_name()).filter(|name| {
+            let name = name.to_string_lossy();
+            ETC_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+        });
+        let names: Vec<_> = ETC.iter().map(Into::into).chain(versioned).collect();
+        for name in names {
+            let path = etc.join(name);
+            if std::fs::symlink_metadata(&path).is_ok() {
+                self.parents(&path);
+                self.link_or_bind(&path);
+            }
+        }
+    }
+
+    fn private(&mut self, spec: &Spec) -> Result<(), Error> {
+        let flags = attribute::NO_SETUID | attribute::NO_DEVICES;
+        let (tmp, home) = (Path::new("/tmp"), Path::new(AGENT_HOME));
+        self.made.insert(tmp.into());
+        self.plan.directory(tmp, 0o1777);
+        match &spec.tmp {
+            Tmp::Memory { bytes } => {
+                self.plan
+                    .tmpfs(tmp, &format!("size={bytes},mode=1777"), flags)
+            }
+            Tmp::Directory(path) => {
+                self.plan
+                    .bind(&real("the directory for /tmp", path)?, tmp, flags, false)
+            }
+        }
+        self.parents(home);
+        self.made.insert(home.into());
+        self.plan.directory(home, 0o755);
+        match &spec.home {
+            None => self.plan.tmpfs(home, "size=1g,mode=0755", flags),
+            Some(path) => self.plan.bind(&real("the home", path)?, home, flags, false),
+        }
+        Ok(())
+    }
+
+    fn workspace(&mut self, workspace: &Workspace, target: &Path) -> Result<(), Error> {
+        self.parents(target);
+        self.made.insert(target.into());
+        let flags = attribute::NO_SETUID | attribute::NO_DEVICES;
+        match workspace {
+            Workspace::Directory(path) => {
+                self.plan
+                    .bind(&real("the workspace", path)?, target, flags, false);
+            }
+            Workspace::Overlay {
+                lowers,
+                upper,
+                work,
+                volatile,
+            } => {
+                if lowers.is_empty() {
+                    return Err(Error::Spec {
+                        what: "its workspace has no lower layer".to_owned(),
+                    });
+                }
+                let lowers = lowers
+                    .iter()
+                    .map(|lower| real("the workspace's layer", lower))
+                    .collect::<Result<Vec<_>, _>>()?;
+                let upper = real("the workspace's upper layer", upper)?;
+                let work = real("the overlay's own directory", work)?;
+                // What an earlier mount left there would make the kernel refuse, and not say why.
+                if std::fs::read_dir(&work).is_ok_and(|mut entries| entries.next().is_some()) {
+                    return Err(Error::Spec {
+                        what: format!(
+                            "the overlay's own directory {} is not empty",
+                            work.display()
+                        ),
+                    });
+                }
+                self.plan.overlay(target, &upper, &work, &lowers, *volatile);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Mount;
+
+    fn refused(mount: Mount) -> bool {
+        let mut spec = Spec::new(Workspace::Directory("/usr".into()));
+        spec.mounts = vec![mount];
+        matches!(files(&spec), Err(Error::Spec { .. }))
+    }
+
+    #[test]
+    fn the_hosts_own_directories_are_never_mounted_whole() {
+        for path in NEVER_WHOLE {
+            assert!(refused(Mount::read_only(path, "/opt/x")), "{path}");
+        }
+        assert!(refused(Mount::read_only("/usr/../root", "/opt/x")));
+        assert!(!refused(Mount::read_only("/usr/share", "/opt/x")));
+    }
+
+    #[test]
+    fn nothing_is_mounted_over_the_process_list_or_devices() {
+        for target in [
+            "/proc",
+            "/proc/sys",
+            "/dev",
+            "/sys/fs",
+            "/",
+            "/workspace",
+            "relative",
+        ] {
+            assert!(refused(Mount::read_only("/usr/share", target)), "{target}");
+        }
+    }
+
+    #[test]
+    fn a_workspaces_name_is_one_component() {
+        let mut spec = Spec::new(Workspace::Directory("/usr".into()));
+        for name in ["", ".", "..", "a/b", "/a"] {
+            spec.workspace_name = name.to_owned();
+            assert!(files(&spec).is_err(), "{name}");
+        }
+    }
+}

@@ -1,0 +1,416 @@
+//! The owner's side of the conversation with process 1: starts commands, keeps their time, and
+//! learns how they end.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::net::{RecvFlags, SendFlags};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::{Notify, oneshot};
+
+use super::cgroup::{Cgroup, Strikes};
+use super::{packet, start, wire};
+use crate::process::Reach;
+use crate::stdio::{DEFAULT_PATH, Stdio};
+use crate::{Command, Error, Exit, Limit, Process};
+
+/// How long a command may take to be started, and to be gone once it is killed.
+const STARTED_WITHIN: Duration = Duration::from_secs(20);
+const KILLED_WITHIN: Duration = Duration::from_secs(20);
+/// The words and variables of one command, in bytes, at most.
+const MOST_PAYLOAD: usize = 8 << 20;
+
+/// The conversation with one process 1.
+pub(super) struct Link {
+    socket: AsyncFd<OwnedFd>,
+    state: Mutex<State>,
+    /// The loop looks at the deadlines again.
+    changed: Notify,
+    cgroup: Option<Arc<Cgroup>>,
+}
+
+#[derive(Default)]
+struct State {
+    running: HashMap<u32, Running>,
+    last_id: u32,
+    gone: bool,
+    struck: Option<Limit>,
+}
+
+struct Running {
+    started: Option<oneshot::Sender<Result<(), Refusal>>>,
+    exit: oneshot::Sender<Result<Exit, Error>>,
+    /// What happens next if the command goes on, and when.
+    next: Option<(Instant, Next)>,
+    grace: Duration,
+    timed_out: bool,
+    strikes: Strikes,
+}
+
+#[derive(Clone, Copy)]
+enum Next {
+    Terminate,
+    Kill,
+    GiveUp,
+}
+
+/// Why a command was not started: stage and errno, as the minder says them.
+struct Refusal {
+    stage: u32,
+    errno: i32,
+}
+
+impl Link {
+    /// Must be called within a tokio runtime.
+    pub(super) fn new(socket: OwnedFd, cgroup: Option<Arc<Cgroup>>) -> Result<Arc<Self>, Error> {
+        let failed = || Error::io("talk to the sandbox");
+        rustix::io::ioctl_fionbio(&socket, true).map_err(|error| failed()(error.into()))?;
+        // SAFETY: the descriptor is owned, never replaced, and lives as long as its registration.
+        let socket =
+            unsafe { AsyncFd::register(socket) }.map_err(|error| failed()(error.into_parts().1))?;
+        let (state, changed) = (Mutex::default(), Notify::new());
+        Ok(Arc::new(Self {
+            socket,
+            state,
+            changed,
+            cgroup,
+        }))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many commands run.
+    pub(super) fn commands(&self) -> usize {
+        self.state().running.len()
+    }
+
+    /// Listens to process 1 until it is gone. Woken by a message, by a deadline, and by a change of
+    /// the deadlines; owns the ends of commands; ends with the socket, or with the sandbox, which
+    /// aborts it.
+    pub(super) async fn run(self: Arc<Self>) {
+        loop {
+            let deadline = self
+                .state()
+                .running
+                .values()
+                .filter_map(|command| command.next)
+                .map(|next| next.0)
+                .min();
+            let until = deadline.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
+            tokio::select! {
+                message = self.socket.async_io(Interest::READABLE, |socket| {
+                    packet::receive(socket, RecvFlags::empty())
+                }) => match message {
+                    Ok(Some(packet)) => self.hear(packet.words),
+                    Ok(None) => break,
+                    Err(error) => {
+                        tracing::debug!(%error, "the sandbox is not heard any more");
+                        break;
+                    }
+                },
+                () = tokio::time::sleep_until(until.into()) => self.keep_time(),
+                () = self.changed.notified() => {}
+            }
+        }
+        let mut state = self.state();
+        state.gone = true;
+        // Whoever waits finds the sender dropped: the sandbox is gone.
+        state.running.clear();
+    }
+
+    fn hear(&self, words: [u32; wire::WORDS]) {
+        let mut state = self.state();
+        match words {
+            [wire::STARTED, id, ..] => {
+                if let Some(started) = state
+                    .running
+                    .get_mut(&id)
+                    .and_then(|command| command.started.take())
+                {
+                    tell(started, Ok(()));
+                }
+            }
+            [wire::REFUSED, id, stage, errno, ..] => {
+                if let Some(command) = state.running.remove(&id)
+                    && let Some(started) = command.started
+                {
+                    tell(
+                        started,
+                        Err(Refusal {
+                            stage,
+                            errno: i32::try_from(errno).unwrap_or(0),
+                        }),
+                    );
+                }
+            }
+            [wire::EXITED, id, status, ..] => {
+                if let Some(command) = state.running.remove(&id) {
+                    let struck = state.struck;
+                    drop(state);
+                    let exit = self.judge(&command, status, struck);
+                    if let Some(started) = command.started {
+                        tell(started, Ok(()));
+                    }
+                    tell(command.exit, Ok(exit));
+                }
+            }
+            [wire::STRUCK, which, ..] => {
+                state.struck = Some(match which {
+                    wire::STRUCK_MEMORY => Limit::Memory,
+                    _ => Limit::Processes,
+                });
+            }
+            _ => {}
+        }
+    }
+
+    /// Puts together how a command ended, and which limit explains it.
+    fn judge(&self, command: &Running, status: u32, struck: Option<Limit>) -> Exit {
+        let status = ExitStatus::from_raw(status.cast_signed());
+        let mut exit = Exit {
+            code: status.code(),
+            signal: status.signal(),
+            timed_out: command.timed_out,
+            limit: None,
+        };
+        if status.success() || command.timed_out {
+            return exit;
+        }
+        let now = self.strikes();
+        exit.limit = if now.memory > command.strikes.memory {
+            Some(Limit::Memory)
+        } else if now.processes > command.strikes.processes {
+            Some(Limit::Processes)
+        } else if exit.signal == Some(libc::SIGXFSZ) {
+            Some(Limit::FileBytes)
+        } else if exit.signal == Some(libc::SIGKILL) {
+            struck
+        } else {
+            None
+        };
+        exit
+    }
+
+    fn strikes(&self) -> Strikes {
+        self.cgroup
+            .as_ref()
+            .map(|cgroup| cgroup.strikes())
+            .unwrap_or_default()
+    }
+
+    /// Does what is due.
+    fn keep_time(&self) {
+        let now = Instant::now();
+        let mut state = self.state();
+        let mut lost = Vec::new();
+        for (id, command) in &mut state.running {
+            let Some((_, next)) = command.next.filter(|(due, _)| *due <= now) else {
+                continue;
+            };
+            command.timed_out = true;
+            match next {
+                Next::Terminate => {
+                    self.signal(*id, libc::SIGTERM);
+                    command.next = Some((now + command.grace, Next::Kill));
+                }
+                Next::Kill => {
+                    self.signal(*id, libc::SIGKILL);
+                    command.next = Some((now + KILLED_WITHIN, Next::GiveUp));
+                }
+                Next::GiveUp => lost.push(*id),
+            }
+        }
+        for id in lost {
+            if let Some(command) = state.running.remove(&id) {
+                let seconds = KILLED_WITHIN.as_secs();
+                tell(
+                    command.exit,
+                    Err(Error::Silent {
+                        seconds,
+                        doing: "killing a command",
+                    }),
+                );
+            }
+        }
+    }
+
+    /// Asks process 1 to signal all of a command.
+    fn signal(&self, id: u32, signal: i32) {
+        let words = [wire::SIGNAL, id, signal.cast_unsigned()];
+        if let Err(error) = packet::send(self.socket.get_ref(), &words, &[], SendFlags::empty()) {
+            tracing::debug!(%error, "a signal does not reach the sandbox");
+        }
+    }
+
+    /// Starts a command and returns once it runs.
+    pub(super) async fn exec(self: &Arc<Self>, command: Command) -> Result<Process, Error> {
+        let program = command.argv.first().ok_or(Error::InvalidCommand {
+            what: "it has no words",
+        })?;
+        let program = program.clone();
+        let payload = payload(&command, &program)?;
+        let file = start::memory_file("skep-command", &payload)
+            .map_err(Error::io("pass a command to the sandbox"))?;
+        let stdio = Stdio::new(&command.stdin)?;
+        let (started_sender, started) = oneshot::channel();
+        let (exit_sender, exit) = oneshot::channel();
+        let strikes = self.strikes();
+        let id = {
+            let mut state = self.state();
+            if state.gone {
+                return Err(Error::Gone);
+            }
+            state.struck = None;
+            state.last_id = state.last_id.wrapping_add(1);
+            let id = state.last_id;
+            state.running.insert(
+                id,
+                Running {
+                    started: Some(started_sender),
+                    exit: exit_sender,
+                    next: command
+                        .timeout
+                        .map(|timeout| (Instant::now() + timeout, Next::Terminate)),
+                    grace: command.grace,
+                    timed_out: false,
+                    strikes,
+                },
+            );
+            id
+        };
+        // From here on a dropped process, as when this function is cancelled, kills the command.
+        let reach = Box::new(CommandReach {
+            link: Arc::clone(self),
+            id,
+        });
+        let process = Process::new(stdio.stdin, stdio.stdout, stdio.stderr, exit, reach);
+        self.changed.notify_one();
+        let flags = if command.keep_background {
+            wire::KEEP_BACKGROUND
+        } else {
+            0
+        };
+        let bytes = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+        let words = [wire::EXEC, id, flags, bytes];
+        let (input, output, errors) = stdio.inside;
+        let descriptors = [file.as_fd(), input.as_fd(), output.as_fd(), errors.as_fd()];
+        let sent = self.socket.async_io(Interest::WRITABLE, |socket| {
+            packet::send(socket, &words, &descriptors, SendFlags::empty())
+        });
+        if let Err(error) = sent.await {
+            tracing::debug!(%error, "a command does not reach the sandbox");
+            return Err(Error::Gone);
+        }
+        match tokio::time::timeout(STARTED_WITHIN, started).await {
+            Ok(Ok(Ok(()))) => Ok(process),
+            Ok(Ok(Err(refusal))) => Err(refusal.explain(&program, &command)),
+            Ok(Err(_)) => Err(Error::Gone),
+            Err(_) => Err(Error::Silent {
+                seconds: STARTED_WITHIN.as_secs(),
+                doing: "starting a command",
+            }),
+        }
+    }
+}
+
+/// Whoever waited may have gone away.
+fn tell<T>(sender: oneshot::Sender<T>, value: T) {
+    if sender.send(value).is_err() {
+        tracing::trace!("nobody waits for the command any more");
+    }
+}
+
+impl Refusal {
+    fn explain(self, program: &OsStr, command: &Command) -> Error {
+        let source = std::io::Error::from_raw_os_error(self.errno);
+        match (self.stage, self.errno) {
+            (wire::REFUSED_FORK, libc::EAGAIN) => Error::TooManyProcesses,
+            (wire::REFUSED_DIRECTORY, _) => Error::WorkingDirectory {
+                dir: command.cwd.clone(),
+                source,
+            },
+            (wire::REFUSED_EXEC, libc::ENOENT) => Error::NotFound {
+                program: program.into(),
+            },
+            _ => Error::CannotStart {
+                program: program.into(),
+                source,
+            },
+        }
+    }
+}
+
+/// A command as process 1 reads it: three counts, then texts with a zero byte each: the directory,
+/// the words, the variables, and the paths to try as the program.
+fn payload(command: &Command, program: &OsStr) -> Result<Vec<u8>, Error> {
+    let variables = command.env.iter().map(|(name, value)| {
+        let mut pair = name.as_bytes().to_vec();
+        pair.push(b'=');
+        pair.extend_from_slice(value.as_bytes());
+        pair
+    });
+    let words = command.argv.iter().map(|word| word.as_bytes().to_vec());
+    let texts = std::iter::once(command.cwd.as_os_str().as_bytes().to_vec())
+        .chain(words)
+        .chain(variables);
+    let candidates = candidates(command, program);
+    let mut payload = Vec::new();
+    for count in [command.argv.len(), command.env.len(), candidates.len()] {
+        payload.extend_from_slice(&u32::try_from(count).unwrap_or(u32::MAX).to_le_bytes());
+    }
+    for text in texts.chain(candidates) {
+        if text.contains(&0) {
+            return Err(Error::InvalidCommand {
+                what: "a word of it holds a zero byte",
+            });
+        }
+        payload.extend_from_slice(&text);
+        payload.push(0);
+    }
+    if payload.len() > MOST_PAYLOAD {
+        return Err(Error::InvalidCommand {
+            what: "its words and variables are larger than 8 MiB",
+        });
+    }
+    Ok(payload)
+}
+
+/// Where the program may be, as a shell would look for it.
+fn candidates(command: &Command, program: &OsStr) -> Vec<Vec<u8>> {
+    if program.as_bytes().contains(&b'/') {
+        return vec![program.as_bytes().to_vec()];
+    }
+    let path = command.env.iter().find(|(name, _)| name == "PATH");
+    let path = path.map_or(OsStr::new(DEFAULT_PATH), |(_, path)| path.as_os_str());
+    path.as_bytes()
+        .split(|byte| *byte == b':')
+        .map(|directory| {
+            let directory = if directory.is_empty() {
+                b"."
+            } else {
+                directory
+            };
+            [directory, b"/", program.as_bytes()].concat()
+        })
+        .collect()
+}
+
+struct CommandReach {
+    link: Arc<Link>,
+    id: u32,
+}
+
+impl Reach for CommandReach {
+    fn signal_tree(&self, signal: i32) {
+        self.link.signal(self.id, signal);
+    }
+}

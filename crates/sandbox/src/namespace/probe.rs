@@ -1,0 +1,207 @@
+//! Tries for real what the `namespace` kind needs, for `skep doctor`.
+
+use std::path::PathBuf;
+
+use super::{Namespace, landlock, start};
+use crate::{Backend, Command, Enforcement, Error, Finding, Spec, Workspace, exec_captured};
+
+const OUTPUT: usize = 4096;
+
+/// A directory that is removed at the end of the probe.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> std::io::Result<Self> {
+        let name = format!(
+            "skep-probe-{}-{:?}",
+            std::process::id(),
+            std::thread::current().id()
+        );
+        let path = std::env::temp_dir().join(name.replace(['(', ')'], ""));
+        std::fs::create_dir_all(&path)?;
+        Ok(Self(path))
+    }
+
+    fn directory(&self, name: &str) -> std::io::Result<PathBuf> {
+        let path = self.0.join(name);
+        std::fs::create_dir_all(&path)?;
+        Ok(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // The overlay leaves a directory without any rights.
+        let inner = self.0.join("work/work");
+        let opened = rustix::fs::chmod(&inner, rustix::fs::Mode::RWXU);
+        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+            tracing::debug!(%error, ?opened, "the probe's directory stays");
+        }
+    }
+}
+
+pub(super) async fn probe(backend: &Namespace) -> Vec<Finding> {
+    let mut findings = vec![user_namespaces(backend).await, overlay(backend).await];
+    let abi = landlock::abi();
+    findings.push(Finding {
+        name: "Landlock",
+        ok: abi.is_some(),
+        optional: true,
+        detail: abi.map_or("not there".to_owned(), |abi| format!("version {abi} of its interface")),
+        remedy: abi.is_none().then(|| {
+            "boot a kernel (5.13 or later) with `landlock` among lsm=; without it read-only mounts alone keep writes inside".to_owned()
+        }),
+    });
+    let seccomp = std::fs::read_to_string("/proc/sys/kernel/seccomp/actions_avail");
+    let filters = seccomp
+        .as_ref()
+        .is_ok_and(|actions| actions.contains("errno"));
+    findings.push(Finding {
+        name: "seccomp filters",
+        ok: filters,
+        optional: false,
+        detail: if filters {
+            "system calls can be filtered"
+        } else {
+            "not there"
+        }
+        .to_owned(),
+        remedy: (!filters).then(|| "boot a kernel with CONFIG_SECCOMP_FILTER".to_owned()),
+    });
+    findings.push(limits(backend).await);
+    findings
+}
+
+fn failed(name: &'static str, optional: bool, error: &Error) -> Finding {
+    let remedy = match error {
+        Error::NamespacesRefused { remedy, .. }
+        | Error::OverlayRefused { remedy, .. }
+        | Error::Setup { remedy, .. } => remedy.clone(),
+        _ => start::namespaces_remedy(),
+    };
+    let cause = std::error::Error::source(error)
+        .map(|cause| format!(": {cause}"))
+        .unwrap_or_default();
+    Finding {
+        name,
+        ok: false,
+        optional,
+        detail: format!("{error}{cause}"),
+        remedy: Some(remedy),
+    }
+}
+
+fn io(error: std::io::Error) -> Error {
+    Error::Io {
+        doing: "make a directory for the probe",
+        source: error,
+    }
+}
+
+async fn user_namespaces(backend: &Namespace) -> Finding {
+    let name = "user namespaces";
+    let tried = async {
+        let scratch = Scratch::new().map_err(io)?;
+        let spec = Spec::new(Workspace::Directory(
+            scratch.directory("plain").map_err(io)?,
+        ));
+        let sandbox = backend.create(spec).await?;
+        let command = Command::new(["/bin/sh", "-c", "id -u"], sandbox.workspace());
+        let output = exec_captured(sandbox.as_ref(), command, OUTPUT).await?;
+        sandbox.destroy().await?;
+        Ok::<_, Error>(output)
+    };
+    match tried.await {
+        Ok(output) => Finding {
+            name,
+            ok: output.exit.success(),
+            optional: false,
+            detail: match output.exit.success() {
+                true => {
+                    "a command runs in user, mount, pid, ipc, uts, network and cgroup namespaces"
+                        .to_owned()
+                }
+                false => format!(
+                    "a command inside ends with {}: {}",
+                    output.exit,
+                    output.stderr.text()
+                ),
+            },
+            remedy: (!output.exit.success()).then(|| "check that /bin/sh runs".to_owned()),
+        },
+        Err(error) => failed(name, false, &error),
+    }
+}
+
+async fn overlay(backend: &Namespace) -> Finding {
+    let name = "overlay workspaces";
+    let tried = async {
+        let scratch = Scratch::new().map_err(io)?;
+        let [lower, upper, work] = [
+            scratch.directory("lower"),
+            scratch.directory("upper"),
+            scratch.directory("work"),
+        ];
+        let (lower, upper, work) = (lower.map_err(io)?, upper.map_err(io)?, work.map_err(io)?);
+        std::fs::write(lower.join("file"), "below").map_err(io)?;
+        let workspace = Workspace::Overlay {
+            lowers: vec![lower.clone()],
+            upper: upper.clone(),
+            work,
+            volatile: true,
+        };
+        let sandbox = backend.create(Spec::new(workspace)).await?;
+        let command = Command::new(["/bin/sh", "-c", "echo above > file"], sandbox.workspace());
+        let output = exec_captured(sandbox.as_ref(), command, OUTPUT).await?;
+        sandbox.destroy().await?;
+        let kept = std::fs::read_to_string(lower.join("file")).is_ok_and(|text| text == "below");
+        let written =
+            std::fs::read_to_string(upper.join("file")).is_ok_and(|text| text == "above\n");
+        Ok::<_, Error>(output.exit.success() && kept && written)
+    };
+    match tried.await {
+        Ok(ok) => Finding {
+            name,
+            ok,
+            optional: true,
+            detail: if ok {
+                "writes land in the upper layer"
+            } else {
+                "writes do not land in the upper layer"
+            }
+            .to_owned(),
+            remedy: (!ok).then(|| "workspaces are plain copies instead".to_owned()),
+        },
+        Err(error) => failed(name, true, &error),
+    }
+}
+
+async fn limits(backend: &Namespace) -> Finding {
+    let name = "limits";
+    let tried = async {
+        let scratch = Scratch::new().map_err(io)?;
+        let mut spec = Spec::new(Workspace::Directory(
+            scratch.directory("plain").map_err(io)?,
+        ));
+        spec.limits.memory_bytes = Some(256 << 20);
+        let sandbox = backend.create(spec).await?;
+        let enforcement = sandbox.diagnose().await.limits_in_force;
+        sandbox.destroy().await?;
+        Ok::<_, Error>(enforcement)
+    };
+    match tried.await {
+        Ok(enforcement) => {
+            let by_cgroup = matches!(enforcement, Enforcement::CgroupV1 | Enforcement::CgroupV2);
+            Finding {
+                name,
+                ok: by_cgroup,
+                optional: true,
+                detail: format!("in force: {enforcement}"),
+                remedy: (!by_cgroup).then(|| {
+                    "for limits by the kernel, start skep where control groups are delegated: `systemd-run --user --scope -p Delegate=yes skep …`".to_owned()
+                }),
+            }
+        }
+        Err(error) => failed(name, true, &error),
+    }
+}

@@ -1,0 +1,347 @@
+//! From a plan to a process 1 that is ready.
+//!
+//! The owner is a big process and never forks: it spawns the embedded static program from memory as
+//! a helper, which makes one clone with all namespaces and exits. The clone's parent is the owner.
+
+use std::io::Write as _;
+use std::net::TcpListener;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags};
+use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+use rustix::process::{Signal, WaitId, WaitIdOptions};
+
+use super::cgroup::Join;
+use super::packet;
+use super::plan::Plan;
+use super::wire;
+use crate::{Channel, Error};
+
+/// The static program, compiled by this crate's build script.
+static PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/skep-init"));
+
+/// How long the inside may take to be ready, and to end.
+const READY_WITHIN: Duration = Duration::from_secs(20);
+const GONE_WITHIN: Duration = Duration::from_secs(10);
+/// Added to the inclination of the host's kernel to end a process when memory is short.
+const OUT_OF_MEMORY_SCORE: u32 = 300;
+
+/// A process 1 that is ready. Dropped, everything in the sandbox is killed.
+pub(super) struct Inside {
+    pub(super) socket: Option<OwnedFd>,
+    pub(super) channel: Option<Channel>,
+    pub(super) first: First,
+}
+
+/// The first process of a sandbox, a child of this process.
+pub(super) struct First {
+    pidfd: OwnedFd,
+    pub(super) pid: u32,
+    reaped: bool,
+}
+
+impl First {
+    /// Kills the sandbox and waits until nothing of it is left.
+    pub(super) fn end(&mut self) -> Result<(), Error> {
+        if self.reaped {
+            return Ok(());
+        }
+        match rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL) {
+            // It has ended by itself.
+            Ok(()) | Err(Errno::SRCH) => {}
+            Err(error) => return Err(Error::io("end the sandbox")(error.into())),
+        }
+        if !wait_readable(self.pidfd.as_fd(), Instant::now() + GONE_WITHIN)? {
+            return Err(Error::Silent {
+                seconds: GONE_WITHIN.as_secs(),
+                doing: "ending",
+            });
+        }
+        self.reaped = true;
+        match rustix::process::waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED) {
+            // A program that ignores its children's ends has none to wait for.
+            Ok(_) | Err(Errno::CHILD) => Ok(()),
+            Err(error) => Err(Error::io("take the end of the sandbox")(error.into())),
+        }
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.reaped || wait_readable(self.pidfd.as_fd(), Instant::now()).unwrap_or(true)
+    }
+}
+
+impl Drop for First {
+    fn drop(&mut self) {
+        if let Err(error) = self.end() {
+            tracing::warn!(%error, pid = self.pid, "a sandbox does not end");
+        }
+    }
+}
+
+/// Starts the inside and waits until it is ready. Blocks for some milliseconds.
+pub(super) fn start(plan: &Plan, join: Option<&Join>) -> Result<Inside, Error> {
+    let failed = || Error::io("start the sandbox");
+    let program = program()?;
+    let plan_file = memory_file("skep-plan", plan.bytes()).map_err(failed())?;
+    let (ours, theirs) = rustix::net::socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )
+    .map_err(|error| failed()(error.into()))?;
+    send_plan(&ours, plan, plan_file.as_fd(), join).map_err(failed())?;
+
+    let path = format!("/proc/self/fd/{}", program.as_raw_fd());
+    let mut helper = Command::new(path)
+        .env_clear()
+        .stdin(Stdio::from(theirs))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(|source| Error::Setup {
+            step: "execute",
+            subject: "the sandbox's first program".to_owned(),
+            remedy: "allow executing from memory (sysctl vm.memfd_noexec=0) or from the temporary directory".to_owned(),
+            source,
+        })?;
+    let inside = await_ready(ours, plan);
+    let helper = helper.wait().map_err(failed())?;
+    match inside {
+        Err(Error::Gone) => Err(Error::Setup {
+            step: "run",
+            subject: format!("the sandbox's first program ({helper})"),
+            remedy: "check that the kernel is 5.12 or later".to_owned(),
+            source: std::io::ErrorKind::UnexpectedEof.into(),
+        }),
+        other => other,
+    }
+}
+
+fn send_plan(
+    ours: &OwnedFd,
+    plan: &Plan,
+    plan_file: BorrowedFd<'_>,
+    join: Option<&Join>,
+) -> std::io::Result<()> {
+    let mut descriptors = vec![plan_file];
+    let (v1, v2) = match join {
+        None => (0, 0),
+        Some(Join::V1(files)) => {
+            descriptors.extend(files.iter().map(OwnedFd::as_fd));
+            (files.len(), 0)
+        }
+        Some(Join::V2(directory)) => {
+            descriptors.push(directory.as_fd());
+            (0, 1)
+        }
+    };
+    let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    let words = [
+        wire::PLAN,
+        number(v1),
+        v2,
+        OUT_OF_MEMORY_SCORE,
+        number(plan.bytes().len()),
+    ];
+    packet::send(ours, &words, &descriptors, SendFlags::empty())
+}
+
+/// Takes the two messages that make an inside: who it is, and that it is ready.
+fn await_ready(socket: OwnedFd, plan: &Plan) -> Result<Inside, Error> {
+    let deadline = Instant::now() + READY_WITHIN;
+    let mut first = None;
+    let mut ready = None;
+    loop {
+        let next = if wait_readable(socket.as_fd(), deadline)? {
+            packet::receive(&socket, RecvFlags::empty())
+                .map_err(Error::io("hear from the sandbox"))?
+        } else {
+            return Err(Error::Silent {
+                seconds: READY_WITHIN.as_secs(),
+                doing: "starting",
+            });
+        };
+        let Some(packet) = next else {
+            return Err(Error::Gone);
+        };
+        match (packet.words, packet.descriptor) {
+            ([wire::BORN, pid, ..], Some(pidfd)) => {
+                first = Some(First {
+                    pidfd,
+                    pid,
+                    reaped: false,
+                });
+            }
+            ([wire::READY, port, ..], listener) => {
+                let port = u16::try_from(port).unwrap_or(0);
+                ready = Some(listener.map(|fd| Channel {
+                    listener: TcpListener::from(fd),
+                    port,
+                }));
+            }
+            ([wire::FAILED, stage, errno, step, ..], _) => {
+                return Err(explain(plan, stage, errno, step));
+            }
+            _ => {}
+        }
+        if let (Some(_), Some(_)) = (&first, &ready)
+            && let (Some(first), Some(channel)) = (first.take(), ready.take())
+        {
+            return Ok(Inside {
+                socket: Some(socket),
+                channel,
+                first,
+            });
+        }
+    }
+}
+
+/// Waits until `fd` has something to read or its other end is gone; false if time runs out.
+pub(super) fn wait_readable(fd: BorrowedFd<'_>, deadline: Instant) -> Result<bool, Error> {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let time = rustix::event::Timespec::try_from(left).ok();
+        match rustix::event::poll(&mut [PollFd::new(&fd, PollFlags::IN)], time.as_ref()) {
+            Ok(0) => return Ok(false),
+            Ok(_) => return Ok(true),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(Error::io("wait for the sandbox")(error.into())),
+        }
+    }
+}
+
+/// The embedded program in a sealed file in memory, made once.
+fn program() -> Result<BorrowedFd<'static>, Error> {
+    static FILE: OnceLock<OwnedFd> = OnceLock::new();
+    if let Some(file) = FILE.get() {
+        return Ok(file.as_fd());
+    }
+    let file = sealed_program().or_else(|error| {
+        tracing::debug!(%error, "no program can be executed from memory; a private file is used");
+        private_program()
+    });
+    let file = file.map_err(Error::io("prepare the sandbox's first program"))?;
+    Ok(FILE.get_or_init(|| file).as_fd())
+}
+
+fn sealed_program() -> std::io::Result<OwnedFd> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    // Kernels before 6.3 do not know the flag and need none.
+    let file = match rustix::fs::memfd_create("skep-init", flags | MemfdFlags::EXEC) {
+        Err(Errno::INVAL) => rustix::fs::memfd_create("skep-init", flags),
+        other => other,
+    }?;
+    let mut file = std::fs::File::from(file);
+    file.write_all(PROGRAM)?;
+    let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
+    rustix::fs::fcntl_add_seals(&file, seals)?;
+    Ok(file.into())
+}
+
+/// Where the kernel forbids executing from memory: a file without a name, opened for reading.
+fn private_program() -> std::io::Result<OwnedFd> {
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    let file = rustix::fs::open(std::env::temp_dir(), flags, Mode::RUSR | Mode::XUSR)?;
+    let mut file = std::fs::File::from(file);
+    file.write_all(PROGRAM)?;
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let reader = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    Ok(reader)
+}
+
+/// A file in memory with `content`, from which it can be mapped.
+pub(super) fn memory_file(name: &str, content: &[u8]) -> std::io::Result<OwnedFd> {
+    let mut file = std::fs::File::from(rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC)?);
+    file.write_all(content)?;
+    Ok(file.into())
+}
+
+/// Says what failed inside, and what a person can do about it.
+fn explain(plan: &Plan, stage: u32, errno: u32, step: u32) -> Error {
+    let source = std::io::Error::from_raw_os_error(i32::try_from(errno).unwrap_or(0));
+    match stage {
+        wire::STAGE_CLONE => Error::NamespacesRefused {
+            what: "new namespaces".to_owned(),
+            remedy: namespaces_remedy(),
+            source,
+        },
+        wire::STAGE_IDS => Error::NamespacesRefused {
+            what: "to map a user into a new namespace".to_owned(),
+            remedy: namespaces_remedy(),
+            source,
+        },
+        wire::STAGE_ROOT => Error::NamespacesRefused {
+            what: "mounts in a new namespace".to_owned(),
+            remedy: namespaces_remedy(),
+            source,
+        },
+        wire::STAGE_CGROUP => Error::Setup {
+            step: "join",
+            subject: "the sandbox's control group".to_owned(),
+            remedy: "check the rights on the control groups of this user".to_owned(),
+            source,
+        },
+        wire::STAGE_STEP => match plan.step(step) {
+            Some(step) if step.code == wire::STEP_OVERLAY => Error::OverlayRefused {
+                remedy: "overlays in a user namespace need Linux 5.11 and a file system with extended attributes (ext4, xfs, btrfs, tmpfs) that is not itself an overlay; otherwise use a plain copy of the files".to_owned(),
+                source,
+            },
+            Some(step) => Error::Setup {
+                step: step.what,
+                subject: step.subject.clone(),
+                remedy: step_remedy(step.code).to_owned(),
+                source,
+            },
+            None => Error::Io { doing: "carry out the plan of the sandbox", source },
+        },
+        _ => Error::Io { doing: "seal the sandbox", source },
+    }
+}
+
+fn step_remedy(code: u32) -> &'static str {
+    match code {
+        wire::STEP_PROC => {
+            "inside a container, run it with an unmasked /proc (`--security-opt systempaths=unconfined`)"
+        }
+        wire::STEP_BIND | wire::STEP_STASH => {
+            "check that the path exists and that you may read it; Linux 5.12 or later is needed"
+        }
+        wire::STEP_ATTACH => "its parent must be there or in a place that can be written inside",
+        wire::STEP_SECCOMP => "the kernel must have CONFIG_SECCOMP_FILTER",
+        wire::STEP_LISTEN => "choose another port, or 0",
+        _ => "see `skep doctor`",
+    }
+}
+
+/// Which setting of this machine forbids namespaces, as far as can be seen.
+pub(super) fn namespaces_remedy() -> String {
+    let setting = |path: &str| {
+        std::fs::read_to_string(path)
+            .ok()
+            .map(|text| text.trim().to_owned())
+    };
+    let mut remedies = Vec::new();
+    if setting("/proc/sys/kernel/unprivileged_userns_clone").as_deref() == Some("0") {
+        remedies.push("set the sysctl kernel.unprivileged_userns_clone=1");
+    }
+    if setting("/proc/sys/kernel/apparmor_restrict_unprivileged_userns").as_deref() == Some("1") {
+        remedies.push(
+            "give skep an AppArmor profile with `userns,`, or set the sysctl kernel.apparmor_restrict_unprivileged_userns=0",
+        );
+    }
+    if setting("/proc/sys/user/max_user_namespaces").as_deref() == Some("0") {
+        remedies.push("set the sysctl user.max_user_namespaces to some thousands");
+    }
+    if remedies.is_empty() {
+        remedies.push(
+            "allow user namespaces to this user (inside a container its engine's seccomp or AppArmor profile forbids them), or name the sandbox kind `host`",
+        );
+    }
+    remedies.join("; ")
+}
