@@ -7,10 +7,12 @@
 //! A finished base is immutable, and parts of it are hard links into the mirror: it is shown to a sandbox read-only
 //! (as the lower layer of an overlay), or copied.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -24,6 +26,7 @@ use crate::history::{Both, History};
 use crate::ids::CommitId;
 use crate::index_file::{self, CachedTree, FileStat, IndexEntry};
 use crate::mirror::{ATTRIBUTES, Mirror};
+use crate::objects::TreeItem;
 use crate::source::Source;
 
 /// The branch that a base is on.
@@ -131,11 +134,13 @@ impl Mirror {
         let mut listing = Listing {
             commit,
             objects: Both::new(self.objects(), theirs),
+            trees: HashMap::new(),
             directories: Vec::new(),
             entries: Vec::new(),
         };
         let tree = listing.objects.commit(commit)?.tree;
-        let root = listing.add(tree.0, &BString::default(), BString::default(), 0)?;
+        listing.read(tree.0, 0)?;
+        let root = listing.add(tree.0, &BString::default(), BString::default())?;
         let Listing {
             directories,
             mut entries,
@@ -175,34 +180,69 @@ fn file_time() -> Result<Timespec, Error> {
 struct Listing {
     commit: CommitId,
     objects: Both,
+    trees: HashMap<gix::ObjectId, KnownTree>,
     directories: Vec<BString>,
     entries: Vec<IndexEntry>,
 }
 
+/// A tree that was read, and how many entries it has at all depths.
+struct KnownTree {
+    items: Rc<[TreeItem]>,
+    total: usize,
+}
+
 impl Listing {
+    /// Reads a tree and all below it, each once, and counts: a small repository can hold a tree that unfolds into more
+    /// files than any disk.
+    fn read(&mut self, id: gix::ObjectId, depth: usize) -> Result<usize, Error> {
+        if let Some(known) = self.trees.get(&id) {
+            return Ok(known.total);
+        }
+        if depth > DEPTH_LIMIT {
+            return Err(self.too_many());
+        }
+        let items = self.objects.holding(&id).tree(&id)?;
+        let mut total = items.len();
+        for item in items.iter().filter(|item| item.kind == EntryKind::Tree) {
+            total = total.saturating_add(self.read(item.id, depth + 1)?);
+        }
+        if total > FILE_LIMIT {
+            return Err(self.too_many());
+        }
+        self.trees.insert(
+            id,
+            KnownTree {
+                items: items.into(),
+                total,
+            },
+        );
+        Ok(total)
+    }
+
+    fn too_many(&self) -> Error {
+        Error::TooManyFiles {
+            commit: self.commit,
+            limit: FILE_LIMIT,
+        }
+    }
+
     /// Adds what is below a tree, in git's order, which is also that of the index.
     fn add(
         &mut self,
         id: gix::ObjectId,
         prefix: &BString,
         name: BString,
-        depth: usize,
     ) -> Result<CachedTree, Error> {
-        let too_many = Error::TooManyFiles {
-            commit: self.commit,
-            limit: FILE_LIMIT,
-        };
-        if depth > DEPTH_LIMIT || self.directories.len() > FILE_LIMIT {
-            return Err(too_many);
-        }
         let mut cached = CachedTree {
             name,
             id,
             files: 0,
             children: Vec::new(),
         };
-        let items = self.objects.holding(&id).tree(&id)?;
-        for item in items {
+        let Some(items) = self.trees.get(&id).map(|known| Rc::clone(&known.items)) else {
+            return Err(Error::Missing { id: id.into() });
+        };
+        for item in items.iter() {
             let mut path = prefix.clone();
             path.extend_from_slice(&item.name);
             if let Some(why) =
@@ -219,7 +259,7 @@ impl Listing {
             if item.kind == EntryKind::Tree {
                 self.directories.push(path.clone());
                 path.push(b'/');
-                let child = self.add(item.id, &path, item.name, depth + 1)?;
+                let child = self.add(item.id, &path, item.name.clone())?;
                 cached.files += child.files;
                 cached.children.push(child);
                 continue;
@@ -234,9 +274,6 @@ impl Listing {
                 id: item.id,
                 stat: FileStat::default(),
             });
-            if self.entries.len() > FILE_LIMIT {
-                return Err(too_many);
-            }
         }
         Ok(cached)
     }

@@ -113,12 +113,18 @@ impl Mirror {
     /// # Errors
     /// [`Error::Missing`] when the tree is not in the mirror.
     pub fn commit(&self, new: &NewCommit<'_>) -> Result<CommitId, Error> {
-        let mut reader = self.objects().reader();
+        let reader = self.objects().reader();
         if new.tree != TreeId::empty() && !reader.contains(&new.tree.0) {
             return Err(Error::Missing {
                 id: new.tree.into(),
             });
         }
+        self.commit_unchecked(new)
+    }
+
+    /// As [`Mirror::commit`], for a tree that is still to come.
+    pub(crate) fn commit_unchecked(&self, new: &NewCommit<'_>) -> Result<CommitId, Error> {
+        let mut reader = self.objects().reader();
         let mut data = format!("tree {}\n", new.tree).into_bytes();
         for parent in new.parents {
             data.extend_from_slice(format!("parent {parent}\n").as_bytes());

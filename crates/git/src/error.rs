@@ -11,6 +11,14 @@ use crate::ids::{CommitId, ObjectId};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// What is integrated and what the work starts from do not merge.
+    #[error("{branch} and the commit that the work starts from conflict in {}; take the integrated work with `skep apply`, or leave it with `skep drop`", files.join(", "))]
+    Diverged {
+        /// The branch.
+        branch: String,
+        /// Files that do not merge.
+        files: Vec<String>,
+    },
     /// No repository at a path or above it.
     #[error("{} is not in a git repository; run `git init` there, or start in a repository", path.display())]
     NotARepository {

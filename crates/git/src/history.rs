@@ -334,7 +334,7 @@ impl Both {
 }
 
 /// A path as one element of `GIT_ALTERNATE_OBJECT_DIRECTORIES`: quoted as git quotes in C's manner.
-fn alternate(path: &Path) -> std::ffi::OsString {
+pub(crate) fn alternate(path: &Path) -> std::ffi::OsString {
     use std::os::unix::ffi::{OsStrExt, OsStringExt};
     let mut quoted = vec![b'"'];
     for byte in path.as_os_str().as_bytes() {

@@ -31,6 +31,7 @@
 //! [`Source::publish`] and [`Source::drop_branch`] start no process at all: objects are written as new files, and the
 //! one reference is moved with git's own lock files, so no hook can run.
 
+mod apply;
 mod checkout;
 mod commit;
 mod diff;
@@ -39,21 +40,25 @@ mod error;
 mod history;
 mod ids;
 mod index_file;
+mod integration;
 mod merge;
 mod mirror;
 mod objects;
 mod program;
 mod publish;
 mod references;
+mod snapshot;
 mod source;
 mod status;
 mod tree_writer;
 
+pub use apply::{Applied, ApplyMode};
 pub use checkout::{BASE_BRANCH, BASE_IDENTITY};
 pub use commit::{CommitInfo, NewCommit, Signature};
 pub use diff::{FileChange, FileKind, Patch, PathChange};
 pub use error::Error;
 pub use ids::{CommitId, ObjectId, TreeId};
+pub use integration::{IntegrationBranch, Standing};
 pub use merge::Merged;
 pub use mirror::{Entry, Mirror};
 pub use program::{Cancel, Program, Version};

@@ -48,6 +48,8 @@ struct Node {
     cleared: bool,
     /// Whatever the base had of this name, a submodule too, was removed or overwritten before.
     replaced: bool,
+    /// Something was put below, so it is a directory, whatever the base has.
+    made: bool,
     children: BTreeMap<BString, Change>,
 }
 
@@ -258,9 +260,9 @@ impl TreeWriter {
             }
             Some(item) => Ok(match self.build(None, inside, path, below)? {
                 Some(id) => Some(tree(id)),
+                None if inside.made || inside.cleared || inside.replaced => None,
                 // Only removals below a file: there was nothing to remove.
-                None if !(inside.cleared || inside.replaced) => Some(item.clone()),
-                None => None,
+                None => Some(item.clone()),
             }),
             None => Ok(self.build(None, inside, path, below)?.map(tree)),
         }
@@ -336,6 +338,7 @@ fn put(root: &mut Node, parts: &[&BStr], change: Change) {
         let Change::Inside(inside) = child else {
             return;
         };
+        inside.made = true;
         node = inside;
     }
     let change = match (change, node.children.get(BStr::new(last))) {

@@ -1,0 +1,189 @@
+//! The integration branch: where it is, and how it moves.
+//!
+//! Three places name it. The **user's branch** is what a person sees and may move or delete. The
+//! mirror's **tip** is where integrated work really is; it can be ahead of the user's branch, because
+//! a branch that is checked out is not moved. The mirror's **published** mark is what the user's
+//! branch was last set to, so that a person's own move can be told from ours.
+
+use bstr::ByteSlice;
+
+use crate::commit::{NewCommit, Signature};
+use crate::error::Error;
+use crate::ids::CommitId;
+use crate::merge::Merged;
+use crate::mirror::Mirror;
+use crate::publish::Published;
+use crate::source::Source;
+
+/// How far back a question of ancestry looks, in commits.
+const HISTORY: usize = 1_000_000;
+
+/// The integration branch of one repository.
+#[derive(Clone)]
+pub struct IntegrationBranch {
+    mirror: Mirror,
+    name: String,
+}
+
+/// Where the integration branch stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// Where the next change goes on top.
+    pub tip: CommitId,
+    /// The mirror's tip, for the compare-and-swap.
+    pub recorded: Option<CommitId>,
+    /// The user's branch, for the compare-and-swap.
+    pub users: Option<CommitId>,
+}
+
+impl IntegrationBranch {
+    /// The branch `name` of the repository that `mirror` is of.
+    #[must_use]
+    pub fn new(mirror: Mirror, name: &str) -> Self {
+        Self {
+            mirror,
+            name: name.to_owned(),
+        }
+    }
+
+    fn tip_ref(&self) -> String {
+        format!("refs/skep/tip/{}", self.name)
+    }
+
+    fn published_ref(&self) -> String {
+        format!("refs/skep/published/{}", self.name)
+    }
+
+    /// The mirror's tip: integrated work, whether the user's branch could be moved there or not.
+    ///
+    /// # Errors
+    /// When the mirror cannot be read.
+    pub fn recorded(&self) -> Result<Option<CommitId>, Error> {
+        self.mirror.read_ref(&self.tip_ref())
+    }
+
+    /// Whether `commit` is integrated.
+    ///
+    /// # Errors
+    /// When the mirror cannot be read.
+    pub fn holds(&self, commit: CommitId) -> Result<bool, Error> {
+        match self.recorded()? {
+            Some(tip) => self.mirror.is_ancestor(commit, tip, HISTORY),
+            None => Ok(false),
+        }
+    }
+
+    /// Finds the tip for work that starts from `base`. A branch that a person deleted begins anew at
+    /// `base`; one that a person moved is taken as it is; one that `base` has left behind is brought
+    /// forward; and where both have gone on, they are merged.
+    ///
+    /// # Errors
+    /// [`Error::Diverged`] when that merge has conflicts.
+    pub fn standing(
+        &self,
+        source: &Source,
+        base: CommitId,
+        who: &Signature,
+    ) -> Result<Standing, Error> {
+        let recorded = self.recorded()?;
+        let published = self.mirror.read_ref(&self.published_ref())?;
+        let users = source.branch(&self.name)?;
+        if let Some(users) = users {
+            self.mirror.fetch(source, users)?;
+        }
+        let join = |ours, theirs| self.join(ours, theirs, who);
+        let own = match (users, recorded) {
+            (None, Some(recorded)) if published.is_none() => Some(recorded),
+            (None, _) => None,
+            (Some(users), Some(recorded))
+                if published != Some(users) && published != Some(recorded) =>
+            {
+                Some(join(users, recorded)?)
+            }
+            (Some(users), _) if published != Some(users) => Some(users),
+            (Some(users), recorded) => Some(recorded.unwrap_or(users)),
+        };
+        let tip = match own {
+            Some(own) => join(own, base)?,
+            None => base,
+        };
+        Ok(Standing {
+            tip,
+            recorded,
+            users,
+        })
+    }
+
+    /// The later of the two where one holds the other, else their merge.
+    fn join(&self, ours: CommitId, theirs: CommitId, who: &Signature) -> Result<CommitId, Error> {
+        if self.mirror.is_ancestor(theirs, ours, HISTORY)? {
+            return Ok(ours);
+        }
+        if self.mirror.is_ancestor(ours, theirs, HISTORY)? {
+            return Ok(theirs);
+        }
+        match self.mirror.merge(ours, theirs, None)? {
+            Merged::Conflicted { files, .. } => Err(Error::Diverged {
+                branch: self.name.clone(),
+                files: files
+                    .iter()
+                    .map(|file| file.to_str_lossy().into_owned())
+                    .collect(),
+            }),
+            Merged::Clean { tree } => {
+                let message = format!("Bring {} up to date\n", self.name);
+                self.mirror.commit(&NewCommit {
+                    tree,
+                    parents: &[ours, theirs],
+                    author: who,
+                    committer: who,
+                    message: message.as_str().into(),
+                })
+            }
+        }
+    }
+
+    /// Moves the mirror's tip, if it is still where it was seen.
+    ///
+    /// # Errors
+    /// [`Error::Moved`] when it is not.
+    pub fn advance(&self, seen: Option<CommitId>, to: CommitId) -> Result<(), Error> {
+        self.mirror.update_ref(&self.tip_ref(), Some(to), seen)
+    }
+
+    /// Moves the user's branch to the mirror's tip, if it is still where it was seen, and marks it as
+    /// published.
+    ///
+    /// # Errors
+    /// When the objects or the reference cannot be written.
+    pub fn publish(
+        &self,
+        source: &Source,
+        seen: Option<CommitId>,
+        to: CommitId,
+        who: &Signature,
+    ) -> Result<Published, Error> {
+        let published = source.publish(&self.mirror, &self.name, to, seen, who)?;
+        if published == Published::Done {
+            let mark = self.published_ref();
+            self.mirror
+                .update_ref(&mark, Some(to), self.mirror.read_ref(&mark)?)?;
+        }
+        Ok(published)
+    }
+
+    /// Forgets what is integrated: the next work begins at its own base. The user's branch is left
+    /// to the caller.
+    ///
+    /// # Errors
+    /// When the mirror cannot be written.
+    pub fn forget(&self) -> Result<(), Error> {
+        for name in [self.tip_ref(), self.published_ref()] {
+            let seen = self.mirror.read_ref(&name)?;
+            if seen.is_some() {
+                self.mirror.update_ref(&name, None, seen)?;
+            }
+        }
+        Ok(())
+    }
+}

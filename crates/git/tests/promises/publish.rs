@@ -1,0 +1,240 @@
+//! The one branch that is ours, and nothing else.
+
+use skep_git::{CommitId, Mirror, NewCommit, Published};
+
+use crate::repo::{Repo, differences, everything, git_in, run, someone};
+
+const BRANCH: &str = "skep/integration";
+
+fn change(mirror: &Mirror, parent: CommitId, files: usize, content: &str) -> CommitId {
+    let mut writer = mirror.tree_writer(mirror.tree_of(parent).unwrap());
+    for i in 0..files {
+        let content = format!("{content} {i}");
+        writer
+            .put_file(
+                format!("new/{i}").as_str().into(),
+                false,
+                &mut content.as_bytes(),
+                content.len() as u64,
+            )
+            .unwrap();
+    }
+    let tree = writer.finish().unwrap().tree;
+    let who = someone();
+    let parents = [parent];
+    mirror
+        .commit(&NewCommit {
+            tree,
+            parents: &parents,
+            author: &who,
+            committer: &who,
+            message: "c".into(),
+        })
+        .unwrap()
+}
+
+#[test]
+fn publishing_changes_one_branch_and_adds_objects_and_runs_no_hook() {
+    for (files, packed) in [(3, false), (900, true)] {
+        let repo = Repo::started();
+        repo.write("dirty", b"uncommitted");
+        repo.git(&["config", "core.logAllRefUpdates", "true"]);
+        let trace = repo.set_traps();
+        let (source, mirror) = repo.fetched();
+        let new = change(&mirror, repo.source().head().commit, files, "x");
+        let before = everything(&repo.path);
+        assert_eq!(
+            source
+                .publish(&mirror, BRANCH, new, None, &someone())
+                .unwrap(),
+            Published::Done
+        );
+        let changed = differences(&repo.path, &before, &everything(&repo.path));
+        assert!(
+            !trace.exists(),
+            "{}",
+            std::fs::read_to_string(&trace).unwrap()
+        );
+        let ours = |path: &String| {
+            path.starts_with(".git/objects/")
+                || [
+                    ".git/refs/heads/skep",
+                    ".git/refs/heads/skep/integration",
+                    ".git/logs/refs/heads/skep",
+                    ".git/logs/refs/heads/skep/integration",
+                ]
+                .contains(&path.as_str())
+        };
+        let others: Vec<_> = changed.iter().filter(|path| !ours(path)).collect();
+        assert!(others.is_empty(), "{others:?}");
+        assert_eq!(changed.iter().any(|path| path.ends_with(".pack")), packed);
+        for gone in [".git/hooks", ".git/config"] {
+            let path = repo.path.join(gone);
+            if path.is_dir() {
+                std::fs::remove_dir_all(path).unwrap()
+            } else {
+                std::fs::write(path, "[core]\n\trepositoryformatversion = 0\n").unwrap()
+            }
+        }
+        assert_eq!(repo.git(&["rev-parse", BRANCH]), new.to_string());
+        repo.git(&["fsck", "--full", "--strict", "--no-dangling"]);
+        assert!(
+            repo.git(&["reflog", "show", BRANCH])
+                .contains("skep: publish")
+        );
+    }
+}
+
+#[test]
+fn the_branch_moves_only_from_where_it_was_expected() {
+    let repo = Repo::started();
+    let (source, mirror) = repo.fetched();
+    let first = change(&mirror, repo.head(), 1, "first");
+    let second = change(&mirror, first, 1, "second");
+    let publish = |new, expected| {
+        source
+            .publish(&mirror, BRANCH, new, expected, &someone())
+            .unwrap()
+    };
+    assert_eq!(
+        publish(second, Some(first)),
+        Published::Moved { actual: None }
+    );
+    assert_eq!(publish(first, None), Published::Done);
+    assert_eq!(
+        publish(second, None),
+        Published::Moved {
+            actual: Some(first)
+        }
+    );
+    repo.git(&["pack-refs", "--all"]);
+    assert_eq!(publish(second, Some(first)), Published::Done);
+    assert_eq!(publish(second, Some(second)), Published::Done);
+    repo.git(&["update-ref", &format!("refs/heads/{BRANCH}"), "HEAD"]);
+    assert_eq!(
+        publish(first, Some(second)),
+        Published::Moved {
+            actual: Some(repo.head())
+        }
+    );
+    assert_eq!(source.branch(BRANCH).unwrap(), Some(repo.head()));
+}
+
+#[test]
+fn a_branch_that_is_checked_out_anywhere_is_not_moved() {
+    let repo = Repo::started();
+    let (source, mirror) = repo.fetched();
+    let first = change(&mirror, repo.head(), 1, "first");
+    let second = change(&mirror, first, 1, "second");
+    source
+        .publish(&mirror, BRANCH, first, None, &someone())
+        .unwrap();
+    repo.git(&["worktree", "add", "--quiet", "../linked", BRANCH]);
+    let outcome = source
+        .publish(&mirror, BRANCH, second, Some(first), &someone())
+        .unwrap();
+    assert!(
+        matches!(outcome, Published::CheckedOut { .. }),
+        "{outcome:?}"
+    );
+    let outcome = source.drop_branch(BRANCH, first, &someone()).unwrap();
+    assert!(
+        matches!(outcome, Published::CheckedOut { .. }),
+        "{outcome:?}"
+    );
+    repo.git(&["worktree", "remove", "../linked"]);
+    repo.git(&["checkout", "--quiet", BRANCH]);
+    let outcome = source
+        .publish(&mirror, BRANCH, second, Some(first), &someone())
+        .unwrap();
+    assert!(
+        matches!(outcome, Published::CheckedOut { .. }),
+        "{outcome:?}"
+    );
+    assert_eq!(source.branch(BRANCH).unwrap(), Some(first));
+    repo.git(&["checkout", "--quiet", "main"]);
+    assert_eq!(
+        source
+            .publish(&mirror, BRANCH, second, Some(first), &someone())
+            .unwrap(),
+        Published::Done
+    );
+}
+
+#[test]
+fn publishing_from_a_linked_worktree_moves_the_shared_branch() {
+    let repo = Repo::started();
+    repo.git(&["worktree", "add", "--quiet", "../linked", "-b", "side"]);
+    let source =
+        skep_git::Source::discover(&repo.dir.path().join("linked"), crate::repo::program())
+            .unwrap();
+    let mirror = repo.mirror();
+    mirror.fetch(&source, source.head().commit).unwrap();
+    let new = change(&mirror, source.head().commit, 2, "x");
+    assert_eq!(
+        source
+            .publish(&mirror, BRANCH, new, None, &someone())
+            .unwrap(),
+        Published::Done
+    );
+    assert_eq!(repo.git(&["rev-parse", BRANCH]), new.to_string());
+}
+
+#[test]
+fn dropping_removes_the_branch_wherever_git_keeps_it() {
+    let repo = Repo::started();
+    let (source, mirror) = repo.fetched();
+    let new = change(&mirror, repo.head(), 1, "x");
+    for packed in [false, true] {
+        source
+            .publish(&mirror, BRANCH, new, None, &someone())
+            .unwrap();
+        if packed {
+            repo.git(&["pack-refs", "--all"]);
+        }
+        let other = repo.head();
+        assert_eq!(
+            source.drop_branch(BRANCH, other, &someone()).unwrap(),
+            Published::Moved { actual: Some(new) }
+        );
+        assert_eq!(
+            source.drop_branch(BRANCH, new, &someone()).unwrap(),
+            Published::Done
+        );
+        assert_eq!(
+            repo.git(&["for-each-ref", "--format=%(refname)"]),
+            "refs/heads/main"
+        );
+    }
+}
+
+#[test]
+fn a_lock_of_another_process_and_a_taken_name_are_errors() {
+    let repo = Repo::started();
+    let (source, mirror) = repo.fetched();
+    let new = change(&mirror, repo.head(), 1, "x");
+    repo.write(".git/refs/heads/skep/integration.lock", b"");
+    assert!(
+        source
+            .publish(&mirror, BRANCH, new, None, &someone())
+            .is_err()
+    );
+    std::fs::remove_dir_all(repo.path.join(".git/refs/heads/skep")).unwrap();
+    repo.git(&["branch", "skep"]);
+    assert!(
+        source
+            .publish(&mirror, BRANCH, new, None, &someone())
+            .is_err()
+    );
+    assert!(
+        source
+            .publish(&mirror, "HEAD", new, None, &someone())
+            .is_err()
+    );
+    assert!(
+        source
+            .publish(&mirror, "../main", new, None, &someone())
+            .is_err()
+    );
+    run(git_in(&repo.path, &["fsck"]));
+}
