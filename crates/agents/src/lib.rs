@@ -11,10 +11,16 @@
 
 mod agent;
 pub mod builtin;
+pub mod claude;
+pub mod command;
 pub mod event;
 pub mod exec;
+pub mod find;
 mod guard;
+mod lines;
 pub mod model;
+pub mod profile;
+mod turn;
 
 pub use agent::{
     Agent, CheckNote, Context, Error, Gateway, Input, Limits, Outcome, Session, Stopped, Task,

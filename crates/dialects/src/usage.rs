@@ -89,6 +89,14 @@ impl Usage {
         reasoning: None,
     };
 
+    /// What a `usage` object of the Messages dialect tells.
+    #[must_use]
+    pub fn from_messages(usage: &Value) -> Self {
+        let mut told = Self::default();
+        told.take_messages(usage);
+        told
+    }
+
     /// Takes what a Chat Completions `usage` object tells; what it does not tell is kept.
     ///
     /// `prompt_tokens` includes cached tokens there, so they are taken out.

@@ -5,10 +5,11 @@ use std::time::Duration;
 use dialects::{Decoder, Delta, End, Reply};
 
 use super::Options;
-use crate::agent::{Context, Error, Stopped};
+use crate::agent::{Context, Stopped};
 use crate::event::AgentEvent;
 use crate::guard::Guard;
 use crate::model::{self, Model};
+use crate::turn::halted;
 
 /// Asks the model, again if need be, and returns its reply.
 ///
@@ -49,7 +50,7 @@ pub(super) async fn ask(
             reason: error.to_string(),
             wait_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
         };
-        context.observer.record(event).await.map_err(failed)?;
+        context.observer.record(event).await.map_err(halted)?;
         guard.run(tokio::time::sleep(wait)).await?;
     }
 }
@@ -129,12 +130,7 @@ async fn record(deltas: Vec<Delta>, context: &Context<'_>) -> Result<(), Stopped
                 text: crate::event::bounded(&text),
             },
         };
-        context.observer.record(event).await.map_err(failed)?;
+        context.observer.record(event).await.map_err(halted)?;
     }
     Ok(())
-}
-
-/// An event that cannot be recorded ends the turn.
-pub(super) fn failed(halt: crate::event::Halt) -> Stopped {
-    Stopped::Failed(Error::from(halt))
 }

@@ -8,13 +8,14 @@ use dialects::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::call::{ask, failed};
+use super::call::ask;
 use super::repetition::{Repetition, Verdict};
 use super::{Options, prompt, tools};
 use crate::agent::{Context, Error, Input, Outcome, Session, Stopped, Task, ToolOutput};
 use crate::event::{AgentEvent, bounded};
 use crate::guard::Guard;
 use crate::model;
+use crate::turn::{close, halted};
 
 /// Answers in a row that are empty, cut off, or whose calls make no sense, before it ends.
 const MAX_USELESS: u32 = 4;
@@ -333,7 +334,7 @@ fn too_long(stopped: &Stopped) -> bool {
 }
 
 async fn record(context: &Context<'_>, event: AgentEvent) -> Result<(), Stopped> {
-    context.observer.record(event).await.map_err(failed)
+    context.observer.record(event).await.map_err(halted)
 }
 
 #[async_trait::async_trait]
@@ -348,27 +349,7 @@ impl Session for BuiltinSession {
             Ok(()) => Stopped::Completed,
             Err(stopped) => stopped,
         };
-        let last = match &stopped {
-            Stopped::Completed => Some(AgentEvent::Finished {
-                summary: progress.summary.clone(),
-            }),
-            Stopped::Failed(Error::Halted(_)) => None,
-            Stopped::Failed(error) => Some(AgentEvent::Error {
-                text: told_error(error),
-            }),
-            _ => None,
-        };
-        let stopped = match last {
-            Some(event) => match context.observer.record(event).await {
-                Ok(()) => stopped,
-                // The first failure is the one to tell.
-                Err(halt) => match stopped {
-                    Stopped::Failed(error) => Stopped::Failed(error),
-                    _ => failed(halt),
-                },
-            },
-            None => stopped,
-        };
+        let stopped = close(&progress.summary, stopped, context).await;
         Outcome {
             summary: progress.summary,
             turns: progress.turns,
@@ -382,15 +363,4 @@ impl Session for BuiltinSession {
         // Text, numbers and maps with text keys always serialize.
         serde_json::to_vec(&self.kept).unwrap_or_default()
     }
-}
-
-/// An error with its causes, for an event.
-fn told_error(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    bounded(&text)
 }

@@ -174,7 +174,19 @@ impl Chunks for Pieces {
 /// Commands of this machine, without any sandbox.
 pub struct Host;
 
+/// Kills a command and what it has started.
+struct Group(u32);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let pid = rustix::process::Pid::from_raw(self.0 as i32).unwrap();
+        // It may have ended already.
+        rustix::process::kill_process_group(pid, rustix::process::Signal::KILL).ok();
+    }
+}
+
 struct Child {
+    _group: Group,
     child: tokio::process::Child,
     stdout: Option<tokio::process::ChildStdout>,
     stderr: tokio::task::JoinHandle<Vec<u8>>,
@@ -220,6 +232,7 @@ impl Exec for Host {
     async fn exec(&self, request: Request) -> Result<Output, exec::Error> {
         let started = std::time::Instant::now();
         let mut child = start(&request)?;
+        let _group = Group(child.id().unwrap());
         let (mut stdin, mut stdout, mut stderr) = (
             child.stdin.take().unwrap(),
             child.stdout.take().unwrap(),
@@ -264,6 +277,7 @@ impl Exec for Host {
 
     async fn spawn(&self, request: Request) -> Result<Box<dyn Running>, exec::Error> {
         let mut child = start(&request)?;
+        let group = Group(child.id().unwrap());
         let mut stdin = child.stdin.take().unwrap();
         let input = request.stdin.clone();
         tokio::spawn(async move {
@@ -277,6 +291,7 @@ impl Exec for Host {
             bytes
         });
         Ok(Box::new(Child {
+            _group: group,
             child,
             stdout,
             stderr,
