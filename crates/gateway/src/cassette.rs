@@ -7,7 +7,7 @@ use std::sync::{
 
 use bytes::Bytes;
 use dialects::{Dialect, Meter};
-use domain::BlobId;
+use domain::{BlobId, Reason};
 use sha2::{Digest, Sha256};
 
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
     classify::Answerer,
     diff::{self, ABSENT},
     error::Error,
-    flight::{FAILURE, Head, PATH, reason_named},
+    flight::Head,
     headers,
     redact::Redactor,
 };
@@ -25,6 +25,8 @@ use crate::{
 pub struct Recorded {
     /// Its place among the calls of its grant, from one.
     pub call: u64,
+    /// The path that was asked for, with its query.
+    pub path: String,
     /// What was asked.
     pub request: Bytes,
     /// The name under which that was kept.
@@ -35,8 +37,10 @@ pub struct Recorded {
     pub response_blob: BlobId,
     /// The status of the answer; none if there was no answer.
     pub status: Option<u16>,
-    /// The headers, as they were settled.
+    /// The headers of the answer, as they were settled.
     pub headers: Vec<(String, String)>,
+    /// Why there is no whole answer, as it was settled.
+    pub failure: Option<Reason>,
 }
 
 /// A replay is not what was recorded.
@@ -137,7 +141,7 @@ impl Cassette {
             Some(missing) => Err(Diverged {
                 call: missing.call,
                 field: "(call not made)".into(),
-                recorded: path_of(missing).into(),
+                recorded: missing.path.clone(),
                 now: ABSENT.into(),
             }),
         }
@@ -160,12 +164,10 @@ impl Cassette {
             .matching(place, path, body)
             .map_err(|diverged| self.shared.diverged.get_or_init(|| diverged).clone())?;
 
-        let failure = value(exchange, FAILURE).map(|name| Error::Recorded {
-            reason: reason_named(name),
-        });
+        let failure = exchange.failure.map(|reason| Error::Recorded { reason });
         let Some(status) = exchange.status else {
             return Err(failure.unwrap_or(Error::Recorded {
-                reason: domain::Reason::ProviderFailed,
+                reason: Reason::ProviderFailed,
             }));
         };
         let headers = headers::restored(&exchange.headers);
@@ -198,12 +200,11 @@ impl Cassette {
                 now: crate::grant::cut(path),
             });
         };
-        let recorded = path_of(exchange);
-        if recorded != path {
+        if exchange.path != path {
             return Err(Diverged {
                 call: exchange.call,
                 field: "(path)".into(),
-                recorded: recorded.into(),
+                recorded: exchange.path.clone(),
                 now: crate::grant::cut(path),
             });
         }
@@ -217,13 +218,4 @@ impl Cassette {
             }),
         }
     }
-}
-
-fn value<'a>(exchange: &'a Recorded, name: &str) -> Option<&'a str> {
-    let (_, value) = exchange.headers.iter().find(|(key, _)| key == name)?;
-    Some(value)
-}
-
-fn path_of(exchange: &Recorded) -> &str {
-    value(exchange, PATH).unwrap_or_default()
 }

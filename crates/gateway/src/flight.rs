@@ -35,12 +35,6 @@ use crate::{
 /// Chunks of an answer that wait for a slow reader.
 const CHUNKS: usize = 16;
 
-/// The key under which the path of a recorded call is stored among its headers.
-pub(crate) const PATH: &str = ":path";
-
-/// The key under which the reason of a call without a whole answer is stored.
-pub(crate) const FAILURE: &str = ":failure";
-
 /// What a call may use, before it is known what it did use.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Estimate {
@@ -365,11 +359,6 @@ impl Flight {
             let usage = outcome.report.as_ref().map(|r| r.usage).unwrap_or_default();
             account.estimate.spent(&self.route, &usage)
         };
-        let mut headers = vec![(PATH.to_owned(), account.path.clone())];
-        if let Some(reason) = outcome.error.as_ref().and_then(cause) {
-            headers.push((FAILURE.to_owned(), reason_name(reason)));
-        }
-        headers.extend(headers::stored(&outcome.headers));
         let redactor = &self.gateway.redactor;
         Settlement {
             reserved,
@@ -381,8 +370,10 @@ impl Flight {
             status: outcome.status,
             duration,
             request: redactor.bytes(account.asked.clone()),
+            path: redactor.text(account.path.clone()),
             response: std::mem::take(&mut outcome.recorded).freeze(),
-            headers,
+            headers: headers::stored(&outcome.headers),
+            failure: outcome.error.as_ref().and_then(cause),
         }
     }
 }
@@ -412,16 +403,4 @@ fn cause(error: &Error) -> Option<Reason> {
         Error::Provider { .. } | Error::BadAnswer { .. } | Error::Cut { source: None, .. } => None,
         other => Some(other.reason()),
     }
-}
-
-fn reason_name(reason: Reason) -> String {
-    match serde_json::to_value(reason) {
-        Ok(serde_json::Value::String(name)) => name,
-        _ => String::new(),
-    }
-}
-
-/// The reason that was stored under this name.
-pub(crate) fn reason_named(name: &str) -> Reason {
-    serde_json::from_value(serde_json::Value::String(name.into())).unwrap_or(Reason::Bug)
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use domain::{Amount, budget};
+use domain::{Amount, Reason, budget};
 
 /// Why nothing could be reserved or settled.
 #[derive(Debug, thiserror::Error)]
@@ -39,13 +39,16 @@ pub struct Settlement {
     pub status: Option<u16>,
     /// From the reservation to the end.
     pub duration: Duration,
-    /// What was asked, without keys.
+    /// The path that was asked for, with its query.
+    pub path: String,
+    /// What was asked, without keys, before the model's name was written over.
     pub request: Bytes,
     /// What was answered, as far as it came, without keys.
     pub response: Bytes,
-    /// The path that was asked for as `:path`, how a call failed as `:failure`, and those headers
-    /// of the answer that are kept.
+    /// Those headers of the answer that are kept.
     pub headers: Vec<(String, String)>,
+    /// Why there is no whole answer, where its bytes do not tell.
+    pub failure: Option<Reason>,
 }
 
 /// The account that a grant spends from.

@@ -313,6 +313,7 @@ impl State {
                 });
             }
             let redactor = &state.gateway.redactor;
+            let path = redactor.text(path);
             return cassette.play(dialect, &path, &redactor.bytes(body), strict, redactor);
         }
         if body.len() > state.gateway.bounds.request_bytes {

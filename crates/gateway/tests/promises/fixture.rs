@@ -170,6 +170,8 @@ pub(crate) fn recorded(settled: &[Settlement]) -> Vec<Recorded> {
             response_blob: name(&s.response),
             status: s.status,
             headers: s.headers.clone(),
+            path: s.path.clone(),
+            failure: s.failure,
         })
         .collect()
 }

@@ -46,7 +46,7 @@ async fn an_agent_gets_the_providers_bytes_in_both_dialects() {
             let settled = purse.settled();
             assert_eq!(settled.len(), n, "settled before the end is told");
             assert_eq!(settled[n - 1].spent.tokens, tokens);
-            assert_eq!(settled[n - 1].headers[0], (":path".into(), path.into()));
+            assert_eq!(settled[n - 1].path, path);
         }
         assert_eq!(upstream.connections(), 1);
         served.close().await;
