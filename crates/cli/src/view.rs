@@ -1,0 +1,13 @@
+//! What a person sees: pure functions from what is known to text.
+
+pub(crate) mod event;
+pub(crate) mod format;
+pub(crate) mod live;
+pub(crate) mod paint;
+pub(crate) mod result;
+#[cfg(test)]
+pub(crate) mod sample;
+pub(crate) mod screen;
+pub(crate) mod story;
+pub(crate) mod table;
+pub(crate) mod text;

@@ -1,0 +1,446 @@
+//! What came of a request.
+
+use super::{
+    event, format, live,
+    paint::{BAD, FAINT, GOOD, LOOK, STRONG, TYPE, paint},
+    story::{JobStory, Story},
+    table::{self, Cell},
+    text,
+};
+use anstyle::Style;
+use domain::{Failure, RequestId, RequestState, entity::Verdict};
+use std::time::Duration;
+
+/// What a change does to one file.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub(crate) struct FileStat {
+    /// Its path.
+    pub(crate) path: String,
+    /// The lines added; none for a binary file.
+    pub(crate) added: Option<u64>,
+    /// The lines removed; none for a binary file.
+    pub(crate) removed: Option<u64>,
+}
+
+/// What is shown at the end of a request.
+#[derive(Debug)]
+pub(crate) struct Outcome<'a> {
+    /// The request.
+    pub(crate) request: RequestId,
+    /// What happened.
+    pub(crate) story: &'a Story,
+    /// Whether the repository has checks of its own.
+    pub(crate) checked: bool,
+    /// What was integrated does to the files.
+    pub(crate) files: &'a [FileStat],
+    /// The columns of the terminal.
+    pub(crate) width: usize,
+}
+
+/// The result, as the last thing that a person sees of `skep run`.
+pub(crate) fn render(outcome: &Outcome<'_>) -> String {
+    let story = outcome.story;
+    let mut out = headline(outcome);
+    out.push('\n');
+    out.push_str(&jobs(story, outcome.width));
+    for job in story.jobs.iter().filter(|job| job.outcome() == Some(false)) {
+        out.push_str(&trouble(job));
+    }
+    if story.jobs.is_empty()
+        && let Some(failure) = &story.failure
+    {
+        out.push_str(&remedy(failure));
+    }
+    out.push_str(&landed(outcome));
+    out.push_str(&checks(story, outcome.width));
+    out.push_str(&unchecked(outcome));
+    out.push_str(&spent(story));
+    out.push_str(&next(outcome));
+    out
+}
+
+fn headline(outcome: &Outcome<'_>) -> String {
+    let story = outcome.story;
+    let state = story.state.unwrap_or(RequestState::Queued);
+    let style = match state {
+        RequestState::Done => GOOD,
+        RequestState::Failed => BAD,
+        _ => LOOK,
+    };
+    let took = story
+        .ended
+        .map(|ended| format!(" after {}", format::span(ended.since(story.started))))
+        .unwrap_or_default();
+    let why = story
+        .failure
+        .as_ref()
+        .map(|failure| format!(": {}", text::line(&failure.to_string())))
+        .unwrap_or_default();
+    format!(
+        "{} {}{took}{why}\n",
+        outcome.request,
+        paint(style, state.as_str())
+    )
+}
+
+fn jobs(story: &Story, width: usize) -> String {
+    let rows: Vec<Vec<Cell>> = story
+        .jobs
+        .iter()
+        .map(|job| {
+            let rounds: u32 = job.attempts.iter().map(|attempt| attempt.round).sum();
+            vec![
+                Cell::styled(STRONG, &job.name),
+                Cell::styled(live::style(job), job.standing()),
+                match rounds {
+                    0 => Cell::default(),
+                    rounds => format::count(rounds as usize, "round").into(),
+                },
+                text::line(&job.title).into(),
+            ]
+        })
+        .collect();
+    table::render(&rows, 2, width)
+}
+
+/// Why a job did not make it, and what to do.
+fn trouble(job: &JobStory) -> String {
+    let failure = job
+        .change()
+        .and_then(|change| change.failure.as_ref())
+        .or(job.failure.as_ref());
+    let conflicts = job
+        .change()
+        .map(|change| change.conflicts.as_slice())
+        .unwrap_or_default();
+    let mut out = String::new();
+    if let Some(failure) = failure {
+        out.push_str(&format!(
+            "\n{}: {}\n",
+            paint(STRONG, text::line(&job.name)),
+            text::line(&failure.to_string())
+        ));
+        out.push_str(&hint(failure.reason.remedy()));
+    } else if !conflicts.is_empty() {
+        let failure = Failure::new(domain::Reason::Conflict, "");
+        out.push_str(&format!(
+            "\n{}: {failure}\n",
+            paint(STRONG, text::line(&job.name))
+        ));
+        out.push_str(&hint(failure.reason.remedy()));
+    }
+    for file in conflicts {
+        out.push_str(&format!("    {}\n", text::line(file)));
+    }
+    if let Some(check) = job
+        .attempt()
+        .and_then(|attempt| attempt.checks.iter().rev().find(|check| is_bad(check)))
+        && conflicts.is_empty()
+    {
+        out.push_str(&tail(&check.evidence.findings, 12));
+    }
+    out
+}
+
+fn is_bad(check: &super::story::Checked) -> bool {
+    matches!(check.evidence.verdict, Verdict::Failed | Verdict::Broken)
+}
+
+fn remedy(failure: &Failure) -> String {
+    hint(failure.reason.remedy())
+}
+
+fn hint(words: &str) -> String {
+    format!("  {} {words}\n", paint(TYPE, "hint:"))
+}
+
+/// The last lines of an output, indented.
+pub(crate) fn tail(output: &str, most: usize) -> String {
+    let output = text::lines(output);
+    let lines: Vec<&str> = output.trim_end().lines().collect();
+    let left_out = lines.len().saturating_sub(most);
+    let mut out = String::new();
+    if left_out > 0 {
+        let more = format::count(left_out, "line");
+        out.push_str(&format!(
+            "    {}\n",
+            paint(FAINT, format!("… {more} above"))
+        ));
+    }
+    for line in lines.iter().skip(left_out) {
+        out.push_str(&format!("    {}\n", paint(FAINT, line)));
+    }
+    out
+}
+
+fn landed(outcome: &Outcome<'_>) -> String {
+    let Some(published) = &outcome.story.published else {
+        return String::new();
+    };
+    let branch = text::line(&published.branch);
+    let mut out = format!(
+        "\n{} is at {}, {} from {}\n",
+        paint(STRONG, &branch),
+        paint(STRONG, format::short(&published.commit)),
+        format::count(
+            outcome
+                .story
+                .jobs
+                .iter()
+                .filter(|job| job.change().is_some_and(|c| c.state.is_integrated()))
+                .count(),
+            "change"
+        ),
+        format::short(&outcome.story.base),
+    );
+    if let Some(why) = &published.refused {
+        out = format!(
+            "\n{}: {}\n",
+            paint(BAD, format!("{branch} of your repository was not moved")),
+            text::line(why)
+        );
+    }
+    out.push_str(&stat(outcome.files, outcome.width));
+    out
+}
+
+/// How much of each file changed.
+pub(crate) fn stat(files: &[FileStat], width: usize) -> String {
+    if files.is_empty() {
+        return String::new();
+    }
+    const MOST: usize = 40;
+    let total = |of: fn(&FileStat) -> Option<u64>| files.iter().filter_map(of).sum::<u64>();
+    let (added, removed) = (total(|f| f.added), total(|f| f.removed));
+    let widest = files
+        .iter()
+        .map(|file| file.added.unwrap_or(0) + file.removed.unwrap_or(0))
+        .max()
+        .unwrap_or(0);
+    let path_columns = files
+        .iter()
+        .take(MOST)
+        .map(|file| text::columns(&text::line(&file.path)))
+        .max()
+        .unwrap_or(0)
+        .min(width.saturating_sub(24).max(10));
+    let bar_columns = width.saturating_sub(path_columns + 12).clamp(4, 30) as u64;
+    let scaled = |lines: u64| {
+        if widest <= bar_columns {
+            lines
+        } else if lines == 0 {
+            0
+        } else {
+            (lines * bar_columns / widest).max(1)
+        }
+    };
+    let bar = |sign: &str, lines: u64| sign.repeat(scaled(lines) as usize);
+    let mut out = String::new();
+    for file in files.iter().take(MOST) {
+        let change = match (file.added, file.removed) {
+            (Some(added), Some(removed)) => format!(
+                "{:>5} {}{}",
+                added + removed,
+                paint(GOOD, bar("+", added)),
+                paint(BAD, bar("-", removed))
+            ),
+            _ => "binary".into(),
+        };
+        out.push_str(&format!(
+            "  {} {change}\n",
+            text::pad(&text::line(&file.path), path_columns)
+        ));
+    }
+    if files.len() > MOST {
+        out.push_str(&format!(
+            "  … and {}\n",
+            format::count(files.len() - MOST, "more file")
+        ));
+    }
+    out.push_str(&format!(
+        "  {} changed, {added} added, {removed} removed\n",
+        format::count(files.len(), "file")
+    ));
+    out
+}
+
+/// Every check that ran, in the order of the jobs.
+pub(crate) fn checks(story: &Story, width: usize) -> String {
+    let mut rows = Vec::new();
+    for job in &story.jobs {
+        for attempt in &job.attempts {
+            for check in &attempt.checks {
+                let evidence = &check.evidence;
+                if evidence.verdict == Verdict::NotNeeded {
+                    continue;
+                }
+                // Rules that passed are many and say little.
+                if evidence.command.is_none() && evidence.verdict == Verdict::Passed {
+                    continue;
+                }
+                let place = if check.merged {
+                    "merged".to_owned()
+                } else if job.attempts.len() > 1 {
+                    format!("attempt {}, round {}", attempt.number, check.round)
+                } else {
+                    format!("round {}", check.round)
+                };
+                rows.push(vec![
+                    Cell::from(text::line(&job.name)),
+                    Cell::styled(FAINT, place),
+                    Cell::from(text::line(&evidence.check)),
+                    Cell::styled(
+                        event::verdict_style(evidence.verdict),
+                        event::verdict(evidence),
+                    ),
+                    Cell::number(format::milliseconds(evidence.duration_ms)),
+                ]);
+            }
+        }
+    }
+    if rows.is_empty() {
+        return String::new();
+    }
+    format!(
+        "\n{}\n{}",
+        paint(STRONG, "checks"),
+        table::render(&rows, 2, width)
+    )
+}
+
+fn unchecked(outcome: &Outcome<'_>) -> String {
+    let integrated = outcome.story.jobs.iter().any(|job| job.change().is_some());
+    if outcome.checked || !integrated {
+        return String::new();
+    }
+    format!(
+        "\n{} the repository has no checks of its own: nothing has run this code.\n\
+         `skep init` writes a skep.toml with the checks that it finds.\n",
+        paint(LOOK, "unchecked:")
+    )
+}
+
+fn spent(story: &Story) -> String {
+    let spending = story.spending();
+    if spending.calls == 0 {
+        return String::new();
+    }
+    let guessed = match spending.unmetered {
+        0 => String::new(),
+        calls => format!(
+            "; {} told no usage and count as reserved",
+            format::count(usize::try_from(calls).unwrap_or(usize::MAX), "call")
+        ),
+    };
+    format!(
+        "\n{} {} in {}, {}{guessed}\n",
+        paint(STRONG, "spent"),
+        format::spent(spending.amount, spending.is_priced()),
+        format::count(
+            usize::try_from(spending.calls).unwrap_or(usize::MAX),
+            "call"
+        ),
+        wall(story),
+    )
+}
+
+fn wall(story: &Story) -> String {
+    let span: Duration = story
+        .ended
+        .map(|ended| ended.since(story.started))
+        .unwrap_or_default();
+    format::span(span)
+}
+
+/// Commands and what each is for.
+pub(crate) fn commands(rows: &[(String, &str)]) -> String {
+    let rows: Vec<Vec<Cell>> = rows
+        .iter()
+        .map(|(command, what)| vec![Cell::styled(TYPE, command), Cell::from(*what)])
+        .collect();
+    table::render(&rows, 2, usize::MAX)
+}
+
+fn next(outcome: &Outcome<'_>) -> String {
+    let story = outcome.story;
+    let id = outcome.request;
+    let mut rows: Vec<(String, &str)> = Vec::new();
+    let landed = story
+        .published
+        .as_ref()
+        .is_some_and(|published| published.refused.is_none());
+    if landed {
+        rows.push(("skep apply".into(), "take it onto your branch"));
+        rows.push(("skep drop".into(), "throw it away"));
+        rows.push((format!("skep diff {id}"), "read it"));
+    }
+    match story.state {
+        Some(RequestState::Done) => {}
+        _ => {
+            rows.push((
+                format!("skep show {id}"),
+                "see what happened, with the evidence",
+            ));
+            rows.push((format!("skep retry {id}"), "try again what did not work"));
+        }
+    }
+    if rows.is_empty() {
+        rows.push((format!("skep show {id}"), "see what happened"));
+    }
+    format!("\n{}", commands(&rows))
+}
+
+/// A plain line under a style, for callers that have only words.
+pub(crate) fn heading(words: &str) -> String {
+    paint(Style::new().bold(), words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::view::{paint::plain, sample};
+
+    fn stats() -> Vec<FileStat> {
+        let file = |path: &str, added, removed| FileStat {
+            path: path.into(),
+            added: Some(added),
+            removed: Some(removed),
+        };
+        vec![
+            file("src/durations.py", 9, 3),
+            file("src/report.py", 120, 41),
+            FileStat {
+                path: "logo.png".into(),
+                added: None,
+                removed: None,
+            },
+        ]
+    }
+
+    fn shown(story: &Story, checked: bool, width: usize) -> String {
+        plain(&render(&Outcome {
+            request: sample::REQUEST,
+            story,
+            checked,
+            files: &stats(),
+            width,
+        }))
+    }
+
+    #[test]
+    fn a_request_that_is_done_says_what_landed_and_how_to_take_it() {
+        insta::assert_snapshot!("result_done", shown(&sample::done(), true, 100));
+        insta::assert_snapshot!("result_done_narrow", shown(&sample::done(), true, 40));
+    }
+
+    #[test]
+    fn a_request_that_is_partly_done_says_what_did_not_land_and_why() {
+        insta::assert_snapshot!("result_partial", shown(&sample::partial(), true, 100));
+    }
+
+    #[test]
+    fn work_without_checks_is_called_unchecked() {
+        assert!(shown(&sample::done(), false, 80).contains("unchecked:"));
+        assert!(!shown(&sample::done(), true, 80).contains("unchecked:"));
+    }
+}
