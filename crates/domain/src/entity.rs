@@ -56,6 +56,20 @@ pub struct Ask {
     pub parallel: u32,
     /// The request that this one tries again.
     pub retry_of: Option<RequestId>,
+    /// Ignored files of the user's tree that every workspace gets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub included: Vec<Included>,
+}
+
+/// An ignored file of the user's tree that every workspace gets a copy of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Included {
+    /// Its path in the repository.
+    pub path: String,
+    /// Whether it may be executed.
+    pub executable: bool,
+    /// Its content.
+    pub content: BlobId,
 }
 
 /// What a person asked for.

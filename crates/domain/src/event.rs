@@ -211,6 +211,21 @@ pub enum Agent {
     Turn {
         /// The round, from one.
         round: u32,
+        /// What it was told about its work so far; the task itself in the first round.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        feedback: Option<BlobId>,
+    },
+    /// Its own conversation has this name, by which it can be resumed.
+    Session {
+        /// The name.
+        id: String,
+    },
+    /// Its model failed and is asked again.
+    Retry {
+        /// What happened.
+        reason: String,
+        /// The wait before the next try, in milliseconds.
+        wait_ms: u64,
     },
     /// It said something.
     Text {

@@ -113,7 +113,29 @@ pub struct Failure {
     pub detail: String,
 }
 
+/// An error and its causes in one line; a cause that the text ends with already is not repeated.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let said = cause.to_string();
+        if !text.ends_with(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        next = cause.source();
+    }
+    text
+}
+
 impl Failure {
+    /// A failure for this reason, told by an error and its causes.
+    #[must_use]
+    pub fn caused(reason: Reason, error: &dyn std::error::Error) -> Self {
+        Self::new(reason, chain(error))
+    }
+
     /// A failure for this reason.
     pub fn new(reason: Reason, detail: impl Into<String>) -> Self {
         Self {

@@ -108,6 +108,7 @@ impl Ledger {
             wake: Arc::clone(&wake),
             peers: wake::Peers::new(run, path),
             probe: lease::Probe::default(),
+            seen: None,
         };
         let mut threads = vec![spawn("ledger-write", move || work.work(writing))?];
         let reading = Arc::new(Mutex::new(reading));
@@ -116,10 +117,9 @@ impl Ledger {
             let queue = Arc::clone(&reading);
             threads.push(spawn("ledger-read", move || reader::work(sql, queue))?);
         }
-        let sql = connect(false)?;
         let (listening, weak) = (Arc::clone(&wake), writer.downgrade());
         threads.push(spawn("ledger-wake", move || {
-            wake::listen(socket, sql, &listening, &weak);
+            wake::listen(socket, &listening, &weak);
         })?);
         Ok(Self(Arc::new(Inner {
             writer,
@@ -155,6 +155,8 @@ impl Ledger {
         if !matches!(joined, Ok(true)) {
             tracing::error!("a thread of the ledger ended with a panic");
         }
+        // Whoever waits looks, and finds the ledger closed.
+        self.0.wake.bump();
     }
 
     /// A counter that changes after each commit, of this process or of another one. Wait for it
@@ -162,6 +164,12 @@ impl Ledger {
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.0.wake.subscribe()
+    }
+
+    /// The time by the ledger's clock.
+    #[must_use]
+    pub fn now(&self) -> domain::Timestamp {
+        self.0.context.clock.now()
     }
 
     pub(crate) fn context(&self) -> &Arc<Context> {

@@ -2,19 +2,15 @@
 //!
 //! Each open ledger binds a socket in `run/`; after a commit the writer sends one byte to each of
 //! the others. A socket nobody listens on is removed. Where the directory's path is too long for
-//! a socket (108 bytes), and in case a process dies between its commit and the waking, a look at
-//! the file once a second finds what other processes have committed.
+//! a socket (108 bytes), and in case a process dies between its commit and the waking, the writer
+//! looks once a second whether another process has committed.
 
 use crate::writer::Message;
-use rusqlite::Connection;
 use std::{
     io::ErrorKind,
     os::unix::net::UnixDatagram,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant, SystemTime},
 };
 use tokio::sync::{mpsc, watch};
@@ -86,16 +82,14 @@ pub(crate) fn bind(run: &Path, bits: u64) -> (Option<UnixDatagram>, Option<PathB
 
 /// Listens for other processes' commits, and ticks.
 ///
-/// What wakes it: a datagram, or a second. What it owns: the socket and a connection. How it
-/// ends: [`Wake::stop`], or the writer's end.
+/// What wakes it: a datagram, or a second. What it owns: the socket. How it ends:
+/// [`Wake::stop`], or the writer's end.
 pub(crate) fn listen(
     socket: Option<UnixDatagram>,
-    sql: Connection,
-    wake: &Arc<Wake>,
+    wake: &Wake,
     writer: &mpsc::WeakSender<Message>,
 ) {
     let mut ticked = Instant::now();
-    let mut version = data_version(&sql);
     let mut byte = [0u8; 1];
     while !wake.stop.load(Ordering::Acquire) {
         match &socket {
@@ -115,11 +109,6 @@ pub(crate) fn listen(
         }
         if ticked.elapsed() >= TICK {
             ticked = Instant::now();
-            let seen = data_version(&sql);
-            if seen != version {
-                version = seen;
-                wake.bump();
-            }
             let Some(writer) = writer.upgrade() else {
                 break;
             };
@@ -132,12 +121,6 @@ pub(crate) fn listen(
     {
         tracing::debug!(%error, "the ledger's socket was removed by another process");
     }
-}
-
-/// A number that changes with each commit of another connection.
-fn data_version(sql: &Connection) -> i64 {
-    sql.pragma_query_value(None, "data_version", |row| row.get(0))
-        .unwrap_or_default()
 }
 
 /// The other processes' sockets, as the writer knows them.
@@ -206,5 +189,32 @@ impl Peers {
             .take(MAX_PEERS)
             .collect();
         self.listed = settled.then_some(changed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_commit_wakes_every_listener_and_removes_the_socket_of_a_dead_one() {
+        let run = tempfile::tempdir().unwrap();
+        let (own, own_path) = bind(run.path(), 1);
+        let mut peers = Peers::new(run.path().into(), own_path);
+        let (first, _) = bind(run.path(), 2);
+        peers.tell();
+        // One that comes within the same tick of the kernel's clock is seen too.
+        let (second, _) = bind(run.path(), 3);
+        let (dead, dead_path) = bind(run.path(), 4);
+        drop(dead);
+        peers.tell();
+        let (first, second, own) = (first.unwrap(), second.unwrap(), own.unwrap());
+        let mut byte = [9u8; 4];
+        assert_eq!(first.recv(&mut byte).unwrap(), 1);
+        assert_eq!(first.recv(&mut byte).unwrap(), 1);
+        assert_eq!(second.recv(&mut byte).unwrap(), 1);
+        own.set_nonblocking(true).unwrap();
+        assert!(own.recv(&mut byte).is_err(), "it does not wake itself");
+        assert!(!dead_path.unwrap().exists());
     }
 }

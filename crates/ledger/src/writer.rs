@@ -123,6 +123,8 @@ pub(crate) struct Writer {
     pub(crate) wake: Arc<Wake>,
     pub(crate) peers: Peers,
     pub(crate) probe: lease::Probe,
+    /// The version of the data at the last look.
+    pub(crate) seen: Option<i64>,
 }
 
 impl Writer {
@@ -130,18 +132,38 @@ impl Writer {
         let mut messages = Vec::with_capacity(BATCH);
         while queue.blocking_recv_many(&mut messages, BATCH) > 0 {
             let mut tasks = Vec::with_capacity(messages.len());
+            let mut look = false;
             for message in messages.drain(..) {
                 match message {
                     Message::Verb(task) => tasks.push(task),
-                    Message::Sweep => tasks.push(sweep()),
+                    Message::Sweep => {
+                        look = true;
+                        tasks.push(sweep());
+                    }
                     Message::Close => queue.close(),
                 }
             }
             self.commit(tasks);
+            if look {
+                self.look();
+            }
         }
         if let Err(error) = self.sql.close() {
             tracing::warn!(error = %error.1, "the ledger's connection did not close");
         }
+    }
+
+    /// Wakes this process if another one has committed since the last look: its datagram may not
+    /// have come. The number changes with the commits of other connections only.
+    fn look(&mut self) {
+        let seen = self
+            .sql
+            .pragma_query_value(None, "data_version", |row| row.get(0));
+        let seen: Option<i64> = seen.ok();
+        if self.seen.is_some() && self.seen != seen {
+            self.wake.bump();
+        }
+        self.seen = seen;
     }
 
     /// One transaction: all tasks, the commit, the replies, the waking.

@@ -1,1 +1,26 @@
 //! From a job to an attempt to a checked change.
+//!
+//! A worker claims a job, opens a site for it, lets an agent work there, extracts what changed,
+//! asks the gate, gives the agent the findings for one more round, and settles the attempt. It
+//! never merges. All that it knows is in the ledger: when it dies, the next worker begins anew.
+//!
+//! - [`Worker`] claims and works: [`Worker::step`].
+//! - [`replay`] runs an attempt again from its recording, without a model and without spending.
+
+mod attempt;
+mod events;
+mod exec;
+mod failure;
+mod gate;
+mod message;
+mod model;
+mod replay;
+mod task;
+mod worker;
+
+pub use replay::{Replayed, replay};
+pub use worker::{Error, Options, Worker};
+
+/// How often an agent may work on one attempt: the first round, and one more with the findings of
+/// the gate.
+pub const ROUNDS: u32 = 2;

@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::path::Path;
 
 use bstr::{BString, ByteSlice};
-use rustix::fs::{self, FileType, Mode, OFlags, ResolveFlags, Timespec, Timestamps};
+use rustix::fs::{self, FileType, Mode, OFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
 use crate::base::make_dir;
@@ -59,7 +59,45 @@ pub(crate) fn copy(base: &Path, to: &Path) -> Result<Manifest, Error> {
             copier.trail.pop();
         }
     }
-    Ok(Manifest::new(copier.entries))
+    let git = Dir::open(to).map_err(io("open", to))?.birth(c".git");
+    Ok(Manifest::new(copier.entries, git))
+}
+
+/// What a copy holds now.
+pub(crate) fn scan(root: &Path) -> Result<Manifest, Error> {
+    let dir = Dir::open(root).map_err(io("open", root))?;
+    let git = dir.birth(c".git");
+    let mut trail = Trail::default();
+    let mut entries: Vec<Entry> = Vec::new();
+    let names = listing(&dir, io("list", root), |_| Ok(()))?;
+    let mut descent = Descent::new(dir, (names, None::<usize>));
+    while let Some((dir, (names, index))) = descent.top() {
+        let Some(next) = names.pop() else {
+            let count = entries.len();
+            if let Some((index, entry)) =
+                index.and_then(|index| Some((index, entries.get_mut(index)?)))
+            {
+                entry.below = count - index - 1;
+            }
+            descent.pop().map_err(io("leave", as_path(trail.here())))?;
+            trail.pop();
+            continue;
+        };
+        let name = next.name.as_c_str();
+        let path = trail.join(name.to_bytes());
+        let meta = dir.look(name).map_err(io("look at", as_path(&path)))?;
+        entries.push(Entry::of(name.to_bytes(), &meta));
+        if meta.kind() == FileType::Directory {
+            let below = dir
+                .subdir(name, Access::Read)
+                .map_err(io("open", as_path(&path)))?;
+            let names = listing(&below, io("list", as_path(&path)), |_| Ok(()))?;
+            let index = entries.len().checked_sub(1);
+            trail.push(name.to_bytes());
+            descent.push(below, (names, index));
+        }
+    }
+    Ok(Manifest::new(entries, git))
 }
 
 struct Copier {
@@ -124,7 +162,7 @@ impl Copier {
         name: &CStr,
         path: &BString,
     ) -> Result<Meta, Error> {
-        let (mut from, meta) = source.file(name).map_err(io("open", as_path(path)))?;
+        let (mut from, meta, _) = source.file(name).map_err(io("open", as_path(path)))?;
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut to = File::from(
@@ -169,7 +207,6 @@ impl Copier {
 pub(crate) fn changes<E: From<Error>>(
     root: Dir,
     manifest: &Manifest,
-    base: &Path,
     limits: &Limits,
     visit: &mut dyn FnMut(Change) -> Result<(), E>,
 ) -> Result<Summary, E> {
@@ -177,7 +214,6 @@ pub(crate) fn changes<E: From<Error>>(
         out: Emitter::new(limits, visit),
         trail: Trail::default(),
         manifest,
-        base: Dir::open(base).ok(),
     };
     let level = walk.level(&root, Some((0, manifest.len())))?;
     let mut descent = Descent::new(root, level);
@@ -231,7 +267,6 @@ struct Walk<'a, E> {
     out: Emitter<'a, E>,
     trail: Trail,
     manifest: &'a Manifest,
-    base: Option<Dir>,
 }
 
 /// A directory to walk next, with the manifest's entries below it.
@@ -277,16 +312,16 @@ impl<E: From<Error>> Walk<'_, E> {
         let meta = dir.look(name).map_err(moved("look at", &path))?;
         let entry = known.map(|(_, entry)| entry);
         if self.trail.here().is_empty() && name == c".git" {
-            let same = entry.is_some_and(|entry| entry.is_inode(&meta));
+            let born = dir.birth(name);
+            let same =
+                entry.is_some_and(|entry| entry.is_inode(&meta)) && born == self.manifest.git_birth;
             self.out.summary.git = if same { GitDir::Kept } else { GitDir::Replaced };
             return Ok(None);
         }
         let same_kind = entry.is_some_and(|entry| entry.kind() == meta.kind());
         let walked = same_kind && meta.kind() == FileType::Directory;
-        let untouched = walked
-            || entry.is_some_and(|entry| {
-                entry.is_untouched(&meta) && self.is_certain(dir, name, &path, entry)
-            });
+        let untouched =
+            walked || entry.is_some_and(|entry| self.manifest.is_untouched(entry, &meta));
         self.out
             .collide(seen, &self.trail, name.to_bytes().as_bstr(), !untouched);
         if !untouched {
@@ -317,7 +352,7 @@ impl<E: From<Error>> Walk<'_, E> {
                 match dir.file(name) {
                     Err(Errno::XDEV) => self.out.refuse(path, Why::Mounted),
                     opened => {
-                        let (content, meta) = opened.map_err(moved("open", &path))?;
+                        let (content, meta, _) = opened.map_err(moved("open", &path))?;
                         self.out.file(path, content, &meta)?;
                     }
                 }
@@ -331,52 +366,6 @@ impl<E: From<Error>> Walk<'_, E> {
                 self.out.refuse_kind(path, kind);
                 Ok(None)
             }
-        }
-    }
-
-    /// Whether equal times prove equal content. For what was copied in the last moment before the
-    /// agent could begin they do not, and the base is asked.
-    fn is_certain(&self, dir: &Dir, name: &CStr, path: &BString, entry: &Entry) -> bool {
-        !self.manifest.is_recent(entry)
-            || self
-                .base
-                .as_ref()
-                .is_some_and(|base| same_content(base, path, dir, name).unwrap_or(false))
-    }
-}
-
-/// Whether a file or link has the content of the base's at `path`.
-fn same_content(base: &Dir, path: &BString, dir: &Dir, name: &CStr) -> std::io::Result<bool> {
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
-    if dir.look(name)?.kind() == FileType::Symlink {
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let link = fs::openat2(base, path.as_bytes(), flags, Mode::empty(), resolve)?;
-        return Ok(fs::readlinkat(&link, c"", Vec::new())?.as_bytes() == dir.link(name)?);
-    }
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let mut before = File::from(fs::openat2(
-        base,
-        path.as_bytes(),
-        flags,
-        Mode::empty(),
-        resolve,
-    )?);
-    let (mut now, _) = dir.file(name)?;
-    let (mut expected, mut found) = ([0_u8; 8192], [0_u8; 8192]);
-    loop {
-        let length = before.read(&mut expected)?;
-        if length == 0 {
-            return Ok(now.read(&mut found)? == 0);
-        }
-        let (Some(expected), Some(found)) = (expected.get(..length), found.get_mut(..length))
-        else {
-            return Ok(false);
-        };
-        match now.read_exact(found) {
-            Ok(()) if found == expected => {}
-            Ok(()) => return Ok(false),
-            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(false),
-            Err(error) => return Err(error),
         }
     }
 }

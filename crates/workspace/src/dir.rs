@@ -6,7 +6,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{self, AtFlags, CWD, FileType, Mode, OFlags, RawDir, ResolveFlags};
+use rustix::fs::{self, AtFlags, CWD, FileType, Mode, OFlags, RawDir, ResolveFlags, StatxFlags};
 use rustix::io::{Errno, Result};
 
 /// What names one inode: device and number.
@@ -210,13 +210,14 @@ impl Dir {
         )?))
     }
 
-    /// Opens a regular file for reading and says what it is.
+    /// Opens a regular file for reading and says what it is. Where its owner may not read it, it may
+    /// until the third value is dropped: reading its attributes needs that too.
     ///
     /// # Errors
     /// `INVAL` if the name is not a regular file any more.
-    pub(crate) fn file(&self, name: &CStr) -> Result<(File, Meta)> {
-        let (fd, closed) = match open_in(self.as_fd(), name, FILE) {
-            Ok(fd) => (fd, None),
+    pub(crate) fn file(&self, name: &CStr) -> Result<(File, Meta, Widened)> {
+        let (fd, widened) = match open_in(self.as_fd(), name, FILE) {
+            Ok(fd) => (fd, Widened(None)),
             Err(Errno::ACCESS) => {
                 let handle = open_in(self.as_fd(), name, HANDLE)?;
                 let meta = Meta::of(&fs::fstat(&handle)?);
@@ -224,14 +225,12 @@ impl Dir {
                     return Err(Errno::INVAL);
                 }
                 chmod_handle(&handle, meta.permissions() | Mode::RUSR)?;
-                let opened = fs::openat(
-                    CWD,
-                    held(&handle),
-                    FILE.difference(OFlags::NOFOLLOW),
-                    Mode::empty(),
-                );
-                chmod_handle(&handle, meta.permissions())?;
-                (opened?, Some(meta))
+                let path = held(&handle);
+                let widened = Widened(Some((handle, meta.mode)));
+                (
+                    fs::openat(CWD, path, FILE.difference(OFlags::NOFOLLOW), Mode::empty())?,
+                    widened,
+                )
             }
             Err(errno) => return Err(errno),
         };
@@ -242,8 +241,16 @@ impl Dir {
         if meta.id.0 != self.meta.id.0 {
             return Err(Errno::XDEV);
         }
-        let mode = closed.map_or(meta.mode, |before| before.mode);
-        Ok((File::from(fd), Meta { mode, ..meta }))
+        let mode = widened.0.as_ref().map_or(meta.mode, |(_, before)| *before);
+        Ok((File::from(fd), Meta { mode, ..meta }, widened))
+    }
+
+    /// When what has this name was made, where the file system keeps it. No owner can set it, and an
+    /// inode that is used again has another.
+    pub(crate) fn birth(&self, name: &CStr) -> Option<(i64, u32)> {
+        let stat = fs::statx(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BTIME).ok()?;
+        let known = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::BTIME);
+        known.then_some((stat.stx_btime.tv_sec, stat.stx_btime.tv_nsec))
     }
 
     /// Where a symbolic link points, as data.
@@ -271,6 +278,20 @@ impl Dir {
             }
         }
         Ok(())
+    }
+}
+
+/// A file whose permissions were widened to read it, and what to give back.
+#[derive(Debug)]
+pub(crate) struct Widened(Option<(OwnedFd, u32)>);
+
+impl Drop for Widened {
+    fn drop(&mut self) {
+        if let Some((handle, mode)) = &self.0
+            && let Err(errno) = chmod_handle(handle, Mode::from_raw_mode(mode & 0o7777))
+        {
+            tracing::debug!(%errno, "the permissions of a file could not be given back");
+        }
     }
 }
 

@@ -12,6 +12,14 @@ use rustix::io::Errno;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// A path that the trusted side may not write in a workspace.
+    #[error(
+        "the path {path} may not be written in a workspace: it is not relative, or names a git directory"
+    )]
+    EditPath {
+        /// The path.
+        path: BString,
+    },
     /// The operating system refused.
     #[error("cannot {doing} {path:?}")]
     Io {

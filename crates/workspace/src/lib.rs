@@ -18,6 +18,7 @@ mod change;
 mod copy;
 mod descent;
 mod dir;
+mod edit;
 mod error;
 mod lock;
 mod manifest;

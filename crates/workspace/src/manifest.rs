@@ -2,17 +2,21 @@
 //! anything that the agent can set.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rustix::fs::{self, FileType};
+use rustix::fs::{self, FileType, Mode, OFlags, Timespec, Timestamps, UTIME_NOW};
 
 use crate::dir::Meta;
 use crate::error::{Error, io, std_io};
 
 /// The first bytes of the file.
 const MAGIC: &[u8] = b"skep manifest 1\n";
-/// How far apart two changes must lie to have different times: two ticks of the slowest kernel clock.
-const TICK: Duration = Duration::from_millis(20);
+/// Seconds and nanoseconds since 1970.
+type Time = (i64, u32);
+/// How long to wait for the clock: more than the two seconds of the coarsest file system.
+const SETTLE: Duration = Duration::from_millis(2_100);
+/// Stands for a time that is not known.
+const NO_TIME: Time = (i64::MIN, 0);
 /// Larger than any manifest: some 40 million entries.
 const LARGEST: u64 = 4 << 30;
 
@@ -24,8 +28,8 @@ pub(crate) struct Entry {
     mode: u32,
     inode: u64,
     size: u64,
-    mtime: (i64, u32),
-    ctime: (i64, u32),
+    mtime: Time,
+    ctime: Time,
     /// How many of the following entries lie below this one.
     pub(crate) below: usize,
 }
@@ -52,28 +56,24 @@ impl Entry {
     pub(crate) fn is_inode(&self, meta: &Meta) -> bool {
         self.inode == meta.id.1 && self.kind() == meta.kind()
     }
-
-    /// Whether nothing was written to it, as far as times can tell.
-    pub(crate) fn is_untouched(&self, meta: &Meta) -> bool {
-        self.is_inode(meta)
-            && (self.mode, self.size, self.mtime, self.ctime)
-                == (meta.mode, meta.size, meta.mtime, meta.ctime)
-    }
 }
 
 /// The entries of a tree: each directory before what it holds, names in the order of their bytes.
 #[derive(Debug)]
 pub(crate) struct Manifest {
     entries: Vec<Entry>,
+    /// When `.git` at the top was made, if the file system keeps that: an inode can be used again.
+    pub(crate) git_birth: Option<Time>,
     /// When it was written: nothing that an agent did is older.
-    written: Duration,
+    written: Time,
 }
 
 impl Manifest {
-    pub(crate) fn new(entries: Vec<Entry>) -> Manifest {
+    pub(crate) fn new(entries: Vec<Entry>, git_birth: Option<Time>) -> Manifest {
         Manifest {
             entries,
-            written: Duration::ZERO,
+            git_birth,
+            written: NO_TIME,
         }
     }
 
@@ -85,15 +85,23 @@ impl Manifest {
         self.entries.len()
     }
 
-    /// Whether the entry was made so shortly before the agent could begin that a change to it might
-    /// have the same times.
-    pub(crate) fn is_recent(&self, entry: &Entry) -> bool {
-        time(entry.ctime).saturating_add(TICK) >= self.written
+    /// Whether nothing was written to the entry. Equal times prove that only for what is older than
+    /// the manifest: anything younger counts as touched.
+    pub(crate) fn is_untouched(&self, entry: &Entry, meta: &Meta) -> bool {
+        entry.is_inode(meta)
+            && (entry.mode, entry.size, entry.mtime, entry.ctime)
+                == (meta.mode, meta.size, meta.mtime, meta.ctime)
+            && entry.ctime < self.written
     }
 
+    /// Writes the manifest, and waits until the file system's clock has left the last entry behind:
+    /// some milliseconds at most where times are fine.
     pub(crate) fn write(&self, path: &Path) -> Result<(), Error> {
         let mut bytes = Vec::with_capacity(MAGIC.len() + self.entries.len() * 80);
         bytes.extend_from_slice(MAGIC);
+        let (seconds, nanoseconds) = self.git_birth.unwrap_or(NO_TIME);
+        bytes.extend_from_slice(&seconds.to_le_bytes());
+        bytes.extend_from_slice(&nanoseconds.to_le_bytes());
         for entry in &self.entries {
             let length = u16::try_from(entry.name.len()).map_err(|_| Error::Record {
                 path: path.to_owned(),
@@ -109,7 +117,25 @@ impl Manifest {
                 bytes.extend_from_slice(&nanoseconds.to_le_bytes());
             }
         }
-        std::fs::write(path, bytes).map_err(std_io("write", path))
+        std::fs::write(path, bytes).map_err(std_io("write", path))?;
+        let newest = self.entries.iter().map(|entry| entry.ctime).max();
+        let start = Instant::now();
+        while Some(written(path)?) <= newest && start.elapsed() < SETTLE {
+            // Nobody tells when a clock moves on.
+            std::thread::park_timeout(Duration::from_millis(1));
+            let file = fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
+            let now = Timespec {
+                tv_sec: 0,
+                tv_nsec: UTIME_NOW,
+            };
+            let times = Timestamps {
+                last_access: now,
+                last_modification: now,
+            };
+            file.and_then(|file| fs::futimens(file, &times))
+                .map_err(io("set the time of", path))?;
+        }
+        Ok(())
     }
 
     pub(crate) fn read(path: &Path) -> Result<Manifest, Error> {
@@ -120,22 +146,33 @@ impl Manifest {
             });
         }
         let bytes = std::fs::read(path).map_err(std_io("read", path))?;
-        let entries = parse(&bytes).ok_or_else(|| Error::Record {
+        let (git_birth, entries) = parse(&bytes).ok_or_else(|| Error::Record {
             path: PathBuf::from(path),
         })?;
-        // The widths of these fields differ between machines.
-        #[allow(clippy::unnecessary_cast)]
-        let written = time((stat.st_mtime as i64, stat.st_mtime_nsec as u32));
-        Ok(Manifest { entries, written })
+        let written = written(path)?;
+        Ok(Manifest {
+            entries,
+            git_birth,
+            written,
+        })
     }
 }
 
-fn time((seconds, nanoseconds): (i64, u32)) -> Duration {
-    Duration::new(u64::try_from(seconds).unwrap_or(0), nanoseconds)
+/// When the manifest was written, by the file system's clock.
+fn written(path: &Path) -> Result<Time, Error> {
+    let stat = fs::lstat(path).map_err(io("look at", path))?;
+    // The widths of these fields differ between machines.
+    #[allow(clippy::unnecessary_cast)]
+    Ok((stat.st_mtime as i64, stat.st_mtime_nsec as u32))
 }
 
-fn parse(bytes: &[u8]) -> Option<Vec<Entry>> {
+fn parse(bytes: &[u8]) -> Option<(Option<Time>, Vec<Entry>)> {
     let mut rest = bytes.strip_prefix(MAGIC)?;
+    let born = (
+        i64::from_le_bytes(take(&mut rest)?),
+        u32::from_le_bytes(take(&mut rest)?),
+    );
+    let git_birth = Some(born).filter(|time| *time != NO_TIME);
     let mut entries = Vec::new();
     while !rest.is_empty() {
         let length = u16::from_le_bytes(take(&mut rest)?);
@@ -159,7 +196,11 @@ fn parse(bytes: &[u8]) -> Option<Vec<Entry>> {
     }
     let count = entries.len();
     let fits = |(index, entry): (usize, &Entry)| entry.below < count - index;
-    entries.iter().enumerate().all(fits).then_some(entries)
+    entries
+        .iter()
+        .enumerate()
+        .all(fits)
+        .then_some((git_birth, entries))
 }
 
 fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {

@@ -130,7 +130,7 @@ impl<E: From<Error>> Walk<'_, E> {
                 Ok(Some(child))
             }
             FileType::RegularFile => {
-                let (content, meta) = match dir.file(name) {
+                let (content, meta, widened) = match dir.file(name) {
                     Err(Errno::XDEV) => {
                         self.out.refuse(path, Why::Mounted);
                         return Ok(None);
@@ -146,6 +146,7 @@ impl<E: From<Error>> Walk<'_, E> {
                 } else if has(Attribute::Metacopy)?.is_some() {
                     self.out.refuse(path, Why::Elsewhere);
                 } else {
+                    drop(widened);
                     self.out.collide(
                         &mut level.seen,
                         &self.trail,

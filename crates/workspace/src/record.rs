@@ -12,6 +12,8 @@ use crate::store::Layering;
 pub(crate) struct Record {
     pub(crate) kind: Layering,
     pub(crate) base: String,
+    /// How many layers of its own lie frozen between the base and what is written.
+    pub(crate) layers: u32,
 }
 
 /// The name of the record in a workspace's directory.
@@ -27,7 +29,10 @@ impl Record {
         };
         write(
             &dir.join(NAME),
-            &format!("workspace {kind}\nbase {}\n", self.base),
+            &format!(
+                "workspace {kind}\nbase {}\nlayers {}\n",
+                self.base, self.layers
+            ),
         )
     }
 
@@ -44,9 +49,11 @@ impl Record {
             _ => return None,
         };
         let base = lines.next()?.strip_prefix("base ")?;
+        let layers = lines.next()?.strip_prefix("layers ")?.parse().ok()?;
         (is_plain(base) && lines.next().is_none()).then(|| Record {
             kind,
             base: base.to_owned(),
+            layers,
         })
     }
 }

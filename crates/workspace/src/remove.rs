@@ -77,7 +77,7 @@ impl Level {
 }
 
 /// Deletes one name of `root`, and all below it if it is a directory.
-fn tree(root: &Dir, name: &CStr, stop: &AtomicBool) -> Result<(), Error> {
+pub(crate) fn tree(root: &Dir, name: &CStr, stop: &AtomicBool) -> Result<(), Error> {
     let mut trail = Trail::default();
     trail.push(name.to_bytes());
     let Some(top) = enter(root, name).map_err(io("open", as_path(trail.here())))? else {

@@ -9,7 +9,7 @@ use crate::base::{Base, make_dir};
 use crate::change::{Change, Limits, Summary};
 use crate::copy;
 use crate::dir::Dir;
-use crate::error::{Error, io};
+use crate::error::{Error, io, std_io};
 use crate::lock::{Hold, Lock};
 use crate::manifest::Manifest;
 use crate::overlay;
@@ -64,6 +64,7 @@ impl Workspace {
         Record {
             kind,
             base: base.key().to_owned(),
+            layers: 0,
         }
         .write(dir)
     }
@@ -107,7 +108,7 @@ impl Workspace {
     pub fn layers(&self) -> Layers {
         match self.record.kind {
             Layering::Overlay => Layers::Overlay {
-                lowers: vec![self.base_tree()],
+                lowers: self.lowers(),
                 upper: self.dir.join("upper"),
                 work: self.dir.join("work"),
             },
@@ -144,7 +145,7 @@ impl Workspace {
             Layering::Overlay => overlay::changes(root, limits, visit),
             Layering::Copy => {
                 let manifest = Manifest::read(&self.dir.join("manifest"))?;
-                copy::changes(root, &manifest, &self.base_tree(), limits, visit)
+                copy::changes(root, &manifest, limits, visit)
             }
         }
     }
@@ -170,7 +171,41 @@ impl Workspace {
         self.store.discard(&self.dir)
     }
 
-    fn written(&self) -> PathBuf {
+    /// Makes what was written so far part of what the workspace lies over: it is no change any more.
+    /// Nothing may run in the workspace, and no mount of it may be left.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; the workspace must then be thrown away.
+    pub fn freeze(&mut self) -> Result<(), Error> {
+        match self.record.kind {
+            Layering::Overlay => {
+                let layer = self.dir.join(format!("layer-{}", self.record.layers));
+                let (upper, work) = (self.dir.join("upper"), self.dir.join("work"));
+                std::fs::rename(&upper, &layer).map_err(std_io("freeze", &upper))?;
+                // The kernel left its scratch there, closed even to its owner: the end of the
+                // workspace deletes it.
+                let spent = self.dir.join(format!("work-{}", self.record.layers));
+                std::fs::rename(&work, &spent).map_err(std_io("move", &work))?;
+                make_dir(&upper)?;
+                make_dir(&work)?;
+                self.record.layers += 1;
+            }
+            Layering::Copy => {
+                copy::scan(&self.dir.join("tree"))?.write(&self.dir.join("manifest"))?;
+            }
+        }
+        self.record.write(&self.dir)
+    }
+
+    /// The layers below the one that is written, topmost first.
+    fn lowers(&self) -> Vec<PathBuf> {
+        let own = (0..self.record.layers).rev();
+        own.map(|index| self.dir.join(format!("layer-{index}")))
+            .chain([self.base_tree()])
+            .collect()
+    }
+
+    pub(crate) fn written(&self) -> PathBuf {
         self.dir.join(match self.record.kind {
             Layering::Overlay => "upper",
             Layering::Copy => "tree",

@@ -1,0 +1,50 @@
+//! Conflict markers that were left in a file.
+
+/// The line, from one, at which an unresolved conflict begins: a line of seven `<`, later one of
+/// seven `=`, later one of seven `>`, in this order. A single line of `=` is a heading in many
+/// formats, so one kind alone is no conflict.
+pub(crate) fn find(content: &[u8]) -> Option<usize> {
+    let mut began = None;
+    let mut divided = false;
+    for (index, line) in content.split(|&byte| byte == b'\n').enumerate() {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        if is_marker(line, b"<<<<<<<") {
+            began = Some(index + 1);
+            divided = false;
+        } else if began.is_some() && line == b"=======" {
+            divided = true;
+        } else if divided && is_marker(line, b">>>>>>>") {
+            return began;
+        }
+    }
+    None
+}
+
+fn is_marker(line: &[u8], marker: &[u8]) -> bool {
+    line.strip_prefix(marker)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with(b" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_conflict_is_found_at_the_line_where_it_begins() {
+        assert_eq!(
+            find(b"a\n<<<<<<< ours\nb\n=======\nc\n>>>>>>> theirs\n"),
+            Some(2)
+        );
+        assert_eq!(
+            find(b"<<<<<<< ours\r\nb\r\n=======\r\nc\r\n>>>>>>> theirs\r\n"),
+            Some(1)
+        );
+    }
+
+    #[test]
+    fn headings_and_quotations_are_no_conflict() {
+        assert_eq!(find(b"Title\n=======\n\n>>>>>>> quoted\n"), None);
+        assert_eq!(find(b"<<<<<<< a\n>>>>>>> b\n"), None);
+        assert_eq!(find(b"<<<<<<<<<< longer\n=======\n>>>>>>>>>>\n"), None);
+    }
+}

@@ -1,0 +1,377 @@
+//! Landing one change.
+
+use bstr::ByteSlice;
+use checks::Candidate;
+use domain::{
+    Failure, Reason, RequestId,
+    entity::{Change, Request},
+    event::Body,
+    plan,
+};
+use git::{
+    CommitId, IntegrationBranch, Merged, Mirror, NewCommit, Published, Signature, Source, Standing,
+    TreeId,
+};
+use ledger::{ChangeOutcome, ClaimedChange, Lease, Ledger, Owner};
+use site::{Sites, Wanted};
+use std::path::Path;
+use tokio_util::sync::CancellationToken;
+
+/// How often a landing begins anew because the tip moved meanwhile.
+const TRIES: usize = 5;
+
+/// What an integrator works with.
+#[derive(Clone)]
+pub struct Options {
+    /// The durable truth.
+    pub ledger: Ledger,
+    /// Where the merged tree is checked.
+    pub sites: Sites,
+}
+
+/// Takes changes to the integration branch. Cheap to clone.
+#[derive(Clone)]
+pub struct Integrator {
+    ledger: Ledger,
+    sites: Sites,
+}
+
+/// Why an integrator cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The ledger cannot be used.
+    #[error("the integrator cannot use the ledger")]
+    Ledger(#[from] ledger::Error),
+}
+
+/// Why one change does not land.
+enum Halt {
+    /// It does not merge.
+    Conflicted(Vec<String>),
+    /// It is rejected.
+    Rejected(Failure),
+    /// The lease is gone, or the process ends: the next integrator begins anew.
+    Lost,
+}
+
+impl From<git::Error> for Halt {
+    fn from(error: git::Error) -> Self {
+        match error {
+            git::Error::Diverged { files, .. } => Self::Conflicted(files),
+            other => Self::Rejected(Failure::caused(Reason::Repository, &other)),
+        }
+    }
+}
+
+impl From<ledger::Error> for Halt {
+    fn from(error: ledger::Error) -> Self {
+        match error {
+            ledger::Error::LeaseLost(_) => Self::Lost,
+            other => Self::Rejected(Failure::caused(Reason::Storage, &other)),
+        }
+    }
+}
+
+impl Integrator {
+    /// An integrator.
+    #[must_use]
+    pub fn new(options: Options) -> Self {
+        let Options { ledger, sites } = options;
+        Self { ledger, sites }
+    }
+
+    /// Claims one change, of this request if one is named, and lands it or says why not. False if
+    /// there is none.
+    ///
+    /// # Errors
+    /// When the ledger cannot be used. A change that does not land is no error.
+    pub async fn step(
+        &self,
+        owner: &Owner,
+        only: Option<RequestId>,
+        cancel: &CancellationToken,
+    ) -> Result<bool, Error> {
+        let Some(claimed) = self.ledger.claim_change(owner, only).await? else {
+            return Ok(false);
+        };
+        let lost = cancel.child_token();
+        let lease = claimed.lease.clone();
+        ledger::held(&self.ledger, &lease, &lost, self.settle(claimed, &lost)).await;
+        Ok(true)
+    }
+
+    async fn settle(&self, claimed: ClaimedChange, cancel: &CancellationToken) {
+        let ClaimedChange {
+            lease,
+            change,
+            request,
+        } = claimed;
+        let landing = match self.open(&lease, &change, &request).await {
+            Ok(landing) => landing,
+            Err(failure) => {
+                return self
+                    .say(&lease, &change, ChangeOutcome::Rejected { failure })
+                    .await;
+            }
+        };
+        let outcome = match landing.land(cancel).await {
+            Ok(commit) => {
+                let outcome = ChangeOutcome::Integrated {
+                    commit: commit.to_string(),
+                };
+                self.say(&lease, &change, outcome).await;
+                return landing.publish().await;
+            }
+            Err(Halt::Conflicted(files)) => ChangeOutcome::Conflicted { files },
+            Err(Halt::Rejected(failure)) => ChangeOutcome::Rejected { failure },
+            Err(Halt::Lost) => ChangeOutcome::Requeued,
+        };
+        self.say(&lease, &change, outcome).await;
+    }
+
+    async fn say(&self, lease: &Lease, change: &Change, outcome: ChangeOutcome) {
+        match self.ledger.settle_change(lease, outcome).await {
+            Ok(_) | Err(ledger::Error::LeaseLost(_)) => {}
+            Err(error) => {
+                tracing::error!(%error, change = %change.id, "a change could not be settled")
+            }
+        }
+    }
+
+    async fn open<'a>(
+        &'a self,
+        lease: &'a Lease,
+        change: &'a Change,
+        request: &'a Request,
+    ) -> Result<Landing<'a>, Failure> {
+        let repository = change.repository.to_string();
+        let mirror = self
+            .sites
+            .mirror(&repository)
+            .await
+            .map_err(|error| error.failure())?;
+        let policy = &request.ask.policy;
+        let source = Source::discover(
+            Path::new(&request.ask.repository_path),
+            self.sites.git().clone(),
+        )
+        .map_err(|error| Failure::caused(Reason::Repository, &error))?;
+        Ok(Landing {
+            integrator: self,
+            lease,
+            change,
+            request,
+            branch: IntegrationBranch::new(mirror.clone(), &policy.integration.branch),
+            mirror,
+            source,
+            who: Signature::new(
+                &policy.commit.name,
+                &policy.commit.email,
+                self.ledger.now().seconds(),
+            ),
+        })
+    }
+}
+
+/// One change on its way to the branch.
+struct Landing<'a> {
+    integrator: &'a Integrator,
+    lease: &'a Lease,
+    change: &'a Change,
+    request: &'a Request,
+    branch: IntegrationBranch,
+    mirror: Mirror,
+    source: Source,
+    who: Signature,
+}
+
+impl Landing<'_> {
+    /// Puts the change on top of the tip, and says which commit holds it.
+    async fn land(&self, cancel: &CancellationToken) -> Result<CommitId, Halt> {
+        let ledger = &self.integrator.ledger;
+        if let Some(intended) = &self.change.integrated {
+            let intended = parse(intended)?;
+            if self.branch.holds(intended)? {
+                return Ok(intended);
+            }
+        }
+        let own = parse(&self.change.commit)?;
+        let base = parse(&self.request.ask.base)?;
+        for _ in 0..TRIES {
+            if cancel.is_cancelled() {
+                return Err(Halt::Lost);
+            }
+            let standing = self.branch.standing(&self.source, base, &self.who)?;
+            let commit = self.place(own, standing, cancel).await?;
+            ledger.land_change(self.lease, commit.to_string()).await?;
+            match self.branch.advance(standing.recorded, commit) {
+                Ok(()) => return Ok(commit),
+                Err(git::Error::Moved { .. }) => {}
+                Err(other) => return Err(other.into()),
+            }
+        }
+        Err(Halt::Lost)
+    }
+
+    /// The commit for the change on this tip: the change itself where it starts from it, else its
+    /// merge, checked.
+    async fn place(
+        &self,
+        own: CommitId,
+        standing: Standing,
+        cancel: &CancellationToken,
+    ) -> Result<CommitId, Halt> {
+        let info = self.mirror.commit_info(own)?;
+        if info.parents == [standing.tip] {
+            return Ok(own);
+        }
+        let tree = match self.mirror.cherry_pick(own, standing.tip)? {
+            Merged::Clean { tree } => tree,
+            Merged::Conflicted { files, .. } => {
+                let names = files.iter().map(|file| file.to_str_lossy().into_owned());
+                return Err(Halt::Conflicted(names.collect()));
+            }
+        };
+        if tree == self.mirror.tree_of(standing.tip)? {
+            // Somebody else made the same change: the tip holds it already.
+            return Ok(standing.tip);
+        }
+        if tree != info.tree {
+            self.integrator.ledger.change_checking(self.lease).await?;
+            self.check(tree, standing.tip, cancel).await?;
+        }
+        let commit = self.mirror.commit(&NewCommit {
+            tree,
+            parents: &[standing.tip],
+            author: &info.author,
+            committer: &self.who,
+            message: info.message.as_ref(),
+        })?;
+        Ok(commit)
+    }
+
+    /// Runs the repository's and the job's commands on the merged tree.
+    async fn check(
+        &self,
+        tree: TreeId,
+        tip: CommitId,
+        cancel: &CancellationToken,
+    ) -> Result<(), Halt> {
+        let Integrator { ledger, sites } = self.integrator;
+        let job = ledger.job(self.change.job).await?;
+        let policy = &self.request.ask.policy;
+        let unlimited = domain::scope::Scope::default();
+        let (_, touched) = checks::rules(&Candidate {
+            mirror: &self.mirror,
+            base: tip,
+            tree,
+            scope: &unlimited,
+            policy,
+        })
+        .map_err(|error| Halt::Rejected(Failure::caused(Reason::Repository, &error)))?;
+        let commands = wanted(policy, &job.spec, &touched)?;
+        if !commands.iter().any(|command| command.needed) {
+            return Ok(());
+        }
+        let id = format!("{}-merge-{}", self.change.id, self.lease.token);
+        let base = parse(&self.request.ask.base)?;
+        let mut wanted = Wanted::new(ledger, self.request, id, base)
+            .await
+            .map_err(|error| Halt::Rejected(error.failure()))?;
+        wanted.tree = Some(tree);
+        let site = tokio::select! {
+            site = sites.site(&self.mirror, wanted) => {
+                site.map_err(|error| Halt::Rejected(error.failure()))?
+            }
+            () = cancel.cancelled() => return Err(Halt::Lost),
+        };
+        let name = tree.to_string();
+        let found = tokio::select! {
+            found = checks::commands(&site, &commands, &name) => found,
+            () = cancel.cancelled() => return Err(Halt::Lost),
+        };
+        if let Err(error) = site.close().await {
+            tracing::warn!(%error, "the site of a merge's checks did not end well");
+        }
+        let mut evidence = Vec::new();
+        for found in found {
+            let mut one = found.evidence;
+            if !found.output.is_empty() {
+                one.output = Some(ledger.put_blob(found.output).await?);
+            }
+            evidence.push(one);
+        }
+        let bodies = evidence.iter().map(|one| Body::Checked {
+            attempt: self.change.attempt,
+            change: Some(self.change.id),
+            round: 0,
+            evidence: one.clone(),
+        });
+        ledger.record(self.lease, bodies.collect()).await?;
+        if checks::passed(&evidence) {
+            return Ok(());
+        }
+        let failed = checks::failed(&evidence);
+        let detail = format!("on top of what was integrated before it: {failed}");
+        Err(Halt::Rejected(Failure::new(Reason::ChecksFailed, detail)))
+    }
+
+    /// Moves the user's branch to the tip, or says why it stays.
+    async fn publish(&self) {
+        let refused = match self.try_publish() {
+            Ok(Published::Done) => None,
+            Ok(Published::CheckedOut { location }) => Some(format!(
+                "it is checked out in {}: switch to another branch, and the next change moves it",
+                location.display()
+            )),
+            Ok(Published::Moved { .. }) => {
+                Some("it was moved meanwhile: the next change moves it on from there".to_owned())
+            }
+            Err(error) => Some(domain::failure::chain(&error)),
+        };
+        let commit = match self.branch.recorded() {
+            Ok(Some(tip)) => tip.to_string(),
+            _ => return,
+        };
+        let branch = self.request.ask.policy.integration.branch.clone();
+        let said = self
+            .integrator
+            .ledger
+            .published(self.request.id, branch, commit, refused)
+            .await;
+        if let Err(error) = said {
+            tracing::error!(%error, "the publication could not be recorded");
+        }
+    }
+
+    fn try_publish(&self) -> Result<Published, git::Error> {
+        let Some(tip) = self.branch.recorded()? else {
+            return Ok(Published::Done);
+        };
+        let seen = self
+            .source
+            .branch(&self.request.ask.policy.integration.branch)?;
+        if seen == Some(tip) {
+            return Ok(Published::Done);
+        }
+        self.branch.publish(&self.source, seen, tip, &self.who)
+    }
+}
+
+fn wanted(
+    policy: &domain::policy::Policy,
+    job: &plan::Job,
+    touched: &[bstr::BString],
+) -> Result<Vec<checks::Command>, Halt> {
+    checks::wanted(policy, job, touched)
+        .map_err(|error| Halt::Rejected(Failure::new(Reason::PolicyInvalid, error.to_string())))
+}
+
+fn parse(name: &str) -> Result<CommitId, Halt> {
+    name.parse().map_err(|_| {
+        Halt::Rejected(Failure::new(
+            Reason::Bug,
+            format!("`{name}` is not the name of a commit"),
+        ))
+    })
+}

@@ -1,0 +1,435 @@
+//! The ledger and the pure machines agree, step by step.
+
+use crate::support::{new_attempt, passed, place};
+use domain::{
+    ChangeState, Failure, JobState, Reason, RequestState,
+    machine::Machine,
+    progress::{Dependency, Settled, request_command},
+    state::{ChangeCommand, JobCommand, RequestCommand},
+};
+use ledger::{ChangeOutcome, ClaimedChange, ClaimedJob, Error, Settlement};
+use proptest::prelude::*;
+use std::time::Duration;
+
+/// A request as the machines alone would have it.
+struct Model {
+    request: RequestState,
+    jobs: Vec<ModelJob>,
+}
+
+struct ModelJob {
+    state: JobState,
+    change: Option<ChangeState>,
+    claims: u32,
+    after: Vec<usize>,
+}
+
+impl Model {
+    fn tell(&mut self, job: usize, command: JobCommand) {
+        self.jobs[job].state = self.jobs[job].state.apply(command).unwrap();
+    }
+
+    fn settled(&self, job: usize) -> Settled {
+        Settled {
+            job: self.jobs[job].state,
+            change: self.jobs[job].change,
+        }
+    }
+
+    fn follow(&mut self) {
+        // Jobs come after what they wait for, so one pass is enough.
+        for job in 0..self.jobs.len() {
+            if self.jobs[job].state != JobState::Blocked {
+                continue;
+            }
+            let after: Vec<Dependency> = self.jobs[job]
+                .after
+                .iter()
+                .map(|&at| self.settled(at).as_dependency())
+                .collect();
+            if after.contains(&Dependency::Failed) {
+                self.tell(job, JobCommand::Die);
+            } else if after.iter().all(|&one| one == Dependency::Satisfied) {
+                self.tell(job, JobCommand::Unblock);
+            }
+        }
+        let all: Vec<Settled> = (0..self.jobs.len()).map(|job| self.settled(job)).collect();
+        if let Some(command) = request_command(self.request, &all) {
+            self.request = self.request.apply(command).unwrap();
+        }
+    }
+
+    fn fail(&mut self, job: usize, outside: bool) {
+        let again = outside && self.jobs[job].claims < ledger::MAX_ATTEMPTS;
+        self.tell(
+            job,
+            if again {
+                JobCommand::Retry
+            } else {
+                JobCommand::Die
+            },
+        );
+        self.follow();
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Claim,
+    Start(usize),
+    Run(usize),
+    Check(usize),
+    Pass(usize),
+    Empty(usize),
+    Reject(usize),
+    Fail(usize, bool),
+    Lose,
+    Merge,
+    CheckChange,
+    Land,
+    Integrate,
+    Conflict,
+    RejectChange,
+    Requeue,
+    CancelJob(usize),
+    Cancel,
+}
+
+fn steps() -> impl Strategy<Value = Step> {
+    let any = any::<usize>;
+    prop_oneof![
+        10 => Just(Step::Claim),
+        10 => any().prop_map(Step::Start),
+        12 => any().prop_map(Step::Run),
+        12 => any().prop_map(Step::Check),
+        10 => any().prop_map(Step::Pass),
+        2 => any().prop_map(Step::Empty),
+        2 => any().prop_map(Step::Reject),
+        4 => (any(), proptest::bool::ANY).prop_map(|(at, outside)| Step::Fail(at, outside)),
+        2 => Just(Step::Lose),
+        10 => Just(Step::Merge),
+        3 => Just(Step::CheckChange),
+        3 => Just(Step::Land),
+        8 => Just(Step::Integrate),
+        1 => Just(Step::Conflict),
+        1 => Just(Step::RejectChange),
+        2 => Just(Step::Requeue),
+        1 => any().prop_map(Step::CancelJob),
+        1 => Just(Step::Cancel),
+    ]
+}
+
+/// Both said the same of a step.
+fn agree<T: std::fmt::Debug>(result: &Result<T, Error>, allowed: bool, step: Step) {
+    match result {
+        Ok(_) => assert!(allowed, "{step:?} was done, and is not allowed"),
+        Err(Error::Illegal(_) | Error::NotFound { .. }) => {
+            assert!(!allowed, "{step:?} is allowed: {result:?}");
+        }
+        Err(error) => panic!("{step:?}: {error:?}"),
+    }
+}
+
+async fn walk(after: Vec<Vec<usize>>, sequence: Vec<Step>) {
+    let place = place().await;
+    let ledger = &place.ledger;
+    let lines: Vec<String> = after
+        .iter()
+        .enumerate()
+        .map(|(job, after)| {
+            let names: Vec<String> = after.iter().map(|at| format!("j{at}")).collect();
+            format!("j{job} {}", names.join(",")).trim().to_owned()
+        })
+        .collect();
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    let request = place.planned(&lines).await;
+    let mut model = Model {
+        request: RequestState::Working,
+        jobs: after
+            .into_iter()
+            .map(|after| ModelJob {
+                state: if after.is_empty() {
+                    JobState::Ready
+                } else {
+                    JobState::Blocked
+                },
+                change: None,
+                claims: 0,
+                after,
+            })
+            .collect(),
+    };
+    let ids: Vec<_> = ledger
+        .jobs(request)
+        .await
+        .unwrap()
+        .iter()
+        .map(|job| job.id)
+        .collect();
+    let index = |id| ids.iter().position(|&known| known == id).unwrap();
+    let mut held: Vec<(usize, ClaimedJob)> = Vec::new();
+    let mut merging: Option<(usize, ClaimedChange)> = None;
+
+    for step in sequence {
+        let picked =
+            |at: usize, held: &[(usize, ClaimedJob)]| (!held.is_empty()).then(|| at % held.len());
+        match step {
+            Step::Claim => {
+                let expected =
+                    (0..model.jobs.len()).find(|&job| model.jobs[job].state == JobState::Ready);
+                let claimed = place.try_claim().await;
+                let found = claimed.as_ref().map(|claimed| index(claimed.job.id));
+                assert_eq!(found, expected);
+                if let Some(claimed) = claimed {
+                    let job = index(claimed.job.id);
+                    model.tell(job, JobCommand::Claim);
+                    model.jobs[job].claims += 1;
+                    held.push((job, claimed));
+                }
+            }
+            Step::Start(at) | Step::Run(at) | Step::Check(at) => {
+                let Some(at) = picked(at, &held) else {
+                    continue;
+                };
+                let (job, lease) = (held[at].0, &held[at].1.lease);
+                let (command, result) = match step {
+                    Step::Start(_) => (
+                        JobCommand::Start,
+                        ledger.start_attempt(lease, new_attempt()).await.map(drop),
+                    ),
+                    Step::Run(_) => (JobCommand::Revise, ledger.attempt_running(lease).await),
+                    _ => (
+                        JobCommand::Check,
+                        ledger.attempt_checking(lease, "d".into()).await,
+                    ),
+                };
+                let next = model.jobs[job].state.next(command);
+                // An attempt that is being prepared runs while its job does already; its gate
+                // begins only after that.
+                match (step, &result) {
+                    (Step::Run(_), Ok(())) if next.is_none() => {
+                        assert_eq!(model.jobs[job].state, JobState::Running);
+                    }
+                    (Step::Check(_), Err(Error::Illegal(_))) if next.is_some() => {}
+                    _ => {
+                        agree(&result, next.is_some(), step);
+                        model.jobs[job].state = next.unwrap_or(model.jobs[job].state);
+                    }
+                }
+            }
+            Step::Pass(at) | Step::Empty(at) | Step::Reject(at) | Step::Fail(at, _) => {
+                let Some(at) = picked(at, &held) else {
+                    continue;
+                };
+                let (job, lease) = (held[at].0, held[at].1.lease.clone());
+                let state = model.jobs[job].state;
+                let failure = |outside: bool| {
+                    Failure::new(
+                        if outside {
+                            Reason::Unreachable
+                        } else {
+                            Reason::Stuck
+                        },
+                        "",
+                    )
+                };
+                let settlement = match step {
+                    Step::Pass(_) => passed(),
+                    Step::Empty(_) => Settlement::Empty {
+                        summary: String::new(),
+                    },
+                    Step::Reject(_) => Settlement::Rejected {
+                        failure: failure(false),
+                        tree: None,
+                        summary: String::new(),
+                    },
+                    Step::Fail(_, outside) => Settlement::Failed {
+                        failure: failure(outside),
+                    },
+                    _ => unreachable!(),
+                };
+                let result = ledger.settle_attempt(&lease, settlement).await;
+                match (&result, step) {
+                    (Ok(_), Step::Pass(_)) => {
+                        model.tell(job, JobCommand::Deliver);
+                        model.jobs[job].change = Some(ChangeState::Queued);
+                        model.follow();
+                    }
+                    (Ok(_), Step::Empty(_)) => {
+                        model.tell(job, JobCommand::SettleEmpty);
+                        model.follow();
+                    }
+                    (Ok(_), Step::Reject(_)) => model.fail(job, false),
+                    (Ok(_), Step::Fail(_, outside)) => model.fail(job, outside),
+                    (Err(Error::Illegal(_)), _) => {
+                        let legal = match step {
+                            Step::Pass(_) => state == JobState::Checking,
+                            Step::Fail(..) => true,
+                            // Illegal for an attempt whose agent has not run.
+                            _ => state == JobState::Checking,
+                        };
+                        assert!(!legal, "{step:?} of a job that is {state}: {result:?}");
+                    }
+                    (result, _) => panic!("{step:?}: {result:?}"),
+                }
+                if result.is_ok() {
+                    held.remove(at);
+                }
+            }
+            Step::Lose => {
+                place.clock.advance(Duration::from_secs(61));
+                place
+                    .ledger
+                    .claim_request(&place.owner, None)
+                    .await
+                    .unwrap();
+                if let Some((job, _)) = merging.take() {
+                    let state = model.jobs[job].change.unwrap();
+                    model.jobs[job].change = state.next(ChangeCommand::Requeue);
+                }
+                for (job, _) in held.drain(..) {
+                    model.fail(job, true);
+                }
+            }
+            Step::Merge => {
+                let free = merging.is_none();
+                let any = model
+                    .jobs
+                    .iter()
+                    .any(|job| job.change == Some(ChangeState::Queued));
+                let claimed = place.claim_change().await;
+                assert_eq!(claimed.is_some(), free && any);
+                if let Some(claimed) = claimed {
+                    let job = index(claimed.change.job);
+                    model.jobs[job].change = Some(ChangeState::Merging);
+                    merging = Some((job, claimed));
+                }
+            }
+            Step::CheckChange | Step::Land => {
+                let Some((job, claimed)) = &merging else {
+                    continue;
+                };
+                let state = model.jobs[*job].change.unwrap();
+                if matches!(step, Step::Land) {
+                    let result = ledger.land_change(&claimed.lease, "e".into()).await;
+                    let allowed = state.next(ChangeCommand::Integrate).is_some();
+                    agree(&result, allowed, step);
+                } else {
+                    let result = ledger.change_checking(&claimed.lease).await;
+                    let next = state.next(ChangeCommand::Check);
+                    agree(&result, next.is_some(), step);
+                    model.jobs[*job].change = next.or(Some(state));
+                }
+            }
+            Step::Integrate | Step::Conflict | Step::RejectChange | Step::Requeue => {
+                let Some((job, claimed)) = merging.take() else {
+                    continue;
+                };
+                let (command, outcome) = match step {
+                    Step::Integrate => (
+                        ChangeCommand::Integrate,
+                        ChangeOutcome::Integrated { commit: "e".into() },
+                    ),
+                    Step::Conflict => (
+                        ChangeCommand::Conflict,
+                        ChangeOutcome::Conflicted {
+                            files: vec!["a".into()],
+                        },
+                    ),
+                    Step::RejectChange => (
+                        ChangeCommand::Reject,
+                        ChangeOutcome::Rejected {
+                            failure: Failure::new(Reason::ChecksFailed, ""),
+                        },
+                    ),
+                    _ => (ChangeCommand::Requeue, ChangeOutcome::Requeued),
+                };
+                ledger.settle_change(&claimed.lease, outcome).await.unwrap();
+                let state = model.jobs[job].change.unwrap();
+                model.jobs[job].change = Some(state.apply(command).unwrap());
+                model.follow();
+            }
+            Step::CancelJob(at) => {
+                let job = at % ids.len();
+                let result = ledger.cancel_job(ids[job]).await;
+                let next = model.jobs[job].state.next(JobCommand::Cancel);
+                agree(&result, next.is_some(), step);
+                if next.is_some() {
+                    model.tell(job, JobCommand::Cancel);
+                    model.follow();
+                    held.retain(|(known, _)| *known != job);
+                }
+            }
+            Step::Cancel => {
+                let result = ledger.cancel_request(request).await;
+                let next = model.request.next(RequestCommand::Cancel);
+                agree(&result, next.is_some(), step);
+                let Some(next) = next else { continue };
+                model.request = next;
+                held.clear();
+                for job in 0..model.jobs.len() {
+                    if !model.jobs[job].state.is_terminal() {
+                        model.tell(job, JobCommand::Cancel);
+                    }
+                    let intended = ledger
+                        .changes_of(request)
+                        .await
+                        .unwrap()
+                        .into_iter()
+                        .any(|change| index(change.job) == job && change.integrated.is_some());
+                    if !intended {
+                        let change = model.jobs[job].change;
+                        model.jobs[job].change =
+                            change.map(|state| state.next(ChangeCommand::Reject).unwrap_or(state));
+                    }
+                }
+                if merging
+                    .as_ref()
+                    .is_some_and(|(job, _)| model.jobs[*job].change == Some(ChangeState::Rejected))
+                {
+                    merging = None;
+                }
+            }
+        }
+        let stored = ledger.request(request).await.unwrap().state;
+        assert_eq!(stored, model.request, "after {step:?}");
+        for (job, stored) in ledger.jobs(request).await.unwrap().iter().enumerate() {
+            assert_eq!(
+                stored.state, model.jobs[job].state,
+                "job {job} after {step:?}"
+            );
+        }
+        for change in ledger.changes_of(request).await.unwrap() {
+            let known = model.jobs[index(change.job)].change;
+            assert_eq!(Some(change.state), known, "after {step:?}");
+        }
+    }
+    place.holds().await;
+}
+
+/// Up to six jobs, each after some of those before it.
+fn dags() -> impl Strategy<Value = Vec<Vec<usize>>> {
+    (1..7usize).prop_flat_map(|jobs| {
+        (0..jobs)
+            .map(|job| {
+                proptest::collection::btree_set(0..job.max(1), 0..=job.min(2))
+                    .prop_map(move |after| after.into_iter().filter(|&at| at < job).collect())
+            })
+            .collect::<Vec<_>>()
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #[test]
+    fn no_sequence_of_verbs_leads_where_the_machines_do_not(
+        after in dags(),
+        sequence in proptest::collection::vec(steps(), 1..80),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(walk(after, sequence));
+    }
+}

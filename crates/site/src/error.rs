@@ -1,0 +1,67 @@
+//! What can go wrong between a commit and its site.
+
+use domain::{Failure, Reason};
+
+/// A failure to make a site, or to read it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The mirror refused.
+    #[error("the mirror of the repository cannot be used")]
+    Git(#[from] git::Error),
+    /// The workspace refused.
+    #[error("the workspace cannot be used")]
+    Workspace(#[from] workspace::Error),
+    /// The sandbox refused.
+    #[error("the sandbox cannot be used")]
+    Sandbox(#[from] sandbox::Error),
+    /// The setup command did not succeed.
+    #[error(
+        "the setup command `{command}` did not succeed ({how}); the end of its output:\n{output}"
+    )]
+    Setup {
+        /// The command.
+        command: String,
+        /// Its exit.
+        how: String,
+        /// The end of its output.
+        output: String,
+    },
+    /// A pattern of `.gitignore` or `include` cannot be read.
+    #[error("the included files cannot be read: {0}")]
+    Include(String),
+    /// The workspace holds more than a change may.
+    #[error("the file {path} is too large for a change, or grew while it was read")]
+    Unreadable {
+        /// The file.
+        path: String,
+        /// What the file system answered.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The ledger does not have what it should.
+    #[error("the files that are taken along cannot be read from the ledger")]
+    Ledger(#[from] ledger::Error),
+    /// A task of the program itself ended early.
+    #[error("a task ended before its work was done")]
+    Ended,
+}
+
+impl Error {
+    /// The reason, in the words of the domain, with every cause named.
+    #[must_use]
+    pub fn failure(&self) -> Failure {
+        Failure::caused(self.reason(), self)
+    }
+
+    fn reason(&self) -> Reason {
+        match self {
+            Self::Setup { .. } => Reason::SetupFailed,
+            Self::Git(_) | Self::Include(_) => Reason::Repository,
+            Self::Workspace(workspace::Error::Limit { .. }) => Reason::LimitReached,
+            Self::Workspace(_) | Self::Unreadable { .. } => Reason::Storage,
+            Self::Sandbox(_) => Reason::SandboxUnavailable,
+            Self::Ledger(_) => Reason::Storage,
+            Self::Ended => Reason::Bug,
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! Where work happens: a commit made into a workspace with its sandbox, and what changed in it made
+//! into a tree.
+//!
+//! This is the one place where git, workspace and sandbox meet. Agents and checks get their files
+//! from here, so that the gate sees what the agent saw. It never decides whether a change is good,
+//! and it runs nothing itself but the policy's setup command.
+//!
+//! - [`Sites`] opens sites: it shares bases, finds the host's toolchains once, and deletes in the
+//!   background.
+//! - [`Wanted`] says what a site should hold.
+//! - [`Site`] is one: [`Site::run`], [`Site::extract`], [`Site::close`].
+
+mod error;
+mod extract;
+mod fill;
+mod ignored;
+mod include;
+mod open;
+mod site;
+
+pub use error::Error;
+pub use extract::{Extracted, MAX_REPORTED};
+pub use include::{Included, MAX_INCLUDED_BYTES, MAX_INCLUDED_FILES, included, load};
+pub use open::{Environment, Host, Options, Sites, Wanted};
+pub use site::{Ran, Site};

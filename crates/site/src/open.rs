@@ -1,0 +1,485 @@
+//! Opening sites: bases that are shared, the host's toolchains, one sandbox for each site.
+
+use crate::{
+    error::Error,
+    fill,
+    include::{self, Included},
+    site::Site,
+};
+use domain::{entity::Request, policy::Setup};
+use git::{CommitId, Mirror, Source, TreeId};
+use ledger::Ledger;
+use sandbox::toolchains::{self, ToolMount, Toolchains};
+use std::{
+    collections::HashMap,
+    ffi::OsString,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+use workspace::{Base, Layering, Layers, Store, Workspace};
+
+/// The value of a variable of the host, by its name.
+pub type Environment = Arc<dyn Fn(&str) -> Option<OsString> + Send + Sync>;
+
+/// What is known of the machine that toolchains come from.
+#[derive(Clone)]
+pub struct Host {
+    /// Its `PATH`.
+    pub path: OsString,
+    /// The home of the user whose toolchains these are.
+    pub home: PathBuf,
+    /// Its environment, asked only for the variables of toolchains.
+    pub env: Environment,
+}
+
+/// How sites are made.
+#[derive(Clone)]
+pub struct Options {
+    /// Where bases and workspaces are kept.
+    pub directory: PathBuf,
+    /// The kind of sandbox.
+    pub backend: Arc<dyn sandbox::Backend>,
+    /// How a workspace lies over its base.
+    pub layering: Layering,
+    /// Where toolchains come from.
+    pub host: Host,
+    /// What a sandbox may use.
+    pub limits: sandbox::Limits,
+    /// The git program.
+    pub git: git::Program,
+}
+
+/// What a site should hold.
+#[derive(Clone)]
+pub struct Wanted {
+    /// Its name among the workspaces: unique, and the same as the attempt's where it has one.
+    pub id: String,
+    /// The repository that the commit is in, as part of a base's name.
+    pub repository: String,
+    /// The commit that is checked out.
+    pub base: CommitId,
+    /// The tree whose content is wanted instead of the commit's, for checks.
+    pub tree: Option<TreeId>,
+    /// What prepares the workspace. What it writes is not part of a change.
+    pub setup: Option<Setup>,
+    /// Files that are taken along. They are not part of a change unless they are written again.
+    pub include: Arc<Vec<Included>>,
+    /// Toolchains that the policy names.
+    pub extra_roots: Vec<PathBuf>,
+    /// Programs that must work inside besides the toolchains: that of an agent.
+    pub programs: Vec<PathBuf>,
+    /// Whether the site has a channel to the gateway.
+    pub channel: bool,
+}
+
+impl Wanted {
+    /// A site on `base` with what a request asks of every one: setup, files, toolchains.
+    ///
+    /// # Errors
+    /// When a file that is taken along cannot be read.
+    pub async fn new(
+        ledger: &Ledger,
+        request: &Request,
+        id: String,
+        base: CommitId,
+    ) -> Result<Self, Error> {
+        let policy = &request.ask.policy;
+        Ok(Self {
+            id,
+            repository: request.ask.repository.to_string(),
+            base,
+            tree: None,
+            setup: policy.setup.clone(),
+            include: Arc::new(include::load(ledger, &request.ask.included).await?),
+            extra_roots: policy.toolchains.roots.iter().map(PathBuf::from).collect(),
+            programs: Vec::new(),
+            channel: false,
+        })
+    }
+}
+
+/// Opens sites. Cheap to clone.
+#[derive(Clone)]
+pub struct Sites {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    options: Options,
+    store: Store,
+    /// Set when the trash need not be emptied any further: the program ends.
+    stop: AtomicBool,
+    cleaning: Mutex<Vec<tokio::task::JoinHandle<()>>>,
+    /// Open mirrors by repository: opening one again would read its packs again.
+    mirrors: Mutex<HashMap<String, Mirror>>,
+}
+
+impl Sites {
+    /// Opens the store of bases and workspaces.
+    ///
+    /// # Errors
+    /// When the directory cannot serve.
+    pub fn open(options: Options) -> Result<Self, Error> {
+        let store = Store::open(&options.directory, options.layering)?;
+        Ok(Self {
+            shared: Arc::new(Shared {
+                options,
+                store,
+                stop: AtomicBool::new(false),
+                cleaning: Mutex::default(),
+                mirrors: Mutex::default(),
+            }),
+        })
+    }
+
+    /// The kind of sandbox.
+    #[must_use]
+    pub fn kind(&self) -> sandbox::Kind {
+        self.shared.options.backend.kind()
+    }
+
+    /// Moves what no process works in to the trash, and empties it in the background.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn sweep(&self) -> Result<(), Error> {
+        let sites = self.clone();
+        blocking(move || Ok(sites.shared.store.sweep(|_| false).map(drop)?)).await?;
+        self.clean();
+        Ok(())
+    }
+
+    /// The mirror of a repository, made unless it is there.
+    ///
+    /// # Errors
+    /// When it cannot be opened or made.
+    pub async fn mirror(&self, repository: &str) -> Result<Mirror, Error> {
+        if let Some(mirror) = self.mirrors().get(repository) {
+            return Ok(mirror.clone());
+        }
+        let place = self
+            .shared
+            .options
+            .directory
+            .join("repositories")
+            .join(repository);
+        let program = self.shared.options.git.clone();
+        let mirror = blocking(move || Ok(Mirror::open_or_create(&place, program)?)).await?;
+        self.mirrors().insert(repository.to_owned(), mirror.clone());
+        Ok(mirror)
+    }
+
+    fn mirrors(&self) -> std::sync::MutexGuard<'_, HashMap<String, Mirror>> {
+        self.shared
+            .mirrors
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The git program.
+    #[must_use]
+    pub fn git(&self) -> &git::Program {
+        &self.shared.options.git
+    }
+
+    /// The toolchains of the host, as a sandbox sees them.
+    #[must_use]
+    pub fn toolchains(&self, extra_roots: &[PathBuf]) -> Toolchains {
+        let host = &self.shared.options.host;
+        toolchains::discover(&toolchains::Input {
+            path: host.path.clone(),
+            home: host.home.clone(),
+            env: &*host.env,
+            extra_roots: extra_roots.to_vec(),
+        })
+    }
+
+    /// Makes the base of a commit, unless it is there. With `source`, objects may be taken from the
+    /// user's repository where that is quicker.
+    ///
+    /// # Errors
+    /// When the commit cannot be checked out.
+    pub async fn base(
+        &self,
+        repository: &str,
+        mirror: &Mirror,
+        commit: CommitId,
+        source: Option<Source>,
+    ) -> Result<Base, Error> {
+        let (sites, mirror) = (self.clone(), mirror.clone());
+        let key = format!("{repository}-{commit}");
+        blocking(move || {
+            let build = |directory: &Path| mirror.checkout(commit, directory, source.as_ref());
+            sites
+                .shared
+                .store
+                .base::<Error>(&key, |directory| Ok(build(directory)?))
+        })
+        .await
+    }
+
+    /// Opens a site: workspace, setup, sandbox.
+    ///
+    /// # Errors
+    /// When any part of it cannot be made; nothing is left behind then.
+    pub async fn site(&self, mirror: &Mirror, wanted: Wanted) -> Result<Site, Error> {
+        let base = self
+            .base(&wanted.repository, mirror, wanted.base, None)
+            .await?;
+        let toolchains = self.toolchains(&wanted.extra_roots);
+        let workspace = {
+            let (sites, id) = (self.clone(), wanted.id.clone());
+            let (include, files) = (Arc::clone(&wanted.include), toolchains.files.clone());
+            blocking(move || sites.workspace(&id, &base, &include, &files)).await?
+        };
+        let mut guard = Guard {
+            sites: self.clone(),
+            workspace: Some(workspace),
+        };
+        if let Some(setup) = &wanted.setup {
+            self.set_up(&mut guard, setup, &toolchains, &wanted).await?;
+        }
+        if let Some(tree) = wanted.tree {
+            let mirror = mirror.clone();
+            let base = wanted.base;
+            guard
+                .with(move |workspace| fill::fill(&mirror, mirror.tree_of(base)?, tree, workspace))
+                .await?;
+        }
+        let sandbox = self
+            .sandbox(guard.workspace()?, &toolchains, &wanted)
+            .await?;
+        let base_tree = mirror.tree_of(wanted.base)?;
+        let workspace = guard.take()?;
+        Ok(Site::new(
+            self.clone(),
+            workspace,
+            sandbox,
+            &toolchains,
+            mirror.clone(),
+            base_tree,
+        ))
+    }
+
+    fn workspace(
+        &self,
+        id: &str,
+        base: &Base,
+        include: &[Included],
+        files: &[toolchains::ToolFile],
+    ) -> Result<Workspace, Error> {
+        let mut workspace = self.shared.store.create(id, base)?;
+        for file in include {
+            workspace.write(file.path.as_ref(), file.executable, &file.content)?;
+        }
+        if !include.is_empty() {
+            workspace.freeze()?;
+        }
+        // Nothing has run in this home yet, so that no link can lead these writes elsewhere.
+        for file in files {
+            let Ok(relative) = file.inside.strip_prefix(toolchains::INSIDE_HOME) else {
+                continue;
+            };
+            let place = workspace.home().join(relative);
+            let written = place
+                .parent()
+                .map_or(Ok(()), std::fs::create_dir_all)
+                .and_then(|()| std::fs::write(&place, &file.contents));
+            written.map_err(|source| Error::Unreadable {
+                path: place.display().to_string(),
+                source,
+            })?;
+        }
+        Ok(workspace)
+    }
+
+    async fn set_up(
+        &self,
+        guard: &mut Guard,
+        setup: &Setup,
+        toolchains: &Toolchains,
+        wanted: &Wanted,
+    ) -> Result<(), Error> {
+        let wanted = Wanted {
+            channel: false,
+            ..wanted.clone()
+        };
+        let sandbox = self
+            .sandbox(guard.workspace()?, toolchains, &wanted)
+            .await?;
+        let ran = crate::site::shell(
+            &*sandbox,
+            &crate::site::environment(&*sandbox, toolchains),
+            &setup.command,
+            setup.timeout,
+        )
+        .await;
+        sandbox.destroy().await?;
+        let ran = ran?;
+        if !ran.exit.success() {
+            return Err(Error::Setup {
+                command: setup.command.clone(),
+                how: ran.exit.to_string(),
+                output: ran.tail(2_000),
+            });
+        }
+        let mut workspace = guard.take()?;
+        guard.workspace = Some(
+            blocking(move || {
+                workspace.freeze()?;
+                Ok(workspace)
+            })
+            .await?,
+        );
+        Ok(())
+    }
+
+    async fn sandbox(
+        &self,
+        workspace: &Workspace,
+        toolchains: &Toolchains,
+        wanted: &Wanted,
+    ) -> Result<Box<dyn sandbox::Sandbox>, Error> {
+        let options = &self.shared.options;
+        let files = match workspace.layers() {
+            Layers::Overlay {
+                lowers,
+                upper,
+                work,
+            } => sandbox::Workspace::Overlay {
+                lowers,
+                upper,
+                work,
+                volatile: true,
+            },
+            Layers::Directory(directory) => sandbox::Workspace::Directory(directory),
+        };
+        let mut spec = sandbox::Spec::new(files);
+        spec.home = Some(workspace.home());
+        spec.tmp = sandbox::Tmp::Directory(workspace.tmp());
+        spec.limits = options.limits;
+        spec.channel_port = wanted.channel.then_some(0);
+        spec.masked = toolchains.masked.clone();
+        let programs = wanted
+            .programs
+            .iter()
+            .flat_map(|program| self.program(program));
+        for mount in toolchains.mounts.iter().cloned().chain(programs) {
+            if spec.mounts.iter().any(|known| known.target == mount.inside) {
+                continue;
+            }
+            spec.masked.extend(mount.masked);
+            spec.mounts.push(sandbox::Mount {
+                source: mount.host,
+                target: mount.inside,
+                writable: false,
+            });
+        }
+        Ok(options.backend.create(spec).await?)
+    }
+
+    fn program(&self, program: &Path) -> Vec<ToolMount> {
+        let host = &self.shared.options.host;
+        let input = toolchains::Input {
+            path: host.path.clone(),
+            home: host.home.clone(),
+            env: &*host.env,
+            extra_roots: Vec::new(),
+        };
+        toolchains::agent_roots(program, &input)
+    }
+
+    /// Empties the trash in the background; [`Sites::close`] waits for it.
+    pub(crate) fn clean(&self) {
+        let sites = self.clone();
+        let task = tokio::task::spawn_blocking(move || {
+            match sites.shared.store.empty_trash(&sites.shared.stop) {
+                Ok(_) | Err(workspace::Error::Stopped) => {}
+                Err(error) => tracing::warn!(%error, "the trash cannot be emptied"),
+            }
+        });
+        let mut cleaning = self
+            .shared
+            .cleaning
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        cleaning.retain(|task| !task.is_finished());
+        cleaning.push(task);
+    }
+
+    /// Waits until what was closed is deleted, or stops that where `quickly`; the next sweep goes on.
+    pub async fn close(&self, quickly: bool) {
+        self.shared.stop.store(quickly, Ordering::Release);
+        let tasks = std::mem::take(
+            &mut *self
+                .shared
+                .cleaning
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
+        for task in tasks {
+            if let Err(error) = task.await {
+                tracing::warn!(%error, "the task that empties the trash failed");
+            }
+        }
+    }
+}
+
+/// A workspace that is deleted unless it becomes a site.
+struct Guard {
+    sites: Sites,
+    workspace: Option<Workspace>,
+}
+
+impl Guard {
+    fn workspace(&self) -> Result<&Workspace, Error> {
+        self.workspace.as_ref().ok_or(Error::Ended)
+    }
+
+    fn take(&mut self) -> Result<Workspace, Error> {
+        self.workspace.take().ok_or(Error::Ended)
+    }
+
+    /// Runs blocking work on the workspace.
+    async fn with(
+        &mut self,
+        work: impl FnOnce(&Workspace) -> Result<(), Error> + Send + 'static,
+    ) -> Result<(), Error> {
+        let workspace = self.take()?;
+        let (workspace, done) = blocking(move || {
+            let done = work(&workspace);
+            Ok((workspace, done))
+        })
+        .await?;
+        self.workspace = Some(workspace);
+        done
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if let Some(workspace) = self.workspace.take() {
+            discard(&self.sites, workspace);
+        }
+    }
+}
+
+/// Moves a workspace to the trash and empties it in the background.
+pub(crate) fn discard(sites: &Sites, workspace: Workspace) {
+    if let Err(error) = workspace.delete() {
+        tracing::warn!(%error, "a workspace could not be deleted; the next sweep will try again");
+    }
+    sites.clean();
+}
+
+/// Runs work that blocks on a thread that may.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|_| Error::Ended)?
+}

@@ -1,0 +1,184 @@
+//! One site: commands in its sandbox, its changes as a tree, its end.
+
+use crate::{
+    error::Error,
+    extract::{Extracted, extract},
+    open::{Sites, blocking, discard},
+};
+use git::{Mirror, TreeId};
+use sandbox::{Channel, Command, Exit, Sandbox, toolchains::Toolchains};
+use std::{ffi::OsString, path::PathBuf, sync::Arc, time::Duration};
+use workspace::{Limits, Workspace};
+
+/// The most bytes of output that are kept of one command, head and tail together.
+pub(crate) const MAX_OUTPUT: usize = 1 << 20;
+
+/// A workspace with its sandbox. Dropping it ends what runs in it and deletes the workspace.
+pub struct Site {
+    sites: Sites,
+    workspace: Option<Arc<Workspace>>,
+    sandbox: Option<Box<dyn Sandbox>>,
+    environment: Vec<(OsString, OsString)>,
+    mirror: Mirror,
+    base: TreeId,
+}
+
+/// What a command did.
+#[derive(Debug, Clone)]
+pub struct Ran {
+    /// How it ended.
+    pub exit: Exit,
+    /// What it wrote, standard output first; head and tail where it was long.
+    pub output: Vec<u8>,
+    /// How long it took.
+    pub duration: Duration,
+}
+
+impl Ran {
+    /// The end of the output, at most so many bytes, as text.
+    #[must_use]
+    pub fn tail(&self, bytes: usize) -> String {
+        let start = self.output.len().saturating_sub(bytes);
+        String::from_utf8_lossy(self.output.get(start..).unwrap_or_default()).into_owned()
+    }
+}
+
+impl Site {
+    pub(crate) fn new(
+        sites: Sites,
+        workspace: Workspace,
+        sandbox: Box<dyn Sandbox>,
+        toolchains: &Toolchains,
+        mirror: Mirror,
+        base: TreeId,
+    ) -> Self {
+        let environment = environment(&*sandbox, toolchains);
+        Self {
+            sites,
+            workspace: Some(Arc::new(workspace)),
+            sandbox: Some(sandbox),
+            environment,
+            mirror,
+            base,
+        }
+    }
+
+    /// The sandbox.
+    ///
+    /// # Errors
+    /// After [`Site::close`].
+    pub fn sandbox(&self) -> Result<&dyn Sandbox, Error> {
+        self.sandbox
+            .as_deref()
+            .ok_or(Error::Sandbox(sandbox::Error::Gone))
+    }
+
+    /// The listener inside the sandbox, once.
+    #[must_use]
+    pub fn take_channel(&self) -> Option<Channel> {
+        self.sandbox.as_ref()?.take_channel()
+    }
+
+    /// What commands get as their environment.
+    #[must_use]
+    pub fn environment(&self) -> &[(OsString, OsString)] {
+        &self.environment
+    }
+
+    /// Where the workspace is, as commands see it.
+    #[must_use]
+    pub fn inside(&self) -> PathBuf {
+        self.sandbox
+            .as_ref()
+            .map(|sandbox| sandbox.workspace().to_owned())
+            .unwrap_or_default()
+    }
+
+    /// Runs `sh -c COMMAND` at the top of the workspace.
+    ///
+    /// # Errors
+    /// When the sandbox refuses; a command that fails is no error.
+    pub async fn run(&self, command: &str, timeout: Duration) -> Result<Ran, Error> {
+        shell(self.sandbox()?, &self.environment, command, timeout).await
+    }
+
+    /// Reads what changed since the site was opened into a tree of the mirror.
+    ///
+    /// # Errors
+    /// When the workspace holds more than a change may, or cannot be read.
+    pub async fn extract(&self) -> Result<Extracted, Error> {
+        let workspace = self
+            .workspace
+            .clone()
+            .ok_or(Error::Sandbox(sandbox::Error::Gone))?;
+        let (mirror, base) = (self.mirror.clone(), self.base);
+        blocking(move || extract(&mirror, base, &workspace, &Limits::default())).await
+    }
+
+    /// Ends what runs in the site and deletes the workspace in the background.
+    ///
+    /// # Errors
+    /// When the sandbox does not end.
+    pub async fn close(mut self) -> Result<(), Error> {
+        let ended = match self.sandbox.take() {
+            Some(sandbox) => sandbox.destroy().await,
+            None => Ok(()),
+        };
+        self.discard();
+        Ok(ended?)
+    }
+
+    fn discard(&mut self) {
+        if let Some(workspace) = self.workspace.take().and_then(Arc::into_inner) {
+            discard(&self.sites, workspace);
+        }
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        self.sandbox = None;
+        self.discard();
+    }
+}
+
+/// What commands get as their environment: the sandbox's own and the toolchains'.
+pub(crate) fn environment(
+    sandbox: &dyn Sandbox,
+    toolchains: &Toolchains,
+) -> Vec<(OsString, OsString)> {
+    let own = [
+        ("PATH", toolchains.path.clone()),
+        // Compiled files beside the sources are no part of a change.
+        ("PYTHONDONTWRITEBYTECODE", "1".into()),
+        ("GIT_TERMINAL_PROMPT", "0".into()),
+        ("CI", "true".into()),
+    ];
+    let mut environment = sandbox.base_env();
+    let set = toolchains.env.iter().cloned();
+    for (name, value) in set.chain(own.map(|(name, value)| (OsString::from(name), value))) {
+        environment.retain(|(known, _)| *known != name);
+        environment.push((name, value));
+    }
+    environment
+}
+
+pub(crate) async fn shell(
+    sandbox: &dyn Sandbox,
+    environment: &[(OsString, OsString)],
+    command: &str,
+    timeout: Duration,
+) -> Result<Ran, Error> {
+    let start = std::time::Instant::now();
+    let command = Command::new(["sh", "-c", command], sandbox.workspace())
+        .with_env(environment.iter().cloned())
+        .with_timeout(timeout);
+    let output = sandbox::exec_captured(sandbox, command, MAX_OUTPUT).await?;
+    let mut text = output.stdout.text();
+    text.push_str(&output.stderr.text());
+    Ok(Ran {
+        exit: output.exit,
+        output: text.into_bytes(),
+        duration: start.elapsed(),
+    })
+}

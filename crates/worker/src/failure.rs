@@ -1,0 +1,61 @@
+//! Why an agent's turn did not end well, in the words of the domain.
+
+use agents::{Error, Stopped, exec, model};
+use dialects::FaultClass;
+use domain::{Failure, Reason};
+
+/// The failure that a turn ended with; none if the agent says that it has finished. `seen` is what
+/// the gateway last said, which knows more than the agent.
+pub(crate) fn of(stopped: &Stopped, seen: Option<Failure>) -> Option<Failure> {
+    let failure = match stopped {
+        Stopped::Completed => return None,
+        Stopped::TurnLimit => Failure::new(Reason::TurnLimit, ""),
+        Stopped::TimeLimit => Failure::new(Reason::TimedOut, "the agent's time was over"),
+        Stopped::Budget => seen.unwrap_or_else(|| Failure::new(Reason::BudgetExhausted, "")),
+        Stopped::Cancelled => Failure::new(Reason::Cancelled, ""),
+        Stopped::Stuck { reason } => Failure::new(Reason::Stuck, reason),
+        Stopped::Failed(error) => match error {
+            Error::Model(model) => seen.unwrap_or_else(|| of_model(model)),
+            other => Failure::caused(reason(other), other),
+        },
+    };
+    Some(failure)
+}
+
+fn of_model(error: &model::Error) -> Failure {
+    let reason = match error {
+        model::Error::Budget { .. } => Reason::BudgetExhausted,
+        model::Error::Refused { .. } => Reason::AgentFailed,
+        model::Error::Diverged { .. } => Reason::Bug,
+        model::Error::Network { .. } => Reason::Unreachable,
+        model::Error::Nonsense { .. } => Reason::BadAnswer,
+        model::Error::Cancelled => Reason::Cancelled,
+        model::Error::Provider { fault, .. } => match fault.class {
+            FaultClass::InvalidKey | FaultClass::Permission => Reason::Unauthorized,
+            FaultClass::NotFound => Reason::ModelNotFound,
+            FaultClass::RateLimit | FaultClass::Quota => Reason::RateLimited,
+            FaultClass::Overloaded | FaultClass::Server | FaultClass::Unknown => {
+                Reason::ProviderFailed
+            }
+            FaultClass::ContextTooLong
+            | FaultClass::TooLarge
+            | FaultClass::BadRequest
+            | FaultClass::Refused => Reason::AgentFailed,
+        },
+    };
+    Failure::caused(reason, error)
+}
+
+fn reason(error: &Error) -> Reason {
+    match error {
+        Error::Model(_)
+        | Error::Refused { .. }
+        | Error::Program { .. }
+        | Error::NoResult { .. } => Reason::AgentFailed,
+        Error::Exec(exec::Error::Start { .. }) => Reason::AgentMissing,
+        Error::Exec(exec::Error::Gone { .. }) => Reason::LimitReached,
+        Error::Halted(_) => Reason::Cancelled,
+        Error::Setup { .. } => Reason::AgentMissing,
+        Error::State { .. } => Reason::Bug,
+    }
+}

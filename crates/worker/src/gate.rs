@@ -1,0 +1,118 @@
+//! The gate on what an attempt made.
+
+use crate::attempt::Place;
+use checks::{Candidate, Found};
+use domain::{
+    Failure, Reason,
+    entity::{Evidence, Verdict},
+    event::Body,
+};
+use git::TreeId;
+use site::Wanted;
+
+/// Asks the gate, records the evidence, and returns it.
+pub(crate) async fn gate(
+    place: &Place<'_>,
+    tree: TreeId,
+    round: u32,
+) -> Result<Vec<Evidence>, Failure> {
+    let (mut found, touched) = rules(place, tree).await?;
+    let empty = found
+        .iter()
+        .any(|found| found.evidence.verdict != Verdict::Passed)
+        && touched.is_empty();
+    if !empty {
+        let policy = &place.request.ask.policy;
+        let commands = checks::wanted(policy, &place.job.spec, &touched)
+            .map_err(|error| Failure::new(Reason::PolicyInvalid, error.to_string()))?;
+        if commands.iter().any(|command| command.needed) {
+            let wanted = Wanted {
+                id: format!("{}-check-{round}", place.attempt),
+                tree: Some(tree),
+                channel: false,
+                programs: Vec::new(),
+                ..place.wanted.clone()
+            };
+            let site = place
+                .sites
+                .site(place.mirror, wanted)
+                .await
+                .map_err(|error| error.failure())?;
+            found.extend(checks::commands(&site, &commands, &tree.to_string()).await);
+            if let Err(error) = site.close().await {
+                tracing::warn!(%error, "the site of the checks did not end well");
+            }
+        } else {
+            let none = commands.iter();
+            found.extend(none.map(|command| checks::not_needed(command, &tree.to_string())));
+        }
+    }
+    let mut evidence = Vec::new();
+    for Found {
+        evidence: mut one,
+        output,
+    } in found
+    {
+        if !output.is_empty() {
+            let output = place
+                .worker
+                .gateway
+                .redact(String::from_utf8_lossy(&output));
+            one.findings = place.worker.gateway.redact(one.findings);
+            one.output = Some(
+                place
+                    .ledger
+                    .put_blob(output.into_bytes())
+                    .await
+                    .map_err(storage)?,
+            );
+        }
+        evidence.push(one);
+    }
+    let bodies = evidence
+        .iter()
+        .map(|one| Body::Checked {
+            attempt: place.attempt,
+            change: None,
+            round,
+            evidence: one.clone(),
+        })
+        .collect();
+    place
+        .ledger
+        .record(place.lease, bodies)
+        .await
+        .map_err(storage)?;
+    Ok(evidence)
+}
+
+async fn rules(
+    place: &Place<'_>,
+    tree: TreeId,
+) -> Result<(Vec<Found>, Vec<bstr::BString>), Failure> {
+    let (mirror, base) = (place.mirror.clone(), place.wanted.base);
+    let (scope, policy) = (
+        place.job.spec.scope.clone(),
+        place.request.ask.policy.clone(),
+    );
+    let asked = tokio::task::spawn_blocking(move || {
+        checks::rules(&Candidate {
+            mirror: &mirror,
+            base,
+            tree,
+            scope: &scope,
+            policy: &policy,
+        })
+    });
+    asked
+        .await
+        .map_err(|_| Failure::new(Reason::Bug, "the rules of the gate ended early"))?
+        .map_err(|error| Failure::caused(Reason::Repository, &error))
+}
+
+pub(crate) fn storage(error: ledger::Error) -> Failure {
+    match error {
+        ledger::Error::LeaseLost(_) => Failure::new(Reason::Cancelled, error.to_string()),
+        other => Failure::caused(Reason::Storage, &other),
+    }
+}
