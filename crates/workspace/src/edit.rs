@@ -147,6 +147,11 @@ fn discard(above: &Dir, name: &CString, path: &BStr) -> Result<(), Error> {
 }
 
 fn split(path: &BStr) -> Result<(&BStr, CString), Error> {
+    if path.starts_with(b"/") {
+        return Err(Error::EditPath {
+            path: path.to_owned(),
+        });
+    }
     let (above, name) = match path.rfind_byte(b'/') {
         Some(at) => (
             path.get(..at).unwrap_or_default(),

@@ -1,7 +1,12 @@
 //! What an agent did in its workspace comes out as entries that, applied to the base, give exactly
 //! what the agent saw.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 
 mod scene;
 
@@ -288,13 +293,13 @@ fn shut() {
     fs::create_dir_all("shut/in").unwrap();
     fs::write("shut/in/secret", "s").unwrap();
     fs::write("src/main.rs", "closed").unwrap();
-    fs::set_permissions("src/main.rs", fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions("src/main.rs", fs::Permissions::from_mode(0o0)).unwrap();
     fs::write("noread.sh", "e").unwrap();
     fs::set_permissions("noread.sh", fs::Permissions::from_mode(0o111)).unwrap();
     for dir in ["shut/in", "shut", "src"] {
         fs::set_permissions(
             dir,
-            fs::Permissions::from_mode(if dir == "src" { 0o444 } else { 0 }),
+            fs::Permissions::from_mode(if dir == "src" { 0o444 } else { 0o0 }),
         )
         .unwrap();
     }

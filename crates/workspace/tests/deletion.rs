@@ -1,6 +1,11 @@
 //! Whatever an agent left, it is deleted: completely, and nothing else.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 
 mod scene;
 
@@ -91,7 +96,7 @@ fn links_are_deleted_and_what_they_point_at_is_not() {
     fs::hard_link(outside.join("precious"), top.join("hard")).unwrap();
     fs::create_dir(top.join("shut")).unwrap();
     symlink(&outside, top.join("shut/x")).unwrap();
-    fs::set_permissions(top.join("shut"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(top.join("shut"), fs::Permissions::from_mode(0o0)).unwrap();
     symlink("/", trash(&scene).join("in the trash itself")).unwrap();
     scene.store.open_workspace("w").unwrap().delete().unwrap();
     assert_gone(&scene);

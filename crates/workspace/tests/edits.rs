@@ -1,6 +1,11 @@
 //! What the trusted side writes into a workspace is there for the agent, and, once frozen, no change.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 
 mod scene;
 
