@@ -185,6 +185,7 @@ impl Cassette {
             answerer.verdict(status, &headers, &meter.finish())
         });
         Ok(Head {
+            model: "the recording".into(),
             status,
             headers,
             body: Body::whole(exchange.response.clone(), error),

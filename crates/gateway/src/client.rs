@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
-use http::{Request, Response};
+use http::{Request, Response, Uri};
 use hyper::{
     body::{Frame, Incoming, SizeHint},
     rt::Executor,
@@ -21,7 +21,9 @@ use hyper_util::{
     rt::TokioTimer,
 };
 use rustls::{ClientConfig, RootCertStore, crypto::ring};
+use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tower_service::Service;
 
 use crate::error::Error;
 
@@ -37,7 +39,7 @@ const BUFFER_BYTES: usize = 256 << 10;
 /// The pool of connections. Cheap to clone; they end with the last clone.
 #[derive(Clone)]
 pub(crate) struct Client {
-    pool: legacy::Client<HttpsConnector<HttpConnector>, Pieces>,
+    pool: legacy::Client<Connector, Pieces>,
     _connections: Arc<DropGuard>,
 }
 
@@ -45,9 +47,7 @@ impl Client {
     /// A client; `secure` says whether any provider is reached by TLS, which needs the system's
     /// certificates.
     pub(crate) fn new(connect: Duration, secure: bool) -> Result<Self, Error> {
-        let setup = |what| {
-            move |source: Box<dyn std::error::Error + Send + Sync>| Error::Setup { what, source }
-        };
+        let setup = |what| move |source: BoxError| Error::Setup { what, source };
         let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(|e| setup("TLS cannot be used")(e.into()))?;
@@ -63,7 +63,7 @@ impl Client {
         tcp.set_nodelay(true);
         tcp.set_connect_timeout(Some(connect));
         tcp.set_keepalive(Some(Duration::from_secs(30)));
-        let connector = HttpsConnectorBuilder::new()
+        let https = HttpsConnectorBuilder::new()
             .with_tls_config(tls.with_no_client_auth())
             .https_or_http()
             .enable_http1()
@@ -74,7 +74,10 @@ impl Client {
             .pool_idle_timeout(IDLE_CONNECTION)
             .pool_max_idle_per_host(IDLE_CONNECTIONS)
             .http1_max_buf_size(BUFFER_BYTES)
-            .build(connector);
+            .build(Connector {
+                https,
+                limit: connect,
+            });
         Ok(Self {
             pool,
             _connections: Arc::new(stop.drop_guard()),
@@ -86,6 +89,36 @@ impl Client {
         request: Request<Pieces>,
     ) -> Result<Response<Incoming>, legacy::Error> {
         self.pool.request(request).await
+    }
+}
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Makes a connection, TLS included, within a time.
+#[derive(Clone)]
+struct Connector {
+    https: HttpsConnector<HttpConnector>,
+    limit: Duration,
+}
+
+impl Service<Uri> for Connector {
+    type Response = <HttpsConnector<HttpConnector> as Service<Uri>>::Response;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.https.poll_ready(cx)
+    }
+
+    fn call(&mut self, to: Uri) -> Self::Future {
+        let connecting = self.https.call(to);
+        let limit = self.limit;
+        Box::pin(async move {
+            match timeout(limit, connecting).await {
+                Ok(connected) => connected,
+                Err(late) => Err(late.into()),
+            }
+        })
     }
 }
 

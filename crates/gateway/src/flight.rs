@@ -97,6 +97,8 @@ impl Estimate {
 
 /// The head of an answer, with its body to come.
 pub(crate) struct Head {
+    /// `provider/model` that answers.
+    pub(crate) model: String,
     pub(crate) status: u16,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Body,
@@ -137,6 +139,8 @@ struct Outcome {
     report: Option<Report>,
     tail: Bytes,
     error: Option<Error>,
+    /// Whether the request surely never left.
+    unsent: bool,
     /// Where the end is told, once the head was.
     end: Option<oneshot::Sender<End>>,
 }
@@ -151,6 +155,10 @@ impl Flight {
     ) {
         let started = Instant::now();
         let account = self.account.take();
+        if let Some(over) = self.over(&head) {
+            drop(head.send(Err(over)));
+            return;
+        }
         let mut reserved = Amount::ZERO;
         let mut call = 0;
         if let Some(account) = &account {
@@ -164,10 +172,18 @@ impl Flight {
             call = account.made.fetch_add(1, Ordering::Relaxed) + 1;
         }
 
-        let (mut outcome, unsent) = match self.send(request, &mut head, started).await {
+        let sent = match self.over(&head) {
+            Some(over) => Err((over, true)),
+            None => {
+                let sent = self.send(request, &mut head, started).await;
+                sent.map_err(|error| (error, false))
+            }
+        };
+        let (mut outcome, waiting) = match sent {
             Ok(answer) => (self.stream(answer, head, started).await, None),
-            Err(error) => {
+            Err((error, unsent)) => {
                 let outcome = Outcome {
+                    unsent: unsent || matches!(error, Error::Unreachable { .. }),
                     error: Some(error),
                     ..Outcome::default()
                 };
@@ -189,8 +205,17 @@ impl Flight {
         if let Some(end) = end {
             // A reader that has gone needs no end.
             drop(end.send(End { tail, error }));
-        } else if let (Some(head), Some(error)) = (unsent, error) {
+        } else if let (Some(head), Some(error)) = (waiting, error) {
             drop(head.send(Err(error)));
+        }
+    }
+
+    /// Why nothing should be begun any more.
+    fn over(&self, head: &oneshot::Sender<Result<Head, Error>>) -> Option<Error> {
+        if self.cancel.is_cancelled() {
+            Some(Error::Revoked)
+        } else {
+            head.is_closed().then_some(Error::Abandoned)
         }
     }
 
@@ -243,6 +268,7 @@ impl Flight {
             ..Outcome::default()
         };
         let told = head.send(Ok(Head {
+            model: self.route.name(),
             status,
             headers,
             body: Body::streaming(receiver, end_receiver, incoming.size_hint().exact()),
@@ -381,7 +407,7 @@ impl Flight {
 /// Whether it is known that the model did nothing: no connection, or the provider's own refusal
 /// in place of an answer. Gateways between (502, 504 and a page in HTML) know nothing of it.
 fn did_nothing(outcome: &Outcome) -> bool {
-    if matches!(outcome.error, Some(Error::Unreachable { .. })) {
+    if outcome.unsent {
         return true;
     }
     let (Some(status), Some(report)) = (outcome.status, &outcome.report) else {

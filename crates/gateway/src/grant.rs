@@ -220,6 +220,7 @@ impl Grant {
         let path = call.path.into_owned();
         let none = HeaderMap::new();
         let Head {
+            model,
             status,
             headers,
             body,
@@ -227,8 +228,8 @@ impl Grant {
         if Answerer::is_refusal(status, &headers) {
             let said = body.head(ERROR_BYTES).await;
             let answerer = Answerer {
-                provider: self.state.route.provider.name(),
-                model: &self.state.route.name(),
+                provider: model.split('/').next().unwrap_or_default(),
+                model: &model,
                 redactor: &self.state.gateway.redactor,
             };
             return Err(answerer.refusal(status, &headers, &said));
@@ -242,7 +243,7 @@ impl Grant {
 
     /// Serves the grant on a listener, until the result is dropped or closed, or the grant is
     /// revoked. Whoever can connect to the listener may use the grant: it must be reachable for
-    /// the spender alone, as one made in its network namespace is.
+    /// the spender alone, as one made in its network namespace is. Call it inside a runtime.
     ///
     /// # Errors
     /// When the listener cannot be used.

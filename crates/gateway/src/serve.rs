@@ -174,6 +174,7 @@ async fn forward(state: &Arc<State>, request: Request<Incoming>) -> Result<Respo
         status,
         headers,
         body,
+        ..
     } = head;
     let mut response = Response::new(body);
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);

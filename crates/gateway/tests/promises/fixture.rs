@@ -26,6 +26,8 @@ pub(crate) struct Purse {
     account: Mutex<budget::Account>,
     settled: watch::Sender<Vec<Settlement>>,
     pub(crate) broken: bool,
+    /// Is cancelled by a reservation.
+    pub(crate) cancels: Option<CancellationToken>,
 }
 
 impl Purse {
@@ -38,6 +40,7 @@ impl Purse {
             account: Mutex::new(budget::Account::new(total)),
             settled: watch::channel(Vec::new()).0,
             broken: false,
+            cancels: None,
         })
     }
 
@@ -63,6 +66,9 @@ impl Funds for Purse {
     async fn reserve(&self, amount: Amount) -> Result<(), FundsError> {
         let mut account = self.account.lock().unwrap();
         *account = account.reserve(amount).map_err(FundsError::Refused)?;
+        if let Some(cancel) = &self.cancels {
+            cancel.cancel();
+        }
         Ok(())
     }
 

@@ -235,6 +235,24 @@ async fn a_revoked_grant_cuts_its_streams_and_refuses_at_once() {
 }
 
 #[tokio::test]
+async fn what_is_revoked_between_reservation_and_call_costs_nothing() {
+    let upstream = Upstream::answering(json(200, MESSAGE)).await;
+    let gateway = gateway(&upstream);
+    let mut purse = Purse::with(100_000);
+    let cancel = tokio_util::sync::CancellationToken::new();
+    Arc::get_mut(&mut purse).unwrap().cancels = Some(cancel.clone());
+    let mut spec = spec(&gateway, &purse);
+    spec.cancel = cancel;
+    let grant = gateway.grant(spec);
+    let call = Call::new(Dialect::Messages, messages_body());
+    assert!(matches!(grant.call(call).await, Err(Error::Revoked)));
+    grant.close().await;
+    assert_eq!(purse.settled()[0].spent, Amount::ZERO);
+    assert_eq!(purse.account().free.tokens, 100_000);
+    assert_eq!(upstream.connections(), 0);
+}
+
+#[tokio::test]
 async fn closing_a_grant_settles_a_call_whose_answer_nobody_reads() {
     let long = "x".repeat(1 << 20);
     let body = format!("data: {{\"x\":\"{long}\"}}\n\n");
@@ -337,39 +355,44 @@ async fn many_calls_at_once_are_each_settled_once_and_numbered_without_gaps() {
 
 #[tokio::test]
 async fn a_provider_that_takes_too_long_is_given_up_and_the_reservation_is_spent() {
-    let bounds = Bounds {
-        idle: Duration::from_millis(150),
+    let limit = Duration::from_secs(1);
+    let idle = Bounds {
+        idle: limit,
         ..Bounds::default()
     };
     let total = Bounds {
-        total: Duration::from_millis(150),
+        total: limit,
         ..Bounds::default()
     };
     let mut stalled = vec![stream_head()];
     stalled.extend(chunks(&messages_stream()[..150], 50));
     stalled.push(Step::AwaitClose);
+    let mut all = tokio::task::JoinSet::new();
     for (bounds, script, status) in [
-        (bounds, vec![Step::AwaitClose], None),
-        (bounds, stalled.clone(), Some(200)),
+        (idle, vec![Step::AwaitClose], None),
+        (idle, stalled.clone(), Some(200)),
         (total, vec![Step::AwaitClose], None),
         (total, stalled, Some(200)),
     ] {
-        let mut upstream = Upstream::answering(script).await;
-        let gateway = gateway_at(&upstream.url(), bounds);
-        let purse = Purse::with(100_000);
-        let grant = grant(&gateway, &purse);
-        let call = Call::new(Dialect::Messages, messages_body());
-        let error = match grant.call(call).await {
-            Ok(response) => response.body.collect().await.unwrap_err(),
-            Err(error) => error,
-        };
-        assert_eq!(error.reason(), Reason::TimedOut, "{error:?}");
-        let settled = purse.settled();
-        assert_eq!(settled.len(), 1);
-        assert_eq!(settled[0].spent, settled[0].reserved);
-        assert_eq!(settled[0].status, status);
-        upstream.closed(1).await;
+        all.spawn(async move {
+            let mut upstream = Upstream::answering(script).await;
+            let gateway = gateway_at(&upstream.url(), bounds);
+            let purse = Purse::with(100_000);
+            let grant = grant(&gateway, &purse);
+            let call = Call::new(Dialect::Messages, messages_body());
+            let error = match grant.call(call).await {
+                Ok(response) => response.body.collect().await.unwrap_err(),
+                Err(error) => error,
+            };
+            assert_eq!(error.reason(), Reason::TimedOut, "{error:?}");
+            let settled = purse.settled();
+            assert_eq!(settled.len(), 1);
+            assert_eq!(settled[0].spent, settled[0].reserved);
+            assert_eq!(settled[0].status, status);
+            upstream.closed(1).await;
+        });
     }
+    all.join_all().await;
 }
 
 #[tokio::test]
@@ -400,6 +423,27 @@ async fn a_provider_that_is_not_there_costs_nothing() {
     let settled = purse.settled();
     assert_eq!((settled[0].spent, settled[0].status), (Amount::ZERO, None));
     assert_eq!(purse.account().free.tokens, 100_000);
+}
+
+#[tokio::test]
+async fn a_provider_that_does_not_prove_who_it_is_gets_no_key() {
+    let upstream = Upstream::answering(json(200, MESSAGE)).await;
+    let address = upstream.url().replace("http://", "https://");
+    let bounds = Bounds {
+        connect: Duration::from_secs(1),
+        ..Bounds::default()
+    };
+    let gateway = gateway_at(&address, bounds);
+    let purse = Purse::with(100_000);
+    let grant = grant(&gateway, &purse);
+    let call = grant.call(Call::new(Dialect::Messages, messages_body()));
+    // This one never answers the greeting of TLS.
+    let error = tokio::time::timeout(PATIENCE, call)
+        .await
+        .unwrap()
+        .unwrap_err();
+    assert_eq!(error.reason(), Reason::Unreachable, "{error:?}");
+    assert_eq!(purse.settled()[0].spent, Amount::ZERO);
 }
 
 #[tokio::test]
