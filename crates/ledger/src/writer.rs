@@ -172,11 +172,16 @@ impl Writer {
         let result = self.run(&mut tasks);
         match result {
             Ok(()) => {
+                let changed = self.sql.total_changes() != before;
+                // Before the replies: a caller that waits for changes after its verb is not woken
+                // by that verb.
+                if changed {
+                    self.wake.bump();
+                }
                 for task in tasks {
                     task.reply(Ok(()));
                 }
-                if self.sql.total_changes() != before {
-                    self.wake.bump();
+                if changed {
                     self.peers.tell();
                 }
             }

@@ -122,7 +122,7 @@ async fn input_that_cannot_be_stored_is_refused_and_nothing_changes() {
     };
     let another = Body::Agent {
         attempt: domain::AttemptId::from_bits(1),
-        event: event::Agent::Turn { round: 1 },
+        event: event::Agent::Text { text: "x".into() },
     };
     for body in [forged, another] {
         assert_error!(

@@ -53,8 +53,15 @@ async fn a_subscription_joins_the_past_to_the_present_without_a_gap_or_a_duplica
             let session = place.session;
             tokio::spawn(async move {
                 for _ in 0..(EVENTS / 2 / 50) {
-                    let notes = (0..50).map(|count| ledger.note(session, None, count.to_string()));
-                    for note in futures(notes) {
+                    let notes: Vec<_> = (0..50)
+                        .map(|count: u64| {
+                            let ledger = ledger.clone();
+                            tokio::spawn(async move {
+                                ledger.note(session, None, count.to_string()).await
+                            })
+                        })
+                        .collect();
+                    for note in notes {
                         note.await.unwrap().unwrap();
                     }
                 }
@@ -81,15 +88,6 @@ async fn a_subscription_joins_the_past_to_the_present_without_a_gap_or_a_duplica
     for task in writers.into_iter().chain(readers) {
         task.await.unwrap();
     }
-}
-
-/// Starts all of these at once.
-fn futures<F>(all: impl Iterator<Item = F>) -> Vec<tokio::task::JoinHandle<F::Output>>
-where
-    F: Future + Send + 'static,
-    F::Output: Send + 'static,
-{
-    all.map(tokio::spawn).collect()
 }
 
 #[tokio::test]

@@ -1,5 +1,14 @@
 //! What the ledger promises, tried through its handle alone.
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "what goes wrong in a test or its support ends the test"
+)]
+
 // As every other room calls it.
 extern crate skep_ledger as ledger;
 

@@ -14,7 +14,7 @@ use ledger::{Ledger, Options};
 use std::{
     io::{BufRead, BufReader},
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStdout, Command, Stdio},
     time::Duration,
 };
 
@@ -39,7 +39,7 @@ fn as_child(work: impl AsyncFnOnce(Ledger)) {
 }
 
 /// A child that is killed when the test ends, however it ends.
-struct Running(Child);
+struct Running(Child, BufReader<ChildStdout>);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -49,20 +49,20 @@ impl Drop for Running {
 }
 
 fn child(test: &str, directory: &Path) -> Running {
-    let child = Command::new(std::env::current_exe().unwrap())
+    let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", &format!("processes::{test}"), "--nocapture"])
         .env(DIRECTORY, directory)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    Running(child)
+    let output = BufReader::new(child.stdout.take().unwrap());
+    Running(child, output)
 }
 
 /// Waits until the child has said this, and returns what it said after it on the line.
 fn said(child: &mut Running, word: &str) -> String {
-    let output = child.0.stdout.take().unwrap();
-    for line in BufReader::new(output).lines() {
+    for line in (&mut child.1).lines() {
         if let Some((_, rest)) = line.unwrap().split_once(word) {
             return rest.trim().to_owned();
         }
@@ -85,6 +85,7 @@ async fn submit(ledger: &Ledger, jobs: &[&str]) -> RequestId {
         policy: Policy::default(),
         parallel: 4,
         retry_of: None,
+        included: Vec::new(),
     };
     let request = ledger.submit(session, ask, None).await.unwrap();
     let owner = ledger.owner().await.unwrap();

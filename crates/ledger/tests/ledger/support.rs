@@ -130,6 +130,7 @@ impl Place {
             policy: Policy::default(),
             parallel: 8,
             retry_of: None,
+            included: Vec::new(),
         }
     }
 
