@@ -27,6 +27,7 @@ pub fn run() -> ! {
     {
         sys::exit(3)
     }
+    sys::default_signals();
     let Ok(Some(message)) = link::receive(socket) else {
         sys::exit(4)
     };

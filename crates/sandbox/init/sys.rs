@@ -287,6 +287,18 @@ pub fn block_signals(mask: u64) -> Result<()> {
     .map(drop)
 }
 
+/// Gives every signal its default effect again: what the owner ignores would be ignored by commands,
+/// and an ignored SIGCHLD would hide how they end.
+pub fn default_signals() {
+    // `struct sigaction` of the kernel has at most 32 bytes; all zero is the default.
+    let action = [0u64; 4];
+    for signal in 1..=64 {
+        // SAFETY: the kernel reads the structure and writes nothing. Two signals refuse; they have
+        // their default effect always.
+        let _fixed = unsafe { call(nr::RT_SIGACTION, [signal, action.as_ptr() as usize, 0, 8]) };
+    }
+}
+
 /// A descriptor that becomes readable when one of the signals arrives.
 pub fn signal_descriptor(mask: u64) -> Result<i32> {
     const SFD_CLOEXEC_NONBLOCK: usize = 0o2000000 | 0o4000;

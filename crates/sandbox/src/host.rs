@@ -202,6 +202,10 @@ impl Sandbox for HostSandbox {
             });
         }
         let stdio = Stdio::new(&command.stdin)?;
+        let search_path = command.env.iter().find(|(name, _)| name == "PATH");
+        let search_path = search_path
+            .map(|(_, path)| path.clone())
+            .unwrap_or_default();
         let mut builder = std::process::Command::new(program);
         builder
             .args(arguments)
@@ -212,14 +216,16 @@ impl Sandbox for HostSandbox {
             .stdout(stdio.inside.1)
             .stderr(stdio.inside.2)
             .process_group(0);
-        let child = builder.spawn().map_err(|source| match source.kind() {
-            std::io::ErrorKind::NotFound => Error::NotFound {
-                program: program.into(),
-            },
-            _ => Error::CannotStart {
-                program: program.into(),
-                source,
-            },
+        let child = builder.spawn().map_err(|source| {
+            let program = PathBuf::from(program);
+            match source.kind() {
+                std::io::ErrorKind::NotFound => Error::NotFound { program },
+                // A directory of PATH that may not be searched hides that nothing was found.
+                std::io::ErrorKind::PermissionDenied if !exists(&program, &search_path) => {
+                    Error::NotFound { program }
+                }
+                _ => Error::CannotStart { program, source },
+            }
         })?;
         drop(builder);
         let leader = Pid::from_child(&child);
@@ -301,6 +307,14 @@ impl Drop for HostSandbox {
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         groups.iter().for_each(|group| group.signal(Signal::KILL));
+    }
+}
+
+/// Whether there is such a file, in `search_path` if it is only a name.
+fn exists(program: &Path, search_path: &std::ffi::OsStr) -> bool {
+    match program.components().count() {
+        1 => std::env::split_paths(search_path).any(|place| place.join(program).exists()),
+        _ => program.exists(),
     }
 }
 

@@ -141,7 +141,9 @@ fn build(hierarchy: Option<&Hierarchy>, spec: &Spec) -> Result<Built, Error> {
 }
 
 fn limits(plan: &mut Plan, limits: &Limits, by_cgroup: bool) {
-    plan.rlimit(libc::RLIMIT_CORE, "core files", 0);
+    // One byte and not none: it is what keeps the kernel from handing a core to a program of the
+    // host, too (`do_coredump`).
+    plan.rlimit(libc::RLIMIT_CORE, "core files", 1);
     if let Some(files) = limits.open_files {
         plan.rlimit(libc::RLIMIT_NOFILE, "open files", files);
     }

@@ -142,9 +142,10 @@ impl Mount {
 /// How much a sandbox may use. What is not set is not limited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Limits {
-    /// Memory of all processes together, in bytes, files in memory included.
+    /// Memory of all processes together, in bytes. A control group counts files in memory (`/tmp`)
+    /// too; without one, each directory in memory takes at most this much besides.
     pub memory_bytes: Option<u64>,
-    /// Processes and threads at a time.
+    /// Processes and threads at a time; each running command counts one more, its minder.
     pub processes: Option<u64>,
     /// Open files per process.
     pub open_files: Option<u64>,

@@ -34,6 +34,7 @@ pub mod nr {
     pub const CAPSET: usize = 91;
     pub const EXIT_GROUP: usize = 94;
     pub const KILL: usize = 129;
+    pub const RT_SIGACTION: usize = 134;
     pub const RT_SIGPROCMASK: usize = 135;
     pub const SETRESUID: usize = 147;
     pub const SETRESGID: usize = 149;

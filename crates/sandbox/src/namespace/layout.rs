@@ -91,11 +91,16 @@ const NEVER_WHOLE: [&str; 15] = [
 /// Paths inside that a specification may not mount over.
 const RESERVED: [&str; 3] = ["/proc", "/dev", "/sys"];
 
+/// What a directory in memory takes, at most.
+const MEMORY_BYTES: u64 = 1 << 30;
+
 /// The mounts of a plan, in the making.
 struct Layout {
     plan: Plan,
     /// Directories of the root that exist already.
     made: BTreeSet<PathBuf>,
+    /// What one directory in memory takes, at most: the watcher does not see what lies there.
+    memory_bytes: u64,
 }
 
 /// The plan's part about files: everything up to the point from which nothing of the host can be
@@ -106,6 +111,7 @@ pub(super) fn files(spec: &Spec) -> Result<Plan, Error> {
     let mut layout = Layout {
         plan: Plan::default(),
         made: BTreeSet::from([PathBuf::from("/")]),
+        memory_bytes: spec.limits.memory_bytes.unwrap_or(u64::MAX),
     };
     layout.plan.hostname(HOSTNAME);
     layout.plan.file(Path::new(wire::EMPTY_FILE), 0o444, "");
@@ -211,6 +217,11 @@ impl Layout {
         }
     }
 
+    /// The options of a directory in memory.
+    fn in_memory(&self, bytes: u64, mode: &str) -> String {
+        format!("size={},mode={mode}", bytes.min(self.memory_bytes))
+    }
+
     fn proc(&mut self) {
         let proc = Path::new("/proc");
         self.plan.directory(proc, 0o555);
@@ -251,11 +262,9 @@ impl Layout {
         self.plan.directory(&dev.join("pts"), 0o755);
         self.plan.devpts(&dev.join("pts"));
         self.plan.directory(&dev.join("shm"), 0o1777);
-        self.plan.tmpfs(
-            &dev.join("shm"),
-            "size=1g,mode=1777",
-            attribute::NO_SETUID | attribute::NO_DEVICES,
-        );
+        let options = self.in_memory(MEMORY_BYTES, "1777");
+        let flags = attribute::NO_SETUID | attribute::NO_DEVICES;
+        self.plan.tmpfs(&dev.join("shm"), &options, flags);
         self.plan.read_only(dev);
     }
 
@@ -316,8 +325,8 @@ impl Layout {
         self.plan.directory(tmp, 0o1777);
         match &spec.tmp {
             Tmp::Memory { bytes } => {
-                self.plan
-                    .tmpfs(tmp, &format!("size={bytes},mode=1777"), flags)
+                let options = self.in_memory(*bytes, "1777");
+                self.plan.tmpfs(tmp, &options, flags);
             }
             Tmp::Directory(path) => {
                 self.plan
@@ -328,7 +337,10 @@ impl Layout {
         self.made.insert(home.into());
         self.plan.directory(home, 0o755);
         match &spec.home {
-            None => self.plan.tmpfs(home, "size=1g,mode=0755", flags),
+            None => {
+                let options = self.in_memory(MEMORY_BYTES, "0755");
+                self.plan.tmpfs(home, &options, flags);
+            }
             Some(path) => self.plan.bind(&real("the home", path)?, home, flags, false),
         }
         Ok(())
