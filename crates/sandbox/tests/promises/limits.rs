@@ -1,0 +1,93 @@
+//! Limits: by control groups where they can be used, and without them.
+
+use std::time::{Duration, Instant};
+
+use skep_sandbox::{Enforcement, Limit, Namespace};
+
+use crate::room::{COUNT, Room, is_root};
+
+const MEMORY: u64 = 96 << 20;
+
+async fn memory_is_bounded(backend: Namespace) {
+    let room = Room::of(&backend, |spec| spec.limits.memory_bytes = Some(MEMORY)).await;
+    let begin = Instant::now();
+    let output = room.sh("tail /dev/zero").await;
+    assert!(!output.exit.success());
+    assert_eq!(output.exit.limit, Some(Limit::Memory), "{:?}", output.exit);
+    assert!(begin.elapsed() < Duration::from_secs(30));
+    assert_eq!(room.says("echo on").await, "on", "the sandbox goes on");
+}
+
+async fn processes_are_bounded(backend: Namespace) {
+    let room = Room::of(&backend, |spec| spec.limits.processes = Some(60)).await;
+    let mut command = room.command(["/bin/bash", "-c", "f() { f | f & }; f; sleep 1000"]);
+    command.timeout = Some(Duration::from_secs(2));
+    command.grace = Duration::from_millis(100);
+    let output = room.run(command).await;
+    assert!(!output.exit.success(), "{:?}", output.exit);
+    assert_eq!(room.says("echo on").await, "on", "the sandbox goes on");
+    assert_eq!(room.says(COUNT).await, "3", "and nothing is left");
+}
+
+#[tokio::test]
+async fn a_command_that_takes_all_memory_is_ended() {
+    memory_is_bounded(Namespace::new()).await;
+}
+
+#[tokio::test]
+async fn a_command_that_takes_all_memory_is_ended_without_control_groups() {
+    memory_is_bounded(Namespace::without_cgroups()).await;
+}
+
+#[tokio::test]
+async fn a_command_that_multiplies_is_bounded() {
+    processes_are_bounded(Namespace::new()).await;
+}
+
+#[tokio::test]
+async fn a_command_that_multiplies_is_bounded_without_control_groups() {
+    processes_are_bounded(Namespace::without_cgroups()).await;
+}
+
+#[tokio::test]
+async fn files_and_descriptors_are_bounded_and_no_core_is_left() {
+    let room = Room::with(|spec| {
+        spec.limits.file_bytes = Some(1 << 20);
+        spec.limits.open_files = Some(64);
+    })
+    .await;
+    let output = room.sh("head -c 3000000 /dev/zero > big").await;
+    assert!(!output.exit.success());
+    assert_eq!(
+        std::fs::metadata(room.host_workspace().join("big"))
+            .unwrap()
+            .len(),
+        1 << 20
+    );
+    assert_eq!(room.says("ulimit -n; ulimit -c").await, "64\n0");
+    let direct = room
+        .run(room.command(["/usr/bin/head", "-c", "1", "/dev/zero"]))
+        .await;
+    assert!(direct.exit.success());
+}
+
+#[tokio::test]
+async fn what_is_in_force_is_said() {
+    let room = Room::with(|spec| spec.limits.memory_bytes = Some(MEMORY)).await;
+    let diagnosis = room.sandbox.diagnose().await;
+    assert!(diagnosis.alive && diagnosis.sealed);
+    if diagnosis.limits_in_force == Enforcement::RlimitsAndWatcher {
+        assert!(
+            !is_root(),
+            "root can use control groups on the machines that the tests run on"
+        );
+    } else {
+        assert!(diagnosis.memory_bytes.unwrap() < MEMORY);
+        assert_eq!(diagnosis.processes, Some(1));
+    }
+    let without = Room::of(&Namespace::without_cgroups(), |_| {}).await;
+    assert_eq!(
+        without.sandbox.diagnose().await.limits_in_force,
+        Enforcement::RlimitsAndWatcher
+    );
+}
