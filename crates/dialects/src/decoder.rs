@@ -72,7 +72,7 @@ impl Decoder {
     #[must_use]
     pub fn new(dialect: Dialect, status: u16) -> Self {
         Self {
-            framer: Framer::new(),
+            framer: Framer::new(|_| false),
             tally: Tally::new(dialect, status),
             assembly: Assembly::new(dialect, Limits::default()),
             status,

@@ -13,7 +13,7 @@ const BODY_LIMIT: usize = 16 << 20;
 /// One piece of a response.
 #[derive(Debug)]
 pub(crate) enum Frame {
-    /// An event of a stream.
+    /// An event of a stream that is not skipped.
     Event(Value),
     /// The whole body, which is no stream.
     Body(Value),
@@ -28,6 +28,9 @@ pub(crate) enum Frame {
 #[derive(Debug)]
 pub(crate) struct Framer {
     shape: Shape,
+    /// Events of which this is true are not parsed and give no frame, but for the first.
+    skip: fn(&[u8]) -> bool,
+    any: bool,
 }
 
 #[derive(Debug)]
@@ -38,9 +41,11 @@ enum Shape {
 }
 
 impl Framer {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(skip: fn(&[u8]) -> bool) -> Self {
         Self {
             shape: Shape::Unknown,
+            skip,
+            any: false,
         }
     }
 
@@ -59,9 +64,15 @@ impl Framer {
                 _ => Shape::Stream(Sse::new(EVENT_LIMIT)),
             };
         }
+        let Self { skip, any, .. } = self;
         match &mut self.shape {
             Shape::Unknown => {}
-            Shape::Stream(sse) => sse.feed(chunk, &mut |data| sink(event(data))),
+            Shape::Stream(sse) => sse.feed(chunk, &mut |data| {
+                if !(*any && skip(data)) {
+                    *any = true;
+                    sink(event(data));
+                }
+            }),
             Shape::Body { bytes, too_large } => {
                 if *too_large || bytes.len() + chunk.len() > BODY_LIMIT {
                     *too_large = true;

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::endpoint::Dialect;
 use crate::fault::Fault;
 use crate::frames::Framer;
-use crate::tally::Tally;
+use crate::tally::{self, Tally};
 use crate::usage::Usage;
 
 /// How much of an error's body is kept when it is no JSON.
@@ -136,7 +136,10 @@ impl Meter {
     #[must_use]
     pub fn new(dialect: Dialect, status: u16) -> Self {
         Self {
-            framer: Framer::new(),
+            framer: Framer::new(match dialect {
+                Dialect::ChatCompletions => tally::chat_says_nothing,
+                Dialect::Messages => tally::messages_says_nothing,
+            }),
             tally: Tally::new(dialect, status),
             status,
             head: Vec::new(),

@@ -65,6 +65,11 @@ pub struct Request {
     pub images: u64,
     /// Whether tools are offered: a request without any is often housekeeping (a title).
     pub has_tools: bool,
+    /// Tools that the provider itself would run, such as a web search, and what else lets it
+    /// reach the world in the caller's place. Who has no network must not get one this way.
+    pub remote_tools: Vec<String>,
+    /// A class of service that costs more than the list price (`service_tier=priority`).
+    pub premium: Option<String>,
     /// Where the caller asks for the usage at the end of a Chat Completions stream.
     usage_option: UsageOption,
 }
@@ -103,6 +108,14 @@ struct Fields<'a> {
     tools: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "even_null")]
     stream_options: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    mcp_servers: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    web_search_options: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    service_tier: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    speed: Option<Cow<'a, str>>,
 }
 
 /// A value that is there, even if it is `null`.
@@ -150,7 +163,7 @@ impl Request {
         };
         Ok(Self {
             dialect,
-            model: fields.model.into_owned(),
+            model: fields.model.clone().into_owned(),
             max_output,
             stream,
             answers,
@@ -161,6 +174,8 @@ impl Request {
             has_tools: fields
                 .tools
                 .is_some_and(|t| !matches!(t.get(), "null" | "[]")),
+            remote_tools: remote_tools(&fields),
+            premium: premium(&fields),
             usage_option: if stream && dialect == Dialect::ChatCompletions {
                 UsageOption::find(body, fields.stream_options)
             } else {
@@ -247,6 +262,82 @@ impl UsageOption {
     }
 }
 
+/// Kinds of tools that the caller runs itself: the beginnings of their `type`. Anthropic dates
+/// them (`bash_20250124`). A search among the tools of a request reaches nothing beyond it.
+const LOCAL_TOOLS: [&str; 7] = [
+    "function",
+    "custom",
+    "bash_",
+    "text_editor_",
+    "computer_",
+    "memory_",
+    "tool_search_tool_",
+];
+
+/// The most remote tools that are named.
+const MAX_REMOTE_TOOLS: usize = 16;
+
+/// Whatever is not known to be run by the caller counts as run by the provider.
+fn remote_tools(fields: &Fields<'_>) -> Vec<String> {
+    #[derive(Deserialize)]
+    struct Offered<'a> {
+        #[serde(borrow, default, rename = "type")]
+        kind: Option<Cow<'a, str>>,
+    }
+    let present =
+        |value: Option<&RawValue>| value.is_some_and(|value| !matches!(value.get(), "null" | "[]"));
+    let mut remote = Vec::new();
+    if present(fields.mcp_servers) {
+        remote.push("mcp_servers".to_owned());
+    }
+    if present(fields.web_search_options) {
+        remote.push("web_search_options".to_owned());
+    }
+    let Some(tools) = fields.tools else {
+        return remote;
+    };
+    // All at once where they have the shape that they should, else one by one.
+    let offered: Vec<Option<Offered<'_>>> = serde_json::from_str(tools.get())
+        .map(|all: Vec<Offered<'_>>| all.into_iter().map(Some).collect())
+        .unwrap_or_else(|_| {
+            let raw: Vec<&RawValue> = serde_json::from_str(tools.get()).unwrap_or_default();
+            raw.into_iter()
+                .map(|tool| serde_json::from_str(tool.get()).ok())
+                .collect()
+        });
+    for tool in offered {
+        let kind = match tool {
+            Some(Offered { kind: None }) => continue,
+            Some(Offered { kind: Some(kind) }) => kind,
+            None => Cow::Borrowed("unreadable"),
+        };
+        let local = LOCAL_TOOLS.iter().any(|known| {
+            if known.ends_with('_') {
+                kind.starts_with(known)
+            } else {
+                kind == *known
+            }
+        });
+        let name: String = kind.chars().take(60).collect();
+        if !local && !remote.contains(&name) && remote.len() < MAX_REMOTE_TOOLS {
+            remote.push(name);
+        }
+    }
+    remote
+}
+
+/// A class of service above the standard one.
+fn premium(fields: &Fields<'_>) -> Option<String> {
+    let named = |key: &str, value: &Option<Cow<'_, str>>, standard: &[&str]| {
+        let value = value.as_deref()?;
+        let shown: String = value.chars().take(40).collect();
+        (!standard.contains(&value)).then(|| format!("{key}={shown}"))
+    };
+    let tiers = ["auto", "default", "standard", "standard_only", "flex"];
+    named("service_tier", &fields.service_tier, &tiers)
+        .or_else(|| named("speed", &fields.speed, &["standard"]))
+}
+
 /// Where a borrowed value lies in the body that it was read from.
 fn place(body: &[u8], value: &RawValue) -> Option<(usize, usize)> {
     let text = value.get();
@@ -319,7 +410,7 @@ fn items<'a, T: Deserialize<'a>>(array: &'a RawValue) -> impl Iterator<Item = T>
 }
 
 fn contains(haystack: &[u8], needle: &[u8]) -> bool {
-    haystack.windows(needle.len()).any(|w| w == needle)
+    memchr::memmem::find(haystack, needle).is_some()
 }
 
 #[cfg(test)]
@@ -382,6 +473,45 @@ mod tests {
             "]".repeat(100_000)
         );
         drop(Request::inspect(Dialect::Messages, closed.as_bytes()));
+    }
+
+    #[test]
+    fn what_the_provider_would_run_in_the_callers_place_is_named() {
+        let remote = |body: Value| {
+            Request::inspect(Dialect::Messages, body.to_string().as_bytes())
+                .unwrap()
+                .remote_tools
+        };
+        let own = json!({"model": "m", "tools": [
+            {"name": "Bash", "input_schema": {"type": "web_search_20250305"}},
+            {"type": "custom", "name": "x"}, {"type": "function", "function": {}},
+            {"type": "bash_20250124", "name": "bash"}], "mcp_servers": []});
+        assert_eq!(remote(own), Vec::<String>::new());
+        let others = json!({"model": "m", "tools": [
+            {"type": "web_search_20250305", "name": "web_search"}, {"type": "functionary"}, 7],
+            "mcp_servers": [{}], "web_search_options": {}});
+        assert_eq!(
+            remote(others),
+            [
+                "mcp_servers",
+                "web_search_options",
+                "web_search_20250305",
+                "functionary",
+                "unreadable"
+            ]
+        );
+        let escaped = br#"{"model":"m","tools":[{"t\u0079pe":"web_fetch_1"}]}"#;
+        let request = Request::inspect(Dialect::Messages, escaped).unwrap();
+        assert_eq!(request.remote_tools, ["web_fetch_1"]);
+    }
+
+    #[test]
+    fn a_dearer_class_of_service_is_named() {
+        assert_eq!(chat(r#"{"model":"m","service_tier":"auto"}"#).premium, None);
+        let priority = chat(r#"{"model":"m","service_tier":"priority"}"#);
+        assert_eq!(priority.premium.as_deref(), Some("service_tier=priority"));
+        let fast = chat(r#"{"model":"m","speed":"fast"}"#);
+        assert_eq!(fast.premium.as_deref(), Some("speed=fast"));
     }
 
     #[test]

@@ -158,3 +158,45 @@ impl Tally {
         }
     }
 }
+
+/// Whether an event of a Chat Completions stream certainly has nothing for a tally: it is one of
+/// the many that carry a few words. Looking is ten times cheaper than parsing.
+///
+/// A quoted word cannot stand inside a JSON string, where its quotes would be escaped.
+pub(crate) fn chat_says_nothing(event: &[u8]) -> bool {
+    find(event, b"\"choices\"").is_some()
+        && find(event, b"\"delta\"").is_some()
+        && find(event, b"\"error\"").is_none()
+        && always_null(event, b"\"usage\"")
+        && always_null(event, b"\"finish_reason\"")
+}
+
+/// The same for an event of a Messages stream.
+pub(crate) fn messages_says_nothing(event: &[u8]) -> bool {
+    find(event, b"\"content_block_delta\"").is_some()
+        && [
+            &b"\"error\""[..],
+            b"\"usage\"",
+            b"\"stop_reason\"",
+            b"\"message_stop\"",
+        ]
+        .iter()
+        .all(|word| find(event, word).is_none())
+}
+
+/// Whether every place of `key` is followed by `: null`.
+fn always_null(event: &[u8], key: &[u8]) -> bool {
+    memchr::memmem::find_iter(event, key).all(|at| {
+        let after = event
+            .get(at + key.len()..)
+            .unwrap_or_default()
+            .trim_ascii_start();
+        after
+            .strip_prefix(b":")
+            .is_some_and(|value| value.trim_ascii_start().starts_with(b"null"))
+    })
+}
+
+fn find(event: &[u8], word: &[u8]) -> Option<usize> {
+    memchr::memmem::find(event, word)
+}
