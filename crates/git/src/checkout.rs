@@ -68,9 +68,11 @@ const CONFIG_HEAD: &str = "[core]
 ";
 
 impl Mirror {
-    /// Writes the files of `commit` and a repository of their own to `into`, which must not exist, or be an empty
-    /// directory; its parent must exist. `into` appears at the end, whole, or not at all (what a killed process leaves
-    /// has a name beginning with `.skep-base-` beside it).
+    /// Writes the files of `commit` and a repository of their own to `into`.
+    ///
+    /// When `into` does not exist, it appears at the end, whole, or not at all; what a killed process leaves has a
+    /// name beginning with `.skep-base-` beside it. When it is an empty directory, it is filled, and what is in it
+    /// after a failure is for its owner to remove.
     ///
     /// The history comes from the mirror; with `source` it is fetched meanwhile when it is not there, which is the
     /// quickest way for a first run.
@@ -81,17 +83,19 @@ impl Mirror {
         source: Option<&Source>,
     ) -> Result<(), Error> {
         let into = std::path::absolute(into).map_err(|e| Error::io("finding", into, e))?;
+        if into.is_dir() {
+            return self.checkout_into(commit, &into, source);
+        }
         let parent = into.parent().unwrap_or(Path::new("/"));
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let serial = NEXT.fetch_add(1, Ordering::Relaxed);
         let staging = parent.join(format!(".skep-base-{}-{serial}", std::process::id()));
         remove_tree(&staging)?;
-        let outcome = self
-            .checkout_staged(commit, &staging, source)
-            .and_then(|()| {
-                fs::rename(&staging, &into)
-                    .map_err(|e| Error::io("finishing the checkout at", &into, e))
-            });
+        fs::create_dir(&staging).map_err(|e| Error::io("creating", &staging, e))?;
+        let outcome = self.checkout_into(commit, &staging, source).and_then(|()| {
+            fs::rename(&staging, &into)
+                .map_err(|e| Error::io("finishing the checkout at", &into, e))
+        });
         if outcome.is_err()
             && let Err(error) = remove_tree(&staging)
         {
@@ -100,7 +104,7 @@ impl Mirror {
         outcome
     }
 
-    fn checkout_staged(
+    fn checkout_into(
         &self,
         commit: CommitId,
         staging: &Path,
@@ -147,7 +151,6 @@ impl Mirror {
             ..
         } = listing;
 
-        fs::create_dir(staging).map_err(|e| Error::io("creating", staging, e))?;
         let top = open_directory(staging)?;
         for path in &directories {
             rustix::fs::mkdirat(&top, path.as_slice(), Mode::from_raw_mode(0o777))

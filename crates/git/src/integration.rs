@@ -62,6 +62,14 @@ impl IntegrationBranch {
         self.mirror.read_ref(&self.tip_ref())
     }
 
+    /// What the user's branch was last set to by us.
+    ///
+    /// # Errors
+    /// When the mirror cannot be read.
+    pub fn published(&self) -> Result<Option<CommitId>, Error> {
+        self.mirror.read_ref(&self.published_ref())
+    }
+
     /// Whether `commit` is integrated.
     ///
     /// # Errors

@@ -86,6 +86,26 @@ impl Mirror {
         self.run_merge(made(ours, &[root])?, made(theirs, &[root])?)
     }
 
+    /// The best common ancestor of two commits, or nothing when they share no history.
+    pub fn merge_base(&self, one: CommitId, other: CommitId) -> Result<Option<CommitId>, Error> {
+        let doing = "looking for a common ancestor";
+        let mut command = self.program().trusted(self.directory())?;
+        command.arg("merge-base").arg(one.to_string()).arg(other.to_string());
+        let output = self.program().execute(Call::new(doing, command))?;
+        match output.code {
+            Some(0) => output
+                .stdout
+                .trim()
+                .to_str()
+                .ok()
+                .and_then(|text| text.parse().ok())
+                .map(Some)
+                .ok_or(Error::Output { doing }),
+            Some(1) => Ok(None),
+            _ => Err(output.failure(doing)),
+        }
+    }
+
     fn run_merge(&self, ours: CommitId, theirs: CommitId) -> Result<Merged, Error> {
         let doing = "merging";
         let mut command = self.program().trusted(self.directory())?;

@@ -1,10 +1,11 @@
 //! A bare repository of our own, one for each repository that is worked on.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use bstr::{BStr, BString};
 use gix::objs::tree::EntryKind;
@@ -32,6 +33,9 @@ const CONFIG: &str = "[core]
 [maintenance]
 \tauto = false
 ";
+
+/// How often a lock that another holds is tried.
+const LOCK_INTERVAL: Duration = Duration::from_millis(2);
 
 /// How many packs a mirror may come to have while it is open.
 const PACK_SLOTS: usize = 4096;
@@ -65,7 +69,7 @@ impl Mirror {
         let directory =
             std::path::absolute(directory).map_err(|e| Error::io("finding", directory, e))?;
         if !directory.join("skep/format").is_file() {
-            create(&directory)?;
+            create(&directory, &program)?;
         }
         let objects = Objects::open(&directory.join("objects"), PACK_SLOTS)?;
         Ok(Mirror {
@@ -222,15 +226,7 @@ impl Mirror {
     /// The lock that every change of more than one file of the mirror holds, across threads and processes. The system
     /// frees it when its holder dies.
     pub(crate) fn lock(&self) -> Result<File, Error> {
-        let path = self.directory().join("skep/lock");
-        let file = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-            .map_err(|e| Error::io("opening", &path, e))?;
-        file.lock().map_err(|e| Error::io("locking", &path, e))?;
-        Ok(file)
+        take_lock(&self.directory().join("skep/lock"), &self.program)
     }
 
     /// A directory of our own for temporary files, on the mirror's file system.
@@ -296,6 +292,34 @@ pub(crate) fn sync_loose(objects: &Objects, ids: &[gix::ObjectId]) -> Result<(),
     Ok(())
 }
 
+/// Opens and locks a file, waiting for whoever has it: until the program's deadline, or until cancelled.
+fn take_lock(path: &Path, program: &Program) -> Result<File, Error> {
+    let doing = "waiting for another process that writes to the mirror";
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)
+        .map_err(|e| Error::io("opening", path, e))?;
+    let started = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::Error(e)) => return Err(Error::io("locking", path, e)),
+            Err(TryLockError::WouldBlock) => {}
+        }
+        program.cancel().check(doing)?;
+        if started.elapsed() > program.deadline() {
+            return Err(Error::TimedOut {
+                doing,
+                after: program.deadline(),
+            });
+        }
+        // The kernel tells nobody when a lock is freed, and a blocking lock has no deadline.
+        std::thread::park_timeout(LOCK_INTERVAL);
+    }
+}
+
 /// A temporary directory, removed at the end.
 pub(crate) struct Scratch {
     path: PathBuf,
@@ -316,7 +340,7 @@ impl Drop for Scratch {
 }
 
 /// Makes what is missing; `skep/format` comes last, so that a mirror that has it is whole.
-fn create(directory: &Path) -> Result<(), Error> {
+fn create(directory: &Path, program: &Program) -> Result<(), Error> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true).mode(0o700);
     for part in [
@@ -333,15 +357,7 @@ fn create(directory: &Path) -> Result<(), Error> {
             .create(&path)
             .map_err(|e| Error::io("creating", path, e))?;
     }
-    let lock_path = directory.join("skep/lock");
-    let lock = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&lock_path)
-        .map_err(|e| Error::io("opening", &lock_path, e))?;
-    lock.lock()
-        .map_err(|e| Error::io("locking", &lock_path, e))?;
+    let _lock = take_lock(&directory.join("skep/lock"), program)?;
     write_replacing(&directory.join("config"), CONFIG.as_bytes(), true)?;
     write_replacing(
         &directory.join("info/attributes"),

@@ -180,6 +180,10 @@ impl Program {
         Ok(*self.found.version.get_or_init(|| version))
     }
 
+    pub(crate) fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
     pub(crate) fn cancel(&self) -> &Cancel {
         &self.cancel
     }

@@ -17,6 +17,7 @@ use crate::program::{Cancel, Program};
 const PACK_SLOTS: usize = 256;
 
 /// A user's repository with a working tree. Cheap to make; shared by threads.
+#[derive(Clone)]
 pub struct Source {
     repository: gix::ThreadSafeRepository,
     top: PathBuf,

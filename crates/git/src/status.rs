@@ -65,6 +65,23 @@ impl Source {
     }
 }
 
+impl Source {
+    /// The ignored files that one of these globs could name. Whole ignored directories are looked through only
+    /// where a glob leads into them.
+    pub fn ignored(&self, globs: &[String]) -> Result<Vec<BString>, Error> {
+        let doing = "looking for ignored files";
+        let mut command = self.program().as_user_reading(self.top())?;
+        command.args(["ls-files", "-z", "--others", "--ignored", "--exclude-standard", "--"]);
+        command.args(globs.iter().map(|glob| format!(":(glob){glob}")));
+        let output = self
+            .program()
+            .execute(Call::new(doing, command).limit(OUTPUT_LIMIT))?
+            .success(doing)?;
+        let paths = output.stdout.split(|b| *b == 0).filter(|path| !path.is_empty());
+        Ok(paths.map(BString::from).collect())
+    }
+}
+
 /// One record of `git status --porcelain=v2 -z --no-renames` (see `git-status(1)`, "Porcelain Format Version 2").
 fn parse(record: &[u8]) -> Option<StatusEntry> {
     let (kind, rest) = record.split_once_str(" ")?;
