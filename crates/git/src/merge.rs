@@ -90,7 +90,10 @@ impl Mirror {
     pub fn merge_base(&self, one: CommitId, other: CommitId) -> Result<Option<CommitId>, Error> {
         let doing = "looking for a common ancestor";
         let mut command = self.program().trusted(self.directory())?;
-        command.arg("merge-base").arg(one.to_string()).arg(other.to_string());
+        command
+            .arg("merge-base")
+            .arg(one.to_string())
+            .arg(other.to_string());
         let output = self.program().execute(Call::new(doing, command))?;
         match output.code {
             Some(0) => output

@@ -71,13 +71,23 @@ impl Source {
     pub fn ignored(&self, globs: &[String]) -> Result<Vec<BString>, Error> {
         let doing = "looking for ignored files";
         let mut command = self.program().as_user_reading(self.top())?;
-        command.args(["ls-files", "-z", "--others", "--ignored", "--exclude-standard", "--"]);
+        command.args([
+            "ls-files",
+            "-z",
+            "--others",
+            "--ignored",
+            "--exclude-standard",
+            "--",
+        ]);
         command.args(globs.iter().map(|glob| format!(":(glob){glob}")));
         let output = self
             .program()
             .execute(Call::new(doing, command).limit(OUTPUT_LIMIT))?
             .success(doing)?;
-        let paths = output.stdout.split(|b| *b == 0).filter(|path| !path.is_empty());
+        let paths = output
+            .stdout
+            .split(|b| *b == 0)
+            .filter(|path| !path.is_empty());
         Ok(paths.map(BString::from).collect())
     }
 }

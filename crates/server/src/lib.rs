@@ -1,1 +1,27 @@
-//! The roles wired together in one process.
+//! The roles wired together in one process, and what a face asks of them.
+//!
+//! [`Node`] opens the ledger, the sites and the gateway, and runs planner, workers and integrator for
+//! as long as a request lasts. It holds no rules of the domain: those are in `domain`, and each role
+//! applies its own. It never prints and never reads the environment: a face passes in what it found.
+//!
+//! - [`Options`] says where data is, what is installed and which providers there are.
+//! - [`Node::submit`] and [`Node::work`] take a request from a prompt to its end.
+//! - [`Node::apply`], [`Node::drop_work`] and [`Node::diff`] are what a person does with the outcome.
+
+mod agents;
+mod doctor;
+mod error;
+mod inspect;
+mod node;
+mod submit;
+mod take;
+mod work;
+
+pub use doctor::{Finding, Health, doctor};
+pub use error::Error;
+pub use git::{ApplyMode, FileChange, StatusEntry};
+pub use inspect::Diff;
+pub use node::{Node, Options};
+pub use submit::{DEFAULT_MONEY, DEFAULT_TOKENS, New, Submitted};
+pub use take::{Applied, Dropped};
+pub use worker::Replayed;

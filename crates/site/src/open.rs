@@ -362,21 +362,9 @@ impl Sites {
         spec.tmp = sandbox::Tmp::Directory(workspace.tmp());
         spec.limits = options.limits;
         spec.channel_port = wanted.channel.then_some(0);
-        spec.masked = toolchains.masked.clone();
-        let programs = wanted
-            .programs
-            .iter()
-            .flat_map(|program| self.program(program));
-        for mount in toolchains.mounts.iter().cloned().chain(programs) {
-            if spec.mounts.iter().any(|known| known.target == mount.inside) {
-                continue;
-            }
-            spec.masked.extend(mount.masked);
-            spec.mounts.push(sandbox::Mount {
-                source: mount.host,
-                target: mount.inside,
-                writable: false,
-            });
+        mount(&mut spec, toolchains);
+        for program in &wanted.programs {
+            mount_all(&mut spec, self.program(program));
         }
         Ok(options.backend.create(spec).await?)
     }
@@ -425,6 +413,26 @@ impl Sites {
                 tracing::warn!(%error, "the task that empties the trash failed");
             }
         }
+    }
+}
+
+/// Shows the toolchains in a sandbox, and hides what must not be seen of them.
+pub fn mount(spec: &mut sandbox::Spec, toolchains: &Toolchains) {
+    spec.masked.extend(toolchains.masked.iter().cloned());
+    mount_all(spec, toolchains.mounts.iter().cloned());
+}
+
+fn mount_all(spec: &mut sandbox::Spec, mounts: impl IntoIterator<Item = ToolMount>) {
+    for mount in mounts {
+        if spec.mounts.iter().any(|known| known.target == mount.inside) {
+            continue;
+        }
+        spec.masked.extend(mount.masked);
+        spec.mounts.push(sandbox::Mount {
+            source: mount.host,
+            target: mount.inside,
+            writable: false,
+        });
     }
 }
 

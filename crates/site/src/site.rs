@@ -143,10 +143,8 @@ impl Drop for Site {
 }
 
 /// What commands get as their environment: the sandbox's own and the toolchains'.
-pub(crate) fn environment(
-    sandbox: &dyn Sandbox,
-    toolchains: &Toolchains,
-) -> Vec<(OsString, OsString)> {
+#[must_use]
+pub fn environment(sandbox: &dyn Sandbox, toolchains: &Toolchains) -> Vec<(OsString, OsString)> {
     let own = [
         ("PATH", toolchains.path.clone()),
         // Compiled files beside the sources are no part of a change.

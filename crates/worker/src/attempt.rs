@@ -157,12 +157,16 @@ async fn line(
     if ready.dialects.is_empty() {
         return Ok((None, None));
     }
-    let route = place
+    let route = match place
         .worker
         .gateway
         .providers()
         .route(model, &ready.dialects)
-        .map_err(|error| Failure::new(Reason::ModelNotFound, error.to_string()))?;
+    {
+        Ok(route) => route,
+        Err(_) if !ready.needs_model => return Ok((None, None)),
+        Err(error) => return Err(Failure::caused(Reason::ModelNotFound, &error)),
+    };
     let spender = Spender::Attempt(place.lease, place.attempt);
     let funds = LedgerFunds::open(place.ledger, spender)
         .await

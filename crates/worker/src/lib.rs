@@ -18,8 +18,8 @@ mod replay;
 mod task;
 mod worker;
 
-pub use replay::{Replayed, replay};
-pub use worker::{Error, Options, Worker};
+pub use replay::{Error as ReplayError, Replayed, replay};
+pub use worker::{Agents, Error, Options, Ready, Worker};
 
 /// How often an agent may work on one attempt: the first round, and one more with the findings of
 /// the gate.

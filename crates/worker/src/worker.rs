@@ -40,6 +40,8 @@ pub struct Ready {
     pub programs: Vec<PathBuf>,
     /// The dialects that it speaks, best first; empty if it needs no model.
     pub dialects: Vec<dialects::Dialect>,
+    /// Whether it cannot work without a model.
+    pub needs_model: bool,
     /// Whether its loop runs on the trusted side.
     pub is_trusted_loop: bool,
 }

@@ -1,0 +1,274 @@
+//! What works on this machine, each thing tried for real.
+
+use crate::{Options, agents::HostAgents, node::backend};
+use agents::{find, profile::Profile};
+use sandbox::toolchains;
+use worker::Agents;
+
+/// Whether something works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// It works.
+    Good,
+    /// It is missing, and Skep works without it.
+    Lacking,
+    /// Skep cannot work without it.
+    Broken,
+}
+
+/// One thing that was tried.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// What it belongs to: `sandbox`, `git`, `data`, `toolchains`, `agents` or `models`.
+    pub area: &'static str,
+    /// What was tried.
+    pub name: String,
+    /// Whether it works.
+    pub health: Health,
+    /// What was seen.
+    pub detail: String,
+    /// What to do about it.
+    pub remedy: Option<String>,
+}
+
+impl Finding {
+    fn good(area: &'static str, name: impl Into<String>, detail: impl Into<String>) -> Self {
+        let (name, detail) = (name.into(), detail.into());
+        Self {
+            area,
+            name,
+            health: Health::Good,
+            detail,
+            remedy: None,
+        }
+    }
+
+    fn bad(
+        area: &'static str,
+        name: impl Into<String>,
+        health: Health,
+        detail: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        let (name, detail) = (name.into(), detail.into());
+        Self {
+            area,
+            name,
+            health,
+            detail,
+            remedy: Some(remedy.into()),
+        }
+    }
+}
+
+/// Tries everything that `run` needs.
+pub async fn doctor(options: &Options) -> Vec<Finding> {
+    let mut findings = vec![git(options), data(options)];
+    for found in backend(options.sandbox).probe().await {
+        let health = match (found.ok, found.optional) {
+            (true, _) => Health::Good,
+            (false, true) => Health::Lacking,
+            (false, false) => Health::Broken,
+        };
+        findings.push(Finding {
+            area: "sandbox",
+            name: found.name.to_owned(),
+            health,
+            detail: found.detail,
+            remedy: found.remedy,
+        });
+    }
+    findings.extend(toolchains_inside(options).await);
+    findings.extend(agents_here(options).await);
+    findings.extend(models(options));
+    findings
+}
+
+fn git(options: &Options) -> Finding {
+    let found = git::Program::find(&options.path).and_then(|program| {
+        let version = program.version()?;
+        Ok(format!(
+            "{}.{} at {}",
+            version.major,
+            version.minor,
+            program.path().display()
+        ))
+    });
+    match found {
+        Ok(detail) => Finding::good("git", "git", detail),
+        Err(error) => Finding::bad(
+            "git",
+            "git",
+            Health::Broken,
+            domain::failure::chain(&error),
+            "install git 2.38 or newer",
+        ),
+    }
+}
+
+fn data(options: &Options) -> Finding {
+    let tried = std::fs::create_dir_all(&options.data).and_then(|()| {
+        let probe = options.data.join(format!("probe-{}", std::process::id()));
+        std::fs::write(&probe, b"probe")?;
+        std::fs::remove_file(&probe)
+    });
+    let place = options.data.display().to_string();
+    match tried {
+        Ok(()) => Finding::good("data", "data directory", place),
+        Err(error) => Finding::bad(
+            "data",
+            "data directory",
+            Health::Broken,
+            format!("{place}: {error}"),
+            "name a directory that you can write with --data or SKEP_DATA",
+        ),
+    }
+}
+
+/// The toolchains that a sandbox shows, each asked for its version inside one.
+async fn toolchains_inside(options: &Options) -> Vec<Finding> {
+    let found = toolchains::discover(&toolchains::Input {
+        path: options.path.clone(),
+        home: options.home.clone(),
+        env: &*options.env,
+        extra_roots: Vec::new(),
+    });
+    let mut findings = Vec::new();
+    let Ok(inside) = Inside::open(options, &found).await else {
+        return findings;
+    };
+    for (name, argument) in [
+        ("cargo", "--version"),
+        ("python3", "--version"),
+        ("node", "--version"),
+        ("npm", "--version"),
+        ("go", "version"),
+        ("java", "-version"),
+        ("git", "--version"),
+    ] {
+        let known = found.found.iter().any(|tool| tool.name == name);
+        match inside.version(name, argument).await {
+            Some(version) => findings.push(Finding::good("toolchains", name, version)),
+            None if known => findings.push(Finding::bad(
+                "toolchains",
+                name,
+                Health::Lacking,
+                "it is installed here, and does not run inside a sandbox",
+                "name its directory under `toolchains.roots` in skep.toml",
+            )),
+            None => {}
+        }
+    }
+    inside.close().await;
+    for note in found.notes {
+        findings.push(Finding::good("toolchains", "note", note));
+    }
+    findings
+}
+
+/// A sandbox without a repository, to try programs in.
+struct Inside {
+    sandbox: Box<dyn sandbox::Sandbox>,
+    environment: Vec<(std::ffi::OsString, std::ffi::OsString)>,
+    place: std::path::PathBuf,
+}
+
+impl Inside {
+    async fn open(
+        options: &Options,
+        found: &toolchains::Toolchains,
+    ) -> Result<Self, sandbox::Error> {
+        let place = options.data.join(format!("doctor-{}", std::process::id()));
+        let io = |source| sandbox::Error::Io {
+            doing: "make a directory for the probe",
+            source,
+        };
+        std::fs::create_dir_all(&place).map_err(io)?;
+        let mut spec = sandbox::Spec::new(sandbox::Workspace::Directory(place.clone()));
+        site::mount(&mut spec, found);
+        let sandbox = backend(options.sandbox).create(spec).await?;
+        let environment = site::environment(&*sandbox, found);
+        Ok(Self {
+            sandbox,
+            environment,
+            place,
+        })
+    }
+
+    async fn version(&self, program: &str, argument: &str) -> Option<String> {
+        let command = sandbox::Command::new([program, argument], self.sandbox.workspace())
+            .with_env(self.environment.iter().cloned())
+            .with_timeout(std::time::Duration::from_secs(20));
+        let output = sandbox::exec_captured(&*self.sandbox, command, 4096)
+            .await
+            .ok()?;
+        let text = format!("{}{}", output.stdout.text(), output.stderr.text());
+        let line = text.lines().next().unwrap_or_default().trim().to_owned();
+        output.exit.success().then_some(line)
+    }
+
+    async fn close(self) {
+        if let Err(error) = self.sandbox.destroy().await {
+            tracing::warn!(%error, "the sandbox of the probe did not end well");
+        }
+        if let Err(error) = std::fs::remove_dir_all(&self.place) {
+            tracing::warn!(%error, "the directory of the probe could not be deleted");
+        }
+    }
+}
+
+async fn agents_here(options: &Options) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let finder = HostAgents {
+        path: options.path.clone(),
+    };
+    for profile in Profile::shipped().unwrap_or_default() {
+        let Some(program) = &profile.program else {
+            if finder.find(&profile.name).is_ok() {
+                findings.push(Finding::good(
+                    "agents",
+                    &profile.name,
+                    profile.summary.clone(),
+                ));
+            }
+            continue;
+        };
+        match find::find(&profile, &options.path) {
+            Some(found) => {
+                let version = found.version(&profile, &options.path).await;
+                let detail = version.unwrap_or_else(|| "its version cannot be read".into());
+                findings.push(Finding::good("agents", &profile.name, detail));
+            }
+            None => findings.push(Finding::bad(
+                "agents",
+                &profile.name,
+                Health::Lacking,
+                format!("`{}` is not in PATH", program.binary),
+                format!("install it with `{}`", program.install),
+            )),
+        }
+    }
+    findings
+}
+
+fn models(options: &Options) -> Vec<Finding> {
+    let findings: Vec<Finding> = options
+        .providers
+        .iter()
+        .map(|provider| {
+            let dialects: Vec<&str> = provider.dialects().iter().map(|one| one.name()).collect();
+            let detail = format!("{} ({})", provider.base_url(), dialects.join(", "));
+            Finding::good("models", provider.name(), detail)
+        })
+        .collect();
+    if findings.is_empty() {
+        return vec![Finding::bad(
+            "models",
+            "provider",
+            Health::Broken,
+            "no model is configured",
+            "set ANTHROPIC_API_KEY or OPENAI_API_KEY, or add a provider to the configuration",
+        )];
+    }
+    findings
+}

@@ -1,0 +1,100 @@
+//! Why something that a person asked of a node could not be done.
+
+use domain::{Reason, plan, policy};
+
+/// Why something that a person asked could not be done.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The ledger refused.
+    #[error(transparent)]
+    Ledger(#[from] ledger::Error),
+    /// The repository cannot be used as asked.
+    #[error(transparent)]
+    Git(#[from] git::Error),
+    /// A site cannot be made.
+    #[error(transparent)]
+    Site(#[from] site::Error),
+    /// The sandbox cannot be used.
+    #[error(transparent)]
+    Sandbox(#[from] sandbox::Error),
+    /// The gateway cannot be made.
+    #[error(transparent)]
+    Gateway(#[from] gateway::Error),
+    /// No provider, or more than one, could be meant.
+    #[error(transparent)]
+    Model(#[from] gateway::RouteError),
+    /// `skep.toml` at the base commit cannot be read.
+    #[error(transparent)]
+    Policy(#[from] policy::Error),
+    /// The plan cannot be carried out.
+    #[error(transparent)]
+    Plan(#[from] plan::Error),
+    /// The agent cannot run here.
+    #[error("{0}")]
+    Agent(domain::Failure),
+    /// The prompt is empty or too long.
+    #[error(
+        "the request is empty, or longer than {} bytes: say in a few sentences what should change",
+        domain::plan::MAX_PROMPT
+    )]
+    Prompt,
+    /// There is nothing to take or to drop.
+    #[error("there is no integrated work on {branch}: run `skep list` to see what was done")]
+    NothingIntegrated {
+        /// The branch.
+        branch: String,
+    },
+    /// What was named has no diff.
+    #[error("{id} has nothing to show: it made no change")]
+    NoDiff {
+        /// What was named.
+        id: String,
+    },
+    /// What was named cannot be tried again.
+    #[error("{id} cannot be tried again: {why}")]
+    NotRetryable {
+        /// What was named.
+        id: String,
+        /// Why not.
+        why: String,
+    },
+    /// The integration branch is checked out, so that it is not touched.
+    #[error("{branch} is checked out in {place}: switch to another branch first")]
+    CheckedOut {
+        /// The branch.
+        branch: String,
+        /// Where.
+        place: String,
+    },
+    /// The integration branch is not where it was when it was looked at.
+    #[error("{branch} was moved meanwhile: look again, then repeat the command")]
+    Moved {
+        /// The branch.
+        branch: String,
+    },
+    /// A role cannot go on.
+    #[error("{0}")]
+    Role(String),
+    /// The replay is not what was recorded, or cannot be run.
+    #[error(transparent)]
+    Replay(#[from] worker::ReplayError),
+    /// A task of the program itself ended early.
+    #[error("a task ended before its work was done")]
+    Ended,
+}
+
+impl Error {
+    /// The reason, where it is one of the domain.
+    #[must_use]
+    pub fn reason(&self) -> Option<Reason> {
+        match self {
+            Self::Site(error) => Some(error.failure().reason),
+            Self::Sandbox(_) => Some(Reason::SandboxUnavailable),
+            Self::Policy(_) => Some(Reason::PolicyInvalid),
+            Self::Plan(_) => Some(Reason::PlanInvalid),
+            Self::Agent(failure) => Some(failure.reason),
+            Self::Gateway(error) => Some(error.reason()),
+            _ => None,
+        }
+    }
+}

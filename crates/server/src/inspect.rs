@@ -1,0 +1,222 @@
+//! Looking at what was done: diffs, retries, replays.
+
+use crate::{Error, New, Node, Submitted, submit::blocking};
+use domain::{
+    AttemptId,
+    entity::{Attempt, Change, Planning, Request},
+    machine::Machine,
+    plan::Plan,
+    state::JobState,
+};
+use git::{CommitId, FileChange, TreeId};
+use ledger::Found;
+use std::path::PathBuf;
+use tokio_util::sync::CancellationToken;
+use worker::Replayed;
+
+/// What was changed.
+#[derive(Debug, Clone)]
+pub struct Diff {
+    /// The files, with lines added and removed.
+    pub files: Vec<FileChange>,
+    /// The patch.
+    pub patch: Vec<u8>,
+    /// Whether the patch is longer than it may be and was cut.
+    pub truncated: bool,
+}
+
+impl Node {
+    /// What a request, job, attempt or change changed. Of a request: from its base to the last
+    /// commit that holds a change of it.
+    ///
+    /// # Errors
+    /// When it made no change, or the mirror cannot be read.
+    pub async fn diff(&self, what: Found, max_bytes: usize) -> Result<Diff, Error> {
+        let nothing = || Error::NoDiff {
+            id: what.to_string(),
+        };
+        let (repository, before, after) = match what {
+            Found::Change(id) => self.of_change(&self.ledger.change(id).await?),
+            Found::Attempt(id) => self.of_attempt(&self.ledger.attempt(id).await?).await?,
+            Found::Job(id) => {
+                let attempts = self.ledger.attempts(id).await?;
+                let last = attempts.iter().rev().find(|attempt| attempt.tree.is_some());
+                self.of_attempt(last.ok_or_else(nothing)?).await?
+            }
+            Found::Request(id) => {
+                let request = self.ledger.request(id).await?;
+                let changes = self.ledger.changes_of(id).await?;
+                let integrated: Vec<&str> = changes
+                    .iter()
+                    .filter_map(|change| change.integrated.as_deref())
+                    .collect();
+                let span = self.span(&request, &integrated).await?;
+                let (before, after) = span.ok_or_else(nothing)?;
+                (request.ask.repository.to_string(), before, after)
+            }
+            Found::Session(_) => return Err(nothing()),
+        };
+        let mirror = self.sites.mirror(&repository).await?;
+        blocking(move || {
+            let tree = |name: &str| -> Result<TreeId, Error> {
+                match name
+                    .parse::<CommitId>()
+                    .map(|commit| mirror.tree_of(commit))
+                {
+                    Ok(Ok(tree)) => Ok(tree),
+                    _ => name.parse().map_err(|_| Error::Ended),
+                }
+            };
+            let (before, after) = (tree(&before)?, tree(&after)?);
+            let patch = mirror.patch(before, after, max_bytes)?;
+            Ok(Diff {
+                files: mirror.diff(before, after)?,
+                patch: patch.text.into(),
+                truncated: patch.truncated,
+            })
+        })
+        .await
+    }
+
+    fn of_change(&self, change: &Change) -> (String, String, String) {
+        (
+            change.repository.to_string(),
+            change.base.clone(),
+            change.commit.clone(),
+        )
+    }
+
+    async fn of_attempt(&self, attempt: &Attempt) -> Result<(String, String, String), Error> {
+        let request = self.ledger.request(attempt.request).await?;
+        let tree = attempt.tree.clone();
+        let tree = tree.ok_or_else(|| Error::NoDiff {
+            id: attempt.id.to_string(),
+        })?;
+        Ok((
+            request.ask.repository.to_string(),
+            attempt.base.clone(),
+            tree,
+        ))
+    }
+
+    /// From what a request found on the branch to the last commit that holds a change of it.
+    async fn span(
+        &self,
+        request: &Request,
+        integrated: &[&str],
+    ) -> Result<Option<(String, String)>, Error> {
+        let mirror = self
+            .sites
+            .mirror(&request.ask.repository.to_string())
+            .await?;
+        let commits: Vec<CommitId> = integrated
+            .iter()
+            .filter_map(|name| name.parse().ok())
+            .collect();
+        blocking(move || {
+            let mut ends = (None, None);
+            for &commit in &commits {
+                // The first is an ancestor of all, the last a descendant of all.
+                let (first, last) = ends;
+                if first
+                    .is_none_or(|first| mirror.is_ancestor(commit, first, HISTORY).unwrap_or(false))
+                {
+                    ends.0 = Some(commit);
+                }
+                if last
+                    .is_none_or(|last| mirror.is_ancestor(last, commit, HISTORY).unwrap_or(false))
+                {
+                    ends.1 = Some(commit);
+                }
+            }
+            let (Some(first), Some(last)) = ends else {
+                return Ok(None);
+            };
+            let before = mirror.commit_info(first)?.parents.first().copied();
+            Ok(before.map(|before| (before.to_string(), last.to_string())))
+        })
+        .await
+    }
+
+    /// Tries a request again, or what of it was not integrated: a new request with the same words,
+    /// from `HEAD` as it is now.
+    ///
+    /// # Errors
+    /// When it is still under way, or everything of it is integrated.
+    pub async fn retry(&self, what: Found) -> Result<Submitted, Error> {
+        let no = |why: &str| Error::NotRetryable {
+            id: what.to_string(),
+            why: why.to_owned(),
+        };
+        let (request, only) = match what {
+            Found::Request(id) => (id, None),
+            Found::Job(id) => (self.ledger.job(id).await?.request, Some(id)),
+            Found::Attempt(id) => {
+                let attempt = self.ledger.attempt(id).await?;
+                (attempt.request, Some(attempt.job))
+            }
+            Found::Change(id) => {
+                let change = self.ledger.change(id).await?;
+                (change.request, Some(change.job))
+            }
+            Found::Session(_) => return Err(no("a session is a log; name a request")),
+        };
+        let request = self.ledger.request(request).await?;
+        if !request.state.is_terminal() {
+            return Err(no("it is still under way"));
+        }
+        let changes = self.ledger.changes_of(request.id).await?;
+        let is_done = |job: &domain::entity::Job| {
+            job.state == JobState::NothingToDo
+                || changes
+                    .iter()
+                    .any(|change| change.job == job.id && change.state.is_integrated())
+        };
+        let jobs = self.ledger.jobs(request.id).await?;
+        let left: Vec<_> = jobs
+            .iter()
+            .filter(|job| only.is_none_or(|only| job.id == only) && !is_done(job))
+            .collect();
+        if !jobs.is_empty() && left.is_empty() {
+            return Err(no("all of it is integrated"));
+        }
+        let mut plan = Plan {
+            jobs: left.iter().map(|job| job.spec.clone()).collect(),
+        };
+        let names: Vec<String> = plan.jobs.iter().map(|job| job.name.clone()).collect();
+        for job in &mut plan.jobs {
+            job.after.retain(|name| names.contains(name));
+        }
+        let ask = request.ask;
+        let given = !plan.jobs.is_empty();
+        self.submit(New {
+            path: PathBuf::from(ask.repository_path),
+            prompt: ask.prompt,
+            planning: if given { Planning::Given } else { ask.planning },
+            plan: given.then_some(plan),
+            agent: ask.agent,
+            model: ask.model,
+            budget: Some(ask.budget),
+            dirty: false,
+            parallel: ask.parallel,
+            key: None,
+            retry_of: Some(request.id),
+        })
+        .await
+    }
+
+    /// Runs an attempt of the built-in agent again from its recording.
+    ///
+    /// # Errors
+    /// Names the call and the field where it is not what was recorded.
+    pub async fn replay(
+        &self,
+        attempt: AttemptId,
+        cancel: &CancellationToken,
+    ) -> Result<Replayed, Error> {
+        Ok(worker::replay(&self.worker, attempt, cancel).await?)
+    }
+}
+
+/// How far back a question of ancestry looks, in commits.
+const HISTORY: usize = 1_000_000;

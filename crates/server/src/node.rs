@@ -1,0 +1,152 @@
+//! Opening a node: ledger, sites, gateway and roles in one process.
+
+use crate::{Error, agents::HostAgents};
+use gateway::{Bounds, Gateway, Providers};
+use integrator::Integrator;
+use ledger::Ledger;
+use planner::Planner;
+use sandbox::{Backend, Kind};
+use site::{Environment, Host, Sites};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+use worker::{Agents, Worker};
+use workspace::Layering;
+
+/// What a node is made of.
+#[derive(Clone)]
+pub struct Options {
+    /// Where everything is kept.
+    pub data: PathBuf,
+    /// The `PATH` of the host: toolchains and agents are found there.
+    pub path: OsString,
+    /// The home of the user.
+    pub home: PathBuf,
+    /// The host's variables, asked only for those of toolchains.
+    pub env: Environment,
+    /// The models that may be called.
+    pub providers: Providers,
+    /// The model that is meant where none is named.
+    pub default_model: Option<String>,
+    /// The kind of sandbox.
+    pub sandbox: Kind,
+}
+
+/// A whole Skep in one process. Cheap to clone.
+#[derive(Clone)]
+pub struct Node {
+    pub(crate) ledger: Ledger,
+    pub(crate) sites: Sites,
+    pub(crate) gateway: Gateway,
+    pub(crate) agents: Arc<dyn Agents>,
+    pub(crate) planner: Planner,
+    pub(crate) worker: Worker,
+    pub(crate) integrator: Integrator,
+    pub(crate) options: Arc<Options>,
+}
+
+impl Node {
+    /// Opens the data directory, making it where it is new. No role runs yet.
+    ///
+    /// # Errors
+    /// When the directory, git or the sandbox cannot be used.
+    pub async fn open(options: Options) -> Result<Self, Error> {
+        let git = git::Program::find(&options.path)?;
+        let backend = backend(options.sandbox);
+        let ledger = Ledger::open(ledger::Options::new(&options.data)).await?;
+        let layering = layering(&options.data, &*backend).await;
+        let sites = Sites::open(site::Options {
+            directory: options.data.clone(),
+            backend,
+            layering,
+            host: Host {
+                path: options.path.clone(),
+                home: options.home.clone(),
+                env: Arc::clone(&options.env),
+            },
+            limits: sandbox::Limits::default(),
+            git,
+        })?;
+        let gateway = Gateway::new(gateway::Options {
+            providers: options.providers.clone(),
+            bounds: Bounds::default(),
+        })?;
+        let agents: Arc<dyn Agents> = Arc::new(HostAgents {
+            path: options.path.clone(),
+        });
+        Ok(Self {
+            planner: Planner::new(planner::Options {
+                ledger: ledger.clone(),
+                sites: sites.clone(),
+                gateway: gateway.clone(),
+            }),
+            worker: Worker::new(worker::Options {
+                ledger: ledger.clone(),
+                sites: sites.clone(),
+                gateway: gateway.clone(),
+                agents: Arc::clone(&agents),
+            }),
+            integrator: Integrator::new(integrator::Options {
+                ledger: ledger.clone(),
+                sites: sites.clone(),
+            }),
+            ledger,
+            sites,
+            gateway,
+            agents,
+            options: Arc::new(options),
+        })
+    }
+
+    /// The ledger.
+    #[must_use]
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Waits until what was closed is deleted, and ends the threads of the ledger.
+    pub async fn close(self) {
+        self.sites.close(false).await;
+        self.ledger.close().await;
+    }
+}
+
+pub(crate) fn backend(kind: Kind) -> Arc<dyn Backend> {
+    match kind {
+        Kind::Host => Arc::new(sandbox::Host),
+        _ => Arc::new(sandbox::Namespace::new()),
+    }
+}
+
+/// How workspaces lie over their bases. Whether the kernel mounts overlays is tried once for each
+/// kernel, and remembered: trying takes longer than a workspace.
+async fn layering(data: &Path, backend: &dyn Backend) -> Layering {
+    if backend.kind() == Kind::Host {
+        return Layering::Copy;
+    }
+    let kernel = rustix::system::uname()
+        .release()
+        .to_string_lossy()
+        .into_owned();
+    let remembered = data.join("layering");
+    match std::fs::read_to_string(&remembered) {
+        Ok(text) if text == format!("overlay on {kernel}") => return Layering::Overlay,
+        Ok(text) if text == format!("copy on {kernel}") => return Layering::Copy,
+        _ => {}
+    }
+    let findings = backend.probe().await;
+    let overlay = findings
+        .iter()
+        .any(|finding| finding.name == "overlay" && finding.ok);
+    let (layering, word) = if overlay {
+        (Layering::Overlay, "overlay")
+    } else {
+        (Layering::Copy, "copy")
+    };
+    if let Err(error) = std::fs::write(&remembered, format!("{word} on {kernel}")) {
+        tracing::debug!(%error, "the kind of workspaces could not be remembered");
+    }
+    layering
+}

@@ -1,0 +1,231 @@
+//! From what a person typed to a request in the ledger.
+
+use crate::{Error, Node};
+use bstr::{BString, ByteSlice};
+use domain::{
+    Amount, Micros, RequestId, SessionId,
+    entity::{Ask, Included, Planning},
+    plan::{MAX_PROMPT, Plan},
+    policy::{FILE, MAX_BYTES, Policy},
+};
+use git::{CommitId, Mirror, Signature, Source};
+use std::path::{Path, PathBuf};
+
+/// The tokens of a request where no budget is given.
+pub const DEFAULT_TOKENS: u64 = 2_000_000;
+/// The money of a request where no budget is given and the price of the model is known.
+pub const DEFAULT_MONEY: Micros = Micros(10_000_000);
+
+/// What a person asks for.
+#[derive(Debug, Clone)]
+pub struct New {
+    /// A path in the repository.
+    pub path: PathBuf,
+    /// What is asked.
+    pub prompt: String,
+    /// How it becomes a plan.
+    pub planning: Planning,
+    /// The plan, when a person wrote it.
+    pub plan: Option<Plan>,
+    /// The profile of the agent.
+    pub agent: String,
+    /// The model: `provider/name`, or a name.
+    pub model: Option<String>,
+    /// The most that may be spent; a default where nothing is given.
+    pub budget: Option<Amount>,
+    /// Whether uncommitted work is taken along.
+    pub dirty: bool,
+    /// How many jobs may run at once.
+    pub parallel: u32,
+    /// The key under which the same submission is the same request.
+    pub key: Option<String>,
+    /// The request that this one tries again.
+    pub retry_of: Option<RequestId>,
+}
+
+/// A request that was accepted.
+#[derive(Debug, Clone)]
+pub struct Submitted {
+    /// The request.
+    pub request: RequestId,
+    /// Its session: one for each repository.
+    pub session: SessionId,
+    /// The commit that the work starts from.
+    pub base: String,
+    /// The model that is called: `provider/name`; none if the agent needs none.
+    pub model: Option<String>,
+    /// The most that may be spent.
+    pub budget: Amount,
+    /// Whether the price of the model is known.
+    pub priced: bool,
+    /// Whether the repository has checks of its own.
+    pub checked: bool,
+}
+
+impl Node {
+    /// Accepts a request: reads the repository and its policy at `HEAD`, and stores both.
+    ///
+    /// # Errors
+    /// When the repository, the policy, the plan, the agent or the model cannot be used. Nothing was
+    /// stored then.
+    pub async fn submit(&self, new: New) -> Result<Submitted, Error> {
+        if new.planning != Planning::Given
+            && (new.prompt.trim().is_empty() || new.prompt.len() > MAX_PROMPT)
+        {
+            return Err(Error::Prompt);
+        }
+        let plan = new.plan.clone().map(Plan::validated).transpose()?;
+        let ready = self.agents.find(&new.agent).map_err(Error::Agent)?;
+        let model = new
+            .model
+            .clone()
+            .or_else(|| self.options.default_model.clone());
+        let route = match self
+            .gateway
+            .providers()
+            .route(model.as_deref(), &ready.dialects)
+        {
+            Ok(route) => Some(route),
+            Err(_) if !ready.needs_model => None,
+            Err(error) => return Err(error.into()),
+        };
+        let source = self.source(&new.path).await?;
+        let top = source.top().to_string_lossy().into_owned();
+        let common = source.common_dir().to_string_lossy().into_owned();
+        let repository = self.ledger.repository(&common).await?;
+        let session = self.ledger.session(&top).await?;
+        let mirror = self.sites.mirror(&repository.to_string()).await?;
+        let dirty = new.dirty;
+        let now = self.ledger.now().seconds();
+        let (base, policy, candidates) = {
+            let (source, mirror) = (source.clone(), mirror.clone());
+            blocking(move || base(&source, &mirror, dirty, now)).await?
+        };
+        let included = self.include(&source, candidates, &policy).await?;
+        // The base is made while the request is planned.
+        self.sites
+            .base(&repository.to_string(), &mirror, base, Some(source))
+            .await?;
+        let priced = route.as_ref().is_none_or(|route| route.price.is_some());
+        let budget = new.budget.unwrap_or(Amount {
+            tokens: DEFAULT_TOKENS,
+            money: if priced {
+                DEFAULT_MONEY
+            } else {
+                Micros(Amount::UNBOUNDED)
+            },
+            ..Amount::unbounded()
+        });
+        let checked = policy.is_checked();
+        let planning = if ready.needs_model || new.planning == Planning::Given {
+            new.planning
+        } else {
+            Planning::None
+        };
+        let model = route.map(|route| route.name());
+        let ask = Ask {
+            repository,
+            repository_path: top,
+            base: base.to_string(),
+            prompt: new.prompt,
+            planning,
+            plan,
+            agent: new.agent,
+            model: model.clone(),
+            budget,
+            policy,
+            parallel: new.parallel.max(1),
+            retry_of: new.retry_of,
+            included,
+        };
+        let request = self.ledger.submit(session, ask, new.key.as_deref()).await?;
+        Ok(Submitted {
+            request,
+            session,
+            base: base.to_string(),
+            model,
+            budget,
+            priced,
+            checked,
+        })
+    }
+
+    /// What is uncommitted in the repository at `path`, and so not seen by agents. This reads the
+    /// whole tree: ask while other things go on.
+    ///
+    /// # Errors
+    /// When git cannot say.
+    pub async fn uncommitted(&self, path: &Path) -> Result<Vec<git::StatusEntry>, Error> {
+        let source = self.source(path).await?;
+        blocking(move || Ok(source.uncommitted()?)).await
+    }
+
+    pub(crate) async fn source(&self, path: &Path) -> Result<Source, Error> {
+        let (path, git) = (path.to_owned(), self.sites.git().clone());
+        blocking(move || Ok(Source::discover(&path, git)?)).await
+    }
+
+    /// Stores the ignored files that the policy takes along.
+    async fn include(
+        &self,
+        source: &Source,
+        candidates: Vec<BString>,
+        policy: &Policy,
+    ) -> Result<Vec<Included>, Error> {
+        if policy.include.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (top, globs) = (source.top().to_owned(), policy.include.clone());
+        let files = blocking(move || Ok(site::included(&top, candidates, &globs)?)).await?;
+        let mut included = Vec::new();
+        for file in files {
+            // A name that is not text cannot be written in a policy either.
+            let Ok(path) = file.path.to_str() else {
+                continue;
+            };
+            included.push(Included {
+                path: path.to_owned(),
+                executable: file.executable,
+                content: self.ledger.put_blob(file.content).await?,
+            });
+        }
+        Ok(included)
+    }
+}
+
+/// The commit that the work starts from, the policy there, and the ignored files of the tree where
+/// the policy may want some.
+fn base(
+    source: &Source,
+    mirror: &Mirror,
+    dirty: bool,
+    now: i64,
+) -> Result<(CommitId, Policy, Vec<BString>), Error> {
+    let base = if dirty {
+        mirror.snapshot_uncommitted(source, &Signature::new("Skep", "skep@localhost", now))?
+    } else {
+        source.head().commit
+    };
+    if !mirror.contains(base) {
+        mirror.fetch(source, base)?;
+    }
+    let policy = match mirror.read(base, FILE.into(), MAX_BYTES as u64)? {
+        Some(bytes) => Policy::parse(&bytes)?,
+        None => Policy::default(),
+    };
+    let ignored = if policy.include.is_empty() {
+        Vec::new()
+    } else {
+        source.ignored(&policy.include)?
+    };
+    Ok((base, policy, ignored))
+}
+
+/// Runs work that blocks on a thread that may.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|_| Error::Ended)?
+}

@@ -1,0 +1,135 @@
+//! Running the roles until a request has ended.
+
+use crate::{Error, Node};
+use domain::{RequestId, entity::Request, machine::Machine};
+use ledger::Owner;
+use std::{future::Future, time::Duration};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// How long a role waits for a change in the ledger before it looks again by itself.
+const FALLBACK: Duration = Duration::from_secs(2);
+/// How long a cancelled request may take to clean up.
+const CLEANUP: Duration = Duration::from_secs(30);
+
+impl Node {
+    /// Runs planner, workers and integrator for this request until it has ended. When `cancel` is
+    /// set, the request is cancelled and what it had running is cleaned up.
+    ///
+    /// # Errors
+    /// When the ledger cannot be used.
+    pub async fn work(
+        &self,
+        request: RequestId,
+        cancel: &CancellationToken,
+    ) -> Result<Request, Error> {
+        if let Err(error) = self.sites.sweep().await {
+            tracing::warn!(%error, "what an earlier process left could not be swept");
+        }
+        let owner = self.ledger.owner().await?;
+        let stop = CancellationToken::new();
+        let mut roles = JoinSet::new();
+        let parallel = self.ledger.request(request).await?.ask.parallel;
+        for _ in 0..parallel {
+            roles.spawn(self.clone().role(
+                owner.clone(),
+                stop.clone(),
+                move |node, owner, stop| async move {
+                    let step = node.worker.step(&owner, Some(request), &stop).await;
+                    step.map_err(|error| Error::Role(domain::failure::chain(&error)))
+                },
+            ));
+        }
+        roles.spawn(self.clone().role(
+            owner.clone(),
+            stop.clone(),
+            move |node, owner, stop| async move {
+                let step = node.planner.step(&owner, Some(request), &stop).await;
+                step.map_err(|error| Error::Role(domain::failure::chain(&error)))
+            },
+        ));
+        roles.spawn(
+            self.clone()
+                .role(owner, stop.clone(), move |node, owner, stop| async move {
+                    let step = node.integrator.step(&owner, Some(request), &stop).await;
+                    step.map_err(|error| Error::Role(domain::failure::chain(&error)))
+                }),
+        );
+        let ended = self.ended(request, cancel, &mut roles).await;
+        stop.cancel();
+        let joined = tokio::time::timeout(CLEANUP, async {
+            while let Some(role) = roles.join_next().await {
+                if let Err(error) = role {
+                    tracing::error!(%error, "a role ended badly");
+                }
+            }
+        });
+        if joined.await.is_err() {
+            tracing::warn!("the roles did not end in time; their sandboxes end with this process");
+        }
+        ended?;
+        Ok(self.ledger.request(request).await?)
+    }
+
+    /// Waits until the request has ended; cancels it when asked to.
+    ///
+    /// What wakes it: a commit in the ledger, the cancellation, or a role that fails.
+    async fn ended(
+        &self,
+        request: RequestId,
+        cancel: &CancellationToken,
+        roles: &mut JoinSet<Result<(), Error>>,
+    ) -> Result<(), Error> {
+        let mut changes = self.ledger.changes();
+        let mut cancelled = false;
+        loop {
+            if self.ledger.request(request).await?.state.is_terminal() {
+                return Ok(());
+            }
+            tokio::select! {
+                changed = changes.changed() => {
+                    if changed.is_err() {
+                        return Err(ledger::Error::Closed.into());
+                    }
+                }
+                () = cancel.cancelled(), if !cancelled => {
+                    cancelled = true;
+                    self.ledger.cancel_request(request).await?;
+                }
+                Some(role) = roles.join_next() => match role {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => return Err(error),
+                    Err(_) => return Err(Error::Ended),
+                },
+                () = tokio::time::sleep(FALLBACK) => {}
+            }
+        }
+    }
+
+    /// Runs a step again and again while it finds something to do; else waits for a change.
+    ///
+    /// What wakes it: a commit in the ledger, of any process. It ends when `stop` is set.
+    async fn role<F, S>(self, owner: Owner, stop: CancellationToken, step: S) -> Result<(), Error>
+    where
+        F: Future<Output = Result<bool, Error>> + Send,
+        S: Fn(Node, Owner, CancellationToken) -> F + Send,
+    {
+        let mut changes = self.ledger.changes();
+        while !stop.is_cancelled() {
+            changes.mark_unchanged();
+            if step(self.clone(), owner.clone(), stop.clone()).await? {
+                continue;
+            }
+            tokio::select! {
+                () = stop.cancelled() => {}
+                changed = changes.changed() => {
+                    if changed.is_err() {
+                        return Ok(());
+                    }
+                }
+                () = tokio::time::sleep(FALLBACK) => {}
+            }
+        }
+        Ok(())
+    }
+}
