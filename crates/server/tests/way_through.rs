@@ -1,0 +1,417 @@
+//! A request from a prompt to the integration branch, in one process.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::expect_used,
+    clippy::panic
+)]
+
+use dialects::{Dialect, Prices};
+use domain::{
+    AttemptState, ChangeState, JobState, RequestState,
+    entity::{Planning, Request, Verdict},
+    event::Body,
+    plan::Plan,
+};
+use gateway::{Providers, Secret, Settings};
+use skep_server::{New, Node, Options};
+use std::{path::Path, sync::Arc, time::Duration};
+use testkit::{
+    Repo,
+    models::{Job, Script, Scripted, Step},
+};
+use tokio_util::sync::CancellationToken;
+
+const KEY: &str = "canary-key-5d41402abc4b2a76b9719d911017c592";
+
+struct World {
+    data: tempfile::TempDir,
+    model: Scripted,
+}
+
+impl World {
+    fn new(script: Script) -> Self {
+        Self {
+            data: tempfile::tempdir().unwrap(),
+            model: Scripted::with_key(script, KEY),
+        }
+    }
+
+    async fn node(&self, dialect: Dialect) -> Node {
+        let (name, base_url) = match dialect {
+            Dialect::Messages => ("messages", self.model.anthropic_base_url()),
+            Dialect::ChatCompletions => ("chat", self.model.openai_base_url()),
+        };
+        let settings = Settings {
+            name: name.into(),
+            dialects: vec![dialect],
+            base_url,
+            key: Some(Secret::new(KEY)),
+            default_model: Some("scripted".into()),
+            models: Vec::new(),
+        };
+        Node::open(Options {
+            data: self.data.path().to_owned(),
+            path: std::env::var_os("PATH").unwrap(),
+            home: std::env::var_os("HOME").unwrap().into(),
+            env: Arc::new(|name| std::env::var_os(name)),
+            providers: Providers::new([settings], Prices::default()).unwrap(),
+            default_model: None,
+            sandbox: sandbox::Kind::Namespace,
+        })
+        .await
+        .unwrap()
+    }
+}
+
+fn new(path: &Path, prompt: &str) -> New {
+    New {
+        path: path.to_owned(),
+        prompt: prompt.into(),
+        planning: Planning::None,
+        plan: None,
+        agent: "builtin".into(),
+        model: None,
+        budget: None,
+        dirty: false,
+        parallel: 3,
+        key: None,
+        retry_of: None,
+    }
+}
+
+async fn run(node: &Node, new: New) -> Request {
+    let submitted = node.submit(new).await.unwrap();
+    let cancel = CancellationToken::new();
+    let work = node.work(submitted.request, &cancel);
+    tokio::time::timeout(Duration::from_secs(60), work)
+        .await
+        .unwrap()
+        .unwrap()
+}
+
+async fn evidence(node: &Node, request: &Request) -> Vec<(String, Verdict)> {
+    let events = node
+        .ledger()
+        .request_events(request.id, 0, 1_000)
+        .await
+        .unwrap();
+    let checked = events.into_iter().filter_map(|event| match event.body {
+        Body::Checked { evidence, .. } => Some((evidence.check, evidence.verdict)),
+        _ => None,
+    });
+    checked.collect()
+}
+
+fn checked_repo() -> Repo {
+    let repo = Repo::new();
+    repo.file("answer.txt", "41\n");
+    repo.file(
+        "skep.toml",
+        "[[check]]\nname = \"answer\"\ncommand = \"grep -qx 42 answer.txt\"\n",
+    );
+    repo.commit("A wrong answer");
+    repo
+}
+
+fn mend() -> Step {
+    Step::shell("echo 42 > answer.txt")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prompt_becomes_a_tested_commit_on_the_integration_branch_in_both_dialects() {
+    for dialect in [Dialect::ChatCompletions, Dialect::Messages] {
+        let repo = checked_repo();
+        let before = repo.snapshot();
+        let script = Script::new().job(
+            Job::on("Mend the answer")
+                .step(mend())
+                .step(Step::say("The answer is 42.")),
+        );
+        let world = World::new(script);
+        let node = world.node(dialect).await;
+        let request = run(&node, new(repo.path(), "Mend the answer")).await;
+        assert_eq!(request.state, RequestState::Done, "{:?}", request.failure);
+        let seen = evidence(&node, &request).await;
+        assert!(
+            seen.contains(&("answer".into(), Verdict::Passed)),
+            "{seen:?}"
+        );
+        let content = repo.read_at("skep/integration", "answer.txt").unwrap();
+        assert_eq!(content, b"42\n");
+        before.assert_only_integration(&repo.snapshot());
+        let spent = node.ledger().spent(request.id).await.unwrap();
+        assert!(spent.tokens > 0);
+        node.close().await;
+        assert_eq!(
+            testkit::leaks::paths_holding(world.data.path(), KEY),
+            Vec::<std::path::PathBuf>::new()
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_fails_the_checks_is_mended_in_a_second_round() {
+    let repo = checked_repo();
+    let script = Script::new().job(
+        Job::on("Mend the answer")
+            .step(Step::shell("echo 43 > answer.txt"))
+            .step(Step::say("Done."))
+            .step(mend())
+            .step(Step::say("Now it is right.")),
+    );
+    let world = World::new(script);
+    let node = world.node(Dialect::ChatCompletions).await;
+    let request = run(&node, new(repo.path(), "Mend the answer")).await;
+    assert_eq!(request.state, RequestState::Done, "{:?}", request.failure);
+    let seen = evidence(&node, &request).await;
+    let answers: Vec<_> = seen.iter().filter(|(name, _)| name == "answer").collect();
+    assert_eq!(answers.len(), 2);
+    assert_eq!(
+        (answers[0].1, answers[1].1),
+        (Verdict::Failed, Verdict::Passed)
+    );
+    node.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_never_passes_is_rejected_and_lands_nowhere() {
+    let repo = checked_repo();
+    let script = Script::new().job(
+        Job::on("Mend the answer")
+            .step(Step::shell("echo 43 > answer.txt"))
+            .step(Step::say("Done."))
+            .step(Step::say("I think it is right.")),
+    );
+    let world = World::new(script);
+    let node = world.node(Dialect::ChatCompletions).await;
+    let request = run(&node, new(repo.path(), "Mend the answer")).await;
+    assert_eq!(request.state, RequestState::Failed);
+    let jobs = node.ledger().jobs(request.id).await.unwrap();
+    assert_eq!(jobs[0].state, JobState::Dead);
+    let attempts = node.ledger().attempts(jobs[0].id).await.unwrap();
+    assert_eq!(attempts.last().unwrap().state, AttemptState::Rejected);
+    assert_eq!(repo.tip("skep/integration"), None);
+    node.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_that_depend_start_from_what_was_integrated_and_others_merge() {
+    let repo = Repo::new();
+    repo.file("list.txt", "one\n\n\n\n\n\n\n\ntwo\n");
+    repo.commit("A list");
+    let script = Script::new()
+        .job(
+            Job::on("Say top")
+                .step(Step::shell("sed -i '1s/.*/ONE/' list.txt"))
+                .step(Step::say("top")),
+        )
+        .job(
+            Job::on("Say end")
+                .step(Step::shell("sed -i '$s/.*/TWO/' list.txt"))
+                .step(Step::say("end")),
+        )
+        .job(
+            Job::on("Count")
+                .step(Step::shell("grep -c '^[A-Z]' list.txt > count.txt"))
+                .step(Step::say("counted")),
+        );
+    let plan = Plan::from_toml(
+        "[[job]]\nname='top'\nprompt='Say top'\n[[job]]\nname='end'\nprompt='Say end'\n\
+         [[job]]\nname='count'\nprompt='Count'\nafter=['top','end']\n",
+    )
+    .unwrap();
+    let world = World::new(script);
+    let node = world.node(Dialect::Messages).await;
+    let given = New {
+        planning: Planning::Given,
+        plan: Some(plan),
+        ..new(repo.path(), "")
+    };
+    let request = run(&node, given).await;
+    assert_eq!(request.state, RequestState::Done, "{:?}", request.failure);
+    let count = repo.read_at("skep/integration", "count.txt").unwrap();
+    assert_eq!(count, b"2\n");
+    let changes = node.ledger().changes_of(request.id).await.unwrap();
+    assert!(
+        changes
+            .iter()
+            .all(|change| change.state == ChangeState::Integrated && !change.checked)
+    );
+    node.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_of_the_same_line_conflict_with_the_file_named_and_the_candidate_kept() {
+    let repo = Repo::new();
+    repo.file("line.txt", "base\n");
+    repo.commit("A line");
+    let script = Script::new()
+        .job(
+            Job::on("Write left")
+                .step(Step::shell("echo left > line.txt"))
+                .step(Step::say("l")),
+        )
+        .job(
+            Job::on("Write right")
+                .step(Step::shell("echo right > line.txt"))
+                .step(Step::say("r")),
+        );
+    let plan = Plan::from_toml(
+        "[[job]]\nname='left'\nprompt='Write left'\n[[job]]\nname='right'\nprompt='Write right'\n",
+    )
+    .unwrap();
+    let world = World::new(script);
+    let node = world.node(Dialect::ChatCompletions).await;
+    let given = New {
+        planning: Planning::Given,
+        plan: Some(plan),
+        ..new(repo.path(), "")
+    };
+    let request = run(&node, given).await;
+    assert_eq!(request.state, RequestState::Partial);
+    let changes = node.ledger().changes_of(request.id).await.unwrap();
+    let conflicted: Vec<_> = changes
+        .iter()
+        .filter(|change| change.state == ChangeState::Conflicted)
+        .collect();
+    assert_eq!(conflicted.len(), 1);
+    assert_eq!(conflicted[0].conflicts, ["line.txt"]);
+    node.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_replays_with_no_divergence_and_the_same_tree() {
+    let repo = checked_repo();
+    let script = Script::new().job(
+        Job::on("Mend the answer")
+            .step(Step::shell("date +%N; echo 43 > answer.txt"))
+            .step(Step::say("Done."))
+            .step(mend())
+            .step(Step::say("Now it is right.")),
+    );
+    let world = World::new(script);
+    let node = world.node(Dialect::Messages).await;
+    let request = run(&node, new(repo.path(), "Mend the answer")).await;
+    assert_eq!(request.state, RequestState::Done, "{:?}", request.failure);
+    let calls = world.model.requests().len();
+    let jobs = node.ledger().jobs(request.id).await.unwrap();
+    let attempts = node.ledger().attempts(jobs[0].id).await.unwrap();
+    for _ in 0..20 {
+        let replayed = node
+            .replay(attempts[0].id, &CancellationToken::new())
+            .await
+            .unwrap();
+        assert!(replayed.same_tree);
+        assert_eq!(replayed.calls, 4);
+    }
+    assert_eq!(
+        world.model.requests().len(),
+        calls,
+        "a replay calls no model"
+    );
+    node.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_request_ends_with_nothing_left_running() {
+    let repo = checked_repo();
+    let script = Script::new().job(
+        Job::on("Wait")
+            .step(Step::shell("sleep 1000"))
+            .step(Step::say("x")),
+    );
+    let world = World::new(script);
+    let node = world.node(Dialect::ChatCompletions).await;
+    let submitted = node.submit(new(repo.path(), "Wait")).await.unwrap();
+    let cancel = CancellationToken::new();
+    let work = node.work(submitted.request, &cancel);
+    let stop = async {
+        let mut events = node.ledger().subscribe(submitted.session, 0).await.unwrap();
+        loop {
+            let event = events.next().await.unwrap();
+            if matches!(
+                event.body,
+                Body::Agent {
+                    event: domain::event::Agent::ToolCall { .. },
+                    ..
+                }
+            ) {
+                break cancel.cancel();
+            }
+        }
+    };
+    let both = async { tokio::join!(work, stop) };
+    let (request, ()) = tokio::time::timeout(Duration::from_secs(30), both)
+        .await
+        .unwrap();
+    assert_eq!(request.unwrap().state, RequestState::Cancelled);
+    node.close().await;
+    let workspaces = std::fs::read_dir(world.data.path().join("workspaces")).unwrap();
+    let names = workspaces.map(|entry| entry.unwrap().file_name());
+    let left: Vec<_> = names
+        .filter(|name| !name.to_string_lossy().starts_with('.'))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_writes_the_plan_and_a_plan_that_stays_invalid_becomes_one_job() {
+    let repo = checked_repo();
+    let plan = r#"{"job": [{"name": "mend", "prompt": "MEND-NOW"}]}"#;
+    let script = Script::new()
+        .job(
+            Job::on("You plan work")
+                .and("First")
+                .step(Step::say("no"))
+                .step(Step::say(plan)),
+        )
+        .job(
+            Job::on("You plan work")
+                .and("Second")
+                .step(Step::say("no"))
+                .step(Step::say("no")),
+        )
+        .job(Job::on("MEND-NOW").step(mend()).step(Step::say("ok")))
+        .job(
+            Job::on("Second")
+                .step(Step::shell("echo 42 > answer.txt; echo x > x"))
+                .step(Step::say("ok")),
+        );
+    let world = World::new(script);
+    let node = world.node(Dialect::ChatCompletions).await;
+    let auto = |prompt| New {
+        planning: Planning::Auto,
+        ..new(repo.path(), prompt)
+    };
+    let first = run(&node, auto("First")).await;
+    assert_eq!(first.state, RequestState::Done, "{:?}", first.failure);
+    assert_eq!(
+        node.ledger().jobs(first.id).await.unwrap()[0].spec.name,
+        "mend"
+    );
+    let second = run(&node, auto("Second")).await;
+    assert_eq!(second.state, RequestState::Done, "{:?}", second.failure);
+    assert_eq!(
+        node.ledger().jobs(second.id).await.unwrap()[0].spec.name,
+        "work"
+    );
+    let events = node
+        .ledger()
+        .request_events(second.id, 0, 1_000)
+        .await
+        .unwrap();
+    let said = events
+        .iter()
+        .any(|event| matches!(&event.body, Body::Planned { note: Some(_), .. }));
+    assert!(said, "the request says that it goes on as one job");
+    let required = New {
+        planning: Planning::Required,
+        ..new(repo.path(), "Second")
+    };
+    world
+        .model
+        .set_script(Script::new().otherwise(Step::say("no")));
+    assert_eq!(run(&node, required).await.state, RequestState::Failed);
+    node.close().await;
+}
