@@ -44,7 +44,7 @@ const NEVER_BELOW: [&str; 9] = [
 ];
 
 /// The parts of `/etc` that a tool below `/usr` reads through a link.
-const ETC_PREFIXES: [&str; 2] = ["/etc/java", "/etc/maven/"];
+const ETC_PREFIXES: [&str; 2] = ["/etc/java", "/etc/maven"];
 
 /// Directories that hold credentials or private data wherever they are.
 const PRIVATE_DIRECTORIES: [&str; 19] = [

@@ -25,11 +25,8 @@ pub(super) fn dependencies(c: &mut Collector<'_>) {
             }
         }
     }
-    for part in ["m2.conf", "logging", "toolchains.xml", "settings.xml"] {
-        let path = Path::new("/etc/maven").join(part);
-        if c.has("mvn") && path.exists() && !(part == "settings.xml" && holds_password(&path)) {
-            c.add(&path);
-        }
+    if c.has("mvn") {
+        maven_settings(c, Path::new("/etc/maven"));
     }
     let user = c.input.home.clone();
     let m2 = c.inside_home(".m2");
@@ -62,12 +59,32 @@ pub(super) fn dependencies(c: &mut Collector<'_>) {
     c.add_at(&gradle.join("wrapper/dists"), &dists, Access::Layered);
 }
 
+/// What a packaged Maven reads from `/etc`; without its settings where they hold a password: an
+/// empty file in their place would keep Maven from starting.
+fn maven_settings(c: &mut Collector<'_>, etc: &Path) {
+    if !holds_password(&etc.join("settings.xml")) {
+        c.add(etc);
+        return;
+    }
+    for part in ["m2.conf", "logging", "toolchains.xml"] {
+        let path = etc.join(part);
+        if path.exists() {
+            c.add(&path);
+        }
+    }
+}
+
 /// Mounts what a link of a packaged JDK leads to in `/etc`, once, at the directory below `/etc`.
 fn linked(c: &mut Collector<'_>, path: &Path) {
     let Ok(real) = path.canonicalize() else {
         return;
     };
-    if is_visible(&real) || c.covers(&real) {
+    // Every sandbox has `/etc/java-*`.
+    let listed = real
+        .as_os_str()
+        .as_encoded_bytes()
+        .starts_with(b"/etc/java-");
+    if listed || is_visible(&real) || c.covers(&real) {
         return;
     }
     let mut parts = real.components();
