@@ -1,4 +1,5 @@
-//! Measures sandboxes of the `namespace` kind: `cargo run --release --example speed`.
+//! Measures sandboxes of the `namespace` kind: `cargo run --release --example speed`,
+//! with `plain` or `overlay` for one kind of workspace only.
 #![allow(clippy::print_stdout, reason = "its output is its purpose")]
 
 use std::path::Path;
@@ -15,12 +16,16 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     for name in ["lower", "plain"] {
         std::fs::create_dir_all(directory.join(name))?;
     }
+    let only = std::env::args().nth(1);
     let plain = Workspace::Directory(directory.join("plain"));
     for (name, backend) in [
         ("cgroups", Namespace::new()),
         ("no cgroups", Namespace::without_cgroups()),
     ] {
         for kind in ["plain", "overlay"] {
+            if only.as_deref().is_some_and(|only| only != kind) {
+                continue;
+            }
             measure(&format!("{kind}, {name}"), &backend, &|round| match kind {
                 "plain" => Ok(plain.clone()),
                 _ => overlay(&directory, &format!("{name}-{round}")),
