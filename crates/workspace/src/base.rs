@@ -213,5 +213,9 @@ impl Store {
 pub(crate) fn make_dir(path: &Path) -> Result<(), Error> {
     let mode = Mode::from_raw_mode(0o755);
     fs::mkdir(path, mode).map_err(io("make", path))?;
-    fs::chmod(path, mode).map_err(io("set the permissions of", path))
+    let made = fs::lstat(path).map_err(io("look at", path))?;
+    if made.st_mode & 0o777 != 0o755 {
+        fs::chmod(path, mode).map_err(io("set the permissions of", path))?;
+    }
+    Ok(())
 }
