@@ -185,7 +185,7 @@ impl Inside {
         };
         std::fs::create_dir_all(&place).map_err(io)?;
         let mut spec = sandbox::Spec::new(sandbox::Workspace::Directory(place.clone()));
-        site::mount(&mut spec, found);
+        found.mount_into(&mut spec);
         let sandbox = backend(options.sandbox).create(spec).await?;
         let environment = site::environment(&*sandbox, found);
         Ok(Self {

@@ -232,8 +232,8 @@ impl Sites {
         let toolchains = self.toolchains(&wanted.extra_roots);
         let workspace = {
             let (sites, id) = (self.clone(), wanted.id.clone());
-            let (include, files) = (Arc::clone(&wanted.include), toolchains.files.clone());
-            blocking(move || sites.workspace(&id, &base, &include, &files)).await?
+            let (include, toolchains) = (Arc::clone(&wanted.include), toolchains.clone());
+            blocking(move || sites.workspace(&id, &base, &include, &toolchains)).await?
         };
         let mut guard = Guard {
             sites: self.clone(),
@@ -269,7 +269,7 @@ impl Sites {
         id: &str,
         base: &Base,
         include: &[Included],
-        files: &[toolchains::ToolFile],
+        toolchains: &Toolchains,
     ) -> Result<Workspace, Error> {
         let mut workspace = self.shared.store.create(id, base)?;
         for file in include {
@@ -279,20 +279,13 @@ impl Sites {
             workspace.freeze()?;
         }
         // Nothing has run in this home yet, so that no link can lead these writes elsewhere.
-        for file in files {
-            let Ok(relative) = file.inside.strip_prefix(toolchains::INSIDE_HOME) else {
-                continue;
-            };
-            let place = workspace.home().join(relative);
-            let written = place
-                .parent()
-                .map_or(Ok(()), std::fs::create_dir_all)
-                .and_then(|()| std::fs::write(&place, &file.contents));
-            written.map_err(|source| Error::Unreadable {
-                path: place.display().to_string(),
+        let home = workspace.home();
+        toolchains
+            .write_files(&home)
+            .map_err(|source| Error::Unreadable {
+                path: home.display().to_string(),
                 source,
             })?;
-        }
         Ok(workspace)
     }
 
@@ -362,9 +355,16 @@ impl Sites {
         spec.tmp = sandbox::Tmp::Directory(workspace.tmp());
         spec.limits = options.limits;
         spec.channel_port = wanted.channel.then_some(0);
-        mount(&mut spec, toolchains);
+        toolchains.mount_into(&mut spec);
         for program in &wanted.programs {
-            mount_all(&mut spec, self.program(program));
+            let mounts = self.program(program);
+            for mount in mounts.iter().filter_map(ToolMount::without_layer) {
+                if spec.mounts.iter().all(|known| known.target != mount.inside) {
+                    spec.mounts
+                        .push(sandbox::Mount::read_only(mount.host, mount.inside));
+                    spec.masked.extend(mount.masked);
+                }
+            }
         }
         Ok(options.backend.create(spec).await?)
     }
@@ -413,26 +413,6 @@ impl Sites {
                 tracing::warn!(%error, "the task that empties the trash failed");
             }
         }
-    }
-}
-
-/// Shows the toolchains in a sandbox, and hides what must not be seen of them.
-pub fn mount(spec: &mut sandbox::Spec, toolchains: &Toolchains) {
-    spec.masked.extend(toolchains.masked.iter().cloned());
-    mount_all(spec, toolchains.mounts.iter().cloned());
-}
-
-fn mount_all(spec: &mut sandbox::Spec, mounts: impl IntoIterator<Item = ToolMount>) {
-    for mount in mounts {
-        if spec.mounts.iter().any(|known| known.target == mount.inside) {
-            continue;
-        }
-        spec.masked.extend(mount.masked);
-        spec.mounts.push(sandbox::Mount {
-            source: mount.host,
-            target: mount.inside,
-            writable: false,
-        });
     }
 }
 
