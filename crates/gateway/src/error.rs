@@ -51,6 +51,13 @@ pub enum Error {
         /// What was granted.
         allowed: String,
     },
+    /// The request asks the provider to reach the network in the agent's place, which would be a
+    /// way out of the sandbox.
+    #[error("the provider would reach the network for the agent ({tools}): leave these tools out")]
+    RemoteTools {
+        /// Their names.
+        tools: String,
+    },
     /// The grant has no more calls.
     #[error("all {limit} calls of this grant are made")]
     CallLimit {
@@ -152,6 +159,7 @@ impl Error {
             | Self::OtherDialect { .. }
             | Self::Request(_)
             | Self::RequestTooLarge { .. } => Reason::AgentFailed,
+            Self::RemoteTools { .. } => Reason::AgentFailed,
             Self::ModelNotAllowed { .. } => Reason::ModelNotFound,
             Self::CallLimit { .. } => Reason::TurnLimit,
             Self::Busy { .. } | Self::TimedOut { .. } => Reason::TimedOut,

@@ -323,6 +323,11 @@ impl State {
             });
         }
         let asked = dialects::Request::inspect(dialect, &body).map_err(Error::Request)?;
+        if !asked.remote_tools.is_empty() {
+            return Err(Error::RemoteTools {
+                tools: asked.remote_tools.join(", "),
+            });
+        }
         let route = state.allowed(&asked.model)?.clone();
         if !route.provider.dialects().contains(&dialect) {
             return Err(Error::OtherDialect {

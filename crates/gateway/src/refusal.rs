@@ -52,7 +52,9 @@ fn status_and_kind(error: &Error) -> (StatusCode, &'static str) {
         }
         Error::Request(_) => (StatusCode::BAD_REQUEST, "invalid_request_error"),
         Error::RequestTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "request_too_large"),
-        Error::ModelNotAllowed { .. } => (StatusCode::FORBIDDEN, "permission_error"),
+        Error::ModelNotAllowed { .. } | Error::RemoteTools { .. } => {
+            (StatusCode::FORBIDDEN, "permission_error")
+        }
         Error::CallLimit { .. } | Error::Funds(funds::Error::Refused(_)) => {
             (StatusCode::PAYMENT_REQUIRED, "budget_exhausted")
         }

@@ -512,3 +512,26 @@ async fn a_path_that_is_not_a_models_is_not_served() {
     }
     assert_eq!(upstream.connections(), 0);
 }
+
+#[tokio::test]
+async fn a_tool_that_the_provider_would_run_on_the_network_is_refused_before_any_spend() {
+    let upstream = Upstream::answering(stream(&messages_stream(), 100)).await;
+    let gateway = gateway(&upstream);
+    let purse = Purse::with(100_000);
+    let grant = grant(&gateway, &purse);
+    let body = String::from_utf8(messages_body().to_vec())
+        .unwrap()
+        .replacen(
+            '{',
+            r#"{"tools":[{"type":"web_fetch_20250910","name":"web_fetch"}],"#,
+            1,
+        );
+    let refused = grant
+        .call(Call::new(Dialect::Messages, body))
+        .await
+        .unwrap_err();
+    assert!(matches!(refused, Error::RemoteTools { .. }), "{refused}");
+    assert!(refused.to_string().contains("web_fetch"));
+    assert_eq!(purse.account().committed, Amount::ZERO);
+    assert_eq!(upstream.connections(), 0);
+}
