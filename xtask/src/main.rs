@@ -1,5 +1,9 @@
 //! What a developer of Skep runs: `cargo xtask test` and `cargo xtask bench`.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for developers")]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a program for developers"
+)]
 
 mod bench;
 mod step;
@@ -12,7 +16,8 @@ Usage: cargo xtask <COMMAND>
 
   test [STEP ...]       See to what the tests need and run all of them, or only the steps named.
                         Steps: needs format lint deny build test
-  bench NAME [--json]   Measure. Names: run-overhead
+  bench NAME [--json] [--build] [--only GROUP]
+                        Measure. Names: run-overhead
 ";
 
 fn main() -> ExitCode {

@@ -10,23 +10,40 @@ const DENY: &str = "0.20.2";
 fn run_step(step: &str) -> Result<(), String> {
     match step {
         "needs" => needs(),
-        "format" => step::run("format", &mut command("cargo", &["fmt", "--all", "--check"])),
+        "format" => step::run(
+            "format",
+            &mut command("cargo", &["fmt", "--all", "--check"]),
+        ),
         "lint" => step::run(
             "lint",
             &mut command(
                 "cargo",
-                &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"],
+                &[
+                    "clippy",
+                    "--workspace",
+                    "--all-targets",
+                    "--locked",
+                    "--",
+                    "-D",
+                    "warnings",
+                ],
             ),
         ),
         "deny" => deny(),
-        "build" => step::run("build", &mut command("cargo", &["build", "--locked", "--package", "skep-cli"])),
+        "build" => step::run(
+            "build",
+            &mut command("cargo", &["build", "--locked", "--package", "skep-cli"]),
+        ),
         "test" => tests(),
-        other => Err(format!("there is no step `{other}`; there are: {}", STEPS.join(" "))),
+        other => Err(format!(
+            "there is no step `{other}`; there are: {}",
+            STEPS.join(" ")
+        )),
     }
 }
 
 /// Runs the steps that are named, or all of them.
-pub fn run(arguments: &[String]) -> Result<(), String> {
+pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
     if arguments.is_empty() {
         return STEPS.iter().try_for_each(|step| run_step(step));
     }
@@ -37,11 +54,32 @@ fn tests() -> Result<(), String> {
     if first_line("cargo", &["nextest", "--version"]).is_some() {
         step::run(
             "test",
-            &mut command("cargo", &["nextest", "run", "--workspace", "--locked", "--no-fail-fast"]),
+            &mut command(
+                "cargo",
+                &[
+                    "nextest",
+                    "run",
+                    "--workspace",
+                    "--locked",
+                    "--no-fail-fast",
+                ],
+            ),
         )?;
-        step::run("doc tests", &mut command("cargo", &["test", "--workspace", "--locked", "--doc", "--quiet"]))
+        step::run(
+            "doc tests",
+            &mut command(
+                "cargo",
+                &["test", "--workspace", "--locked", "--doc", "--quiet"],
+            ),
+        )
     } else {
-        step::run("test", &mut command("cargo", &["test", "--workspace", "--locked", "--no-fail-fast"]))
+        step::run(
+            "test",
+            &mut command(
+                "cargo",
+                &["test", "--workspace", "--locked", "--no-fail-fast"],
+            ),
+        )
     }
 }
 
@@ -53,12 +91,36 @@ struct Need {
 }
 
 const NEEDS: &[Need] = &[
-    Need { program: "git", version: &["--version"], remedy: "install git 2.38 or newer (Debian: apt-get install git)" },
-    Need { program: "python3", version: &["--version"], remedy: "install Python 3 (Debian: apt-get install python3)" },
-    Need { program: "node", version: &["--version"], remedy: "install Node.js 20 or newer (Debian: apt-get install nodejs)" },
-    Need { program: "npm", version: &["--version"], remedy: "install npm (Debian: apt-get install npm)" },
-    Need { program: "setpriv", version: &["--version"], remedy: "install util-linux (Debian: apt-get install util-linux)" },
-    Need { program: "unshare", version: &["--version"], remedy: "install util-linux (Debian: apt-get install util-linux)" },
+    Need {
+        program: "git",
+        version: &["--version"],
+        remedy: "install git 2.38 or newer (Debian: apt-get install git)",
+    },
+    Need {
+        program: "python3",
+        version: &["--version"],
+        remedy: "install Python 3 (Debian: apt-get install python3)",
+    },
+    Need {
+        program: "node",
+        version: &["--version"],
+        remedy: "install Node.js 20 or newer (Debian: apt-get install nodejs)",
+    },
+    Need {
+        program: "npm",
+        version: &["--version"],
+        remedy: "install npm (Debian: apt-get install npm)",
+    },
+    Need {
+        program: "setpriv",
+        version: &["--version"],
+        remedy: "install util-linux (Debian: apt-get install util-linux)",
+    },
+    Need {
+        program: "unshare",
+        version: &["--version"],
+        remedy: "install util-linux (Debian: apt-get install util-linux)",
+    },
 ];
 
 /// Every program that tests run is there, or the first that is missing is named with how to get it.
@@ -78,15 +140,38 @@ fn deny() -> Result<(), String> {
     let tools = root().join("target/tools");
     let program = tools.join("bin/cargo-deny");
     if first_line("cargo-deny", &["--version"]).is_some() {
-        return step::run("deny", &mut command("cargo-deny", &["--locked", "check", "bans", "licenses", "sources"]));
+        return step::run(
+            "deny",
+            &mut command(
+                "cargo-deny",
+                &["--locked", "check", "bans", "licenses", "sources"],
+            ),
+        );
     }
     if !program.is_file() {
         let tools = tools.to_string_lossy().into_owned();
         step::run(
             "install cargo-deny",
-            &mut command("cargo", &["install", "cargo-deny", "--version", DENY, "--locked", "--root", &tools]),
+            &mut command(
+                "cargo",
+                &[
+                    "install",
+                    "cargo-deny",
+                    "--version",
+                    DENY,
+                    "--locked",
+                    "--root",
+                    &tools,
+                ],
+            ),
         )?;
     }
     let program = program.to_string_lossy().into_owned();
-    step::run("deny", &mut command(&program, &["--locked", "check", "bans", "licenses", "sources"]))
+    step::run(
+        "deny",
+        &mut command(
+            &program,
+            &["--locked", "check", "bans", "licenses", "sources"],
+        ),
+    )
 }
