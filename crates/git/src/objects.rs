@@ -4,11 +4,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use gix::objs::{CommitRef, Kind, TreeRefIter};
-use gix::odb::pack::cache::lru::StaticLinkedList;
+use gix::odb::pack::cache::lru::MemoryCappedHashmap;
 use gix::prelude::{Find, Header as _, Write as _};
 
 use crate::error::Error;
 use crate::ids::{CommitId, ObjectId, TreeId};
+
+/// What a reader keeps of unpacked objects, so that a chain of deltas is not walked again: bytes.
+const PACK_CACHE: usize = 16 << 20;
 
 pub(crate) const HASH: gix::hash::Kind = gix::hash::Kind::Sha1;
 /// Commits and trees above this are refused: git itself has none near it.
@@ -69,7 +72,7 @@ impl Objects {
 
     pub(crate) fn reader(&self) -> Reader {
         let mut handle = self.store.to_cache_arc();
-        handle.set_pack_cache(|| Box::new(StaticLinkedList::<64>::default()));
+        handle.set_pack_cache(|| Box::new(MemoryCappedHashmap::new(PACK_CACHE)));
         let mut quick = self.store.to_cache_arc();
         quick.refresh_never();
         Reader {
