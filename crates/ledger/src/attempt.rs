@@ -156,6 +156,8 @@ pub(crate) struct HeldJob {
     /// The attempt that is open.
     pub(crate) attempt: Option<AttemptId>,
     claims: u32,
+    /// How many attempts were started.
+    attempts: u32,
 }
 
 impl HeldJob {
@@ -168,7 +170,7 @@ impl HeldJob {
 pub(crate) fn held(verb: &Verb<'_>, job: JobId) -> Result<HeldJob, Trouble> {
     one(
         verb,
-        "SELECT j.state, j.request, r.session, j.account, j.attempt, j.claims \
+        "SELECT j.state, j.request, r.session, j.account, j.attempt, j.claims, j.attempts \
          FROM jobs j JOIN requests r ON r.id = j.request WHERE j.id = ?1",
         [job.key()],
         |row| {
@@ -179,6 +181,7 @@ pub(crate) fn held(verb: &Verb<'_>, job: JobId) -> Result<HeldJob, Trouble> {
                 account: get(row, 3)?,
                 attempt: get::<Option<i64>>(row, 4)?.map(Key::read),
                 claims: small(row, 5)?,
+                attempts: small(row, 6)?,
             })
         },
     )?
@@ -202,13 +205,12 @@ fn start(verb: &mut Verb<'_>, lease: &Lease, new: &NewAttempt) -> Result<Attempt
     transition::job(verb, job, JobCommand::Start, None)?;
     let held = held(verb, job)?;
     let attempt: AttemptId = verb.id();
-    let number: u32 = one(
+    let number = held.attempts + 1;
+    run(
         verb,
-        "UPDATE jobs SET attempts = attempts + 1, attempt = ?2 WHERE id = ?1 RETURNING attempts",
-        (job.key(), attempt.key()),
-        |row| small(row, 0),
-    )?
-    .ok_or_else(|| Error::missing("job", job))?;
+        "UPDATE jobs SET attempts = ?3, attempt = ?2 WHERE id = ?1",
+        (job.key(), attempt.key(), number),
+    )?;
     run(
         verb,
         "INSERT INTO attempts (id, job, request, number, base, agent, model, sandbox, state, \

@@ -258,14 +258,14 @@ pub(crate) fn append(verb: &mut Verb<'_>) -> Result<(), Trouble> {
         sessions.entry(pending.session).or_default().push(pending);
     }
     for (session, events) in sessions {
-        let (row, last) = one(
+        let (row, last) = session_row(verb, session)?;
+        let count = events.len() as u64;
+        run(
             verb,
-            "UPDATE sessions SET sequence = sequence + ?2 WHERE id = ?1 RETURNING n, sequence",
-            (session.key(), number(events.len() as u64)),
-            |row| Ok((get::<i64>(row, 0)?, get::<i64>(row, 1)?)),
-        )?
-        .ok_or_else(|| Error::missing("session", session))?;
-        let first = last - number(events.len() as u64) + 1;
+            "UPDATE sessions SET sequence = sequence + ?2 WHERE n = ?1",
+            (row, number(count)),
+        )?;
+        let first = number(last) + 1;
         for (sequence, event) in (first..).zip(events) {
             insert(verb, row, sequence, &event)?;
         }

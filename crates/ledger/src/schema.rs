@@ -1,7 +1,7 @@
 //! The file of the ledger: its settings and its migrations.
 
 use crate::error::{Error, Trouble};
-use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, TransactionBehavior, config::DbConfig};
 use std::{fs::File, path::Path, time::Duration};
 
 /// Each migration brings the data from the version before it to its own, counted from one.
@@ -27,6 +27,8 @@ pub(crate) fn connect(directory: &Path, writer: bool) -> Result<Connection, Trou
     let sql = Connection::open_with_flags(directory.join(FILE), flags)?;
     sql.busy_timeout(BUSY)?;
     sql.set_prepared_statement_cache_capacity(200);
+    // Without this a statement is prepared anew whenever a value in a range changes.
+    sql.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     sql.pragma_update(None, "synchronous", "FULL")?;
     sql.pragma_update(None, "temp_store", "MEMORY")?;
     sql.pragma_update(None, "cache_size", if writer { -32_768 } else { -8_192 })?;
