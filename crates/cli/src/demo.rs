@@ -4,3 +4,4 @@ pub(crate) mod model;
 pub(crate) mod probe;
 pub(crate) mod repository;
 pub(crate) mod script;
+pub(crate) mod tell;

@@ -35,6 +35,7 @@ pub(crate) enum Exit {
 
 impl Exit {
     /// Every way to end, in the order of the codes.
+    #[cfg(test)]
     pub(crate) const ALL: &'static [Self] = &[
         Self::Done,
         Self::Failed,
@@ -90,6 +91,7 @@ impl Exit {
     }
 
     /// What it means, and what to do.
+    #[cfg(test)]
     const fn meaning(self) -> (&'static str, &'static str) {
         match self {
             Self::Done => ("What was asked is done.", "Nothing."),

@@ -370,6 +370,15 @@ mod tests {
     }
 
     #[test]
+    fn the_example_of_the_documentation_is_valid() {
+        let page = include_str!("../../../../docs/configuration.md");
+        let example = page.split("```toml").nth(1).unwrap();
+        let file = parse(example.split("```").next().unwrap()).unwrap();
+        assert_eq!(file.providers.len(), 2);
+        assert_eq!(file.budget.tokens, Some(500_000));
+    }
+
+    #[test]
     fn no_file_is_an_empty_configuration() {
         let file = File::read(Path::new("/nonexistent/skep/config.toml")).unwrap();
         assert_eq!(file, File::default());

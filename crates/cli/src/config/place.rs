@@ -2,7 +2,6 @@
 
 use super::Error;
 use std::{
-    collections::BTreeMap,
     ffi::OsString,
     fmt,
     path::{Path, PathBuf},
@@ -29,8 +28,9 @@ impl Environment {
     }
 
     /// An environment of these variables only.
+    #[cfg(test)]
     pub(crate) fn of<const N: usize>(variables: [(&str, &str); N]) -> Self {
-        let variables: BTreeMap<String, OsString> = variables
+        let variables: std::collections::BTreeMap<String, OsString> = variables
             .into_iter()
             .map(|(name, value)| (name.to_owned(), OsString::from(value)))
             .collect();

@@ -200,7 +200,9 @@ async fn answer(mut stream: TcpStream) -> io::Result<()> {
     if stream.read(&mut request).await? > 0 {
         stream.write_all(b"0000").await?;
     }
-    stream.shutdown().await
+    // A client that still writes when we have closed is killed before it can say anything.
+    while stream.read(&mut request).await? > 0 {}
+    Ok(())
 }
 
 #[cfg(test)]

@@ -33,6 +33,7 @@ pub(crate) struct Script {
 
 #[derive(Debug)]
 struct Job {
+    #[cfg(test)]
     name: String,
     /// The line of the prompt by which the job is known.
     mark: String,
@@ -155,6 +156,7 @@ impl Script {
                 })
                 .collect::<Result<_, Error>>()?;
             jobs.push(Job {
+                #[cfg(test)]
                 name: planned.name,
                 mark,
                 rounds,

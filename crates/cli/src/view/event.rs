@@ -132,7 +132,7 @@ pub(crate) fn progress(envelope: &Envelope, story: &Story) -> Option<String> {
             change,
             evidence,
             ..
-        } if evidence.verdict != Verdict::NotNeeded => {
+        } if is_worth_a_line(evidence) => {
             let name = story.job_of(*attempt).map_or("", |job| job.name.as_str());
             let on = if change.is_some() {
                 " on the merged tree"
@@ -183,6 +183,15 @@ pub(crate) fn progress(envelope: &Envelope, story: &Story) -> Option<String> {
         _ => return None,
     };
     Some(text::line(&said))
+}
+
+/// Rules that hold are many and say little.
+fn is_worth_a_line(evidence: &Evidence) -> bool {
+    match evidence.verdict {
+        Verdict::NotNeeded => false,
+        Verdict::Passed => evidence.command.is_some(),
+        Verdict::Failed | Verdict::Broken => true,
+    }
 }
 
 /// The event as `skep log` shows it: what it concerns, and what happened; perhaps lines below.

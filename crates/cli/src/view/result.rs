@@ -39,6 +39,13 @@ pub(crate) struct Outcome<'a> {
 
 /// The result, as the last thing that a person sees of `skep run`.
 pub(crate) fn render(outcome: &Outcome<'_>) -> String {
+    let mut out = with_patch(outcome, "");
+    out.push_str(&next(outcome));
+    out
+}
+
+/// The result with the patch in it, and without what to do next.
+pub(crate) fn with_patch(outcome: &Outcome<'_>, patch: &str) -> String {
     let story = outcome.story;
     let mut out = headline(outcome);
     out.push('\n');
@@ -52,10 +59,12 @@ pub(crate) fn render(outcome: &Outcome<'_>) -> String {
         out.push_str(&remedy(failure));
     }
     out.push_str(&landed(outcome));
+    if !patch.is_empty() {
+        out.push_str(&format!("\n{patch}"));
+    }
     out.push_str(&checks(story, outcome.width));
     out.push_str(&unchecked(outcome));
     out.push_str(&spent(story));
-    out.push_str(&next(outcome));
     out
 }
 
@@ -104,7 +113,7 @@ fn jobs(story: &Story, width: usize) -> String {
 }
 
 /// Why a job did not make it, and what to do.
-fn trouble(job: &JobStory) -> String {
+pub(crate) fn trouble(job: &JobStory) -> String {
     let failure = job
         .change()
         .and_then(|change| change.failure.as_ref())

@@ -3,10 +3,14 @@
 use super::story::Story;
 use domain::{
     Amount, AttemptId, AttemptState, ChangeId, ChangeState, EventId, Failure, JobId, JobState,
-    Micros, Reason, RequestId, RequestState, SessionId, Timestamp,
-    entity::{Evidence, Verdict},
+    Micros, Reason, RepositoryId, RequestId, RequestState, SessionId, Timestamp,
+    entity::{Ask, Attempt, Change, Evidence, Job, Planning, Request, Verdict},
     event::{Agent, Body, Envelope, PlannedJob},
+    plan,
+    policy::{Check, Policy},
+    scope::Scope,
 };
+use std::time::Duration;
 
 pub(crate) const REQUEST: RequestId = RequestId::from_bits(0x1234_5678_9abc);
 const BASE: &str = "1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d";
@@ -349,4 +353,121 @@ fn finish(events: &mut Events, to: RequestState) {
                 failure: None,
             },
         );
+}
+
+const START: i64 = 1_700_000_000_000_000;
+
+/// A request as the ledger knows it.
+pub(crate) fn request(state: RequestState) -> Request {
+    Request {
+        id: REQUEST,
+        session: SessionId::from_bits(1),
+        ask: Ask {
+            repository: RepositoryId::from_bits(9),
+            repository_path: "/home/ann/worklog".into(),
+            base: BASE.into(),
+            prompt: "Make the report right\n\nAll of it.".into(),
+            planning: Planning::Auto,
+            plan: None,
+            agent: "builtin".into(),
+            model: Some("anthropic/claude-opus-5-5".into()),
+            budget: Amount {
+                tokens: 400_000,
+                money: Micros(4_000_000),
+                ..Amount::unbounded()
+            },
+            policy: Policy {
+                checks: vec![Check {
+                    name: "test".into(),
+                    command: "python3 -m unittest".into(),
+                    when: Vec::new(),
+                    timeout: Duration::from_secs(60),
+                }],
+                ..Policy::default()
+            },
+            parallel: 3,
+            retry_of: None,
+            included: Vec::new(),
+        },
+        state,
+        failure: (state == RequestState::Failed)
+            .then(|| Failure::new(Reason::ChecksFailed, "job `money`")),
+        created: Timestamp(START),
+        ended: Some(Timestamp(START + 6_200_000)),
+    }
+}
+
+/// A job as the ledger knows it.
+pub(crate) fn job_entity(number: u64) -> Job {
+    Job {
+        id: job(number),
+        request: REQUEST,
+        spec: plan::Job {
+            name: "durations".into(),
+            title: "Read durations of two parts".into(),
+            prompt: "Read durations of two parts, such as 1h30m.".into(),
+            scope: Scope {
+                write: vec!["src/**".into()],
+                forbid: Vec::new(),
+                max_files: None,
+            },
+            criteria: vec!["`1h30m` is 90".into()],
+            ..plan::Job::default()
+        },
+        after: Vec::new(),
+        state: JobState::Delivered,
+        attempts: 1,
+        failure: None,
+        created: Timestamp(START),
+        ended: Some(Timestamp(START + 2_700_000)),
+    }
+}
+
+/// An attempt as the ledger knows it.
+pub(crate) fn attempt_entity(number: u64) -> Attempt {
+    Attempt {
+        id: attempt(number),
+        job: job(number),
+        request: REQUEST,
+        number: 1,
+        base: BASE.into(),
+        agent: "builtin".into(),
+        model: Some("anthropic/claude-opus-5-5".into()),
+        sandbox: "namespace".into(),
+        state: AttemptState::Passed,
+        failure: None,
+        summary: "It adds up all parts.\nThe tests pass.".into(),
+        tree: Some(TIP.into()),
+        spent: Amount {
+            tokens: 9_100,
+            money: Micros(26_300),
+            ..Amount::ZERO
+        },
+        created: Timestamp(START),
+        ended: Some(Timestamp(START + 2_300_000)),
+    }
+}
+
+/// A change as the ledger knows it.
+pub(crate) fn change_entity(number: u64, state: ChangeState) -> Change {
+    Change {
+        id: change(number),
+        attempt: attempt(number),
+        job: job(number),
+        request: REQUEST,
+        repository: RepositoryId::from_bits(9),
+        base: BASE.into(),
+        commit: TIP.into(),
+        state,
+        integrated: (state == ChangeState::Integrated).then(|| TIP.into()),
+        conflicts: if state == ChangeState::Conflicted {
+            vec!["src/report.py".into()]
+        } else {
+            Vec::new()
+        },
+        failure: None,
+        checked: true,
+        created: Timestamp(START),
+        ended: Some(Timestamp(START + 2_700_000)),
+    }
 }

@@ -110,12 +110,6 @@ pub(crate) struct AttemptStory {
     pub(crate) number: u32,
     /// Where it stands.
     pub(crate) state: AttemptState,
-    /// Its agent.
-    pub(crate) agent: String,
-    /// Its model.
-    pub(crate) model: Option<String>,
-    /// The kind of its sandbox.
-    pub(crate) sandbox: String,
     /// The round that it is in, from one.
     pub(crate) round: u32,
     /// What its checks found.
@@ -126,10 +120,6 @@ pub(crate) struct AttemptStory {
     pub(crate) summary: String,
     /// Why it did not pass.
     pub(crate) failure: Option<Failure>,
-    /// When it began.
-    pub(crate) started: Timestamp,
-    /// When it ended.
-    pub(crate) ended: Option<Timestamp>,
     /// Its change.
     pub(crate) change: Option<ChangeStory>,
 }
@@ -150,8 +140,6 @@ pub(crate) struct Checked {
 pub(crate) struct ChangeStory {
     /// Its id.
     pub(crate) id: ChangeId,
-    /// The commit that the gate passed.
-    pub(crate) commit: String,
     /// Where it stands.
     pub(crate) state: ChangeState,
     /// The commit on the integration branch.
@@ -221,6 +209,7 @@ impl Story {
     }
 
     /// The story that these events tell.
+    #[cfg(test)]
     pub(crate) fn told<'a>(
         request: RequestId,
         events: impl IntoIterator<Item = &'a Envelope>,
@@ -339,7 +328,7 @@ impl Story {
             Body::AttemptStarted { .. }
             | Body::AttemptChanged { .. }
             | Body::Agent { .. }
-            | Body::Checked { .. } => self.apply_to_attempt(time, &envelope.body),
+            | Body::Checked { .. } => self.apply_to_attempt(&envelope.body),
             Body::ChangeMade { .. } | Body::ChangeChanged { .. } => {
                 self.apply_to_change(time, &envelope.body);
             }
@@ -373,15 +362,12 @@ impl Story {
         }
     }
 
-    fn apply_to_attempt(&mut self, time: Timestamp, body: &Body) {
+    fn apply_to_attempt(&mut self, body: &Body) {
         match body {
             Body::AttemptStarted {
                 attempt,
                 job,
                 number,
-                agent,
-                model,
-                sandbox,
                 ..
             } => {
                 if let Some(job) = self.jobs.iter_mut().find(|other| other.id == *job) {
@@ -390,16 +376,11 @@ impl Story {
                         id: *attempt,
                         number: *number,
                         state: AttemptState::Preparing,
-                        agent: agent.clone(),
-                        model: model.clone(),
-                        sandbox: sandbox.clone(),
                         round: 1,
                         checks: Vec::new(),
                         spending: Spending::default(),
                         summary: String::new(),
                         failure: None,
-                        started: time,
-                        ended: None,
                         change: None,
                     });
                 }
@@ -413,9 +394,6 @@ impl Story {
                 if let Some(attempt) = self.attempt_mut(*attempt) {
                     attempt.state = *to;
                     attempt.failure.clone_from(failure);
-                    if to.is_terminal() {
-                        attempt.ended = Some(time);
-                    }
                 }
             }
             Body::Agent { attempt, event } => {
@@ -452,14 +430,11 @@ impl Story {
     fn apply_to_change(&mut self, time: Timestamp, body: &Body) {
         match body {
             Body::ChangeMade {
-                change,
-                attempt,
-                commit,
+                change, attempt, ..
             } => {
                 if let Some(attempt) = self.attempt_mut(*attempt) {
                     attempt.change = Some(ChangeStory {
                         id: *change,
-                        commit: commit.clone(),
                         state: ChangeState::Queued,
                         integrated: None,
                         conflicts: Vec::new(),

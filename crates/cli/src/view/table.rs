@@ -21,6 +21,13 @@ impl Cell {
         }
     }
 
+    /// A cell that belongs to the row above: a little to the right.
+    pub(crate) fn below(style: Style, words: impl AsRef<str>) -> Self {
+        let mut cell = Self::styled(style, words);
+        cell.text.insert_str(0, "  ");
+        cell
+    }
+
     /// A cell whose text stands at the right: a number.
     pub(crate) fn number(words: impl AsRef<str>) -> Self {
         Self {

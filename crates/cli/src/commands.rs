@@ -1,0 +1,74 @@
+//! Every command in a file of its own.
+
+pub(crate) mod apply;
+pub(crate) mod cancel;
+pub(crate) mod completions;
+pub(crate) mod demo;
+pub(crate) mod diff;
+pub(crate) mod doctor;
+pub(crate) mod drop;
+pub(crate) mod init;
+pub(crate) mod list;
+pub(crate) mod log;
+pub(crate) mod replay;
+pub(crate) mod retry;
+pub(crate) mod run;
+pub(crate) mod show;
+
+use crate::{cli::Command, context::Context, exit::Exit, report::Error};
+use ledger::Found;
+use std::future::Future;
+
+/// Does what the command says.
+///
+/// # Errors
+/// When it cannot be done; [`crate::report`] says what that means.
+pub(crate) fn run(command: Command, context: &Context) -> Result<Exit, Error> {
+    match command {
+        Command::Completions(args) => completions::run(&args, context),
+        Command::Init(args) => init::run(&args, context),
+        Command::Demo(args) => wait(demo::run(args, context)),
+        Command::Run(args) => wait(run::run(args, context)),
+        Command::List(args) => wait(list::run(args, context)),
+        Command::Show(args) => wait(show::run(args, context)),
+        Command::Log(args) => wait(log::run(args, context)),
+        Command::Diff(args) => wait(diff::run(args, context)),
+        Command::Cancel(args) => wait(cancel::run(args, context)),
+        Command::Retry(args) => wait(retry::run(args, context)),
+        Command::Replay(args) => wait(replay::run(args, context)),
+        Command::Apply(args) => wait(apply::run(args, context)),
+        Command::Drop(args) => wait(drop::run(args, context)),
+        Command::Doctor(args) => wait(doctor::run(args, context)),
+    }
+}
+
+/// Runs a command that waits for things. Whatever still runs when it has ended, ends with it.
+fn wait(command: impl Future<Output = Result<Exit, Error>>) -> Result<Exit, Error> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|source| Error::System {
+            doing: "starting threads",
+            source,
+        })?;
+    let ended = runtime.block_on(command);
+    runtime.shutdown_background();
+    ended
+}
+
+/// That an id names something that the command does not take.
+fn wrong_kind(found: Found, command: &'static str, wanted: &'static str) -> Error {
+    Error::WrongKind {
+        id: found.to_string(),
+        found: match found {
+            Found::Session(_) => "a session",
+            Found::Request(_) => "a request",
+            Found::Job(_) => "a job",
+            Found::Attempt(_) => "an attempt",
+            Found::Change(_) => "a change",
+        },
+        command,
+        wanted,
+    }
+}

@@ -1,0 +1,43 @@
+//! `skep drop`.
+
+use crate::{
+    context::Context,
+    exit::Exit,
+    report::Error,
+    settings::{Flags, Settings},
+    view::{format, text},
+};
+use server::Node;
+
+/// Throw the integrated work away
+///
+/// The integration branch is deleted. Each change stays known: `skep apply CHANGE` still takes it.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  skep drop\n  skep -C ../other drop")]
+pub(crate) struct Args {}
+
+#[derive(serde::Serialize)]
+struct Object<'a> {
+    branch: &'a str,
+    was: &'a str,
+}
+
+pub(crate) async fn run(_: Args, context: &Context) -> Result<Exit, Error> {
+    let settings = Settings::read(context, Flags::default())?;
+    let node = Node::open(settings.options).await?;
+    let dropped = node.drop_work(&context.directory).await?;
+    node.close().await;
+    if context.output.is_json() {
+        context.output.object(&Object {
+            branch: &dropped.branch,
+            was: &dropped.was,
+        })?;
+    } else {
+        context.output.say(&format!(
+            "{} is gone; it was at {}.\n",
+            text::line(&dropped.branch),
+            format::short(&dropped.was)
+        ))?;
+    }
+    Ok(Exit::Done)
+}

@@ -1,0 +1,43 @@
+//! `skep retry`.
+
+use super::run::{About, header, to_the_end};
+use crate::{
+    context::Context,
+    exit::Exit,
+    report::Error,
+    settings::{Flags, Settings},
+    signals::Signals,
+};
+use server::Node;
+
+/// Try again what did not work, from the tip of the integration branch
+///
+/// A request tries again those of its jobs that are not integrated; a job, attempt or change
+/// tries its job again.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  skep retry r-7k2\n  skep retry j-01h")]
+pub(crate) struct Args {
+    /// The request, job, attempt or change, by its id or the beginning of it
+    id: String,
+}
+
+pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
+    let settings = Settings::read(context, Flags::default())?;
+    let sandbox = settings.options.sandbox;
+    let mut signals = Signals::listen()?;
+    let node = Node::open(settings.options).await?;
+    let found = node.ledger().find(&args.id).await?;
+    let submitted = node.retry(found).await?;
+    let ask = node.ledger().request(submitted.request).await?.ask;
+    if !context.output.is_json() {
+        let about = About {
+            agent: &ask.agent,
+            sandbox,
+            parallel: ask.parallel,
+        };
+        context.output.aside(&header(&submitted, &about));
+    }
+    let exit = to_the_end(&node, &submitted, context.output, &mut signals, None).await?;
+    node.close().await;
+    Ok(exit)
+}

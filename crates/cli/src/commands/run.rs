@@ -1,0 +1,358 @@
+//! `skep run`.
+
+use crate::{
+    config::{Budget, MAX_PARALLEL},
+    context::Context,
+    exit::Exit,
+    output::Output,
+    report::Error,
+    settings::{Flags, Settings},
+    signals::Signals,
+    view::{
+        format,
+        paint::{FAINT, LOOK, STRONG, paint},
+        result::{self, FileStat, Outcome},
+        text,
+    },
+    watch::{self, Ended, Note},
+};
+use domain::{Amount, entity::Planning, plan::Plan};
+use sandbox::Kind;
+use server::{New, Node, StatusEntry, Submitted};
+use std::{
+    io::{IsTerminal as _, Read as _},
+    path::{Path, PathBuf},
+};
+
+/// The longest plan or prompt that is read, in bytes.
+const MAX_INPUT: u64 = 2 << 20;
+/// The most files that are named as not seen.
+const MAX_NAMED: usize = 10;
+
+/// Have agents do what the prompt says, and integrate what passes the checks
+///
+/// The work starts from HEAD and ends on the branch skep/integration. Nothing else of the
+/// repository changes: `skep apply` takes the work, `skep drop` throws it away.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+    skep run \"make the parser accept trailing commas\"\n  \
+    skep run --model anthropic/claude-opus-5-5 --budget 200k --budget '$2' \"speed up the importer\"\n  \
+    skep run --plan plan.toml\n  \
+    git show HEAD | skep run --plan none -\n\n\
+    A model is needed: set ANTHROPIC_API_KEY or OPENAI_API_KEY, or name a provider in\n\
+    ~/.config/skep/config.toml. `skep doctor` says what is missing.")]
+pub(crate) struct Args {
+    /// What should be done; `-` reads it from standard input
+    #[arg(required_unless_present = "plan")]
+    prompt: Option<String>,
+    /// How it becomes jobs: auto, required, none, or a file with a plan
+    #[arg(long, value_name = "HOW", default_value = "auto")]
+    plan: String,
+    /// Take uncommitted work along, instead of starting from HEAD alone
+    #[arg(long)]
+    dirty: bool,
+    /// The same key is the same request: it is not started twice
+    #[arg(long, value_name = "KEY")]
+    key: Option<String>,
+    #[command(flatten)]
+    how: How,
+}
+
+/// What runs the work.
+#[derive(Debug, clap::Args)]
+pub(crate) struct How {
+    /// The agent: builtin, claude-code, or command:PROGRAM [default: $SKEP_AGENT, else builtin]
+    #[arg(long, value_name = "NAME")]
+    agent: Option<String>,
+    /// The model, as PROVIDER/NAME or NAME [default: $SKEP_MODEL, else the provider's]
+    #[arg(long, value_name = "MODEL")]
+    model: Option<String>,
+    /// The most to spend: tokens like 200k, money like '$2'; may be given twice
+    #[arg(long, value_name = "AMOUNT", value_parser = Budget::parse)]
+    budget: Vec<Budget>,
+    /// How many jobs run at once [default: $SKEP_PARALLEL, else 3]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_PARALLEL)))]
+    parallel: Option<u32>,
+    /// The kind of sandbox: namespace, or host, which seals nothing
+    #[arg(long, value_name = "KIND", value_parser = kind)]
+    sandbox: Option<Kind>,
+}
+
+fn kind(text: &str) -> Result<Kind, String> {
+    match text {
+        "namespace" => Ok(Kind::Namespace),
+        "host" => Ok(Kind::Host),
+        _ => Err("write `namespace`, or `host` to run agents unsealed on this machine".into()),
+    }
+}
+
+impl How {
+    /// What the flags say.
+    pub(crate) fn flags(self) -> Flags {
+        Flags {
+            agent: self.agent,
+            model: self.model,
+            budget: self
+                .budget
+                .into_iter()
+                // The last one counts, as with other flags.
+                .fold(Budget::default(), |sum, one| one.or(sum)),
+            parallel: self.parallel,
+            sandbox: self.sandbox,
+        }
+    }
+}
+
+pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
+    let (planning, plan) = planned(&args.plan, &context.directory)?;
+    let prompt = match (args.prompt, &plan) {
+        (Some(prompt), _) => read_prompt(prompt)?,
+        (None, Some(plan)) => plan
+            .jobs
+            .iter()
+            .map(|job| job.title.as_str())
+            .collect::<Vec<_>>()
+            .join("; "),
+        (None, None) => {
+            return Err(Error::Usage(
+                "a prompt is needed: say what should be done".into(),
+            ));
+        }
+    };
+    let settings = Settings::read(context, args.how.flags())?;
+    let mut signals = Signals::listen()?;
+    let sandbox = settings.options.sandbox;
+    let node = Node::open(settings.options).await?;
+    let submitted = node
+        .submit(New {
+            path: context.directory.clone(),
+            prompt,
+            planning,
+            plan,
+            agent: settings.agent.clone(),
+            model: settings.model,
+            budget: settings.budget,
+            dirty: args.dirty,
+            parallel: settings.parallel,
+            key: args.key,
+            retry_of: None,
+        })
+        .await?;
+    let output = context.output;
+    if !output.is_json() {
+        let about = About {
+            agent: &settings.agent,
+            sandbox,
+            parallel: settings.parallel,
+        };
+        output.aside(&header(&submitted, &about));
+    }
+    let note: Option<Note<'_>> = (!args.dirty && !output.is_json())
+        .then(|| -> Note<'_> { Box::pin(not_seen(&node, &context.directory)) });
+    let exit = to_the_end(&node, &submitted, output, &mut signals, note).await?;
+    node.close().await;
+    Ok(exit)
+}
+
+/// Works on a request until it has ended, and says what came of it.
+///
+/// # Errors
+/// When the ledger fails, or a second signal comes.
+pub(crate) async fn to_the_end(
+    node: &Node,
+    submitted: &Submitted,
+    output: Output,
+    signals: &mut Signals,
+    note: Option<Note<'_>>,
+) -> Result<Exit, Error> {
+    let (request, session) = (submitted.request, submitted.session);
+    let Ended { story, exit } = watch::work(node, request, session, output, signals, note).await?;
+    if output.is_json() || exit == Exit::OutputClosed {
+        return Ok(exit);
+    }
+    let files = match node.diff(ledger::Found::Request(request), 0).await {
+        Ok(diff) => diff.files.iter().map(stat).collect(),
+        // Nothing was integrated.
+        Err(_) => Vec::new(),
+    };
+    output.say(&result::render(&Outcome {
+        request,
+        story: &story,
+        checked: submitted.checked,
+        files: &files,
+        width: output.width(),
+    }))?;
+    Ok(exit)
+}
+
+/// A file that changed, as it is shown.
+pub(crate) fn stat(file: &server::FileChange) -> FileStat {
+    let lines = |count: u64| (!file.binary).then_some(count);
+    FileStat {
+        path: file.path.to_string(),
+        added: lines(file.additions),
+        removed: lines(file.deletions),
+    }
+}
+
+fn planned(how: &str, directory: &Path) -> Result<(Planning, Option<Plan>), Error> {
+    match how {
+        "auto" => Ok((Planning::Auto, None)),
+        "required" => Ok((Planning::Required, None)),
+        "none" => Ok((Planning::None, None)),
+        file => {
+            let path: PathBuf = directory.join(file);
+            let text = std::fs::File::open(&path)
+                .and_then(|file| {
+                    let mut text = String::new();
+                    file.take(MAX_INPUT).read_to_string(&mut text)?;
+                    Ok(text)
+                })
+                .map_err(|source| Error::File {
+                    doing: "reading the plan",
+                    path: path.clone(),
+                    source,
+                })?;
+            let plan = Plan::from_toml(&text).map_err(|source| Error::Plan { path, source })?;
+            Ok((Planning::Given, Some(plan)))
+        }
+    }
+}
+
+fn read_prompt(prompt: String) -> Result<String, Error> {
+    if prompt != "-" {
+        return Ok(prompt);
+    }
+    let input = std::io::stdin();
+    if input.is_terminal() {
+        Output::new(false).aside("Write what should be done, then press Ctrl-D.\n");
+    }
+    let mut text = String::new();
+    input
+        .lock()
+        .take(MAX_INPUT)
+        .read_to_string(&mut text)
+        .map_err(|source| Error::System {
+            doing: "reading the prompt from standard input",
+            source,
+        })?;
+    Ok(text)
+}
+
+/// What the header says besides what was submitted.
+pub(crate) struct About<'a> {
+    /// The agent.
+    pub(crate) agent: &'a str,
+    /// The kind of sandbox.
+    pub(crate) sandbox: Kind,
+    /// How many jobs run at once.
+    pub(crate) parallel: u32,
+}
+
+/// What a person sees first: what runs, with what, for how much.
+pub(crate) fn header(submitted: &Submitted, about: &About<'_>) -> String {
+    let model = submitted.model.as_deref().unwrap_or("no model");
+    let mut out = format!(
+        "{}  base {}\n  agent {}, {}, sandbox {}, {} at once\n  budget {}{}\n",
+        paint(STRONG, submitted.request),
+        format::short(&submitted.base),
+        text::line(about.agent),
+        text::line(model),
+        about.sandbox,
+        format::count(about.parallel as usize, "job"),
+        format::budget(submitted.budget),
+        if submitted.priced {
+            ""
+        } else {
+            ", price unknown"
+        },
+    );
+    let mut note = |words: &str| out.push_str(&format!("{} {words}\n", paint(LOOK, "note:")));
+    if !submitted.priced && submitted.budget.money.0 < Amount::UNBOUNDED {
+        note(
+            "the price of this model is unknown, so the limit in money cannot hold; the one in tokens does",
+        );
+    }
+    if !submitted.checked {
+        note("this repository has no checks: changes will be unchecked; `skep init` finds some");
+    }
+    if !about.sandbox.is_sealed() {
+        note("the host is no sandbox: the agent can read and write whatever you can");
+    }
+    out
+}
+
+/// What is not committed, and so not seen by agents.
+async fn not_seen(node: &Node, directory: &Path) -> Option<String> {
+    let files = node.uncommitted(directory).await.ok()?;
+    unseen(&files)
+}
+
+fn unseen(files: &[StatusEntry]) -> Option<String> {
+    if files.is_empty() {
+        return None;
+    }
+    let mut out = format!(
+        "agents do not see {} without a commit (`--dirty` takes them along)",
+        format::count(files.len(), "file")
+    );
+    for file in files.iter().take(MAX_NAMED) {
+        let path = text::line(&file.path.to_string());
+        out.push_str(&format!("\n        {}", paint(FAINT, path)));
+    }
+    if files.len() > MAX_NAMED {
+        let more = format::count(files.len() - MAX_NAMED, "more file");
+        out.push_str(&format!(
+            "\n        {}",
+            paint(FAINT, format!("… and {more}"))
+        ));
+    }
+    Some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::view::{paint::plain, sample};
+    use domain::{Micros, SessionId};
+
+    fn submitted(priced: bool, checked: bool) -> Submitted {
+        Submitted {
+            request: sample::REQUEST,
+            session: SessionId::from_bits(1),
+            base: "1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d".into(),
+            model: Some("anthropic/claude-opus-5-5".into()),
+            budget: Amount {
+                tokens: 2_000_000,
+                money: Micros(10_000_000),
+                ..Amount::unbounded()
+            },
+            priced,
+            checked,
+        }
+    }
+
+    #[test]
+    fn the_header_says_what_runs_and_for_how_much() {
+        let about = |sandbox| About {
+            agent: "builtin",
+            sandbox,
+            parallel: 3,
+        };
+        let sealed = header(&submitted(true, true), &about(Kind::Namespace));
+        let open = header(&submitted(false, false), &about(Kind::Host));
+        insta::assert_snapshot!("header", plain(&format!("{sealed}\n{open}")));
+    }
+
+    #[test]
+    fn a_plan_is_a_word_or_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("p.toml"), "[[job]]\nname='a'\nprompt='b'").unwrap();
+        let planned = |how| planned(how, dir.path());
+        assert_eq!(planned("none").unwrap(), (Planning::None, None));
+        assert_eq!(planned("p.toml").unwrap().1.unwrap().jobs.len(), 1);
+        assert!(matches!(planned("q.toml"), Err(Error::File { .. })));
+        std::fs::write(dir.path().join("p.toml"), "job = []").unwrap();
+        assert!(matches!(planned("p.toml"), Err(Error::Plan { .. })));
+    }
+}

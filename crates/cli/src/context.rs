@@ -1,0 +1,82 @@
+//! What every command is given.
+
+use crate::{
+    cli::Global,
+    config::{Environment, File},
+    output::Output,
+    report::Error,
+};
+use std::path::{Path, PathBuf};
+
+/// What every command is given.
+#[derive(Debug)]
+pub(crate) struct Context {
+    /// Where words go.
+    pub(crate) output: Output,
+    /// The variables of the environment.
+    pub(crate) env: Environment,
+    /// The directory that the command works in, absolute.
+    pub(crate) directory: PathBuf,
+    data: Option<PathBuf>,
+}
+
+impl Context {
+    /// From the command line and the environment.
+    ///
+    /// # Errors
+    /// When there is no such directory.
+    pub(crate) fn new(global: Global, env: Environment) -> Result<Self, Error> {
+        let given = global.directory.as_deref().unwrap_or(Path::new("."));
+        let directory = given.canonicalize().map_err(|source| Error::File {
+            doing: "opening the directory",
+            path: given.into(),
+            source,
+        })?;
+        let data = global
+            .data
+            .map(|data| {
+                std::path::absolute(&data).map_err(|source| Error::File {
+                    doing: "finding the data directory",
+                    path: data,
+                    source,
+                })
+            })
+            .transpose()?;
+        Ok(Self {
+            output: Output::new(global.json),
+            env,
+            directory,
+            data,
+        })
+    }
+
+    /// The configuration, and the file that it is from.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with it.
+    pub(crate) fn config(&self) -> Result<(File, PathBuf), Error> {
+        let path = self.env.config_file()?;
+        Ok((File::read(&path)?, path))
+    }
+
+    /// The directory that holds what Skep keeps.
+    ///
+    /// # Errors
+    /// When nothing names one.
+    pub(crate) fn data(&self, config: &File) -> Result<PathBuf, Error> {
+        match &self.data {
+            Some(data) => Ok(data.clone()),
+            None => Ok(self.env.data(config.data.as_deref())?),
+        }
+    }
+
+    /// The ledger, for commands that only look and need nothing that works.
+    ///
+    /// # Errors
+    /// When the configuration is wrong, or the ledger cannot be opened.
+    pub(crate) async fn ledger(&self) -> Result<ledger::Ledger, Error> {
+        let (config, _) = self.config()?;
+        let data = self.data(&config)?;
+        Ok(ledger::Ledger::open(ledger::Options::new(data)).await?)
+    }
+}

@@ -1,0 +1,375 @@
+//! What went wrong, as a message, a hint and an exit code. This is the only place that decides.
+
+use crate::{
+    config,
+    exit::Exit,
+    view::{
+        paint::{BAD, TYPE, paint},
+        text,
+    },
+};
+use domain::{Reason, failure::chain};
+use std::{io, path::PathBuf};
+
+/// Why a command did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The command line asks for something that makes no sense.
+    #[error("{0}")]
+    Usage(String),
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] config::Error),
+    /// A provider is configured wrongly.
+    #[error(transparent)]
+    Provider(#[from] gateway::RouteError),
+    /// The ledger refused or failed.
+    #[error(transparent)]
+    Ledger(#[from] ledger::Error),
+    /// A node refused or failed.
+    #[error(transparent)]
+    Node(#[from] server::Error),
+    /// The plan that was given is not valid.
+    #[error("the plan {} is not valid", path.display())]
+    Plan {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: domain::plan::Error,
+    },
+    /// A file cannot be read or written.
+    #[error("{doing} {} failed", path.display())]
+    File {
+        /// What was done.
+        doing: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Something is in the way, and is left alone.
+    #[error("{message}")]
+    Refused {
+        /// What is in the way.
+        message: String,
+        /// What to do.
+        hint: String,
+    },
+    /// A thing that the command needs is not of the kind that it takes.
+    #[error("`{id}` is {found}, and `skep {command}` takes {wanted}")]
+    WrongKind {
+        /// What was given.
+        id: String,
+        /// What it is.
+        found: &'static str,
+        /// The command.
+        command: &'static str,
+        /// What it takes.
+        wanted: &'static str,
+    },
+    /// The operating system refused something that is always there.
+    #[error("{doing} failed")]
+    System {
+        /// What was done.
+        doing: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// Nobody reads the output any more.
+    #[error("nobody reads the output any more")]
+    OutputClosed,
+    /// The output cannot be written.
+    #[error("the output could not be written")]
+    Output(#[source] io::Error),
+    /// The program was told to end, and does so at once.
+    #[error("ended at once")]
+    Quit(Exit),
+    /// A mistake in Skep.
+    #[error("{0}")]
+    Internal(String),
+}
+
+impl Error {
+    /// Why output could not be written.
+    pub(crate) fn of_output(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::OutputClosed,
+            _ => Self::Output(error),
+        }
+    }
+}
+
+/// An error as a person or a script sees it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub(crate) struct Report {
+    /// What happened, to what.
+    pub(crate) message: String,
+    /// What to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) hint: Option<String>,
+    /// The reason, where the domain has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) reason: Option<Reason>,
+    /// The name of the exit code.
+    #[serde(serialize_with = "name")]
+    pub(crate) exit: Exit,
+}
+
+fn name<S: serde::Serializer>(exit: &Exit, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(exit.name())
+}
+
+impl Report {
+    /// The report of an error.
+    pub(crate) fn of(error: &Error) -> Self {
+        let (exit, hint, reason) = classified(error);
+        Self {
+            message: text::line(&chain(error)),
+            hint: hint.map(|hint| text::line(&hint)),
+            reason,
+            exit,
+        }
+    }
+
+    /// Whether there is anything to say: not when the person ended it, or nobody listens.
+    pub(crate) const fn is_silent(&self) -> bool {
+        matches!(
+            self.exit,
+            Exit::OutputClosed | Exit::Cancelled | Exit::HungUp | Exit::Terminated
+        )
+    }
+
+    /// The object for a program, on a line of its own.
+    pub(crate) fn object(&self) -> String {
+        format!("{}\n", serde_json::json!({ "error": self }))
+    }
+
+    /// The lines for a person.
+    pub(crate) fn render(&self) -> String {
+        let mut out = format!("{} {}\n", paint(BAD, "error:"), self.message);
+        if let Some(hint) = &self.hint {
+            out.push_str(&format!("{} {hint}\n", paint(TYPE, "hint:")));
+        }
+        out
+    }
+}
+
+type Classified = (Exit, Option<String>, Option<Reason>);
+
+fn classified(error: &Error) -> Classified {
+    let hint = |words: &str| Some(words.to_owned());
+    match error {
+        Error::Usage(_) => (Exit::Usage, hint("`skep --help` shows every command"), None),
+        Error::Config(error) => (Exit::Usage, config_hint(error), None),
+        Error::Provider(error) => provider(error),
+        Error::Ledger(error) => of_ledger(error),
+        Error::Node(error) => of_node(error),
+        Error::Plan { .. } => of_reason(Reason::PlanInvalid),
+        Error::File { source, .. } | Error::System { source, .. } => (
+            Exit::Failed,
+            match source.kind() {
+                io::ErrorKind::StorageFull => hint("free some space, then try again"),
+                io::ErrorKind::PermissionDenied => hint("check who owns it and its mode"),
+                _ => None,
+            },
+            None,
+        ),
+        Error::Refused { hint, .. } => (Exit::Refused, Some(hint.clone()), None),
+        Error::WrongKind { id, .. } => (
+            Exit::Usage,
+            Some(format!("`skep show {id}` shows what it is")),
+            None,
+        ),
+        Error::OutputClosed => (Exit::OutputClosed, None, None),
+        Error::Output(_) => (Exit::Failed, None, None),
+        Error::Quit(exit) => (*exit, None, None),
+        Error::Internal(_) => of_reason(Reason::Bug),
+    }
+}
+
+fn of_reason(reason: Reason) -> Classified {
+    (
+        Exit::of_reason(reason),
+        Some(reason.remedy().to_owned()),
+        Some(reason),
+    )
+}
+
+fn config_hint(error: &config::Error) -> Option<String> {
+    Some(
+        match error {
+            config::Error::Unreadable { .. } | config::Error::Key { .. } => {
+                "check who owns it and its mode"
+            }
+            config::Error::Line { .. } | config::Error::Value { .. } => {
+                "mend that line; docs/configuration.md lists every key"
+            }
+            config::Error::Variable { .. } => "mend it, or unset it",
+            config::Error::NoHome => "set HOME, or name a directory with --data and SKEP_CONFIG",
+        }
+        .to_owned(),
+    )
+}
+
+fn provider(error: &gateway::RouteError) -> Classified {
+    use gateway::RouteError as E;
+    let (exit, hint) = match error {
+        E::NoProvider { .. } => (
+            Exit::Unavailable,
+            "`skep demo` needs no model; `skep doctor` shows which providers are set",
+        ),
+        E::UnknownProvider { .. } | E::OtherDialect { .. } | E::Ambiguous { .. } => {
+            (Exit::Usage, "`skep doctor` shows which providers are set")
+        }
+        E::NoModel { .. } => (
+            Exit::Usage,
+            "or set `model` in the configuration, so that every run uses it",
+        ),
+        E::Invalid { .. } => (
+            Exit::Usage,
+            "mend it in the configuration or the environment",
+        ),
+    };
+    (exit, Some(hint.to_owned()), None)
+}
+
+fn of_node(error: &server::Error) -> Classified {
+    use server::Error as E;
+    let (exit, hint) = match error {
+        E::Ledger(error) => return of_ledger(error),
+        E::Git(error) => return of_git(error),
+        E::Model(error) => return provider(error),
+        E::Replay(error) => return of_replay(error),
+        E::Prompt => (
+            Exit::Usage,
+            Some("`skep run \"make the parser accept trailing commas\"`"),
+        ),
+        E::NothingIntegrated { .. } | E::NoDiff { .. } => (Exit::NotFound, None),
+        E::NotRetryable { .. } | E::CheckedOut { .. } | E::Moved { .. } => (Exit::Refused, None),
+        E::Role(_) => (
+            Exit::Failed,
+            Some("`skep show ID` says where the request stands; `skep retry ID` goes on"),
+        ),
+        E::Ended => return of_reason(Reason::Bug),
+        _ => match error.reason() {
+            Some(reason) => return of_reason(reason),
+            None => (Exit::Failed, None),
+        },
+    };
+    (exit, hint.map(str::to_owned), error.reason())
+}
+
+/// What git's own messages already say to do is not said again.
+fn of_git(error: &git::Error) -> Classified {
+    use git::Error as E;
+    let exit = match error {
+        E::NotARepository { .. }
+        | E::Bare { .. }
+        | E::NoCommits { .. }
+        | E::NotTrusted { .. }
+        | E::Unsupported { .. }
+        | E::Open { .. }
+        | E::ProgramMissing
+        | E::ProgramTooOld { .. } => Exit::Unavailable,
+        E::UnknownRevision { .. } => Exit::NotFound,
+        E::InProgress { .. }
+        | E::Uncommitted { .. }
+        | E::Conflicts { .. }
+        | E::Diverged { .. }
+        | E::Moved { .. } => Exit::Refused,
+        _ => Exit::Failed,
+    };
+    (exit, None, None)
+}
+
+fn of_replay(error: &worker::ReplayError) -> Classified {
+    use worker::ReplayError as E;
+    match error {
+        E::Ledger(error) => of_ledger(error),
+        E::Diverged(_) => (
+            Exit::Diverged,
+            Some("the recording, or the agent, is not what it was".to_owned()),
+            None,
+        ),
+        E::Failed(failure) => of_reason(failure.reason),
+        E::NotReplayable { .. } | E::NotRecorded(_) => (Exit::Unavailable, None, None),
+        E::Cassette(_) => (Exit::Failed, None, None),
+    }
+}
+
+fn of_ledger(error: &ledger::Error) -> Classified {
+    use ledger::Error as E;
+    let (exit, hint) = match error {
+        E::NotFound { .. } => (Exit::NotFound, Some("`skep list` shows what there is")),
+        E::Ambiguous { .. } => (Exit::NotFound, None),
+        E::Illegal(_) => (Exit::Refused, Some("`skep show ID` says where it stands")),
+        E::Refused(_) => return of_reason(Reason::BudgetExhausted),
+        E::Plan(_) => return of_reason(Reason::PlanInvalid),
+        E::KeyTaken { .. } => (Exit::Usage, None),
+        E::NewerVersion { .. } => (Exit::Unavailable, None),
+        E::Storage { .. } => return of_reason(Reason::Storage),
+        E::Invalid(_) => (Exit::Usage, None),
+        _ => return of_reason(Reason::Bug),
+    };
+    (exit, hint.map(str::to_owned), None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::view::paint::plain;
+
+    fn shown(error: Error) -> String {
+        let report = Report::of(&error);
+        format!("{}exit {}\n", plain(&report.render()), report.exit.code())
+    }
+
+    #[test]
+    fn an_error_says_what_happened_and_what_to_do() {
+        let errors = [
+            Error::Usage("a prompt is needed".into()),
+            Error::Config(config::Error::NoHome),
+            Error::Provider(gateway::RouteError::NoProvider {
+                wanted: "messages".into(),
+            }),
+            Error::Provider(gateway::RouteError::NoModel {
+                provider: "local".into(),
+            }),
+            Error::Ledger(ledger::Error::NotFound {
+                kind: "request",
+                name: "r-xyz".into(),
+            }),
+            Error::Plan {
+                path: "plan.toml".into(),
+                source: domain::plan::Error::Empty,
+            },
+            Error::File {
+                doing: "reading",
+                path: "/x/plan.toml".into(),
+                source: io::Error::new(io::ErrorKind::PermissionDenied, "permission denied"),
+            },
+            Error::WrongKind {
+                id: "j-1".into(),
+                found: "a job",
+                command: "replay",
+                wanted: "an attempt",
+            },
+            Error::Internal("two and two are five".into()),
+        ];
+        let all: Vec<String> = errors.into_iter().map(shown).collect();
+        insta::assert_snapshot!("errors", all.join("\n"));
+    }
+
+    #[test]
+    fn an_error_cannot_write_to_the_terminal() {
+        let shown = shown(Error::Usage("a\u{1b}[2Jb\nc".into()));
+        assert!(shown.starts_with("error: ab c\n"), "{shown}");
+    }
+
+    #[test]
+    fn output_that_nobody_reads_ends_the_program_without_a_word() {
+        let error = Error::of_output(io::ErrorKind::BrokenPipe.into());
+        assert!(Report::of(&error).is_silent());
+        assert_eq!(Report::of(&error).exit.code(), 141);
+    }
+}

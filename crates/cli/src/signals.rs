@@ -1,0 +1,41 @@
+//! What tells the program to end.
+
+use crate::{exit::Exit, report::Error};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// `Ctrl-C`, a closed terminal, and the request to terminate.
+#[derive(Debug)]
+pub(crate) struct Signals {
+    interrupt: Signal,
+    hang_up: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    /// Listens from now on: the signals end the program no more by themselves.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub(crate) fn listen() -> Result<Self, Error> {
+        let on = |kind| {
+            signal(kind).map_err(|source| Error::System {
+                doing: "listening for signals",
+                source,
+            })
+        };
+        Ok(Self {
+            interrupt: on(SignalKind::interrupt())?,
+            hang_up: on(SignalKind::hangup())?,
+            terminate: on(SignalKind::terminate())?,
+        })
+    }
+
+    /// Waits for the next one, and says how the program should end. To stop waiting loses none.
+    pub(crate) async fn next(&mut self) -> Exit {
+        tokio::select! {
+            _ = self.interrupt.recv() => Exit::Cancelled,
+            _ = self.hang_up.recv() => Exit::HungUp,
+            _ = self.terminate.recv() => Exit::Terminated,
+        }
+    }
+}
