@@ -3,7 +3,7 @@
 use bstr::ByteSlice;
 use checks::Candidate;
 use domain::{
-    Failure, Reason, RequestId,
+    Failure, Reason, RequestId, RequestState,
     entity::{Change, Request},
     event::Body,
     plan,
@@ -194,6 +194,12 @@ impl Landing<'_> {
             if self.branch.holds(intended)? {
                 return Ok(intended);
             }
+        }
+        if ledger.request(self.request.id).await?.state == RequestState::Cancelled {
+            return Err(Halt::Rejected(Failure::new(
+                Reason::Cancelled,
+                "the request was cancelled",
+            )));
         }
         let own = parse(&self.change.commit)?;
         let base = parse(&self.request.ask.base)?;

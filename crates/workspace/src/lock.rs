@@ -43,6 +43,12 @@ impl Lock {
         }
     }
 
+    /// Lets others in beside this holder; `None` if the path was moved away in the moment that this
+    /// takes, in which the kernel holds neither lock.
+    pub(crate) fn share(self, path: &Path) -> Result<Option<Lock>, Error> {
+        Self::take(self.file, path, Hold::Shared)
+    }
+
     /// The lock counts only while the path still names what was locked: its last holder may have
     /// moved it away in between.
     fn take(file: OwnedFd, path: &Path, hold: Hold) -> Result<Option<Lock>, Error> {

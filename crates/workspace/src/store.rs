@@ -100,22 +100,28 @@ impl Store {
     pub fn create(&self, id: &str, base: &Base) -> Result<Workspace, Error> {
         check_name("workspace", id)?;
         let place = self.workspace_dir(id);
-        if fs::lstat(&place).is_ok() {
-            return Err(Error::Exists { id: id.to_owned() });
-        }
-        let (fresh, lock) = self.fresh(&self.new_workspaces(), id)?;
-        let built = Workspace::build(&fresh, base, self.kind).and_then(|()| {
-            match rename_new(&fresh, &place) {
-                Err(Errno::EXIST | Errno::NOTEMPTY) => Err(Error::Exists { id: id.to_owned() }),
-                renamed => renamed.map_err(io("put in place", &place)),
+        for _ in 0..ATTEMPTS {
+            if fs::lstat(&place).is_ok() {
+                return Err(Error::Exists { id: id.to_owned() });
             }
-        });
-        if let Err(error) = built {
-            self.discard(&fresh)?;
-            return Err(error);
+            let (fresh, lock) = self.fresh(&self.new_workspaces(), id)?;
+            let built = Workspace::build(&fresh, base, self.kind).and_then(|()| {
+                match rename_new(&fresh, &place) {
+                    Err(Errno::EXIST | Errno::NOTEMPTY) => Err(Error::Exists { id: id.to_owned() }),
+                    renamed => renamed.map_err(io("put in place", &place)),
+                }
+            });
+            if let Err(error) = built {
+                self.discard(&fresh)?;
+                return Err(error);
+            }
+            // The builder's lock goes on to the workspace, so that no sweep finds it free; where one
+            // was quicker nevertheless, the workspace is made again.
+            if let Some(lock) = lock.share(&place)? {
+                return Workspace::held(self, id, lock);
+            }
         }
-        drop(lock);
-        self.open_workspace(id)
+        Err(Error::NoWorkspace { id: id.to_owned() })
     }
 
     /// Finds the workspace `id` again, after a restart too. While the handle lives, no process sweeps it.

@@ -79,12 +79,17 @@ impl Workspace {
         // Held otherwise only by a sweep, which is about to take it away.
         let lock = Lock::directory(&dir, Hold::Shared)?
             .ok_or_else(|| Error::NoWorkspace { id: id.to_owned() })?;
-        let record = Record::read(&dir)?;
+        Self::held(store, id, lock)
+    }
+
+    /// The workspace `id`, whose directory the lock holds.
+    pub(crate) fn held(store: &Store, id: &str, lock: Lock) -> Result<Workspace, Error> {
+        let dir = store.workspace_dir(id);
         Ok(Workspace {
             store: store.clone(),
             id: id.to_owned(),
+            record: Record::read(&dir)?,
             dir,
-            record,
             _lock: lock,
         })
     }
