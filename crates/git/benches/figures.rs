@@ -68,6 +68,17 @@ fn timed<T>(run: impl FnOnce() -> T) -> (Duration, T) {
     (start.elapsed(), value)
 }
 
+/// Processor time of this process and its ended children, in milliseconds: means something on a busy machine too.
+fn cpu() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<f64> = stat[stat.rfind(')').unwrap() + 2..]
+        .split(' ')
+        .filter_map(|f| f.parse().ok())
+        .collect();
+    // utime, stime, cutime, cstime, after the state (which is not a number), in hundredths of a second.
+    fields[10..14].iter().sum::<f64>() * 10.0
+}
+
 fn say(name: &str, files: usize, value: f64, unit: &str) {
     println!(
         "{{\"name\":\"{name}_{}k\",\"value\":{value:.3},\"unit\":\"{unit}\"}}",
@@ -98,14 +109,18 @@ fn figures(root: &Path, files: usize) {
         let source = Source::discover(&user, program()).unwrap();
         let mut clones = Vec::new();
         let mut colds = Vec::new();
+        let mut cpus = Vec::new();
         for i in 0..runs {
             let clone = root.join("clone");
+            let before = cpu();
             clones.push(timed(|| git(root, &["clone", "--quiet", "--local", "user", "clone"])).0);
+            let after_clone = cpu();
             std::fs::remove_dir_all(&clone).unwrap();
             let (mirror, base) = (
                 root.join(format!("mirror-{suffix}-{i}")),
                 root.join(format!("base-{suffix}-{i}")),
             );
+            let start_cold = cpu();
             colds.push(
                 timed(|| {
                     let mirror = Mirror::open_or_create(&mirror, program()).unwrap();
@@ -113,10 +128,19 @@ fn figures(root: &Path, files: usize) {
                 })
                 .0,
             );
+            cpus.push((after_clone - before, cpu() - start_cold));
             if i > 0 {
                 std::fs::remove_dir_all(&base).unwrap();
             }
         }
+        cpus.sort_by(|a, b| a.1.total_cmp(&b.1));
+        say(
+            &format!("clone_local_cpu_{suffix}"),
+            files,
+            cpus[runs / 2].0,
+            "ms",
+        );
+        say(&format!("cold_cpu_{suffix}"), files, cpus[runs / 2].1, "ms");
         clones.sort();
         colds.sort();
         say(

@@ -35,6 +35,7 @@ mod apply;
 mod checkout;
 mod commit;
 mod diff;
+mod durable;
 mod entry_names;
 mod error;
 mod history;

@@ -1,5 +1,6 @@
 //! A bare repository of our own, one for each repository that is worked on.
 
+use std::collections::HashSet;
 use std::fs::{self, File, TryLockError};
 use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt;
@@ -34,6 +35,9 @@ const CONFIG: &str = "[core]
 \tauto = false
 ";
 
+/// How many settled commits are remembered.
+const SETTLED_LIMIT: usize = 10_000;
+
 /// How often a lock that another holds is tried.
 const LOCK_INTERVAL: Duration = Duration::from_millis(2);
 
@@ -50,8 +54,8 @@ pub struct Mirror {
 struct Shared {
     directory: PathBuf,
     objects: Objects,
-    /// Objects that this process wrote and that are not yet certain to survive a power failure.
-    unsettled: Mutex<Vec<gix::ObjectId>>,
+    /// Commits that survive a power failure with all that they reach.
+    settled: Mutex<HashSet<CommitId>>,
 }
 
 /// What a path of a commit is.
@@ -76,7 +80,7 @@ impl Mirror {
             shared: Arc::new(Shared {
                 directory,
                 objects,
-                unsettled: Mutex::default(),
+                settled: Mutex::default(),
             }),
             program,
         })
@@ -245,51 +249,25 @@ impl Mirror {
         Ok(Scratch { path })
     }
 
-    /// Remembers objects that [`Mirror::settle_objects`] makes durable.
-    pub(crate) fn note_written(&self, ids: &[gix::ObjectId]) {
+    /// Whether this process made the commit durable before.
+    pub(crate) fn is_settled(&self, commit: CommitId) -> bool {
+        self.settled().contains(&commit)
+    }
+
+    pub(crate) fn note_settled(&self, commit: CommitId) {
+        let mut settled = self.settled();
+        if settled.len() >= SETTLED_LIMIT {
+            settled.clear();
+        }
+        settled.insert(commit);
+    }
+
+    fn settled(&self) -> std::sync::MutexGuard<'_, HashSet<CommitId>> {
         self.shared
-            .unsettled
+            .settled
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .extend_from_slice(ids);
     }
-
-    /// Makes the objects that this process wrote survive a power failure. A reference is moved only after this.
-    pub(crate) fn settle_objects(&self) -> Result<(), Error> {
-        let ids = std::mem::take(
-            &mut *self
-                .shared
-                .unsettled
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        );
-        let outcome = sync_loose(self.objects(), &ids);
-        if outcome.is_err() {
-            self.note_written(&ids);
-        }
-        outcome
-    }
-}
-
-/// Makes loose objects and the directories that name them durable.
-pub(crate) fn sync_loose(objects: &Objects, ids: &[gix::ObjectId]) -> Result<(), Error> {
-    let mut directories = std::collections::BTreeSet::new();
-    for id in ids {
-        let path = objects.loose_path(id);
-        match File::open(&path).and_then(|file| file.sync_data()) {
-            Ok(()) => {}
-            // It was there already, in a pack.
-            Err(e) if e.kind() == ErrorKind::NotFound => continue,
-            Err(e) => return Err(Error::io("writing", path, e)),
-        }
-        directories.extend(path.parent().map(Path::to_owned));
-    }
-    for path in directories {
-        File::open(&path)
-            .and_then(|dir| dir.sync_all())
-            .map_err(|e| Error::io("writing", path, e))?;
-    }
-    Ok(())
 }
 
 /// Opens and locks a file, waiting for whoever has it: until the program's deadline, or until cancelled.

@@ -220,8 +220,6 @@ impl Program {
             "protocol.allow=never",
             "gc.auto=0",
             "maintenance.auto=false",
-            "core.fsync=committed",
-            "core.fsyncMethod=batch",
         ] {
             command.arg("-c").arg(setting);
         }

@@ -4,27 +4,23 @@
 //! with git's own lock files, so no hook runs and nothing else is written: not the index, the working tree, the
 //! configuration, `FETCH_HEAD`, other references or their logs.
 
-use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use gix::objs::tree::EntryKind;
 use gix::refs::transaction::{Change, LogChange, PreviousValue, RefEdit, RefLog};
 use gix::refs::{FullName, Target};
 
 use crate::commit::Signature;
+use crate::durable::{NewObjects, sync_loose};
 use crate::error::Error;
 use crate::ids::CommitId;
-use crate::mirror::{Mirror, sync_loose};
-use crate::objects::{Reader, TreeItem};
+use crate::mirror::Mirror;
 use crate::program::Call;
 use crate::source::Source;
 
 /// More objects than this travel as a pack.
 const LOOSE_LIMIT: usize = 400;
-/// Commits that may be new to the user's repository at once.
-const COMMIT_LIMIT: usize = 1_000_000;
 /// How long another process's lock on the reference is waited for.
 const LOCK_WAIT: std::time::Duration = std::time::Duration::from_millis(500);
 
@@ -180,7 +176,11 @@ impl Source {
     /// Writes the objects that `commit` needs and the repository lacks.
     pub(crate) fn receive(&self, mirror: &Mirror, commit: CommitId) -> Result<(), Error> {
         let mut there = self.objects().reader();
-        let missing = Missing::collect(mirror, &there, commit)?;
+        let missing = NewObjects {
+            has_all_of: &|id| Ok(there.contains(&id.0)),
+            has: &|id| there.contains_quick(id),
+        }
+        .collect(mirror, commit)?;
         if missing.len() > LOOSE_LIMIT {
             return self.receive_pack(mirror, &missing);
         }
@@ -256,102 +256,4 @@ fn branch_name(branch: &str) -> Result<FullName, Error> {
         return Err(bad());
     }
     FullName::try_from(format!("refs/heads/{branch}")).map_err(|_| bad())
-}
-
-/// Objects that are here and not there, each after those that it needs.
-struct Missing<'a> {
-    here: Reader,
-    there: &'a Reader,
-    seen: HashSet<gix::ObjectId>,
-    found: Vec<gix::ObjectId>,
-}
-
-impl Missing<'_> {
-    /// A commit that is there has all it needs there: this crate and git write in that order.
-    fn collect(
-        mirror: &Mirror,
-        there: &Reader,
-        commit: CommitId,
-    ) -> Result<Vec<gix::ObjectId>, Error> {
-        let mut here = mirror.objects().reader();
-        let mut order = Vec::new();
-        let mut seen = HashSet::new();
-        // Depth first, a commit after its parents: (commit, whether its parents are done).
-        let mut open = vec![(commit, false)];
-        while let Some((id, ready)) = open.pop() {
-            if ready {
-                order.push(id);
-                continue;
-            }
-            if there.contains(&id.0) || !seen.insert(id) {
-                continue;
-            }
-            if seen.len() > COMMIT_LIMIT {
-                return Err(Error::TooLarge {
-                    what: "the history to publish".into(),
-                    limit: COMMIT_LIMIT as u64,
-                });
-            }
-            open.push((id, true));
-            open.extend(
-                here.commit(id)?
-                    .parents
-                    .into_iter()
-                    .map(|parent| (parent, false)),
-            );
-        }
-        let mut walk = Missing {
-            here,
-            there,
-            seen: HashSet::new(),
-            found: Vec::new(),
-        };
-        for id in order {
-            let commit = walk.here.commit(id)?;
-            let before = match commit.parents.first() {
-                Some(parent) => Some(walk.here.commit(*parent)?.tree.0),
-                None => None,
-            };
-            walk.tree(before, commit.tree.0)?;
-            walk.found.push(id.0);
-        }
-        Ok(walk.found)
-    }
-
-    fn tree(&mut self, before: Option<gix::ObjectId>, id: gix::ObjectId) -> Result<(), Error> {
-        if before == Some(id) || !self.seen.insert(id) {
-            return Ok(());
-        }
-        let old: Vec<TreeItem> = match before {
-            Some(before) => self.here.tree(&before)?,
-            None => Vec::new(),
-        };
-        let old: std::collections::HashMap<_, _> = old
-            .into_iter()
-            .map(|item| (item.name, (item.kind, item.id)))
-            .collect();
-        for item in self.here.tree(&id)? {
-            let was = old.get(&item.name).copied();
-            if was.is_some_and(|(_, id)| id == item.id) {
-                continue;
-            }
-            match item.kind {
-                EntryKind::Commit => {}
-                EntryKind::Tree => {
-                    let before = was
-                        .filter(|(kind, _)| *kind == EntryKind::Tree)
-                        .map(|(_, id)| id);
-                    self.tree(before, item.id)?;
-                }
-                _ if self.seen.insert(item.id) && !self.there.contains_quick(&item.id) => {
-                    self.found.push(item.id)
-                }
-                _ => {}
-            }
-        }
-        if !self.there.contains_quick(&id) {
-            self.found.push(id);
-        }
-        Ok(())
-    }
 }

@@ -1,5 +1,5 @@
-//! The mirror's own references: plain files under `refs/skep/`, changed by compare-and-swap under the mirror's lock,
-//! and durable when the call returns.
+//! The mirror's own references: plain files under `refs/skep/`, changed by compare-and-swap under the mirror's lock.
+//! When the call returns, the reference and all that it reaches survive a power failure.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
@@ -28,8 +28,7 @@ impl Mirror {
     ) -> Result<(), Error> {
         let path = self.reference_path(name)?;
         if let Some(new) = new {
-            self.objects().reader().commit_data(new)?;
-            self.settle_objects()?;
+            self.settle(new)?;
         }
         let _lock = self.lock()?;
         let actual = read(&path)?;

@@ -45,7 +45,6 @@ impl Mirror {
         // The tree may be only in the user's repository, if its index was written before.
         let id = self.commit_unchecked(&commit)?;
         self.fetch(source, id)?;
-        self.settle_objects()?;
         Ok(id)
     }
 

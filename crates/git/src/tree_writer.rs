@@ -20,11 +20,9 @@ const IN_MEMORY: u64 = 4 * 1024 * 1024;
 /// Builds a tree. Later calls win over earlier ones; the order is otherwise free. Nothing refers to what it wrote
 /// until a commit does.
 pub struct TreeWriter {
-    mirror: Mirror,
     reader: Reader,
     base: TreeId,
     root: Node,
-    written: Vec<gix::ObjectId>,
 }
 
 /// What [`TreeWriter::finish`] made.
@@ -58,11 +56,9 @@ impl Mirror {
     pub fn tree_writer(&self, base: TreeId) -> TreeWriter {
         let reader = self.objects().reader();
         TreeWriter {
-            mirror: self.clone(),
             reader,
             base,
             root: Node::default(),
-            written: Vec::new(),
         }
     }
 }
@@ -161,7 +157,6 @@ impl TreeWriter {
             Some(id) => TreeId(id),
             None => TreeId(self.write(Kind::Tree, b"")?),
         };
-        self.mirror.note_written(&self.written);
         Ok(Written {
             tree,
             below_submodules: below,
@@ -305,16 +300,11 @@ impl TreeWriter {
         if content.read(&mut [0]).map_err(failed)? != 0 {
             return Err(mismatch(len + 1));
         }
-        self.written.push(id);
         Ok(id)
     }
 
     fn write(&mut self, kind: Kind, data: &[u8]) -> Result<gix::ObjectId, Error> {
-        let (id, is_new) = self.reader.write(kind, data)?;
-        if is_new {
-            self.written.push(id);
-        }
-        Ok(id)
+        self.reader.write(kind, data).map(|(id, _)| id)
     }
 }
 
