@@ -1,6 +1,7 @@
 //! What tells the program to end.
 
 use crate::{exit::Exit, report::Error};
+use std::future::Future;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// `Ctrl-C`, a closed terminal, and the request to terminate.
@@ -28,6 +29,17 @@ impl Signals {
             hang_up: on(SignalKind::hangup())?,
             terminate: on(SignalKind::terminate())?,
         })
+    }
+
+    /// What the future comes to, unless a signal comes first: then the program ends at once.
+    ///
+    /// # Errors
+    /// [`Error::Quit`] when a signal came.
+    pub(crate) async fn or<T>(&mut self, future: impl Future<Output = T>) -> Result<T, Error> {
+        tokio::select! {
+            exit = self.next() => Err(Error::Quit(exit)),
+            done = future => Ok(done),
+        }
     }
 
     /// Waits for the next one, and says how the program should end. To stop waiting loses none.

@@ -82,7 +82,8 @@ pub(crate) async fn work(
                     cancel.cancel();
                 }
             }
-            found = async { note.as_mut()?.await }, if note.is_some() => {
+            // It may read the whole tree: not before the agents are at work.
+            found = async { note.as_mut()?.await }, if note.is_some() && view.has_begun() => {
                 note = None;
                 if let Some(words) = found {
                     view.note(&words);
@@ -96,6 +97,11 @@ pub(crate) async fn work(
     let request_now = worked?;
     if let Err(error) = catch_up(node.ledger(), request, after, &mut view).await {
         ending.get_or_insert(report_exit(&error));
+    }
+    if let (Some(note), None) = (note, ending)
+        && let Some(words) = note.await
+    {
+        view.note(&words);
     }
     view.draw(&[]);
     view.clear();
@@ -195,6 +201,14 @@ impl View {
             story: Story::new(request),
             mode,
         }
+    }
+
+    /// Whether an agent has begun to work.
+    fn has_begun(&self) -> bool {
+        self.story
+            .jobs
+            .iter()
+            .any(|job| job.attempt().is_some() && !job.action.is_empty())
     }
 
     const fn is_drawn(&self) -> bool {

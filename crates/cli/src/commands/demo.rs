@@ -93,7 +93,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
     model.close().await;
     bait.clear().await;
     let toured = toured?;
-    if !output.is_json() && toured.exit != Exit::OutputClosed {
+    if !output.is_json() && is_heard(toured.exit) {
         let kept = args.dir.is_some().then_some(place.repository.as_path());
         output.say(&toured.text)?;
         output.say(&tell::probe(&probed, output.width()))?;
@@ -105,6 +105,11 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
         return Ok(Exit::Failed);
     }
     Ok(toured.exit)
+}
+
+/// Whether anybody is left to read what is said.
+const fn is_heard(exit: Exit) -> bool {
+    !matches!(exit, Exit::OutputClosed | Exit::HungUp)
 }
 
 fn system(doing: &'static str) -> impl Fn(io::Error) -> Error {
@@ -271,7 +276,7 @@ impl Tour<'_> {
             watch::work(&node, request, session, output, signals, None).await?;
         let probe = said_inside(&node, request).await?;
         let mut text = String::new();
-        if !output.is_json() && exit != Exit::OutputClosed {
+        if !output.is_json() && is_heard(exit) {
             let diff = node
                 .diff(ledger::Found::Request(request), MAX_PATCH)
                 .await
@@ -283,6 +288,7 @@ impl Tour<'_> {
             let outcome = Outcome {
                 request,
                 story: &story,
+                spent: node.ledger().spent(request).await?,
                 checked: submitted.checked,
                 files: &files,
                 width: output.width(),

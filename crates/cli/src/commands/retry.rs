@@ -25,9 +25,9 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
     let settings = Settings::read(context, Flags::default())?;
     let sandbox = settings.options.sandbox;
     let mut signals = Signals::listen()?;
-    let node = Node::open(settings.options).await?;
+    let node = signals.or(Node::open(settings.options)).await??;
     let found = node.ledger().find(&args.id).await?;
-    let submitted = node.retry(found).await?;
+    let submitted = signals.or(node.retry(found)).await??;
     let ask = node.ledger().request(submitted.request).await?.ask;
     if !context.output.is_json() {
         let about = About {

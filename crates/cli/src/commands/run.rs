@@ -122,9 +122,9 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
     let settings = Settings::read(context, args.how.flags())?;
     let mut signals = Signals::listen()?;
     let sandbox = settings.options.sandbox;
-    let node = Node::open(settings.options).await?;
-    let submitted = node
-        .submit(New {
+    let node = signals.or(Node::open(settings.options)).await??;
+    let submitted = signals
+        .or(node.submit(New {
             path: context.directory.clone(),
             prompt,
             planning,
@@ -136,8 +136,8 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
             parallel: settings.parallel,
             key: args.key,
             retry_of: None,
-        })
-        .await?;
+        }))
+        .await??;
     let output = context.output;
     if !output.is_json() {
         let about = About {
@@ -167,9 +167,10 @@ pub(crate) async fn to_the_end(
 ) -> Result<Exit, Error> {
     let (request, session) = (submitted.request, submitted.session);
     let Ended { story, exit } = watch::work(node, request, session, output, signals, note).await?;
-    if output.is_json() || exit == Exit::OutputClosed {
+    if output.is_json() || matches!(exit, Exit::OutputClosed | Exit::HungUp) {
         return Ok(exit);
     }
+    let spent = node.ledger().spent(request).await?;
     let files = match node.diff(ledger::Found::Request(request), 0).await {
         Ok(diff) => diff.files.iter().map(stat).collect(),
         // Nothing was integrated.
@@ -178,6 +179,7 @@ pub(crate) async fn to_the_end(
     output.say(&result::render(&Outcome {
         request,
         story: &story,
+        spent,
         checked: submitted.checked,
         files: &files,
         width: output.width(),

@@ -186,7 +186,7 @@ pub(crate) fn progress(envelope: &Envelope, story: &Story) -> Option<String> {
 }
 
 /// Rules that hold are many and say little.
-fn is_worth_a_line(evidence: &Evidence) -> bool {
+pub(crate) fn is_worth_a_line(evidence: &Evidence) -> bool {
     match evidence.verdict {
         Verdict::NotNeeded => false,
         Verdict::Passed => evidence.command.is_some(),

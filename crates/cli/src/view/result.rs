@@ -8,7 +8,7 @@ use super::{
     text,
 };
 use anstyle::Style;
-use domain::{Failure, RequestId, RequestState, entity::Verdict};
+use domain::{Amount, Failure, RequestId, RequestState, entity::Verdict};
 use std::time::Duration;
 
 /// What a change does to one file.
@@ -29,6 +29,8 @@ pub(crate) struct Outcome<'a> {
     pub(crate) request: RequestId,
     /// What happened.
     pub(crate) story: &'a Story,
+    /// What was spent, as the ledger has it.
+    pub(crate) spent: Amount,
     /// Whether the repository has checks of its own.
     pub(crate) checked: bool,
     /// What was integrated does to the files.
@@ -64,7 +66,7 @@ pub(crate) fn with_patch(outcome: &Outcome<'_>, patch: &str) -> String {
     }
     out.push_str(&checks(story, outcome.width));
     out.push_str(&unchecked(outcome));
-    out.push_str(&spent(story));
+    out.push_str(&spent(outcome));
     out
 }
 
@@ -188,7 +190,7 @@ fn landed(outcome: &Outcome<'_>) -> String {
     };
     let branch = text::line(&published.branch);
     let mut out = format!(
-        "\n{} is at {}, {} from {}\n",
+        "\n{} is at {}: {} on {}\n",
         paint(STRONG, &branch),
         paint(STRONG, format::short(&published.commit)),
         format::count(
@@ -329,28 +331,27 @@ fn unchecked(outcome: &Outcome<'_>) -> String {
     )
 }
 
-fn spent(story: &Story) -> String {
-    let spending = story.spending();
-    if spending.calls == 0 {
+fn spent(outcome: &Outcome<'_>) -> String {
+    let spending = outcome.story.spending();
+    // A call that was cut off told nothing: what was reserved for it counts.
+    let cut_off = outcome.spent.minus(spending.amount).tokens;
+    if spending.calls == 0 && cut_off == 0 {
         return String::new();
     }
-    let guessed = match spending.unmetered {
-        0 => String::new(),
-        calls => format!(
-            "; {} told no usage and count as reserved",
-            format::count(usize::try_from(calls).unwrap_or(usize::MAX), "call")
-        ),
-    };
-    format!(
-        "\n{} {} in {}, {}{guessed}\n",
+    let calls = usize::try_from(spending.calls).unwrap_or(usize::MAX);
+    let mut out = format!(
+        "\n{} {} in {}, {}\n",
         paint(STRONG, "spent"),
-        format::spent(spending.amount, spending.is_priced()),
-        format::count(
-            usize::try_from(spending.calls).unwrap_or(usize::MAX),
-            "call"
-        ),
-        wall(story),
-    )
+        format::spent(outcome.spent, spending.is_priced()),
+        format::count(calls, "call"),
+        wall(outcome.story),
+    );
+    if spending.unmetered > 0 || cut_off > 0 {
+        out.push_str(
+            "  Calls that were cut off, or told no usage, count as all that was reserved for them.\n",
+        );
+    }
+    out
 }
 
 fn wall(story: &Story) -> String {
@@ -430,6 +431,7 @@ mod tests {
         plain(&render(&Outcome {
             request: sample::REQUEST,
             story,
+            spent: story.spending().amount,
             checked,
             files: &stats(),
             width,
@@ -445,6 +447,28 @@ mod tests {
     #[test]
     fn a_request_that_is_partly_done_says_what_did_not_land_and_why() {
         insta::assert_snapshot!("result_partial", shown(&sample::partial(), true, 100));
+    }
+
+    #[test]
+    fn what_a_call_that_was_cut_off_may_have_cost_is_counted() {
+        let story = sample::done();
+        let spent = Amount {
+            tokens: 40_000,
+            ..story.spending().amount
+        };
+        let outcome = Outcome {
+            request: sample::REQUEST,
+            story: &story,
+            spent,
+            checked: true,
+            files: &[],
+            width: 80,
+        };
+        let shown = plain(&render(&outcome));
+        assert!(
+            shown.contains("spent 40k tokens") && shown.contains("cut off"),
+            "{shown}"
+        );
     }
 
     #[test]

@@ -357,6 +357,8 @@ impl Story {
         }
         if let (JobState::Dead | JobState::Ready, Some(failure)) = (to, failure) {
             job.action = failure.to_string();
+        } else if *to == JobState::Checking {
+            job.action = "the checks begin".into();
         } else if *to == JobState::Delivered {
             job.failure = None;
         }
@@ -414,7 +416,9 @@ impl Story {
                 round,
                 evidence,
             } => {
-                self.set_action(*attempt, super::event::check_action(evidence));
+                if super::event::is_worth_a_line(evidence) {
+                    self.set_action(*attempt, super::event::check_action(evidence));
+                }
                 if let Some(attempt) = self.attempt_mut(*attempt) {
                     attempt.checks.push(Checked {
                         round: *round,
