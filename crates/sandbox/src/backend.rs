@@ -38,6 +38,9 @@ impl std::fmt::Display for Kind {
     }
 }
 
+/// The name of the finding that says whether workspaces can be overlays.
+pub const OVERLAY: &str = "overlay workspaces";
+
 /// One thing that a kind of sandbox needs, tried on this machine.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Finding {
@@ -119,7 +122,9 @@ pub trait Backend: Send + Sync {
     fn kind(&self) -> Kind;
 
     /// Tries everything that this kind needs, for real, and says what to do about what is missing.
-    async fn probe(&self) -> Vec<Finding>;
+    /// What it needs on a disk it makes in `place`, and removes: the directory that workspaces will
+    /// be in, because not every file system can hold the layers of an overlay.
+    async fn probe(&self, place: &Path) -> Vec<Finding>;
 
     /// Makes a sandbox that is ready for commands.
     ///

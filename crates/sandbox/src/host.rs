@@ -34,7 +34,7 @@ impl Backend for Host {
         Kind::Host
     }
 
-    async fn probe(&self) -> Vec<Finding> {
+    async fn probe(&self, _place: &Path) -> Vec<Finding> {
         vec![Finding {
             name: "host processes",
             ok: true,

@@ -20,7 +20,7 @@ mod spec;
 mod stdio;
 pub mod toolchains;
 
-pub use backend::{Backend, Channel, Diagnosis, Enforcement, Finding, Kind, Sandbox};
+pub use backend::{Backend, Channel, Diagnosis, Enforcement, Finding, Kind, OVERLAY, Sandbox};
 pub use capture::{Captured, Output, exec_captured};
 pub use command::{Command, Exit, Limit, Stdin};
 pub use error::Error;

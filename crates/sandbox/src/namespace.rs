@@ -77,8 +77,8 @@ impl Backend for Namespace {
         Kind::Namespace
     }
 
-    async fn probe(&self) -> Vec<Finding> {
-        probe::probe(self).await
+    async fn probe(&self, place: &Path) -> Vec<Finding> {
+        probe::probe(self, place).await
     }
 
     async fn create(&self, spec: Spec) -> Result<Box<dyn Sandbox>, Error> {

@@ -64,7 +64,15 @@ impl Finding {
 /// Tries everything that `run` needs.
 pub async fn doctor(options: &Options) -> Vec<Finding> {
     let mut findings = vec![git(options), data(options)];
-    for found in backend(options.sandbox).probe().await {
+    // Where the data directory cannot be used, that is said already.
+    let place = match findings
+        .iter()
+        .any(|finding| finding.health == Health::Broken && finding.area == "data")
+    {
+        true => std::env::temp_dir(),
+        false => options.data.clone(),
+    };
+    for found in backend(options.sandbox).probe(&place).await {
         let health = match (found.ok, found.optional) {
             (true, _) => Health::Good,
             (false, true) => Health::Lacking,

@@ -136,10 +136,10 @@ async fn layering(data: &Path, backend: &dyn Backend) -> Layering {
         Ok(text) if text == format!("copy on {kernel}") => return Layering::Copy,
         _ => {}
     }
-    let findings = backend.probe().await;
+    let findings = backend.probe(data).await;
     let overlay = findings
         .iter()
-        .any(|finding| finding.name == "overlay" && finding.ok);
+        .any(|finding| finding.name == sandbox::OVERLAY && finding.ok);
     let (layering, word) = if overlay {
         (Layering::Overlay, "overlay")
     } else {

@@ -1,9 +1,12 @@
 //! Tries for real what the `namespace` kind needs, for `skep doctor`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::{Namespace, landlock, start};
-use crate::{Backend, Command, Enforcement, Error, Finding, Spec, Workspace, exec_captured};
+use crate::{
+    Backend, Command, Enforcement, Error, Finding, OVERLAY, Spec, Workspace, exec_captured,
+};
 
 const OUTPUT: usize = 4096;
 
@@ -11,14 +14,13 @@ const OUTPUT: usize = 4096;
 struct Scratch(PathBuf);
 
 impl Scratch {
-    fn new() -> std::io::Result<Self> {
-        let name = format!(
-            "skep-probe-{}-{:?}",
-            std::process::id(),
-            std::thread::current().id()
-        );
-        let path = std::env::temp_dir().join(name.replace(['(', ')'], ""));
-        std::fs::create_dir_all(&path)?;
+    fn new(place: &Path) -> std::io::Result<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = place.join(format!("skep-probe-{}-{count}", std::process::id()));
+        std::fs::create_dir_all(place)?;
+        // One that is there already is somebody else's.
+        std::fs::create_dir(&path)?;
         Ok(Self(path))
     }
 
@@ -31,17 +33,25 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // The overlay leaves a directory without any rights.
-        let inner = self.0.join("work/work");
-        let opened = rustix::fs::chmod(&inner, rustix::fs::Mode::RWXU);
+        // An overlay leaves directories without any rights, one in the other where it is volatile.
+        let mut inner = self.0.join("work/work");
+        for below in ["incompat", "volatile", ""] {
+            match rustix::fs::chmod(&inner, rustix::fs::Mode::RWXU) {
+                Ok(()) => inner.push(below),
+                Err(_) => break,
+            }
+        }
         if let Err(error) = std::fs::remove_dir_all(&self.0) {
-            tracing::debug!(%error, ?opened, "the probe's directory stays");
+            tracing::warn!(%error, path = %self.0.display(), "the probe's directory stays");
         }
     }
 }
 
-pub(super) async fn probe(backend: &Namespace) -> Vec<Finding> {
-    let mut findings = vec![user_namespaces(backend).await, overlay(backend).await];
+pub(super) async fn probe(backend: &Namespace, place: &Path) -> Vec<Finding> {
+    let mut findings = vec![
+        user_namespaces(backend, place).await,
+        overlay(backend, place).await,
+    ];
     let abi = landlock::abi();
     findings.push(Finding {
         name: "Landlock",
@@ -68,7 +78,7 @@ pub(super) async fn probe(backend: &Namespace) -> Vec<Finding> {
         .to_owned(),
         remedy: (!filters).then(|| "boot a kernel with CONFIG_SECCOMP_FILTER".to_owned()),
     });
-    findings.push(limits(backend).await);
+    findings.push(limits(backend, place).await);
     findings
 }
 
@@ -98,10 +108,10 @@ fn io(error: std::io::Error) -> Error {
     }
 }
 
-async fn user_namespaces(backend: &Namespace) -> Finding {
+async fn user_namespaces(backend: &Namespace, place: &Path) -> Finding {
     let name = "user namespaces";
     let tried = async {
-        let scratch = Scratch::new().map_err(io)?;
+        let scratch = Scratch::new(place).map_err(io)?;
         let spec = Spec::new(Workspace::Directory(
             scratch.directory("plain").map_err(io)?,
         ));
@@ -133,10 +143,10 @@ async fn user_namespaces(backend: &Namespace) -> Finding {
     }
 }
 
-async fn overlay(backend: &Namespace) -> Finding {
-    let name = "overlay workspaces";
+async fn overlay(backend: &Namespace, place: &Path) -> Finding {
+    let name = OVERLAY;
     let tried = async {
-        let scratch = Scratch::new().map_err(io)?;
+        let scratch = Scratch::new(place).map_err(io)?;
         let [lower, upper, work] = [
             scratch.directory("lower"),
             scratch.directory("upper"),
@@ -176,10 +186,10 @@ async fn overlay(backend: &Namespace) -> Finding {
     }
 }
 
-async fn limits(backend: &Namespace) -> Finding {
+async fn limits(backend: &Namespace, place: &Path) -> Finding {
     let name = "limits";
     let tried = async {
-        let scratch = Scratch::new().map_err(io)?;
+        let scratch = Scratch::new(place).map_err(io)?;
         let mut spec = Spec::new(Workspace::Directory(
             scratch.directory("plain").map_err(io)?,
         ));

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use skep_sandbox::{Backend, Command, Error, Namespace};
+use skep_sandbox::{Backend, Command, Error, Namespace, OVERLAY};
 
 use crate::room::{COUNT, Room, this_program};
 
@@ -160,7 +160,8 @@ async fn a_killed_owner_takes_everything_along() {
 #[tokio::test]
 #[ignore = "a process that sweeps, for another test"]
 async fn a_sweep() {
-    let findings = Namespace::new().probe().await;
+    let place = tempfile::tempdir().unwrap();
+    let findings = Namespace::new().probe(place.path()).await;
     assert!(
         findings
             .iter()
@@ -171,11 +172,15 @@ async fn a_sweep() {
 
 #[tokio::test]
 async fn a_probe_tries_everything_and_names_a_remedy_for_what_fails() {
-    for finding in Namespace::new().probe().await {
+    let place = tempfile::tempdir().unwrap();
+    let findings = Namespace::new().probe(place.path()).await;
+    for finding in &findings {
         assert!(finding.ok || finding.remedy.is_some(), "{finding:?}");
         assert!(finding.ok || finding.optional, "{finding:?}");
         assert!(!finding.detail.is_empty());
     }
+    assert!(findings.iter().any(|finding| finding.name == OVERLAY));
+    assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 0);
 }
 
 #[tokio::test]
