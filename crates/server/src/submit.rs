@@ -8,7 +8,7 @@ use domain::{
     plan::{MAX_PROMPT, Plan},
     policy::{FILE, MAX_BYTES, Policy},
 };
-use git::{CommitId, Mirror, Signature, Source};
+use git::{CommitId, IntegrationBranch, Mirror, Signature, Source};
 use std::path::{Path, PathBuf};
 
 /// The tokens of a request where no budget is given.
@@ -95,11 +95,15 @@ impl Node {
         let repository = self.ledger.repository(&common).await?;
         let session = self.ledger.session(&top).await?;
         let mirror = self.sites.mirror(&repository.to_string()).await?;
-        let dirty = new.dirty;
+        let start = match (new.dirty, new.retry_of) {
+            (true, _) => Start::Dirty,
+            (false, Some(_)) => Start::Tip,
+            (false, None) => Start::Head,
+        };
         let now = self.ledger.now().seconds();
         let (base, policy, candidates) = {
             let (source, mirror) = (source.clone(), mirror.clone());
-            blocking(move || base(&source, &mirror, dirty, now)).await?
+            blocking(move || base(&source, &mirror, start, now)).await?
         };
         let included = self.include(&source, candidates, &policy).await?;
         // The base is made while the request is planned.
@@ -193,32 +197,53 @@ impl Node {
     }
 }
 
-/// The commit that the work starts from, the policy there, and the ignored files of the tree where
-/// the policy may want some.
+/// Where work starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Start {
+    /// `HEAD`.
+    Head,
+    /// `HEAD` and what is uncommitted.
+    Dirty,
+    /// `HEAD` and what is integrated: what is tried again would conflict with it otherwise.
+    Tip,
+}
+
+/// The commit that the work starts from, the policy there, and the ignored files of the tree that the
+/// policy may want.
 fn base(
     source: &Source,
     mirror: &Mirror,
-    dirty: bool,
+    start: Start,
     now: i64,
 ) -> Result<(CommitId, Policy, Vec<BString>), Error> {
-    let base = if dirty {
-        mirror.snapshot_uncommitted(source, &Signature::new("Skep", "skep@localhost", now))?
-    } else {
-        source.head().commit
+    let head = source.head().commit;
+    let who = Signature::new("Skep", "skep@localhost", now);
+    let base = match start {
+        Start::Head => head,
+        Start::Dirty => mirror.snapshot_uncommitted(source, &who)?,
+        Start::Tip => {
+            mirror.fetch(source, head)?;
+            let branch = policy(mirror, head)?.integration.branch;
+            IntegrationBranch::new(mirror.clone(), &branch)
+                .standing(source, head, &who)?
+                .tip
+        }
     };
-    if !mirror.contains(base) {
-        mirror.fetch(source, base)?;
-    }
-    let policy = match mirror.read(base, FILE.into(), MAX_BYTES as u64)? {
-        Some(bytes) => Policy::parse(&bytes)?,
-        None => Policy::default(),
-    };
-    let ignored = if policy.include.is_empty() {
-        Vec::new()
-    } else {
-        source.ignored(&policy.include)?
+    mirror.fetch(source, base)?;
+    let policy = policy(mirror, base)?;
+    let ignored = match policy.include.as_slice() {
+        [] => Vec::new(),
+        globs => source.ignored(globs)?,
     };
     Ok((base, policy, ignored))
+}
+
+/// The policy of a commit; the default one where it has none.
+fn policy(mirror: &Mirror, commit: CommitId) -> Result<Policy, Error> {
+    Ok(match mirror.read(commit, FILE.into(), MAX_BYTES as u64)? {
+        Some(bytes) => Policy::parse(&bytes)?,
+        None => Policy::default(),
+    })
 }
 
 /// Runs work that blocks on a thread that may.

@@ -415,3 +415,77 @@ async fn a_model_writes_the_plan_and_a_plan_that_stays_invalid_becomes_one_job()
     assert_eq!(run(&node, required).await.state, RequestState::Failed);
     node.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_conflicted_is_tried_again_on_top_of_what_was_integrated() {
+    let repo = Repo::new();
+    repo.file("line.txt", "base\n");
+    repo.commit("A line");
+    let script = Script::new()
+        .job(
+            Job::on("Add left")
+                .step(Step::shell("echo left >> line.txt"))
+                .step(Step::say("l")),
+        )
+        .job(
+            Job::on("Add right")
+                .step(Step::shell("echo right >> line.txt"))
+                .step(Step::say("r")),
+        );
+    let plan = Plan::from_toml(
+        "[[job]]\nname='left'\nprompt='Add left'\n[[job]]\nname='right'\nprompt='Add right'\n",
+    )
+    .unwrap();
+    let world = World::new(script);
+    let node = world.node(Dialect::ChatCompletions).await;
+    let given = New {
+        planning: Planning::Given,
+        plan: Some(plan),
+        ..new(repo.path(), "")
+    };
+    let request = run(&node, given).await;
+    assert_eq!(request.state, RequestState::Partial);
+    let again = node
+        .retry(ledger::Found::Request(request.id))
+        .await
+        .unwrap();
+    let cancel = CancellationToken::new();
+    let request = node.work(again.request, &cancel).await.unwrap();
+    assert_eq!(request.state, RequestState::Done, "{:?}", request.failure);
+    let content = repo.read_at("skep/integration", "line.txt").unwrap();
+    let text = String::from_utf8(content).unwrap();
+    assert_eq!(text.lines().count(), 3, "{text}");
+    node.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn included_files_are_there_for_the_agent_and_the_checks_and_no_part_of_the_change() {
+    let repo = Repo::new();
+    repo.file(".gitignore", ".env*\n");
+    repo.file("answer.txt", "41\n");
+    repo.file(
+        "skep.toml",
+        "include = ['.env.test']\n[[check]]\nname='env'\ncommand='grep -q SECRETLESS .env.test && test -f made'\n\
+         [setup]\ncommand='echo built > built.txt'\n",
+    );
+    repo.commit("An answer");
+    repo.file(".env.test", "SECRETLESS=1\n");
+    repo.file(".env.prod", "NO=1\n");
+    let script = Script::new().job(
+        Job::on("Use it")
+            .step(Step::shell(
+                "cat .env.test built.txt && test ! -e .env.prod && echo yes > made",
+            ))
+            .step(Step::say("done")),
+    );
+    let world = World::new(script);
+    let node = world.node(Dialect::Messages).await;
+    let request = run(&node, new(repo.path(), "Use it")).await;
+    assert_eq!(request.state, RequestState::Done, "{:?}", request.failure);
+    assert_eq!(
+        repo.git(&["diff", "--name-only", "main", "skep/integration"])
+            .trim(),
+        "made"
+    );
+    node.close().await;
+}
