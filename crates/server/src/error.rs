@@ -17,6 +17,16 @@ pub enum Error {
     /// The sandbox cannot be used.
     #[error(transparent)]
     Sandbox(#[from] sandbox::Error),
+    /// No sandbox of this kind can be made here.
+    #[error("no sandbox of the kind `{kind}` can be made here ({what}); {remedy}")]
+    Unusable {
+        /// The kind.
+        kind: sandbox::Kind,
+        /// What is missing.
+        what: String,
+        /// What to do.
+        remedy: String,
+    },
     /// The gateway cannot be made.
     #[error(transparent)]
     Gateway(#[from] gateway::Error),
@@ -89,7 +99,7 @@ impl Error {
     pub fn reason(&self) -> Option<Reason> {
         match self {
             Self::Site(error) => Some(error.failure().reason),
-            Self::Sandbox(_) => Some(Reason::SandboxUnavailable),
+            Self::Sandbox(_) | Self::Unusable { .. } => Some(Reason::SandboxUnavailable),
             Self::Policy(_) => Some(Reason::PolicyInvalid),
             Self::Plan(_) => Some(Reason::PlanInvalid),
             Self::Agent(failure) => Some(failure.reason),

@@ -56,7 +56,7 @@ impl Node {
         let git = git::Program::find(&options.path)?;
         let backend = backend(options.sandbox);
         let ledger = Ledger::open(ledger::Options::new(&options.data)).await?;
-        let layering = layering(&options.data, &*backend).await;
+        let layering = layering(&options.data, &*backend).await?;
         let sites = Sites::open(site::Options {
             directory: options.data.clone(),
             backend,
@@ -120,33 +120,35 @@ pub(crate) fn backend(kind: Kind) -> Arc<dyn Backend> {
     }
 }
 
-/// How workspaces lie over their bases. Whether the kernel mounts overlays is tried once for each
-/// kernel, and remembered: trying takes longer than a workspace.
-async fn layering(data: &Path, backend: &dyn Backend) -> Layering {
+/// How workspaces lie over their bases. Whether the kernel makes sandboxes and mounts overlays is
+/// tried once for each kernel, and remembered: trying takes longer than a workspace.
+///
+/// # Errors
+/// [`Error::Unusable`] when no sandbox of this kind can be made here.
+async fn layering(data: &Path, backend: &dyn Backend) -> Result<Layering, Error> {
     if backend.kind() == Kind::Host {
-        return Layering::Copy;
+        return Ok(Layering::Copy);
     }
-    let kernel = rustix::system::uname()
-        .release()
-        .to_string_lossy()
-        .into_owned();
+    let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
     let remembered = data.join("layering");
     match std::fs::read_to_string(&remembered) {
-        Ok(text) if text == format!("overlay on {kernel}") => return Layering::Overlay,
-        Ok(text) if text == format!("copy on {kernel}") => return Layering::Copy,
+        Ok(text) if text == format!("overlay on {kernel}") => return Ok(Layering::Overlay),
+        Ok(text) if text == format!("copy on {kernel}") => return Ok(Layering::Copy),
         _ => {}
     }
     let findings = backend.probe(data).await;
-    let overlay = findings
-        .iter()
-        .any(|finding| finding.name == sandbox::OVERLAY && finding.ok);
-    let (layering, word) = if overlay {
-        (Layering::Overlay, "overlay")
-    } else {
-        (Layering::Copy, "copy")
-    };
+    if let Some(broken) = findings.iter().find(|finding| !finding.ok && !finding.optional) {
+        return Err(Error::Unusable {
+            kind: backend.kind(),
+            what: format!("{}: {}", broken.name, broken.detail),
+            remedy: broken.remedy.clone().unwrap_or_else(|| "run `skep doctor`".into()),
+        });
+    }
+    let overlay = findings.iter().any(|finding| finding.name.contains("overlay") && finding.ok);
+    let (layering, word) =
+        if overlay { (Layering::Overlay, "overlay") } else { (Layering::Copy, "copy") };
     if let Err(error) = std::fs::write(&remembered, format!("{word} on {kernel}")) {
         tracing::debug!(%error, "the kind of workspaces could not be remembered");
     }
-    layering
+    Ok(layering)
 }
