@@ -129,7 +129,10 @@ async fn layering(data: &Path, backend: &dyn Backend) -> Result<Layering, Error>
     if backend.kind() == Kind::Host {
         return Ok(Layering::Copy);
     }
-    let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
+    let kernel = rustix::system::uname()
+        .release()
+        .to_string_lossy()
+        .into_owned();
     let remembered = data.join("layering");
     match std::fs::read_to_string(&remembered) {
         Ok(text) if text == format!("overlay on {kernel}") => return Ok(Layering::Overlay),
@@ -137,16 +140,27 @@ async fn layering(data: &Path, backend: &dyn Backend) -> Result<Layering, Error>
         _ => {}
     }
     let findings = backend.probe(data).await;
-    if let Some(broken) = findings.iter().find(|finding| !finding.ok && !finding.optional) {
+    if let Some(broken) = findings
+        .iter()
+        .find(|finding| !finding.ok && !finding.optional)
+    {
         return Err(Error::Unusable {
             kind: backend.kind(),
             what: format!("{}: {}", broken.name, broken.detail),
-            remedy: broken.remedy.clone().unwrap_or_else(|| "run `skep doctor`".into()),
+            remedy: broken
+                .remedy
+                .clone()
+                .unwrap_or_else(|| "run `skep doctor`".into()),
         });
     }
-    let overlay = findings.iter().any(|finding| finding.name.contains("overlay") && finding.ok);
-    let (layering, word) =
-        if overlay { (Layering::Overlay, "overlay") } else { (Layering::Copy, "copy") };
+    let overlay = findings
+        .iter()
+        .any(|finding| finding.name == sandbox::OVERLAY && finding.ok);
+    let (layering, word) = if overlay {
+        (Layering::Overlay, "overlay")
+    } else {
+        (Layering::Copy, "copy")
+    };
     if let Err(error) = std::fs::write(&remembered, format!("{word} on {kernel}")) {
         tracing::debug!(%error, "the kind of workspaces could not be remembered");
     }
