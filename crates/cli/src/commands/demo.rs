@@ -16,6 +16,7 @@ use crate::{
     view::{
         patch,
         result::{self, Outcome},
+        story::Story,
     },
     watch::{self, Ended},
 };
@@ -295,6 +296,7 @@ impl Tour<'_> {
             };
             let shown = diff.map(|diff| patch::render(&diff.patch));
             text = result::with_patch(&outcome, shown.as_deref().unwrap_or_default());
+            text.push_str(&tell::seen(&story, &changed(&node, &story).await));
         }
         node.close().await;
         Ok(Toured {
@@ -329,6 +331,19 @@ impl Tour<'_> {
             sandbox: Kind::Namespace,
         })
     }
+}
+
+/// The files that each job changed and that landed.
+async fn changed(node: &Node, story: &Story) -> Vec<(String, Vec<String>)> {
+    let mut all = Vec::new();
+    for job in story.jobs.iter().filter(|job| job.outcome() == Some(true)) {
+        let Some(change) = job.change() else { continue };
+        if let Ok(diff) = node.diff(ledger::Found::Change(change.id), 0).await {
+            let paths = diff.files.iter().map(|file| file.path.to_string());
+            all.push((job.name.clone(), paths.collect()));
+        }
+    }
+    all
 }
 
 /// What the probe said in its sandbox, as the log has it.

@@ -9,11 +9,12 @@ use crate::{
     view::{
         paint::{BAD, FAINT, GOOD, LOOK, STRONG, paint},
         result,
+        story::Story,
         table::{self, Cell},
         text,
     },
 };
-use domain::RequestId;
+use domain::{RequestId, entity::Verdict};
 use std::path::Path;
 
 /// How the tests of the first commit went.
@@ -66,6 +67,57 @@ pub(crate) fn opening(variant: Variant, repository: &Path, tests: &Tests) -> Str
         },
         paint(LOOK, "note:"),
     )
+}
+
+/// What happened that is worth a second look: `files` are those that each job changed.
+pub(crate) fn seen(story: &Story, files: &[(String, Vec<String>)]) -> String {
+    let mut lines = Vec::new();
+    for job in &story.jobs {
+        let failed = job
+            .attempts
+            .iter()
+            .flat_map(|attempt| &attempt.checks)
+            .find(|check| !check.merged && check.evidence.verdict == Verdict::Failed);
+        if let (Some(check), Some(true)) = (failed, job.outcome()) {
+            lines.push(format!(
+                "{}: its first change failed the check `{}`; the findings went back, and it was repaired",
+                text::line(&job.name),
+                text::line(&check.evidence.check)
+            ));
+        }
+    }
+    for (at, (name, own)) in files.iter().enumerate() {
+        for (other, others) in files.iter().skip(at + 1) {
+            for path in own.iter().filter(|path| others.contains(path)) {
+                lines.push(format!(
+                    "{} and {}: both changed {}, and both landed",
+                    text::line(name),
+                    text::line(other),
+                    text::line(path)
+                ));
+            }
+        }
+    }
+    for job in &story.jobs {
+        let waited: Vec<String> = job
+            .after
+            .iter()
+            .filter_map(|id| story.job(*id))
+            .map(|other| text::line(&other.name))
+            .collect();
+        if !waited.is_empty() && job.outcome() == Some(true) {
+            lines.push(format!(
+                "{}: began when the changes of {} were integrated, from all of them",
+                text::line(&job.name),
+                waited.join(", ")
+            ));
+        }
+    }
+    if lines.is_empty() {
+        return String::new();
+    }
+    let lines: String = lines.iter().map(|line| format!("  {line}\n")).collect();
+    format!("\n{}\n{lines}", result::heading("what to see in it"))
 }
 
 /// What the probe could do outside, and what it could do inside.
@@ -233,6 +285,19 @@ mod tests {
             assert!(!broken.is_sealed());
             assert!(!probe(&broken, 100).contains("Seen from outside too"));
         }
+    }
+
+    #[test]
+    fn what_is_worth_a_second_look_is_pointed_out() {
+        let files = vec![
+            ("durations".to_owned(), vec!["a.py".to_owned()]),
+            (
+                "money".to_owned(),
+                vec!["a.py".to_owned(), "b.py".to_owned()],
+            ),
+        ];
+        insta::assert_snapshot!("demo_seen", plain(&seen(&sample::done(), &files)));
+        assert_eq!(seen(&Story::new(sample::REQUEST), &[]), "");
     }
 
     #[test]
