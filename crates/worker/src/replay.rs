@@ -16,7 +16,7 @@ use agents::{
 };
 use async_trait::async_trait;
 use domain::{
-    Amount, AttemptId, Failure, Reason,
+    Amount, AttemptId, BlobId, Failure, Reason,
     entity::{Attempt, Job, Request},
     event::{Agent, Body},
 };
@@ -67,13 +67,23 @@ pub enum Error {
     NotRecorded(AttemptId),
     /// Its calls cannot be read.
     #[error(transparent)]
-    Cassette(#[from] gateway::CassetteError),
+    Cassette(gateway::CassetteError),
     /// It is not what was recorded.
     #[error(transparent)]
     Diverged(#[from] Diverged),
     /// It could not be run.
     #[error("the replay could not be run: {0}")]
     Failed(Failure),
+}
+
+impl From<gateway::CassetteError> for Error {
+    fn from(error: gateway::CassetteError) -> Self {
+        match error {
+            // A recording that was changed is a divergence, whoever finds it first.
+            gateway::CassetteError::Diverged(diverged) => Self::Diverged(diverged),
+            error => Self::Cassette(error),
+        }
+    }
 }
 
 impl From<Failure> for Error {
@@ -132,6 +142,8 @@ struct Story {
     rounds: Vec<Option<String>>,
     /// What the model was told of each tool call, in order.
     told: Vec<(String, String, bool)>,
+    /// How many calls of the model were made so far.
+    calls: u64,
     differing: Mutex<Vec<String>>,
 }
 
@@ -140,6 +152,7 @@ impl Story {
         let mut story = Self {
             rounds: Vec::new(),
             told: Vec::new(),
+            calls: 0,
             differing: Mutex::default(),
         };
         let mut after = 0;
@@ -157,6 +170,9 @@ impl Story {
                     Body::Agent { attempt: of, event } if of == attempt => {
                         story.take(worker, event).await?;
                     }
+                    Body::ModelCalled {
+                        attempt: Some(of), ..
+                    } if of == attempt => story.calls += 1,
                     _ => {}
                 }
             }
@@ -168,14 +184,28 @@ impl Story {
     }
 
     async fn take(&mut self, worker: &Worker, event: Agent) -> Result<(), Error> {
-        let text = async |id| {
-            let bytes = worker.ledger.blob(id, MAX_BODY).await?;
-            Ok::<_, ledger::Error>(String::from_utf8_lossy(&bytes).into_owned())
+        // What is told belongs to the next call.
+        let call = self.calls + 1;
+        let text = async |id: BlobId, field: &str| {
+            let changed = |now: &str| {
+                Error::Diverged(Diverged {
+                    call,
+                    field: field.to_owned(),
+                    recorded: id.to_string(),
+                    now: now.to_owned(),
+                })
+            };
+            match worker.ledger.blob(id, MAX_BODY).await {
+                Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+                Err(ledger::Error::BlobCorrupt { .. }) => Err(changed("(damaged)")),
+                Err(ledger::Error::NotFound { .. }) => Err(changed("(absent)")),
+                Err(error) => Err(error.into()),
+            }
         };
         match event {
             Agent::Turn {
                 feedback: Some(id), ..
-            } => self.rounds.push(Some(text(id).await?)),
+            } => self.rounds.push(Some(text(id, "feedback").await?)),
             Agent::Turn { feedback: None, .. } => self.rounds.push(None),
             Agent::ToolResult {
                 id,
@@ -185,7 +215,7 @@ impl Story {
                 ..
             } => {
                 let told = match full {
-                    Some(full) => text(full).await?,
+                    Some(full) => text(full, &format!("output of {id}")).await?,
                     None => output,
                 };
                 self.told.push((id, told, ok));
