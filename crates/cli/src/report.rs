@@ -244,7 +244,7 @@ fn of_node(error: &server::Error) -> Classified {
             Exit::Usage,
             Some("`skep run \"make the parser accept trailing commas\"`"),
         ),
-        E::NothingIntegrated { .. } | E::NoDiff { .. } => (Exit::NotFound, None),
+        E::NothingIntegrated { .. } | E::NoDiff { .. } | E::NoRequests => (Exit::NotFound, None),
         E::NotRetryable { .. } | E::CheckedOut { .. } | E::Moved { .. } => (Exit::Refused, None),
         E::Role(_) => (
             Exit::Failed,

@@ -54,6 +54,9 @@ pub enum Error {
         /// The branch.
         branch: String,
     },
+    /// Nothing was asked of the repository.
+    #[error("nothing was asked of this repository yet: `skep run` starts something")]
+    NoRequests,
     /// What was named has no diff.
     #[error("{id} has nothing to show: it made no change")]
     NoDiff {

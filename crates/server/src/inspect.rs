@@ -2,7 +2,7 @@
 
 use crate::{Error, New, Node, Submitted, submit::blocking};
 use domain::{
-    AttemptId,
+    AttemptId, RequestId,
     entity::{Attempt, Change, Planning, Request},
     machine::Machine,
     plan::Plan,
@@ -10,7 +10,7 @@ use domain::{
 };
 use git::{CommitId, FileChange, TreeId};
 use ledger::Found;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use tokio_util::sync::CancellationToken;
 use worker::Replayed;
 
@@ -76,6 +76,19 @@ impl Node {
             })
         })
         .await
+    }
+
+    /// The newest request of the repository at `path`.
+    ///
+    /// # Errors
+    /// [`Error::NoRequests`] when there is none.
+    pub async fn latest(&self, path: &Path) -> Result<RequestId, Error> {
+        let source = self.source(path).await?;
+        let common = source.common_dir().to_string_lossy().into_owned();
+        let repository = self.ledger.repository(&common).await?;
+        let requests = self.ledger.requests(1, Some(repository)).await?;
+        let newest = requests.first().ok_or(Error::NoRequests)?;
+        Ok(newest.id)
     }
 
     fn of_change(&self, change: &Change) -> (String, String, String) {

@@ -13,6 +13,7 @@ use crate::{
         result::{self, FileStat},
     },
 };
+use ledger::Found;
 use server::Node;
 use std::{
     io::Write as _,
@@ -25,11 +26,12 @@ const MAX_PATCH: usize = 16 << 20;
 /// Print what a request, job, attempt or change does to the files
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  skep diff r-7k2\n  skep diff --stat c-9qd\n  skep diff c-9qd | git apply"
+    after_help = "Examples:\n  skep diff\n  skep diff r-7k2\n  skep diff --stat c-9qd\n  skep diff c-9qd | git apply"
 )]
 pub(crate) struct Args {
-    /// The request, job, attempt or change, by its id or the beginning of it
-    id: String,
+    /// The request, job, attempt or change, by its id or the beginning of it [default: the newest
+    /// request of the repository]
+    id: Option<String>,
     /// Only how much of each file changed
     #[arg(long)]
     stat: bool,
@@ -47,7 +49,10 @@ struct Object {
 pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
     let settings = Settings::read(context, Flags::default())?;
     let node = Node::open(settings.options).await?;
-    let found = node.ledger().find(&args.id).await?;
+    let found = match &args.id {
+        Some(id) => node.ledger().find(id).await?,
+        None => Found::Request(node.latest(&context.directory).await?),
+    };
     let most = if args.stat { 0 } else { MAX_PATCH };
     let diff = node.diff(found, most).await?;
     node.close().await;
