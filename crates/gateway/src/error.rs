@@ -74,10 +74,14 @@ pub enum Error {
     #[error("the call cannot be paid")]
     Funds(#[source] funds::Error),
     /// No connection could be made. Nothing was spent.
-    #[error("the provider {provider} cannot be reached: check the network and its base URL")]
+    #[error(
+        "the provider {provider} cannot be reached at {address}: check the network and its base URL"
+    )]
     Unreachable {
         /// The provider.
         provider: String,
+        /// Its base URL.
+        address: String,
         /// What went wrong.
         source: Box<dyn std::error::Error + Send + Sync>,
     },

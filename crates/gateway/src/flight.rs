@@ -234,7 +234,11 @@ impl Flight {
             () = head.closed() => Err(Error::Abandoned),
             answer = self.gateway.client.send(request) => answer.map_err(|error| {
                 if error.is_connect() {
-                    Error::Unreachable { provider: provider(), source: error.into() }
+                    Error::Unreachable {
+                        provider: provider(),
+                        address: self.route.provider.base_url().to_owned(),
+                        source: error.into(),
+                    }
                 } else {
                     Error::Cut { provider: provider(), source: Some(error.into()) }
                 }

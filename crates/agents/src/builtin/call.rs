@@ -57,7 +57,11 @@ pub(super) async fn ask(
 
 /// How long to wait before the next try, or `None` when there is to be none.
 fn wait_before(tried: u32, error: &model::Error, options: &Options) -> Option<Duration> {
-    if !error.is_retryable() || tried >= options.tries {
+    let tries = match error {
+        model::Error::Network { .. } => options.network_tries,
+        _ => options.tries,
+    };
+    if !error.is_retryable() || tried >= tries {
         return None;
     }
     match error.retry_after() {

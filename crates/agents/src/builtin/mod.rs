@@ -30,6 +30,8 @@ pub struct Options {
     pub context_tokens: u64,
     /// How often a call of the model is made before it counts as failed.
     pub tries: u32,
+    /// The same for a provider that cannot be reached: a wrong address should be known soon.
+    pub network_tries: u32,
     /// The wait before the second try; it doubles with each one.
     pub first_wait: Duration,
     /// The longest wait. A provider that asks for more has failed.
@@ -44,6 +46,7 @@ impl Default for Options {
             max_output: 16_384,
             context_tokens: 160_000,
             tries: 6,
+            network_tries: 4,
             first_wait: Duration::from_secs(1),
             longest_wait: Duration::from_secs(90),
             silence: Duration::from_secs(600),
