@@ -210,10 +210,16 @@ fn planned(how: &str, directory: &Path) -> Result<(Planning, Option<Plan>), Erro
                     file.take(MAX_INPUT).read_to_string(&mut text)?;
                     Ok(text)
                 })
-                .map_err(|source| Error::File {
-                    doing: "reading the plan",
-                    path: path.clone(),
-                    source,
+                .map_err(|source| match source.kind() {
+                    std::io::ErrorKind::NotFound => Error::Usage(format!(
+                        "there is no plan at {}: `--plan` takes auto, required, none, or a file",
+                        path.display()
+                    )),
+                    _ => Error::File {
+                        doing: "reading the plan",
+                        path: path.clone(),
+                        source,
+                    },
                 })?;
             let plan = Plan::from_toml(&text).map_err(|source| Error::Plan { path, source })?;
             Ok((Planning::Given, Some(plan)))
@@ -353,7 +359,7 @@ mod tests {
         let planned = |how| planned(how, dir.path());
         assert_eq!(planned("none").unwrap(), (Planning::None, None));
         assert_eq!(planned("p.toml").unwrap().1.unwrap().jobs.len(), 1);
-        assert!(matches!(planned("q.toml"), Err(Error::File { .. })));
+        assert!(matches!(planned("q.toml"), Err(Error::Usage(_))));
         std::fs::write(dir.path().join("p.toml"), "job = []").unwrap();
         assert!(matches!(planned("p.toml"), Err(Error::Plan { .. })));
     }

@@ -85,6 +85,11 @@ fn headline(outcome: &Outcome<'_>) -> String {
     let why = story
         .failure
         .as_ref()
+        // What a job says below is not said twice.
+        .filter(|failure| {
+            let said = |job: &JobStory| job.failure.as_ref() == Some(failure);
+            !story.jobs.iter().any(said)
+        })
         .map(|failure| format!(": {}", text::line(&failure.to_string())))
         .unwrap_or_default();
     format!(
