@@ -1,0 +1,13 @@
+//! What users are promised, tried through the program itself: real repositories, a scripted model
+//! over real HTTP, real sandboxes. One file for each subject; one test program, so that it is
+//! linked once.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    unreachable_pub
+)]
+
+mod repositories;
+mod world;
