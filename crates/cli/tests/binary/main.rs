@@ -9,5 +9,6 @@
     unreachable_pub
 )]
 
+mod claude_code;
 mod repositories;
 mod world;
