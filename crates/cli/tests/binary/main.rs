@@ -10,5 +10,6 @@
 )]
 
 mod claude_code;
+mod ordinary_user;
 mod repositories;
 mod world;
