@@ -12,4 +12,5 @@
 mod claude_code;
 mod ordinary_user;
 mod repositories;
+mod taking;
 mod world;
