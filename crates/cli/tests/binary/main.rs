@@ -12,5 +12,6 @@
 mod claude_code;
 mod ordinary_user;
 mod repositories;
+mod signals;
 mod taking;
 mod world;
