@@ -11,6 +11,7 @@
 
 mod claude_code;
 mod ordinary_user;
+mod refusals;
 mod repositories;
 mod signals;
 mod taking;

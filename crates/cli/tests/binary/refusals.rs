@@ -1,0 +1,309 @@
+//! What cannot be done is said with what to do, by the right code, and leaves nothing behind.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use testkit::models::{Dialect, Fault, Script, Step};
+use testkit::{Home, Ran, Repo};
+
+use crate::world::{DEADLINE, PROMPT, World, before, mending, wrong_answer};
+
+const RUN: [&str; 4] = ["run", "--plan", "none", PROMPT];
+
+/// Asserts the code, that standard error holds each of these words, and that a hint or the
+/// message itself says what to do.
+#[track_caller]
+fn says(ran: Ran, code: i32, words: &[&str]) -> Ran {
+    let ran = ran.expect_code(code);
+    for word in words {
+        assert!(ran.stderr.contains(word), "`{word}` in:\n{}", ran.stderr);
+    }
+    assert!(
+        !ran.stderr.contains("panicked") && !ran.stderr.contains("SourceError"),
+        "{}",
+        ran.stderr
+    );
+    ran
+}
+
+/// The repository is as it was, and the run is refused like this.
+#[track_caller]
+fn refuses(world: &World, args: &[&str], code: i32, words: &[&str]) -> Ran {
+    let was = before(&world.repo);
+    let ran = says(world.skep(args), code, words);
+    was.assert_same(&world.repo.snapshot());
+    world.assert_no_secret(&[&ran]);
+    ran
+}
+
+fn with_policy(text: &str) -> World {
+    let repo = Repo::new();
+    repo.file("answer.txt", "41\n").file("skep.toml", text);
+    repo.commit("A policy");
+    World::new(Dialect::Chat, repo, mending())
+}
+
+#[test]
+fn a_directory_that_is_no_repository_is_refused() {
+    let world = World::simple();
+    let dir = world.home.home();
+    let ran = says(
+        world.skep_in(&dir, &RUN),
+        4,
+        &["not in a git repository", "git init"],
+    );
+    assert_eq!(ran.stdout, "");
+    says(
+        world.skep_in(&dir, &["apply"]),
+        4,
+        &["not in a git repository"],
+    );
+    says(
+        world.skep_in(&dir, &["init"]),
+        4,
+        &["not in a git repository"],
+    );
+    assert_eq!(crate::world::entries(&dir), Vec::<String>::new());
+}
+
+#[test]
+fn a_directory_that_does_not_exist_is_named() {
+    let world = World::simple();
+    says(world.skep(&["-C", "nowhere", "list"]), 1, &["nowhere"]);
+}
+
+#[test]
+fn a_bare_repository_is_refused() {
+    let world = World::simple();
+    let bare = world.home.home().join("bare.git");
+    world
+        .repo
+        .git(&["clone", "--quiet", "--bare", ".", bare.to_str().unwrap()]);
+    says(world.skep_in(&bare, &RUN), 4, &["bare", "clone"]);
+}
+
+#[test]
+fn a_repository_without_a_commit_is_refused() {
+    let repo = Repo::new();
+    repo.file("answer.txt", "41\n");
+    let world = World::new(Dialect::Chat, repo, mending());
+    let was = world.repo.snapshot();
+    says(world.skep(&RUN), 4, &["no commit", "git commit"]);
+    was.assert_same(&world.repo.snapshot());
+}
+
+#[test]
+fn without_a_model_a_run_says_which_variables_to_set() {
+    let world = World::simple()
+        .env("OPENAI_API_KEY", "")
+        .env("ANTHROPIC_API_KEY", "");
+    refuses(
+        &world,
+        &RUN,
+        4,
+        &["ANTHROPIC_API_KEY", "OPENAI_API_KEY", "skep demo"],
+    );
+    let list = world.skep(&["list"]).expect_code(0);
+    assert!(list.stdout.contains("no requests"), "{}", list.stdout);
+}
+
+#[test]
+fn a_provider_that_is_not_there_is_named_with_those_that_are() {
+    let world = World::simple();
+    let args = ["run", "--model", "nobody/gpt", PROMPT];
+    refuses(&world, &args, 2, &["nobody"]);
+}
+
+#[test]
+fn a_model_that_cannot_be_reached_is_a_failure_that_names_the_address() {
+    // A port that was just free, and that nobody listens on.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = free.local_addr().unwrap();
+    drop(free);
+    let world = World::simple().env("OPENAI_BASE_URL", format!("http://{address}/v1"));
+    let began = Instant::now();
+    refuses(&world, &RUN, 1, &[&address.to_string()]);
+    assert!(began.elapsed() < Duration::from_secs(60));
+    world.assert_nothing_left();
+}
+
+fn misbehaving(dialect: Dialect, fault: Fault) -> World {
+    let script = Script::new().otherwise(Step::fault(fault));
+    World::new(dialect, wrong_answer(), script)
+}
+
+#[test]
+fn a_key_that_is_refused_is_said_and_never_shown() {
+    for dialect in [Dialect::Chat, Dialect::Messages] {
+        let world = misbehaving(dialect, Fault::Status(401));
+        refuses(&world, &RUN, 1, &["401", "key"]);
+        assert_eq!(
+            world.model.conversations().len(),
+            1,
+            "it is not tried again"
+        );
+    }
+}
+
+#[test]
+fn a_model_that_does_not_exist_is_named() {
+    let world = misbehaving(Dialect::Chat, Fault::Status(404));
+    let args = ["run", "--plan", "none", "--model", "no-such-model", PROMPT];
+    refuses(&world, &args, 1, &["404", "no-such-model"]);
+    assert_eq!(
+        world.model.conversations().len(),
+        1,
+        "it is not tried again"
+    );
+}
+
+#[test]
+fn a_rate_limit_is_waited_for_and_one_that_stays_is_said() {
+    let script = Script::new().job(
+        testkit::models::Job::on(PROMPT)
+            .with_tools()
+            .step(Step::shell("echo 42 > answer.txt").after_fault(Fault::RateLimited(1)))
+            .step(Step::say("The answer is 42.")),
+    );
+    let world = World::new(Dialect::Messages, wrong_answer(), script);
+    world.run();
+    assert_eq!(world.integrated("answer.txt"), "42\n");
+
+    let world = misbehaving(Dialect::Messages, Fault::RateLimited(86_400));
+    refuses(&world, &RUN, 1, &["429"]);
+}
+
+#[test]
+fn a_web_page_instead_of_an_answer_is_said() {
+    let world = misbehaving(Dialect::Chat, Fault::Html);
+    let ran = refuses(&world, &RUN, 1, &["text/html"]);
+    assert!(!ran.stderr.contains("<html"), "{}", ran.stderr);
+}
+
+#[test]
+fn an_unknown_key_of_the_policy_is_named_with_its_line_and_the_nearest_name() {
+    let world = with_policy("[[check]]\nname = \"a\"\ncomand = \"true\"\n");
+    refuses(
+        &world,
+        &RUN,
+        2,
+        &["skep.toml", "line 3", "comand", "command"],
+    );
+    let world = with_policy("# fine\n[integraton]\nbranch = \"x\"\n");
+    refuses(&world, &RUN, 2, &["line 2", "integraton", "integration"]);
+}
+
+#[test]
+fn a_policy_that_is_no_toml_or_makes_no_sense_is_refused_with_its_line() {
+    let world = with_policy("[[check]]\nname = \n");
+    refuses(&world, &RUN, 2, &["skep.toml", "line 2"]);
+    let world = with_policy("[[check]]\nname = \"a\"\ncommand = \"true\"\ntimeout = \"soon\"\n");
+    refuses(&world, &RUN, 2, &["skep.toml", "soon"]);
+}
+
+#[test]
+fn only_the_policy_at_the_base_commit_counts() {
+    let world = World::simple();
+    world.repo.file("skep.toml", "nonsense");
+    world.skep(&RUN).expect_code(0);
+    assert_eq!(world.integrated("answer.txt"), "42\n");
+}
+
+#[test]
+fn a_plan_that_cannot_be_carried_out_is_refused_with_the_reason() {
+    let world = World::simple();
+    for (text, words) in [
+        ("[[job]]\nname = \"a\"\npromt = \"x\"\n", &["promt"][..]),
+        ("job = []\n", &["no job"]),
+        (
+            "[[job]]\nname = \"a\"\nprompt = \"x\"\nafter = [\"b\"]\n",
+            &["`b`"],
+        ),
+        (
+            "[[job]]\nname = \"a\"\nprompt = \"x\"\nafter = [\"b\"]\n\
+             [[job]]\nname = \"b\"\nprompt = \"x\"\nafter = [\"a\"]\n",
+            &["a", "b"],
+        ),
+        ("this is no plan", &["line 1"]),
+    ] {
+        let plan = world.home.file("home/plan.toml", text);
+        let plan = plan.to_str().unwrap();
+        let mut words = words.to_vec();
+        words.push("plan.toml");
+        refuses(&world, &["run", "--plan", plan], 2, &words);
+    }
+    refuses(
+        &world,
+        &["run", "--plan", "nowhere.toml"],
+        2,
+        &["nowhere.toml"],
+    );
+}
+
+#[test]
+fn an_empty_prompt_is_refused() {
+    let world = World::simple();
+    for prompt in ["", " \n"] {
+        refuses(&world, &["run", prompt], 2, &["empty", "skep run"]);
+    }
+    refuses(&world, &["run"], 2, &["PROMPT"]);
+}
+
+#[test]
+fn a_budget_that_is_too_small_ends_the_request_before_it_is_spent() {
+    let world = World::simple();
+    let args = ["run", "--plan", "none", "--budget", "10", PROMPT];
+    refuses(&world, &args, 1, &["budget"]);
+    assert_eq!(world.model.conversations().len(), 0, "nothing was spent");
+    refuses(
+        &world,
+        &["run", "--budget", "a lot", PROMPT],
+        2,
+        &["a lot", "200k"],
+    );
+}
+
+#[test]
+fn an_agent_that_is_not_known_is_refused_with_those_that_are() {
+    let world = World::simple();
+    let args = ["run", "--agent", "clod", PROMPT];
+    refuses(&world, &args, 4, &["clod", "builtin"]);
+    let args = ["run", "--agent", "command", PROMPT];
+    refuses(&world, &args, 4, &["command:PROGRAM"]);
+}
+
+#[test]
+fn a_configuration_that_is_wrong_is_refused_with_line_and_nearest_name() {
+    let world = World::simple();
+    let place = "config/skep/config.toml";
+    world.home.file(place, "parallel = 2\nmodle = \"x\"\n");
+    refuses(
+        &world,
+        &RUN,
+        2,
+        &["config.toml", "line 2", "modle", "`model`"],
+    );
+    world.home.file(place, "budget = \"many\"\n");
+    refuses(&world, &RUN, 2, &["config.toml", "line 1", "many"]);
+}
+
+#[test]
+fn an_unknown_command_or_flag_is_refused() {
+    let home = Home::new();
+    let skep = env!("CARGO_BIN_EXE_skep");
+    for args in [&["shwo"][..], &["run", "--agnet", "x", "y"]] {
+        let ran = home.run(skep, args, Path::new("/"), DEADLINE);
+        says(ran, 2, &["similar"]);
+    }
+}
+
+#[test]
+fn an_integration_branch_that_is_checked_out_is_left_alone() {
+    let world = World::simple();
+    world.run();
+    world.repo.checkout("skep/integration");
+    let was = before(&world.repo);
+    let refused = world.skep(&["drop"]).expect_code(6);
+    assert!(refused.stderr.contains("checked out"), "{}", refused.stderr);
+    was.assert_same(&world.repo.snapshot());
+}
