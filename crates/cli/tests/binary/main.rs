@@ -10,6 +10,7 @@
 )]
 
 mod claude_code;
+mod demo;
 mod ordinary_user;
 mod refusals;
 mod repositories;
