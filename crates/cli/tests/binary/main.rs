@@ -11,6 +11,7 @@
 
 mod claude_code;
 mod demo;
+mod init_doctor;
 mod ordinary_user;
 mod refusals;
 mod repositories;
