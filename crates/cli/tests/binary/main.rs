@@ -11,6 +11,7 @@
 
 mod claude_code;
 mod demo;
+mod docs;
 mod init_doctor;
 mod ordinary_user;
 mod refusals;
