@@ -53,7 +53,7 @@ reasons! {
     /// A person cancelled it.
     Cancelled = User, retry: false, "cancelled", "start it again with `skep retry`";
     /// The budget has no more of some measure.
-    BudgetExhausted = User, retry: false, "the budget is used up", "raise it with `--budget` and run `skep retry`";
+    BudgetExhausted = User, retry: false, "the budget is used up", "ask again with more: `skep run --budget`";
     /// `skep.toml` at the base commit cannot be read.
     PolicyInvalid = User, retry: false, "skep.toml is not valid", "mend the line that is named and commit it";
     /// The plan cannot be carried out.
@@ -71,11 +71,11 @@ reasons! {
     /// The agent repeated itself without progress.
     Stuck = Agent, retry: true, "the agent repeated itself without progress", "say more exactly what should change, or use another model";
     /// The agent used its turns.
-    TurnLimit = Agent, retry: true, "the agent used all its turns", "split the work, or raise the limit";
+    TurnLimit = Agent, retry: true, "the agent used all its turns", "split the work into smaller requests, or use another model";
     /// The agent's program ended with an error.
     AgentFailed = Agent, retry: true, "the agent's program failed", "read its output with `skep log`";
     /// The agent or a command took too long.
-    TimedOut = Agent, retry: true, "it took too long", "raise the time limit, or split the work";
+    TimedOut = Agent, retry: true, "it took too long", "split the work into smaller requests, then try again with `skep retry`";
     /// The sandbox cannot be made here.
     SandboxUnavailable = Environment, retry: false, "no sandbox can be made here", "run `skep doctor`";
     /// The agent's program is not installed.
@@ -83,7 +83,7 @@ reasons! {
     /// The process that did the work ended.
     OwnerLost = Environment, retry: true, "the process that did the work ended", "it is tried again by itself";
     /// A limit of the sandbox struck.
-    LimitReached = Environment, retry: true, "a limit of the sandbox was reached", "raise the limit that is named";
+    LimitReached = Environment, retry: true, "a limit of the sandbox was reached", "split the work into smaller requests, so that each needs less";
     /// The disk is full, or could not be written.
     Storage = Environment, retry: true, "the disk is full or cannot be written", "free some space and run `skep retry`";
     /// The repository cannot be used.
