@@ -157,7 +157,11 @@ fn count(value: &Value, path: &[&str]) -> Option<u64> {
     let number = at.as_u64().or_else(|| {
         let float = at.as_f64()?;
         // Some servers write `12.0`.
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "it is whole, not negative and below 1e12 where it is cast"
+        )]
         (float >= 0.0 && float.fract() == 0.0 && float < 1e12).then_some(float as u64)
     })?;
     (number < ABSURD).then_some(number)
