@@ -58,6 +58,7 @@ CREATE TABLE requests (
   held INTEGER NOT NULL,             -- how many are
   account INTEGER NOT NULL,          -- accounts.n
   state TEXT NOT NULL,
+  lost INTEGER NOT NULL DEFAULT 0,   -- how often its planner was lost
   failure TEXT,
   created INTEGER NOT NULL,
   ended INTEGER

@@ -260,7 +260,7 @@ fn expire(verb: &mut Verb<'_>, lease: &Row) -> Result<(), Trouble> {
     release(verb, lease.token)?;
     match lease.subject {
         Subject::Request(request) => {
-            transition::request(verb, request, RequestCommand::Requeue, None)?;
+            lose_planner(verb, request)?;
         }
         Subject::Change(change) => {
             transition::change(verb, change, ChangeCommand::Requeue, Default::default())?;
@@ -286,6 +286,31 @@ fn expire(verb: &mut Verb<'_>, lease: &Row) -> Result<(), Trouble> {
             progress::follow(verb, held.request)?;
         }
     }
+    Ok(())
+}
+
+/// How often a request's planner may be lost before the request fails: what ends the process each
+/// time would do so for ever.
+const MAX_LOST_PLANNERS: i64 = 3;
+
+/// Gives a request whose planner is lost back, or fails it where that was once too often.
+fn lose_planner(verb: &mut Verb<'_>, request: RequestId) -> Result<(), Trouble> {
+    let lost: i64 = one(
+        verb,
+        "UPDATE requests SET lost = lost + 1 WHERE id = ?1 RETURNING lost",
+        [request.key()],
+        |row| get(row, 0),
+    )?
+    .ok_or_else(|| Error::missing("request", request))?;
+    if lost < MAX_LOST_PLANNERS {
+        transition::request(verb, request, RequestCommand::Requeue, None)?;
+        return Ok(());
+    }
+    let failure = Failure::new(
+        Reason::OwnerLost,
+        format!("the process that planned it ended {lost} times: ask again with `--plan none`"),
+    );
+    transition::request(verb, request, RequestCommand::Fail, Some(failure))?;
     Ok(())
 }
 

@@ -102,6 +102,24 @@ async fn an_expired_planner_gives_its_request_back() {
 }
 
 #[tokio::test]
+async fn a_request_whose_planners_are_lost_thrice_has_failed() {
+    let place = place().await;
+    let request = place.submit().await;
+    let ledger = &place.ledger;
+    for _ in 0..3 {
+        let claimed = ledger.claim_request(&place.owner, None).await.unwrap();
+        assert!(claimed.is_some());
+        place.clock.advance(LONG);
+    }
+    let next = ledger.claim_request(&place.owner, None).await.unwrap();
+    assert!(next.is_none());
+    let request = ledger.request(request).await.unwrap();
+    assert_eq!(request.state, RequestState::Failed);
+    assert_eq!(request.failure.unwrap().reason, Reason::OwnerLost);
+    place.holds().await;
+}
+
+#[tokio::test]
 async fn a_job_whose_holders_are_lost_thrice_is_dead() {
     let place = place().await;
     let request = place.planned(&["a"]).await;
