@@ -55,6 +55,37 @@ impl Change {
     }
 }
 
+/// Who visits what an attempt changed.
+pub trait Visitor<E> {
+    /// Whether an entry is wanted; what is not wanted is neither opened nor counted nor reported. It is
+    /// asked, perhaps twice, of every entry that is not the sign of a deletion. A directory that is not
+    /// wanted is left out with all that is below it, so that one of which the base has anything at or
+    /// below that path must be wanted.
+    ///
+    /// # Errors
+    /// Any: it ends the walk.
+    fn wants(&mut self, path: &BStr, is_directory: bool) -> Result<bool, E>;
+
+    /// Takes one entry.
+    ///
+    /// # Errors
+    /// Any: it ends the walk.
+    fn visit(&mut self, change: Change) -> Result<(), E>;
+}
+
+/// A visitor that wants everything.
+pub(crate) struct Everything<'a, E>(pub(crate) &'a mut dyn FnMut(Change) -> Result<(), E>);
+
+impl<E> Visitor<E> for Everything<'_, E> {
+    fn wants(&mut self, _: &BStr, _: bool) -> Result<bool, E> {
+        Ok(true)
+    }
+
+    fn visit(&mut self, change: Change) -> Result<(), E> {
+        (self.0)(change)
+    }
+}
+
 /// How much is read out of a workspace before it is refused as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
@@ -160,19 +191,35 @@ pub struct Summary {
 /// Counts entries against the limits, checks them and passes them on.
 pub(crate) struct Emitter<'a, E> {
     limits: &'a Limits,
-    visit: &'a mut dyn FnMut(Change) -> Result<(), E>,
+    visitor: &'a mut dyn Visitor<E>,
     pub(crate) summary: Summary,
 }
 
 impl<'a, E: From<Error>> Emitter<'a, E> {
-    pub(crate) fn new(
-        limits: &'a Limits,
-        visit: &'a mut dyn FnMut(Change) -> Result<(), E>,
-    ) -> Self {
+    pub(crate) fn new(limits: &'a Limits, visitor: &'a mut dyn Visitor<E>) -> Self {
         Emitter {
             limits,
-            visit,
+            visitor,
             summary: Summary::default(),
+        }
+    }
+
+    /// Whether the visitor wants an entry. Names of git directories are reported whoever asks.
+    pub(crate) fn wants(&mut self, path: &BString, kind: FileType) -> Result<bool, E> {
+        let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+        if is_git_directory(name) {
+            return Ok(true);
+        }
+        self.visitor
+            .wants(path.as_ref(), kind == FileType::Directory)
+    }
+
+    /// Whether a name of a listing has to be looked at. Directories are asked about later, when what
+    /// comes before them has been visited; what may be the sign of a deletion always has to be.
+    pub(crate) fn wants_listed(&mut self, path: &BString, hint: FileType) -> Result<bool, E> {
+        match hint {
+            FileType::RegularFile | FileType::Symlink => self.wants(path, hint),
+            _ => Ok(true),
         }
     }
 
@@ -213,11 +260,11 @@ impl<'a, E: From<Error>> Emitter<'a, E> {
     }
 
     pub(crate) fn removed(&mut self, path: BString) -> Result<(), E> {
-        (self.visit)(Change::Removed(path))
+        self.visitor.visit(Change::Removed(path))
     }
 
     pub(crate) fn cleared(&mut self, path: BString) -> Result<(), E> {
-        (self.visit)(Change::Cleared(path))
+        self.visitor.visit(Change::Cleared(path))
     }
 
     pub(crate) fn refuse(&mut self, path: BString, why: Why) {
@@ -265,7 +312,7 @@ impl<'a, E: From<Error>> Emitter<'a, E> {
         exceeds(&path, Limit::FileBytes, meta.size, self.limits.file_bytes)?;
         self.add_bytes(&path, meta.size)?;
         let executable = meta.mode & 0o100 != 0;
-        (self.visit)(Change::File {
+        self.visitor.visit(Change::File {
             path,
             executable,
             len: meta.size,
@@ -282,7 +329,7 @@ impl<'a, E: From<Error>> Emitter<'a, E> {
     ) -> Result<(), E> {
         let target = dir.link(name).map_err(moved("read the link", &path))?;
         self.add_bytes(&path, as_u64(target.len()))?;
-        (self.visit)(Change::Link {
+        self.visitor.visit(Change::Link {
             path,
             target: target.into(),
         })

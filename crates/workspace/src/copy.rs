@@ -1,5 +1,6 @@
 //! Workspaces that are a copy of their base: making one, and finding what changed in it.
 
+use std::collections::HashSet;
 use std::ffi::CStr;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -10,13 +11,13 @@ use rustix::fs::{self, FileType, Mode, OFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
 use crate::base::make_dir;
-use crate::change::{Change, Emitter, GitDir, Limits, Summary, Why, moved};
+use crate::change::{Emitter, GitDir, Limits, Summary, Visitor, Why, moved};
 use crate::descent::{Descent, Trail};
 use crate::dir::{Access, Dir, Meta};
 use crate::error::{Error, io, std_io};
 use crate::manifest::{Entry, Manifest};
 use crate::names::{Collisions, is_git_directory};
-use crate::tree::{Listed, as_path, listing};
+use crate::tree::{Listed, as_path, chosen, listing};
 
 /// Files up to this size are copied through a buffer, which is quicker than asking the kernel to.
 const SMALL: u64 = 256 * 1024;
@@ -69,7 +70,7 @@ pub(crate) fn scan(root: &Path) -> Result<Manifest, Error> {
     let git = dir.birth(c".git");
     let mut trail = Trail::default();
     let mut entries: Vec<Entry> = Vec::new();
-    let names = listing(&dir, io("list", root), |_| Ok(()))?;
+    let names = listing(&dir, io("list", root))?;
     let mut descent = Descent::new(dir, (names, None::<usize>));
     while let Some((dir, (names, index))) = descent.top() {
         let Some(next) = names.pop() else {
@@ -91,7 +92,7 @@ pub(crate) fn scan(root: &Path) -> Result<Manifest, Error> {
             let below = dir
                 .subdir(name, Access::Read)
                 .map_err(io("open", as_path(&path)))?;
-            let names = listing(&below, io("list", as_path(&path)), |_| Ok(()))?;
+            let names = listing(&below, io("list", as_path(&path)))?;
             let index = entries.len().checked_sub(1);
             trail.push(name.to_bytes());
             descent.push(below, (names, index));
@@ -110,7 +111,7 @@ struct Copier {
 
 impl Copier {
     fn list(&self, dir: &Dir) -> Result<Vec<Listed>, Error> {
-        listing(dir, io("list", as_path(self.trail.here())), |_| Ok(()))
+        listing(dir, io("list", as_path(self.trail.here())))
     }
 
     fn entry(
@@ -208,10 +209,10 @@ pub(crate) fn changes<E: From<Error>>(
     root: Dir,
     manifest: &Manifest,
     limits: &Limits,
-    visit: &mut dyn FnMut(Change) -> Result<(), E>,
+    visitor: &mut dyn Visitor<E>,
 ) -> Result<Summary, E> {
     let mut walk = Walk {
-        out: Emitter::new(limits, visit),
+        out: Emitter::new(limits, visitor),
         trail: Trail::default(),
         manifest,
     };
@@ -273,12 +274,31 @@ struct Walk<'a, E> {
 type Below = (Dir, Option<(usize, usize)>);
 
 impl<E: From<Error>> Walk<'_, E> {
-    fn level(&self, dir: &Dir, known: Option<(usize, usize)>) -> Result<Level, Error> {
-        let here = self.trail.here();
+    fn level(&mut self, dir: &Dir, known: Option<(usize, usize)>) -> Result<Level, E> {
         let expected = known.map_or(0, |(from, to)| to.saturating_sub(from));
-        let names = listing(dir, io("list", as_path(here)), |count| {
-            self.out.check_listing(here, count, expected)
-        })?;
+        // What the manifest knows stays in the listing: else it would be taken for deleted.
+        let mut names = HashSet::new();
+        let (mut next, end) = known.unwrap_or_default();
+        while next < end
+            && let Some(entry) = self.manifest.get(next)
+        {
+            names.insert(entry.name.as_slice());
+            next += 1 + entry.below;
+        }
+        let (out, trail) = (&mut self.out, &self.trail);
+        let names = chosen::<E>(
+            dir,
+            io("list", as_path(trail.here())),
+            |name, kind, count| {
+                if !names.contains(name.to_bytes())
+                    && !out.wants_listed(&trail.join(name.to_bytes()), kind)?
+                {
+                    return Ok(false);
+                }
+                out.check_listing(trail.here(), count + 1, expected)?;
+                Ok(true)
+            },
+        )?;
         Ok(Level {
             names,
             known,
@@ -322,6 +342,9 @@ impl<E: From<Error>> Walk<'_, E> {
         let walked = same_kind && meta.kind() == FileType::Directory;
         let untouched =
             walked || entry.is_some_and(|entry| self.manifest.is_untouched(entry, &meta));
+        if (walked || !untouched) && !self.out.wants(&path, meta.kind())? {
+            return Ok(None);
+        }
         self.out
             .collide(seen, &self.trail, name.to_bytes().as_bstr(), !untouched);
         if !untouched {

@@ -32,7 +32,7 @@ mod usage;
 mod workspace;
 
 pub use base::{Base, BaseInfo};
-pub use change::{Change, GitDir, Limits, Refused, Summary, Why};
+pub use change::{Change, GitDir, Limits, Refused, Summary, Visitor, Why};
 pub use error::{Error, Limit};
 pub use remove::Emptied;
 pub use store::{Layering, Store, Swept};

@@ -19,21 +19,21 @@ use bstr::ByteSlice;
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
-use crate::change::{Change, Emitter, GitDir, Limits, Summary, Why, moved};
+use crate::change::{Emitter, GitDir, Limits, Summary, Visitor, Why, moved};
 use crate::descent::{Descent, Trail};
 use crate::dir::{Access, Dir, Meta, attribute};
 use crate::error::{Error, io};
 use crate::names::Collisions;
-use crate::tree::{Listed, as_path, listing};
+use crate::tree::{Listed, as_path, chosen};
 
 /// Visits what the upper layer at `root` changes.
 pub(crate) fn changes<E: From<Error>>(
     root: Dir,
     limits: &Limits,
-    visit: &mut dyn FnMut(Change) -> Result<(), E>,
+    visitor: &mut dyn Visitor<E>,
 ) -> Result<Summary, E> {
     let mut walk = Walk {
-        out: Emitter::new(limits, visit),
+        out: Emitter::new(limits, visitor),
         trail: Trail::default(),
     };
     let names = walk.list(&root)?;
@@ -77,20 +77,31 @@ struct Walk<'a, E> {
 }
 
 impl<E: From<Error>> Walk<'_, E> {
-    fn list(&self, dir: &Dir) -> Result<Vec<Listed>, Error> {
-        let here = self.trail.here();
-        listing(dir, io("list", as_path(here)), |count| {
-            self.out.check_listing(here, count, 0)
-        })
+    fn list(&mut self, dir: &Dir) -> Result<Vec<Listed>, E> {
+        let (out, trail) = (&mut self.out, &self.trail);
+        chosen(
+            dir,
+            io("list", as_path(trail.here())),
+            |name, kind, count| {
+                if !out.wants_listed(&trail.join(name.to_bytes()), kind)? {
+                    return Ok(false);
+                }
+                out.check_listing(trail.here(), count + 1, 0)?;
+                Ok(true)
+            },
+        )
     }
 
     /// Visits one name; returns the directory to walk next, if it is one.
     fn entry(&mut self, dir: &Dir, level: &mut Level, listed: &Listed) -> Result<Option<Dir>, E> {
         let name = listed.name.as_c_str();
         let path = self.trail.join(name.to_bytes());
-        self.out.count(&path)?;
         let meta = dir.look(name).map_err(moved("look at", &path))?;
         let whiteout = is_whiteout(&meta);
+        if !whiteout && !self.out.wants(&path, meta.kind())? {
+            return Ok(None);
+        }
+        self.out.count(&path)?;
         if self.trail.here().is_empty() && name == c".git" {
             self.out.summary.git = git_dir(dir, name, &meta, whiteout);
             return Ok(None);

@@ -1,6 +1,6 @@
 //! Sorted listings, and paths as the system wants them.
 
-use std::ffi::{CString, OsStr};
+use std::ffi::{CStr, CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -18,34 +18,43 @@ pub(crate) struct Listed {
 }
 
 /// All names of a directory, the last in the order of bytes first, so that `pop` gives the next one.
-/// `bound` is asked with each count before the next name is kept.
 pub(crate) fn listing(
     dir: &Dir,
     failed: impl FnOnce(Errno) -> Error,
-    mut bound: impl FnMut(usize) -> Result<(), Error>,
 ) -> Result<Vec<Listed>, Error> {
-    enum Stop {
+    chosen(dir, failed, |_, _, _| Ok(true))
+}
+
+/// The names of a directory that `take` wants, in the order of [`listing`]. It is asked with each name
+/// and how many there are already.
+pub(crate) fn chosen<E: From<Error>>(
+    dir: &Dir,
+    failed: impl FnOnce(Errno) -> Error,
+    mut take: impl FnMut(&CStr, FileType, usize) -> Result<bool, E>,
+) -> Result<Vec<Listed>, E> {
+    enum Stop<E> {
         System(Errno),
-        Bound(Error),
+        Asked(E),
     }
-    impl From<Errno> for Stop {
+    impl<E> From<Errno> for Stop<E> {
         fn from(errno: Errno) -> Self {
             Stop::System(errno)
         }
     }
     let mut names = Vec::new();
     let listed = dir.list(|name, kind| {
-        bound(names.len() + 1).map_err(Stop::Bound)?;
-        names.push(Listed {
-            name: name.to_owned(),
-            kind,
-        });
+        if take(name, kind, names.len()).map_err(Stop::Asked)? {
+            names.push(Listed {
+                name: name.to_owned(),
+                kind,
+            });
+        }
         Ok(Listing::Continue)
     });
     match listed {
         Ok(()) => {}
-        Err(Stop::System(errno)) => return Err(failed(errno)),
-        Err(Stop::Bound(error)) => return Err(error),
+        Err(Stop::System(errno)) => return Err(failed(errno).into()),
+        Err(Stop::Asked(error)) => return Err(error),
     }
     names.sort_unstable_by(|a, b| b.name.cmp(&a.name));
     Ok(names)

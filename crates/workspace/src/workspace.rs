@@ -6,7 +6,7 @@ use rustix::fs;
 use rustix::io::Errno;
 
 use crate::base::{Base, make_dir};
-use crate::change::{Change, Limits, Summary};
+use crate::change::{Change, Everything, Limits, Summary, Visitor};
 use crate::copy;
 use crate::dir::Dir;
 use crate::error::{Error, io, std_io};
@@ -144,13 +144,25 @@ impl Workspace {
         limits: &Limits,
         visit: &mut dyn FnMut(Change) -> Result<(), E>,
     ) -> Result<Summary, E> {
+        self.wanted_changes(limits, &mut Everything(visit))
+    }
+
+    /// Visits those of the changes that the visitor wants; see [`Workspace::changes`].
+    ///
+    /// # Errors
+    /// Those of the visitor and of [`Workspace::changes`].
+    pub fn wanted_changes<E: From<Error>>(
+        &self,
+        limits: &Limits,
+        visitor: &mut dyn Visitor<E>,
+    ) -> Result<Summary, E> {
         let part = self.written();
         let root = Dir::open(&part).map_err(io("open", &part))?;
         match self.record.kind {
-            Layering::Overlay => overlay::changes(root, limits, visit),
+            Layering::Overlay => overlay::changes(root, limits, visitor),
             Layering::Copy => {
                 let manifest = Manifest::read(&self.dir.join("manifest"))?;
-                copy::changes(root, &manifest, limits, visit)
+                copy::changes(root, &manifest, limits, visitor)
             }
         }
     }

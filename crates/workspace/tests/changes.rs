@@ -15,9 +15,10 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
+use bstr::BStr;
 use rustix::fs::{CWD, FileType, Mode, XattrFlags, mknodat, setxattr};
 use scene::{KINDS, Node, Scene, os};
-use skep_workspace::{Change, Error, GitDir, Layering, Limit, Limits, Why};
+use skep_workspace::{Change, Error, GitDir, Layering, Limit, Limits, Visitor, Why};
 
 #[test]
 fn all_of_this_holds_for_an_ordinary_user_too() {
@@ -709,4 +710,48 @@ fn a_hundred_thousand_new_files_come_out_sorted() {
             ..
         })
     ));
+}
+
+/// Wants everything but one directory and what ends in `.o`.
+#[derive(Default)]
+struct WithoutOutput(Vec<String>);
+
+impl Visitor<Error> for WithoutOutput {
+    fn wants(&mut self, path: &BStr, is_directory: bool) -> Result<bool, Error> {
+        Ok(!(is_directory && path == "target") && !path.ends_with(b".o"))
+    }
+
+    fn visit(&mut self, change: Change) -> Result<(), Error> {
+        self.0.push(change.path().to_string());
+        Ok(())
+    }
+}
+
+#[test]
+fn what_is_not_wanted_is_neither_counted_nor_opened() {
+    for kind in KINDS {
+        let scene = Scene::over(kind, |tree| {
+            fs::write(tree.join("known.o"), "of the base").unwrap();
+        });
+        let top = scene.written();
+        fs::create_dir(top.join("target")).unwrap();
+        let huge = fs::File::create(top.join("target/huge")).unwrap();
+        huge.set_len(150 << 20).unwrap();
+        fs::File::create(top.join("huge.o"))
+            .unwrap()
+            .set_len(150 << 20)
+            .unwrap();
+        for number in 0..50 {
+            fs::write(top.join(format!("target/{number}")), "").unwrap();
+            fs::write(top.join(format!("{number}.o")), "").unwrap();
+        }
+        fs::write(top.join("source"), "new").unwrap();
+        let few = Limits {
+            entries: 10,
+            ..Limits::default()
+        };
+        let mut seen = WithoutOutput::default();
+        let summary = scene.workspace.wanted_changes(&few, &mut seen).unwrap();
+        assert_eq!((seen.0, summary.bytes), (vec!["source".to_owned()], 3));
+    }
 }
