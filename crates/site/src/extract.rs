@@ -4,10 +4,10 @@ use crate::{
     error::Error,
     ignored::{self, Ignored},
 };
-use bstr::{BStr, BString, ByteSlice};
-use git::{Mirror, TreeId};
+use bstr::{BStr, BString};
+use git::{Mirror, TreeId, TreeWriter};
 use std::{collections::BTreeSet, io::Read};
-use workspace::{Change, Limits, Workspace};
+use workspace::{Change, Limits, Visitor, Workspace};
 
 /// The most entries that are named among what was not taken.
 pub const MAX_REPORTED: usize = 50;
@@ -17,86 +17,152 @@ pub const MAX_REPORTED: usize = 50;
 pub struct Extracted {
     /// The base's tree with the changes.
     pub tree: TreeId,
-    /// What was found and not taken, a sentence each, at most [`MAX_REPORTED`].
+    /// What was found and not taken, or taken and remarkable, a sentence each, at most [`MAX_REPORTED`].
     pub not_taken: Vec<String>,
 }
 
 /// Reads the changes of `workspace` over `base` into a tree of the mirror. New files that git
-/// ignores are left out.
+/// ignores are left out: they are neither read nor counted against the limits.
 pub(crate) fn extract(
     mirror: &Mirror,
     base: TreeId,
     workspace: &Workspace,
     limits: &Limits,
 ) -> Result<Extracted, Error> {
-    let rules = rules(mirror, base, workspace, limits)?;
-    let mut tree = mirror.tree_writer(base);
-    let mut collect = |change: Change| -> Result<(), Error> {
-        match change {
-            Change::Removed(path) => tree.remove(path.as_ref())?,
-            Change::Cleared(path) => tree.clear(path.as_ref())?,
-            Change::File {
-                path,
-                executable,
-                len,
-                mut content,
-            } => {
-                if !is_left_out(mirror, base, &rules, path.as_ref())? {
-                    tree.put_file(path.as_ref(), executable, &mut content, len)?;
-                }
-            }
-            Change::Link { path, target } => {
-                if !is_left_out(mirror, base, &rules, path.as_ref())? {
-                    tree.put_link(path.as_ref(), target.as_ref())?;
-                }
-            }
-        }
-        Ok(())
+    let mut rules = Rules::new(mirror, base)?;
+    workspace.wanted_changes(limits, &mut rules)?;
+    let mut collect = Collect {
+        tree: mirror.tree_writer(base),
+        rules,
     };
-    let summary = workspace.changes(limits, &mut collect)?;
-    let not_taken = summary
+    let summary = workspace.wanted_changes(limits, &mut collect)?;
+    let written = collect.tree.finish()?;
+    let below = written
+        .below_submodules
+        .iter()
+        .map(|path| format!("{path}: a file below a submodule cannot be part of a change"));
+    let refused = summary
         .refused
         .iter()
         .map(|refused| format!("{}: {}", refused.path, refused.why));
     let collisions = summary
         .collisions
         .iter()
-        .map(|(one, other)| format!("{one} and {other} differ only in case"));
-    let not_taken = not_taken.chain(collisions).take(MAX_REPORTED).collect();
+        .map(|(one, other)| format!("{one} and {other}: taken, but they differ only in case"));
+    let not_taken = refused
+        .chain(below)
+        .chain(collisions)
+        .take(MAX_REPORTED)
+        .collect();
     Ok(Extracted {
-        tree: tree.finish()?.tree,
+        tree: written.tree,
         not_taken,
     })
 }
 
-fn is_left_out(mirror: &Mirror, base: TreeId, rules: &Ignored, path: &BStr) -> Result<bool, Error> {
-    Ok(rules.matches(path) && mirror.entry_in(base, path)?.is_none())
+/// The second visit: puts what is wanted into the tree.
+struct Collect<'a> {
+    tree: TreeWriter,
+    rules: Rules<'a>,
 }
 
-/// The `.gitignore` files as they stand in the workspace: those that changed, and the base's in every
-/// directory that has a change.
-fn rules(
-    mirror: &Mirror,
-    base: TreeId,
-    workspace: &Workspace,
-    limits: &Limits,
-) -> Result<Ignored, Error> {
-    let mut rules = Ignored::default();
-    let mut settled: BTreeSet<BString> = BTreeSet::new();
-    let mut directories: BTreeSet<BString> = BTreeSet::from([BString::default()]);
-    workspace.changes(limits, &mut |change: Change| -> Result<(), Error> {
-        let path = change.path();
-        let mut directory = path;
-        while let Some(end) = directory.rfind_byte(b'/') {
-            directory = directory.get(..end).unwrap_or_default().as_bstr();
-            if !directories.insert(directory.to_owned()) {
-                break;
-            }
+impl Visitor<Error> for Collect<'_> {
+    fn wants(&mut self, path: &BStr, is_directory: bool) -> Result<bool, Error> {
+        Ok(!self.rules.leave_out(path, is_directory)?)
+    }
+
+    fn visit(&mut self, change: Change) -> Result<(), Error> {
+        match change {
+            Change::Removed(path) => self.tree.remove(path.as_ref())?,
+            Change::Cleared(path) => self.tree.clear(path.as_ref())?,
+            Change::File {
+                path,
+                executable,
+                len,
+                mut content,
+            } => self
+                .tree
+                .put_file(path.as_ref(), executable, &mut content, len)?,
+            Change::Link { path, target } => self.tree.put_link(path.as_ref(), target.as_ref())?,
         }
-        if path != ".gitignore" && !path.ends_with(b"/.gitignore") {
+        Ok(())
+    }
+}
+
+/// The first visit: the `.gitignore` files as they stand in the workspace, those that changed and the
+/// base's in every directory that may hold a change.
+struct Rules<'a> {
+    mirror: &'a Mirror,
+    base: TreeId,
+    ignored: Ignored,
+    /// The `.gitignore` files that were read, or are gone.
+    settled: BTreeSet<BString>,
+}
+
+impl<'a> Rules<'a> {
+    fn new(mirror: &'a Mirror, base: TreeId) -> Result<Self, Error> {
+        let mut rules = Self {
+            mirror,
+            base,
+            ignored: Ignored::default(),
+            settled: BTreeSet::new(),
+        };
+        rules.of_base(BStr::new(""))?;
+        Ok(rules)
+    }
+
+    /// Takes the rules that the base has in a directory, unless the workspace has others there.
+    fn of_base(&mut self, directory: &BStr) -> Result<(), Error> {
+        let mut path = directory.to_owned();
+        if !path.is_empty() {
+            path.push(b'/');
+        }
+        path.extend_from_slice(NAME);
+        if self.settled.contains(&path) {
             return Ok(());
         }
-        let path = path.to_owned();
+        if let Some(entry) = self.mirror.entry_in(self.base, path.as_ref())?
+            && entry.kind != git::FileKind::Directory
+            && let Ok(content) = self.mirror.read_blob(entry.id, ignored::MAX_BYTES)
+        {
+            self.ignored.add(path.as_ref(), &content);
+        }
+        Ok(())
+    }
+
+    /// Whether git would leave it out: it is ignored, and the base has nothing there.
+    fn leave_out(&self, path: &BStr, is_directory: bool) -> Result<bool, Error> {
+        Ok(self.ignored.matches(path, is_directory)
+            && self.mirror.entry_in(self.base, path)?.is_none())
+    }
+}
+
+/// The name of a file with rules.
+const NAME: &[u8] = b".gitignore";
+
+fn is_rules(path: &BStr) -> bool {
+    path.strip_suffix(NAME)
+        .is_some_and(|above| above.is_empty() || above.ends_with(b"/"))
+}
+
+impl Visitor<Error> for Rules<'_> {
+    fn wants(&mut self, path: &BStr, is_directory: bool) -> Result<bool, Error> {
+        if !is_directory {
+            return Ok(is_rules(path));
+        }
+        if self.leave_out(path, true)? {
+            return Ok(false);
+        }
+        self.of_base(path)?;
+        Ok(true)
+    }
+
+    fn visit(&mut self, change: Change) -> Result<(), Error> {
+        if !is_rules(change.path()) {
+            return Ok(());
+        }
+        let path = change.path().to_owned();
+        self.ignored.remove(path.as_ref());
         if let Change::File { content, .. } = change {
             let mut bytes = Vec::new();
             content
@@ -106,26 +172,9 @@ fn rules(
                     path: path.to_string(),
                     source,
                 })?;
-            rules.add(path.as_ref(), &bytes);
+            self.ignored.add(path.as_ref(), &bytes);
         }
-        settled.insert(path);
+        self.settled.insert(path);
         Ok(())
-    })?;
-    for directory in directories.into_iter().take(ignored::MAX_FILES) {
-        let mut path = directory;
-        if !path.is_empty() {
-            path.push(b'/');
-        }
-        path.extend_from_slice(b".gitignore");
-        if settled.contains(&path) {
-            continue;
-        }
-        if let Some(entry) = mirror.entry_in(base, path.as_ref())?
-            && entry.kind != git::FileKind::Directory
-            && let Ok(content) = mirror.read_blob(entry.id, ignored::MAX_BYTES)
-        {
-            rules.add(path.as_ref(), &content);
-        }
     }
-    Ok(rules)
 }

@@ -40,13 +40,19 @@ impl Ignored {
         }
     }
 
-    /// Whether git would leave out the new file at `path`: it, or a directory above it, is ignored.
-    pub(crate) fn matches(&self, path: &BStr) -> bool {
+    /// Forgets the rules of one `.gitignore`, which is gone.
+    pub(crate) fn remove(&mut self, file: &BStr) {
+        self.rules.remove(parent(file).as_bytes());
+    }
+
+    /// Whether git would leave out the new file or directory at `path`: it, or a directory above it,
+    /// is ignored.
+    pub(crate) fn matches(&self, path: &BStr, is_directory: bool) -> bool {
         if self.rules.is_empty() {
             return false;
         }
         let ends = path.find_iter(b"/").map(|end| (end, true));
-        ends.chain([(path.len(), false)])
+        ends.chain([(path.len(), is_directory)])
             .any(|(end, is_directory)| {
                 path.get(..end)
                     .is_some_and(|part| self.decides(part.as_bstr(), is_directory))
@@ -89,7 +95,7 @@ mod tests {
         for (file, content) in files {
             rules.add(BStr::new(file), content.as_bytes());
         }
-        rules.matches(BStr::new(path))
+        rules.matches(BStr::new(path), false)
     }
 
     #[test]
@@ -116,7 +122,7 @@ mod tests {
     fn names_that_are_not_utf8_do_no_harm() {
         let mut rules = Ignored::default();
         rules.add(BStr::new(".gitignore"), b"*.o\n\xff\n");
-        assert!(rules.matches(BStr::new(b"a\xff.o")));
-        assert!(!rules.matches(BStr::new(b"a\xff.c")));
+        assert!(rules.matches(BStr::new(b"a\xff.o"), false));
+        assert!(!rules.matches(BStr::new(b"a\xff.c"), false));
     }
 }

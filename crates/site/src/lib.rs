@@ -21,5 +21,5 @@ mod site;
 pub use error::Error;
 pub use extract::{Extracted, MAX_REPORTED};
 pub use include::{Included, MAX_INCLUDED_BYTES, MAX_INCLUDED_FILES, included, load};
-pub use open::{Environment, Host, Options, Sites, Wanted};
+pub use open::{Environment, Host, Options, Sites, Wanted, unsealed};
 pub use site::{Ran, Site, environment};

@@ -185,10 +185,13 @@ impl Sites {
         &self.shared.options.git
     }
 
-    /// The toolchains of the host, as a sandbox sees them.
+    /// The toolchains of the host, as a sandbox sees them. The kind `host` sees them as they are.
     #[must_use]
     pub fn toolchains(&self, extra_roots: &[PathBuf]) -> Toolchains {
         let host = &self.shared.options.host;
+        if self.kind() == sandbox::Kind::Host {
+            return unsealed(host);
+        }
         toolchains::discover(&toolchains::Input {
             path: host.path.clone(),
             home: host.home.clone(),
@@ -356,7 +359,9 @@ impl Sites {
         spec.limits = options.limits;
         spec.channel_port = wanted.channel.then_some(0);
         toolchains.mount_into(&mut spec);
-        for program in &wanted.programs {
+        // Without a seal, programs are where the host has them.
+        let sealed = self.kind() != sandbox::Kind::Host;
+        for program in wanted.programs.iter().filter(|_| sealed) {
             let mounts = self.program(program);
             for mount in mounts.iter().filter_map(ToolMount::without_layer) {
                 if spec.mounts.iter().all(|known| known.target != mount.inside) {
@@ -414,6 +419,40 @@ impl Sites {
             }
         }
     }
+}
+
+/// Variables that say where toolchains are when the home is another one.
+const TOOLCHAIN_VARIABLES: [&str; 9] = [
+    "CARGO_HOME",
+    "RUSTUP_HOME",
+    "RUSTUP_TOOLCHAIN",
+    "JAVA_HOME",
+    "GOROOT",
+    "GOPATH",
+    "GOMODCACHE",
+    "PYENV_ROOT",
+    "VOLTA_HOME",
+];
+
+/// The toolchains of the host for a command that sees all of it: nothing is mounted or hidden.
+#[must_use]
+pub fn unsealed(host: &Host) -> Toolchains {
+    let mut found = Toolchains {
+        path: host.path.clone(),
+        ..Toolchains::default()
+    };
+    for name in TOOLCHAIN_VARIABLES {
+        let usual = match name {
+            "CARGO_HOME" => Some(host.home.join(".cargo")),
+            "RUSTUP_HOME" => Some(host.home.join(".rustup")),
+            _ => None,
+        };
+        let usual = usual.filter(|place| place.is_dir());
+        if let Some(value) = (host.env)(name).or(usual.map(PathBuf::into_os_string)) {
+            found.env.push((name.into(), value));
+        }
+    }
+    found
 }
 
 /// A workspace that is deleted unless it becomes a site.
