@@ -6,7 +6,8 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
 
 use bstr::{BStr, BString, ByteSlice};
 
@@ -94,6 +95,7 @@ impl Source {
             return Ok(done(head));
         }
         now.refuse_uncommitted(mirror, before, after)?;
+        now.refuse_hooks(mirror, before, after)?;
         now.receive(mirror, tip)?;
         if let Err(error) = now.run_apply(mode, tip, &picks, message) {
             now.restore(mode, head);
@@ -228,6 +230,79 @@ impl Source {
         }
     }
 
+    /// Refuses when a file that would change is a hook that git would run as the user: where
+    /// `core.hooksPath` leads into the working tree, what an agent wrote there would be run.
+    fn refuse_hooks(&self, mirror: &Mirror, before: TreeId, after: TreeId) -> Result<(), Error> {
+        let Some(directory) = self.hooks()? else {
+            return Ok(());
+        };
+        let within = |directory: &BStr| {
+            let mut below = directory.to_vec();
+            below.push(b'/');
+            move |path: &BStr| {
+                below == b"/"
+                    || path.starts_with(&below)
+                    || below
+                        .strip_suffix(b"/")
+                        .is_some_and(|one| one == path.as_bytes())
+            }
+        };
+        let top = fs::canonicalize(self.top()).unwrap_or_else(|_| self.top().to_owned());
+        // The directory by its name, and where links lead from there.
+        let real = fs::canonicalize(&directory).ok();
+        let mut places = Vec::new();
+        for place in [Some(lexical(&directory)), real].into_iter().flatten() {
+            let inside = place
+                .strip_prefix(&top)
+                .or_else(|_| place.strip_prefix(self.top()));
+            if let Ok(inside) = inside {
+                places.push(within(BStr::new(inside.as_os_str().as_bytes())));
+            }
+        }
+        let changes = mirror.changed_paths(before, after)?;
+        let hook = changes
+            .iter()
+            .find(|change| places.iter().any(|holds| holds(change.path.as_ref())));
+        match hook {
+            Some(change) => Err(Error::Failed {
+                doing: "taking the work onto your branch",
+                status: "refused".into(),
+                message: format!(
+                    "`core.hooksPath` leads to {}, and the work changes {} there, which git would \
+                     run; look at it, then merge it yourself with `git -c core.hooksPath=/dev/null \
+                     merge`",
+                    directory.display(),
+                    change.path
+                ),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// Where git looks for hooks, if the configuration says so, as an absolute path.
+    fn hooks(&self) -> Result<Option<PathBuf>, Error> {
+        let doing = "asking where hooks are";
+        let mut command = self.program().as_user(self.top())?;
+        command.args(["config", "--type=path", "--get", "core.hooksPath"]);
+        let output = self
+            .program()
+            .execute(Call::new(doing, command).limit(64 * 1024))?;
+        match output.code {
+            Some(0) => {
+                let place = output.stdout.trim_end_with(|c| c == '\n' || c == '\r');
+                let place = place.to_path().map_err(|_| Error::Failed {
+                    doing,
+                    status: "unreadable".into(),
+                    message: "`core.hooksPath` is not a path".into(),
+                })?;
+                Ok(Some(self.top().join(place)))
+            }
+            // It is not set.
+            Some(1) => Ok(None),
+            _ => Err(output.failure(doing)),
+        }
+    }
+
     /// Refuses when a file that would change has uncommitted changes, or is there and ignored; and when anything is
     /// staged, because git would make it part of the commit or refuse.
     fn refuse_uncommitted(
@@ -312,6 +387,21 @@ fn clean(merged: Merged) -> Result<TreeId, Error> {
         Merged::Clean { tree } => Ok(tree),
         Merged::Conflicted { files, .. } => Err(Error::Conflicts { files }),
     }
+}
+
+/// A path without `.` and `..`, links not looked at.
+fn lexical(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => {
+                plain.pop();
+            }
+            Component::CurDir => {}
+            part => plain.push(part),
+        }
+    }
+    plain
 }
 
 /// Whether a path is touched, or is a directory above or a file below one that is.

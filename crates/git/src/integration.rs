@@ -96,7 +96,8 @@ impl IntegrationBranch {
         let recorded = self.recorded()?;
         let published = self.mirror.read_ref(&self.published_ref())?;
         let users = source.branch(&self.name)?;
-        if let Some(users) = users {
+        // What we published came from the mirror.
+        if let Some(users) = users.filter(|users| published != Some(*users)) {
             self.mirror.fetch(source, users)?;
         }
         let join = |ours, theirs| self.join(ours, theirs, who);
@@ -180,18 +181,44 @@ impl IntegrationBranch {
         Ok(published)
     }
 
-    /// Forgets what is integrated: the next work begins at its own base. The user's branch is left
-    /// to the caller.
+    /// Forgets what is integrated, if the mirror's tip is still where it was seen: the next work
+    /// begins at its own base. The user's branch is left to the caller.
     ///
     /// # Errors
-    /// When the mirror cannot be written.
-    pub fn forget(&self) -> Result<(), Error> {
-        for name in [self.tip_ref(), self.published_ref()] {
-            let seen = self.mirror.read_ref(&name)?;
-            if seen.is_some() {
-                self.mirror.update_ref(&name, None, seen)?;
-            }
+    /// [`Error::Moved`] when the tip is elsewhere; when the mirror cannot be written.
+    pub fn forget(&self, seen: Option<CommitId>) -> Result<(), Error> {
+        if seen.is_some() {
+            self.mirror.update_ref(&self.tip_ref(), None, seen)?;
+        }
+        let mark = self.published_ref();
+        let published = self.mirror.read_ref(&mark)?;
+        if published.is_some() {
+            self.mirror.update_ref(&mark, None, published)?;
         }
         Ok(())
+    }
+
+    /// Publishes integrated work that was not published yet, because a process ended in between or the
+    /// branch was checked out. A branch that a person moved or deleted is left alone. What was
+    /// published, if anything was.
+    ///
+    /// # Errors
+    /// When the mirror cannot be read, or the objects or the reference cannot be written.
+    pub fn publish_pending(
+        &self,
+        source: &Source,
+        who: &Signature,
+    ) -> Result<Option<CommitId>, Error> {
+        let (recorded, published) = (self.recorded()?, self.published()?);
+        let Some(tip) = recorded.filter(|_| recorded != published) else {
+            return Ok(None);
+        };
+        let users = source.branch(&self.name)?;
+        // It may have been moved, and only the mark be missing.
+        if users != published && users != Some(tip) {
+            return Ok(None);
+        }
+        let done = self.publish(source, users, tip, who)? == Published::Done;
+        Ok(done.then_some(tip))
     }
 }

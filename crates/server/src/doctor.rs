@@ -135,15 +135,36 @@ fn data(options: &Options) -> Finding {
 
 /// The toolchains that a sandbox shows, each asked for its version inside one.
 async fn toolchains_inside(options: &Options) -> Vec<Finding> {
-    let found = toolchains::discover(&toolchains::Input {
-        path: options.path.clone(),
-        home: options.home.clone(),
-        env: &*options.env,
-        extra_roots: Vec::new(),
-    });
+    let found = if options.sandbox == sandbox::Kind::Host {
+        site::unsealed(&site::Host {
+            path: options.path.clone(),
+            home: options.home.clone(),
+            env: std::sync::Arc::clone(&options.env),
+        })
+    } else {
+        toolchains::discover(&toolchains::Input {
+            path: options.path.clone(),
+            home: options.home.clone(),
+            env: &*options.env,
+            extra_roots: Vec::new(),
+        })
+    };
     let mut findings = Vec::new();
-    let Ok(inside) = Inside::open(options, &found).await else {
-        return findings;
+    let inside = match Inside::open(options, &found).await {
+        Ok(inside) => inside,
+        Err(error) => {
+            findings.push(Finding::bad(
+                "toolchains",
+                "sandbox",
+                Health::Broken,
+                format!(
+                    "no sandbox with the toolchains can be made: {}",
+                    domain::failure::chain(&error)
+                ),
+                "mend what is broken under `sandbox`, then try again",
+            ));
+            return findings;
+        }
     };
     for (name, argument) in [
         ("cargo", "--version"),
@@ -194,7 +215,13 @@ impl Inside {
         std::fs::create_dir_all(&place).map_err(io)?;
         let mut spec = sandbox::Spec::new(sandbox::Workspace::Directory(place.clone()));
         found.mount_into(&mut spec);
-        let sandbox = backend(options.sandbox).create(spec).await?;
+        let sandbox = match backend(options.sandbox).create(spec).await {
+            Ok(sandbox) => sandbox,
+            Err(error) => {
+                remove(&place);
+                return Err(error);
+            }
+        };
         let environment = site::environment(&*sandbox, found);
         Ok(Self {
             sandbox,
@@ -219,9 +246,13 @@ impl Inside {
         if let Err(error) = self.sandbox.destroy().await {
             tracing::warn!(%error, "the sandbox of the probe did not end well");
         }
-        if let Err(error) = std::fs::remove_dir_all(&self.place) {
-            tracing::warn!(%error, "the directory of the probe could not be deleted");
-        }
+        remove(&self.place);
+    }
+}
+
+fn remove(place: &std::path::Path) {
+    if let Err(error) = std::fs::remove_dir_all(place) {
+        tracing::warn!(%error, "the directory of the probe could not be deleted");
     }
 }
 

@@ -85,6 +85,14 @@ pub enum Error {
         /// The branch.
         branch: String,
     },
+    /// What stands for a commit or a tree in the ledger is the name of none.
+    #[error(
+        "`{name}` is not the name of a commit or a tree: the ledger is damaged; see `skep doctor`"
+    )]
+    NotACommit {
+        /// What stands there.
+        name: String,
+    },
     /// A role cannot go on.
     #[error("{0}")]
     Role(String),

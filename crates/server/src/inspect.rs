@@ -6,7 +6,7 @@ use domain::{
     entity::{Attempt, Change, Planning, Request},
     machine::Machine,
     plan::Plan,
-    state::JobState,
+    state::{ChangeState, JobState, RequestState},
 };
 use git::{CommitId, FileChange, TreeId};
 use ledger::Found;
@@ -64,7 +64,9 @@ impl Node {
                     .map(|commit| mirror.tree_of(commit))
                 {
                     Ok(Ok(tree)) => Ok(tree),
-                    _ => name.parse().map_err(|_| Error::Ended),
+                    _ => name.parse().map_err(|_| Error::NotACommit {
+                        name: name.to_owned(),
+                    }),
                 }
             };
             let (before, after) = (tree(&before)?, tree(&after)?);
@@ -152,10 +154,11 @@ impl Node {
     }
 
     /// Tries a request again, or what of it was not integrated: a new request with the same words,
-    /// from `HEAD` as it is now.
+    /// from `HEAD` as it is now. A request that has not ended and that no process works on is handed
+    /// back itself, to go on with.
     ///
     /// # Errors
-    /// When it is still under way, or everything of it is integrated.
+    /// When a process works on it, or everything of it is integrated.
     pub async fn retry(&self, what: Found) -> Result<Submitted, Error> {
         let no = |why: &str| Error::NotRetryable {
             id: what.to_string(),
@@ -175,17 +178,39 @@ impl Node {
             Found::Session(_) => return Err(no("a session is a log; name a request")),
         };
         let request = self.ledger.request(request).await?;
-        if !request.state.is_terminal() {
-            return Err(no("it is still under way"));
-        }
         let changes = self.ledger.changes_of(request.id).await?;
+        let jobs = self.ledger.jobs(request.id).await?;
+        if !request.state.is_terminal() {
+            // Opening the ledger gave back what dead processes held, so that what is held is alive.
+            let held = request.state == RequestState::Planning
+                || jobs.iter().any(|job| {
+                    matches!(
+                        job.state,
+                        JobState::Leased | JobState::Running | JobState::Checking
+                    )
+                })
+                || changes.iter().any(|change| {
+                    matches!(change.state, ChangeState::Merging | ChangeState::Checking)
+                });
+            if held {
+                return Err(no("a process works on it right now; wait for its end"));
+            }
+            if only.is_some() {
+                let why = format!(
+                    "its request is not at its end and nobody works on it; `skep retry {}` goes on \
+                     with it",
+                    request.id
+                );
+                return Err(no(&why));
+            }
+            return Ok(self.resumed(request));
+        }
         let is_done = |job: &domain::entity::Job| {
             job.state == JobState::NothingToDo
                 || changes
                     .iter()
                     .any(|change| change.job == job.id && change.state.is_integrated())
         };
-        let jobs = self.ledger.jobs(request.id).await?;
         let left: Vec<_> = jobs
             .iter()
             .filter(|job| only.is_none_or(|only| job.id == only) && !is_done(job))
@@ -216,6 +241,25 @@ impl Node {
             retry_of: Some(request.id),
         })
         .await
+    }
+
+    /// A request that was accepted earlier and has not ended.
+    fn resumed(&self, request: Request) -> Submitted {
+        let ask = request.ask;
+        let route = ask.model.as_deref().and_then(|model| {
+            let ready = self.agents.find(&ask.agent).ok()?;
+            let providers = self.gateway.providers();
+            providers.route(Some(model), &ready.dialects).ok()
+        });
+        Submitted {
+            request: request.id,
+            session: request.session,
+            base: ask.base,
+            priced: route.is_none_or(|route| route.price.is_some()),
+            model: ask.model,
+            budget: ask.budget,
+            checked: ask.policy.is_checked(),
+        }
     }
 
     /// Runs an attempt of the built-in agent again from its recording.

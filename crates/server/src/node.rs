@@ -66,7 +66,7 @@ impl Node {
                 home: options.home.clone(),
                 env: Arc::clone(&options.env),
             },
-            limits: sandbox::Limits::default(),
+            limits: limits(),
             git,
         })?;
         let gateway = Gateway::new(gateway::Options {
@@ -121,7 +121,8 @@ pub(crate) fn backend(kind: Kind) -> Arc<dyn Backend> {
 }
 
 /// How workspaces lie over their bases. Whether the kernel makes sandboxes and mounts overlays is
-/// tried once for each kernel, and remembered: trying takes longer than a workspace.
+/// tried once for each kernel, and remembered where it works: trying takes longer than a workspace. That
+/// it does not work is tried again each time, because it may be mended meanwhile.
 ///
 /// # Errors
 /// [`Error::Unusable`] when no sandbox of this kind can be made here.
@@ -136,7 +137,6 @@ async fn layering(data: &Path, backend: &dyn Backend) -> Result<Layering, Error>
     let remembered = data.join("layering");
     match std::fs::read_to_string(&remembered) {
         Ok(text) if text == format!("overlay on {kernel}") => return Ok(Layering::Overlay),
-        Ok(text) if text == format!("copy on {kernel}") => return Ok(Layering::Copy),
         _ => {}
     }
     let findings = backend.probe(data).await;
@@ -156,13 +156,39 @@ async fn layering(data: &Path, backend: &dyn Backend) -> Result<Layering, Error>
     let overlay = findings
         .iter()
         .any(|finding| finding.name == sandbox::OVERLAY && finding.ok);
-    let (layering, word) = if overlay {
-        (Layering::Overlay, "overlay")
-    } else {
-        (Layering::Copy, "copy")
-    };
-    if let Err(error) = std::fs::write(&remembered, format!("{word} on {kernel}")) {
+    if !overlay {
+        return Ok(Layering::Copy);
+    }
+    if let Err(error) = std::fs::write(&remembered, format!("overlay on {kernel}")) {
         tracing::debug!(%error, "the kind of workspaces could not be remembered");
     }
-    Ok(layering)
+    Ok(Layering::Overlay)
+}
+
+/// The largest file that a command may write, in bytes.
+const FILE_BYTES: u64 = 8 << 30;
+/// The processes of one sandbox at a time.
+const PROCESSES: u64 = 4_096;
+/// The least memory that a sandbox gets, in bytes.
+const LEAST_MEMORY: u64 = 1 << 30;
+
+/// What a sandbox may use: three quarters of the machine's memory, so that the machine stays usable
+/// whatever runs in it.
+fn limits() -> sandbox::Limits {
+    sandbox::Limits {
+        memory_bytes: memory().map(|bytes| (bytes / 4 * 3).max(LEAST_MEMORY)),
+        file_bytes: Some(FILE_BYTES),
+        processes: Some(PROCESSES),
+        ..sandbox::Limits::default()
+    }
+}
+
+/// The machine's memory in bytes: `MemTotal` of `/proc/meminfo`, which counts in KiB.
+fn memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1024)
 }

@@ -93,7 +93,7 @@ impl Node {
         let top = source.top().to_string_lossy().into_owned();
         let common = source.common_dir().to_string_lossy().into_owned();
         let repository = self.ledger.repository(&common).await?;
-        let session = self.ledger.session(&top).await?;
+        let session = self.ledger.session(&session_name(&top)).await?;
         let mirror = self.sites.mirror(&repository.to_string()).await?;
         let start = match (new.dirty, new.retry_of) {
             (true, _) => Start::Dirty,
@@ -244,6 +244,45 @@ fn policy(mirror: &Mirror, commit: CommitId) -> Result<Policy, Error> {
         Some(bytes) => Policy::parse(&bytes)?,
         None => Policy::default(),
     })
+}
+
+/// The most bytes of a path that is itself the name of its session.
+const SESSION_NAME: usize = 200;
+/// The bytes that are kept of the end of a longer one.
+const SESSION_TAIL: usize = 150;
+
+/// The name of the session of the repository at `top`: the path, or the end of it and a hash of all
+/// of it where it is long or has characters that a name may not have.
+fn session_name(top: &str) -> String {
+    if top.len() <= SESSION_NAME && !top.contains(char::is_control) {
+        return top.to_owned();
+    }
+    let start = top.ceil_char_boundary(top.len().saturating_sub(SESSION_TAIL));
+    let tail = top.get(start..).unwrap_or_default();
+    let tail: String = tail
+        .chars()
+        .map(|c| if c.is_control() { '?' } else { c })
+        .collect();
+    // FNV-1a, 64 bits: the name must be the same in every version, and nothing rests on it.
+    let hash = top.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    format!("...{tail} {hash:016x}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::session_name;
+
+    #[test]
+    fn a_long_path_gets_a_name_that_fits_and_is_its_own() {
+        let one = format!("/one/{}", "\u{e4}".repeat(150));
+        let other = format!("/two/{}", "\u{e4}".repeat(150));
+        assert_eq!(session_name("/short"), "/short");
+        assert!(session_name(&one).len() <= 200);
+        assert_ne!(session_name(&one), session_name(&other));
+        assert!(!session_name("/a\nb").contains(char::is_control));
+    }
 }
 
 /// Runs work that blocks on a thread that may.

@@ -16,6 +16,9 @@ pub struct Applied {
     pub before: String,
     /// Where it is.
     pub after: String,
+    /// What is left to say although the work was taken: why the integration branch could not begin
+    /// anew at the result.
+    pub warning: Option<String>,
 }
 
 /// What was left.
@@ -48,36 +51,55 @@ impl Node {
         let who = Signature::new("Skep", "skep@localhost", self.ledger.now().seconds());
         blocking(move || {
             let branch = IntegrationBranch::new(mirror.clone(), &name);
-            let (base, tip, mode) = match &change {
+            let (base, tip, mode, shown) = match &change {
                 Some(change) => {
-                    let parse = |text: &str| text.parse::<CommitId>().map_err(|_| Error::Ended);
+                    let parse = |text: &str| {
+                        text.parse::<CommitId>().map_err(|_| Error::NotACommit {
+                            name: text.to_owned(),
+                        })
+                    };
                     (
                         parse(&change.base)?,
                         parse(&change.commit)?,
                         ApplyMode::CherryPick,
+                        None,
                     )
                 }
                 None => {
-                    let tip = current(&branch, &source, &mirror, &name)?.ok_or_else(|| {
+                    let shown = Shown::read(&branch, &source, &name)?;
+                    let tip = shown.current(&branch, &source, &mirror)?.ok_or_else(|| {
                         Error::NothingIntegrated {
                             branch: name.clone(),
                         }
                     })?;
                     mirror.fetch(&source, source.head().commit)?;
                     let base = mirror.merge_base(source.head().commit, tip)?.unwrap_or(tip);
-                    (base, tip, mode)
+                    (base, tip, mode, Some(shown))
                 }
             };
             let message = format!("Take the work of {name}\n");
             let applied = source.apply(&mirror, base, tip, mode, &message)?;
-            if change.is_none() {
-                settle(&branch, &source, &mirror, &name, applied.after, &who)?;
-            }
+            // The user's branch has moved: from here on nothing is a failure any more.
+            let warning = shown.and_then(|shown| {
+                shown
+                    .settle(&branch, &source, &mirror, applied.after, &who)
+                    .err()
+            });
+            let warning = warning.map(|error| match error {
+                Error::Git(git::Error::Moved { .. }) => {
+                    format!("more work came to {name} meanwhile: run `skep apply` again to take it")
+                }
+                error => format!(
+                    "{name} could not begin anew at the result: {}",
+                    domain::failure::chain(&error)
+                ),
+            });
             Ok(Applied {
                 from: change.map_or(name, |change| change.id.to_string()),
                 onto: applied.branch.map(|branch| branch.to_string()),
                 before: applied.before.to_string(),
                 after: applied.after.to_string(),
+                warning,
             })
         })
         .await
@@ -92,8 +114,8 @@ impl Node {
         let who = Signature::new("Skep", "skep@localhost", self.ledger.now().seconds());
         blocking(move || {
             let branch = IntegrationBranch::new(mirror, &name);
-            let users = source.branch(&name)?;
-            let was = users.or(branch.recorded()?);
+            let Shown { users, recorded } = Shown::read(&branch, &source, &name)?;
+            let was = users.or(recorded);
             let was = was.ok_or_else(|| Error::NothingIntegrated {
                 branch: name.clone(),
             })?;
@@ -110,7 +132,10 @@ impl Node {
                     Published::Moved { .. } => return Err(Error::Moved { branch: name }),
                 }
             }
-            branch.forget()?;
+            match branch.forget(recorded) {
+                Err(git::Error::Moved { .. }) => return Err(Error::Moved { branch: name }),
+                forgotten => forgotten?,
+            }
             Ok(Dropped {
                 branch: name,
                 was: was.to_string(),
@@ -141,40 +166,58 @@ impl Node {
     }
 }
 
-/// Where integrated work is: the user's branch if it moved on, else the mirror's tip, which can be
-/// ahead of it.
-fn current(
-    branch: &IntegrationBranch,
-    source: &Source,
-    mirror: &Mirror,
-    name: &str,
-) -> Result<Option<CommitId>, Error> {
-    let users = source.branch(name)?;
-    let recorded = branch.recorded()?;
-    Ok(match (users, recorded) {
-        (Some(users), Some(recorded)) if branch.holds(users)? => Some(recorded),
-        (Some(users), _) => {
-            mirror.fetch(source, users)?;
-            Some(users)
-        }
-        (None, recorded) if branch.published()?.is_none() => recorded,
-        (None, _) => None,
-    })
+/// Where the integration branch was when it was looked at. What is done about it is done only while
+/// that holds: work that lands meanwhile is not lost.
+#[derive(Debug, Clone, Copy)]
+struct Shown {
+    /// The user's branch.
+    users: Option<CommitId>,
+    /// The mirror's tip.
+    recorded: Option<CommitId>,
 }
 
-/// Lets the integration branch begin anew at what the user has now.
-fn settle(
-    branch: &IntegrationBranch,
-    source: &Source,
-    mirror: &Mirror,
-    name: &str,
-    after: CommitId,
-    who: &Signature,
-) -> Result<(), Error> {
-    let now = source.reopen()?;
-    mirror.fetch(&now, after)?;
-    branch.advance(branch.recorded()?, after)?;
-    // A branch that is checked out stays where it is; the next change moves it.
-    branch.publish(&now, now.branch(name)?, after, who)?;
-    Ok(())
+impl Shown {
+    fn read(branch: &IntegrationBranch, source: &Source, name: &str) -> Result<Self, Error> {
+        // A landing moves the mirror's tip first, so that a tip read first is never newer than the
+        // branch: the compare-and-swap then fails.
+        let recorded = branch.recorded()?;
+        let users = source.branch(name)?;
+        Ok(Self { users, recorded })
+    }
+
+    /// Where integrated work is: the user's branch if it moved on, else the mirror's tip, which can be
+    /// ahead of it.
+    fn current(
+        &self,
+        branch: &IntegrationBranch,
+        source: &Source,
+        mirror: &Mirror,
+    ) -> Result<Option<CommitId>, Error> {
+        Ok(match (self.users, self.recorded) {
+            (Some(users), Some(recorded)) if branch.holds(users)? => Some(recorded),
+            (Some(users), _) => {
+                mirror.fetch(source, users)?;
+                Some(users)
+            }
+            (None, recorded) if branch.published()?.is_none() => recorded,
+            (None, _) => None,
+        })
+    }
+
+    /// Lets the integration branch begin anew at what the user has now.
+    fn settle(
+        &self,
+        branch: &IntegrationBranch,
+        source: &Source,
+        mirror: &Mirror,
+        after: CommitId,
+        who: &Signature,
+    ) -> Result<(), Error> {
+        let now = source.reopen()?;
+        mirror.fetch(&now, after)?;
+        branch.advance(self.recorded, after)?;
+        // A branch that is checked out stays where it is; the next change moves it.
+        branch.publish(&now, self.users, after, who)?;
+        Ok(())
+    }
 }

@@ -1,9 +1,10 @@
 //! Running the roles until a request has ended.
 
-use crate::{Error, Node};
+use crate::{Error, Node, submit::blocking};
 use domain::{RequestId, entity::Request, machine::Machine};
+use git::{IntegrationBranch, Signature};
 use ledger::Owner;
-use std::{future::Future, time::Duration};
+use std::{future::Future, path::Path, time::Duration};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +27,7 @@ impl Node {
         if let Err(error) = self.sites.sweep().await {
             tracing::warn!(%error, "what an earlier process left could not be swept");
         }
+        self.publish_pending(request).await;
         let owner = self.ledger.owner().await?;
         let stop = CancellationToken::new();
         let mut roles = JoinSet::new();
@@ -56,10 +58,17 @@ impl Node {
                 }),
         );
         let ended = self.ended(request, cancel, &mut roles).await;
+        if ended.is_err() {
+            // What is under way must not be settled as cancelled, because nobody cancelled it: it is
+            // dropped, its leases end with their owner, and it is tried again.
+            roles.abort_all();
+        }
         stop.cancel();
         let joined = tokio::time::timeout(CLEANUP, async {
             while let Some(role) = roles.join_next().await {
-                if let Err(error) = role {
+                if let Err(error) = role
+                    && !error.is_cancelled()
+                {
                     tracing::error!(%error, "a role ended badly");
                 }
             }
@@ -68,7 +77,30 @@ impl Node {
             tracing::warn!("the roles did not end in time; their sandboxes end with this process");
         }
         ended?;
+        self.publish_pending(request).await;
         Ok(self.ledger.request(request).await?)
+    }
+
+    /// Publishes what is integrated and was not published, where a process ended in between.
+    async fn publish_pending(&self, request: RequestId) {
+        if let Err(error) = self.try_publish_pending(request).await {
+            tracing::warn!(%error, "integrated work could not be published; the next run tries again");
+        }
+    }
+
+    async fn try_publish_pending(&self, request: RequestId) -> Result<(), Error> {
+        let ask = self.ledger.request(request).await?.ask;
+        let mirror = self.sites.mirror(&ask.repository.to_string()).await?;
+        let source = self.source(Path::new(&ask.repository_path)).await?;
+        let name = ask.policy.integration.branch;
+        let who = Signature::new("Skep", "skep@localhost", self.ledger.now().seconds());
+        let branch = IntegrationBranch::new(mirror, &name);
+        let published = blocking(move || Ok(branch.publish_pending(&source, &who)?)).await?;
+        if let Some(commit) = published {
+            let commit = commit.to_string();
+            self.ledger.published(request, name, commit, None).await?;
+        }
+        Ok(())
     }
 
     /// Waits until the request has ended; cancels it when asked to.
@@ -94,7 +126,13 @@ impl Node {
                 }
                 () = cancel.cancelled(), if !cancelled => {
                     cancelled = true;
-                    self.ledger.cancel_request(request).await?;
+                    let refused = self.ledger.cancel_request(request).await.err();
+                    // It may have ended just now, which is as good.
+                    if let Some(error) = refused
+                        && !self.ledger.request(request).await?.state.is_terminal()
+                    {
+                        return Err(error.into());
+                    }
                 }
                 Some(role) = roles.join_next() => match role {
                     Ok(Ok(())) => {}
