@@ -245,7 +245,11 @@ fn of_node(error: &server::Error) -> Classified {
             Some("`skep run \"make the parser accept trailing commas\"`"),
         ),
         E::NothingIntegrated { .. } | E::NoDiff { .. } | E::NoRequests => (Exit::NotFound, None),
-        E::NotRetryable { .. } | E::CheckedOut { .. } | E::Moved { .. } => (Exit::Refused, None),
+        E::NotRetryable { .. } => (
+            Exit::Refused,
+            Some("if nothing works on it any more, end it with `skep cancel ID` first"),
+        ),
+        E::CheckedOut { .. } | E::Moved { .. } => (Exit::Refused, None),
         E::Role(_) => (
             Exit::Failed,
             Some("`skep show ID` says where the request stands; `skep retry ID` goes on"),

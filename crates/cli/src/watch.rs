@@ -94,7 +94,13 @@ pub(crate) async fn work(
         }
     };
     drop(work);
-    let request_now = worked?;
+    let request_now = match worked {
+        Ok(request) => request,
+        Err(error) => {
+            view.clear();
+            return Err(error.into());
+        }
+    };
     if let Err(error) = catch_up(node.ledger(), request, after, &mut view).await {
         ending.get_or_insert(report_exit(&error));
     }
@@ -242,7 +248,10 @@ impl View {
                     .skip(notes)
                     .map(|note| noted(note))
                     .collect();
-                self.draw(&new);
+                // Everything else waits for the clock: many events come at once.
+                if !new.is_empty() {
+                    self.draw(&new);
+                }
             }
             Mode::Muted => {}
         }

@@ -1,6 +1,7 @@
 //! The text of a `skep.toml`.
 
 use super::Found;
+use domain::policy::Commit;
 
 /// A commented `skep.toml` with what was found.
 pub(crate) fn policy_text(found: &Found) -> String {
@@ -17,15 +18,28 @@ pub(crate) fn policy_text(found: &Found) -> String {
         "\n# Where changes land. Skep never writes another branch.\n\
          # [integration]\n\
          # branch = \"skep/integration\"\n\
-         \n# Who the commits are from.\n\
-         # [commit]\n\
-         # name = \"Skep\"\n\
-         # email = \"skep@localhost\"\n\
-         \n# Toolchains that are not found from PATH: absolute directories, seen read-only.\n\
+         \n# Who the commits are from, and what they say; the names in braces are filled in.\n\
+         # [commit]\n",
+    );
+    let commit = Commit::default();
+    for (key, value) in [
+        ("name", &commit.name),
+        ("email", &commit.email),
+        ("message", &commit.message),
+    ] {
+        out.push_str(&format!("# {key} = {}\n", basic(value)));
+    }
+    out.push_str(
+        "\n# Toolchains that are not found from PATH: absolute directories, seen read-only.\n\
          # [toolchains]\n\
          # roots = [\"/opt/tool\"]\n",
     );
     out
+}
+
+/// A basic string of TOML on one line, whatever is in it, for a comment: JSON's escapes are TOML's.
+fn basic(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
 }
 
 fn checks(out: &mut String, found: &Found) {
@@ -88,7 +102,7 @@ fn paths(out: &mut String, found: &Found) {
         out.push_str(&format!("protected = {}\n", list(&found.protected)));
     }
     out.push_str(
-        "# These must not be in a change at all.\n# forbidden = [\"*.pem\"]\n\
+        "# These must not be in a change at all.\n# forbidden = [\"**/*.pem\"]\n\
          # max_files = 200\n# max_file_bytes = 1000000\n",
     );
 }
@@ -107,7 +121,7 @@ fn quoted(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::init::detect::{Check, Found};
-    use domain::policy::Policy;
+    use domain::policy::{self, Policy};
 
     fn full() -> Found {
         Found {
@@ -161,5 +175,51 @@ mod tests {
         let policy = Policy::parse(text.as_bytes()).unwrap();
         assert_eq!(policy.include, [".env.test"]);
         assert_eq!(policy.paths.max_files, Some(200));
+        assert_eq!(policy.paths.forbidden, ["**/*.pem"]);
+        assert_eq!(policy.commit, Commit::default());
+    }
+
+    #[test]
+    fn every_key_that_a_policy_has_is_in_the_file() {
+        // Written out without `..`: a new key does not compile until it is here.
+        let whole = Policy {
+            checks: vec![policy::Check {
+                name: "test".into(),
+                command: "true".into(),
+                when: vec!["**".into()],
+                timeout: policy::CHECK_TIMEOUT,
+            }],
+            setup: Some(policy::Setup {
+                command: "true".into(),
+                timeout: policy::CHECK_TIMEOUT,
+            }),
+            paths: policy::Paths {
+                protected: vec!["a".into()],
+                forbidden: vec!["a".into()],
+                max_file_bytes: Some(1),
+                max_files: Some(1),
+            },
+            integration: policy::Integration::default(),
+            commit: Commit::default(),
+            include: vec!["a".into()],
+            toolchains: policy::Toolchains {
+                roots: vec!["/a".into()],
+            },
+        };
+        let text = policy_text(&Found::default());
+        let mut seen = 0;
+        for (key, value) in serde_json::to_value(whole).unwrap().as_object().unwrap() {
+            let table = value.get(0).unwrap_or(value).as_object();
+            let keys = match table {
+                Some(table) => table.keys().collect(),
+                None => vec![key],
+            };
+            assert!(text.contains(key), "{key}");
+            for key in keys {
+                assert!(text.contains(&format!("{key} = ")), "{key}");
+                seen += 1;
+            }
+        }
+        assert_eq!(seen, 16);
     }
 }
