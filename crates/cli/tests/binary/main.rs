@@ -14,6 +14,7 @@ mod demo;
 mod docs;
 mod init_doctor;
 mod ordinary_user;
+mod policy;
 mod refusals;
 mod repositories;
 mod signals;

@@ -1,0 +1,121 @@
+//! What a repository's `skep.toml` asks for, a run obeys.
+
+use testkit::Repo;
+use testkit::models::{Dialect, Job, Script, Step};
+
+use crate::world::{PROMPT, Told, World, before};
+
+fn world(policy: &str, command: &str) -> World {
+    let repo = Repo::new();
+    repo.file("answer.txt", "41\n")
+        .file(".gitignore", ".env.test\n.env\nmade/\n")
+        .file("skep.toml", policy);
+    repo.commit("A policy");
+    let script = Script::new().job(
+        Job::on(PROMPT)
+            .with_tools()
+            .step(Step::shell(command))
+            .step(Step::say("The answer is 42.")),
+    );
+    World::new(Dialect::Chat, repo, script)
+}
+
+#[test]
+fn an_agent_cannot_change_its_own_checks_nor_a_protected_path() {
+    for path in ["skep.toml", ".github/workflows/test.yml"] {
+        let world = world(
+            "[[check]]\nname = \"answer\"\ncommand = \"grep -qx 42 answer.txt\"\n\
+             [paths]\nprotected = [\".github/**\"]\n",
+            &format!("mkdir -p .github/workflows; echo 42 > answer.txt; echo '# x' > {path}"),
+        );
+        let was = before(&world.repo);
+        let ran = world
+            .skep(&["run", "--plan", "none", PROMPT])
+            .expect_code(1);
+        let said = format!("{}{}", ran.stderr, ran.stdout);
+        assert!(said.contains(path), "{said}");
+        was.assert_same(&world.repo.snapshot());
+    }
+}
+
+#[test]
+fn ignored_files_that_the_policy_takes_along_are_seen_and_are_no_part_of_the_change() {
+    let world = world(
+        "include = [\".env.test\"]\n[[check]]\nname = \"seen\"\n\
+         command = \"grep -q setting .env.test && test ! -e .env\"\n",
+        "cat .env.test > answer.txt; cat .env >> answer.txt",
+    );
+    world
+        .repo
+        .file(".env.test", "setting\n")
+        .file(".env", "not yours\n");
+    let was = before(&world.repo);
+    let told = world.run();
+    assert!(told.verdicts("seen").iter().all(|it| it == "passed"));
+    assert_eq!(world.integrated("answer.txt"), "setting\n");
+    assert_eq!(world.repo.read_at("skep/integration", ".env.test"), None);
+    was.assert_only_integration(&world.repo.snapshot());
+}
+
+#[test]
+fn setup_runs_before_the_agent_and_the_checks_and_leaves_nothing_in_the_change() {
+    let world = world(
+        "[setup]\ncommand = \"mkdir made && echo ready > made/it\"\n\
+         [[check]]\nname = \"made\"\ncommand = \"grep -qx ready made/it\"\n",
+        "cp made/it answer.txt",
+    );
+    let told = world.run();
+    assert!(told.verdicts("made").iter().all(|it| it == "passed"));
+    assert_eq!(world.integrated("answer.txt"), "ready\n");
+    assert_eq!(world.repo.read_at("skep/integration", "made/it"), None);
+}
+
+#[test]
+fn commits_are_from_whom_and_say_what_the_policy_asks_on_the_branch_that_it_names() {
+    let world = world(
+        "[integration]\nbranch = \"agents/ready\"\n\
+         [commit]\nname = \"Robot\"\nemail = \"robot@example.org\"\n\
+         message = \"robot: {title}\\n\\nBy {agent} with {model}.\\n\"\n",
+        "echo 42 > answer.txt",
+    );
+    world.run();
+    assert_eq!(world.repo.tip("skep/integration"), None);
+    let said = world
+        .repo
+        .git(&["log", "-1", "--format=%an <%ae>|%cn|%B", "agents/ready"]);
+    assert!(
+        said.starts_with("Robot <robot@example.org>|Robot|robot: "),
+        "{said}"
+    );
+    assert!(said.contains("By builtin with openai/"), "{said}");
+    world.skep(&["apply"]).expect_code(0);
+    let answer = std::fs::read_to_string(world.repo.path().join("answer.txt")).unwrap();
+    assert_eq!(answer, "42\n");
+}
+
+#[test]
+fn a_check_runs_only_when_the_change_touches_what_it_is_for() {
+    let world = world(
+        "[[check]]\nname = \"docs\"\ncommand = \"false\"\nwhen = [\"docs/**\"]\n\
+         [[check]]\nname = \"answer\"\ncommand = \"grep -qx 42 answer.txt\"\nwhen = [\"*.txt\"]\n",
+        "echo 42 > answer.txt",
+    );
+    let told: Told = world.run();
+    assert!(told.verdicts("answer").iter().all(|it| it == "passed"));
+    assert!(!told.verdicts("docs").iter().any(|it| it == "failed"));
+}
+
+#[test]
+fn a_check_that_takes_too_long_is_ended_and_said() {
+    let world = world(
+        "[[check]]\nname = \"slow\"\ncommand = \"sleep 1000\"\ntimeout = \"1s\"\n",
+        "echo 42 > answer.txt",
+    );
+    let ran = world
+        .skep(&["run", "--plan", "none", PROMPT])
+        .expect_code(1);
+    let said = format!("{}{}", ran.stderr, ran.stdout);
+    assert!(said.contains("slow"), "{said}");
+    assert_eq!(world.repo.tip("skep/integration"), None);
+    world.assert_nothing_left();
+}
