@@ -11,7 +11,7 @@ use gateway::{Call, Gateway, Grant, GrantSpec, LedgerFunds};
 use git::Mirror;
 use ledger::{Lease, Ledger, Owner, Spender};
 use site::Sites;
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 /// The most files that a model is told of.
@@ -22,6 +22,14 @@ const MAX_COUNTED: usize = 200_000;
 const MAX_INSTRUCTIONS: u64 = 32 * 1024;
 /// The most tokens of a plan.
 const MAX_OUTPUT: u32 = 8_000;
+/// How often a call is made before it counts as failed.
+const TRIES: u32 = 3;
+/// The wait before the second try; it doubles with each one.
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+/// The longest wait that a planner chooses itself.
+const LONGEST_WAIT: Duration = Duration::from_secs(8);
+/// The longest wait that a provider may ask for.
+const LONGEST_ASKED: Duration = Duration::from_secs(60);
 /// How often a model may write the plan: once, and once more with what was wrong.
 const ROUNDS: usize = 2;
 
@@ -85,7 +93,7 @@ impl Planner {
         let (lease, request) = (claimed.lease, claimed.request);
         ledger::held(&self.ledger, &lease, &lost, async {
             let settled = match self.plan(&lease, &request, &lost).await {
-                Ok((plan, note)) => self.ledger.plan_request(&lease, plan, note).await.map(drop),
+                Ok((plan, note)) => self.settle(&lease, &request, plan, note).await,
                 Err(failure) => self.ledger.fail_request(&lease, failure).await,
             };
             let settled = match settled {
@@ -105,6 +113,30 @@ impl Planner {
         })
         .await;
         Ok(true)
+    }
+
+    /// Stores the plan. One that a model wrote though nobody asked it to, and that the budget does
+    /// not allow, gives way to the one job.
+    async fn settle(
+        &self,
+        lease: &Lease,
+        request: &Request,
+        plan: Plan,
+        note: Option<String>,
+    ) -> Result<(), ledger::Error> {
+        let settled = self.ledger.plan_request(lease, plan, note).await;
+        let Some(note) = settled
+            .as_ref()
+            .err()
+            .and_then(|error| one_job_instead(request.ask.planning, error))
+        else {
+            return settled.map(drop);
+        };
+        let single = Plan::single(&request.ask.prompt);
+        self.ledger
+            .plan_request(lease, single, Some(note))
+            .await
+            .map(drop)
     }
 
     async fn plan(
@@ -165,17 +197,17 @@ impl Planner {
         conversation.push_user(prompt::request(&request.ask.prompt, &repository));
         let mut wrong = String::from("no plan was written");
         for _ in 0..ROUNDS {
-            let answer = answer(&grant, &mut conversation).await;
+            let answer = patiently(&grant, &mut conversation, cancel).await;
             let answer = match answer {
                 Ok(answer) => answer,
-                Err(error) => {
+                Err(failure) => {
                     grant.close().await;
-                    return Err(error.failure());
+                    return Err(failure);
                 }
             };
             let read = prompt::object(&answer).map_or_else(
                 || Err("the answer holds no JSON object".to_owned()),
-                |text| Plan::from_json(text).map_err(|error| domain::failure::chain(&error)),
+                |text| Plan::from_model(text).map_err(|error| domain::failure::chain(&error)),
             );
             match read {
                 Ok(plan) => {
@@ -235,6 +267,67 @@ fn look(mirror: &Mirror, base: &str) -> Result<Repository, git::Error> {
     })
 }
 
+/// Why the one job is done instead of the model's plan, if it is.
+fn one_job_instead(planning: Planning, error: &ledger::Error) -> Option<String> {
+    let refused = matches!(error, ledger::Error::Refused(_) | ledger::Error::Plan(_));
+    (refused && planning == Planning::Auto).then(|| {
+        format!(
+            "The model's plan cannot be carried out ({}), so the request goes on as one job.",
+            domain::failure::chain(error)
+        )
+    })
+}
+
+/// Asks for the next turn, again if the provider has trouble that passes.
+async fn patiently(
+    grant: &Grant,
+    conversation: &mut Conversation,
+    cancel: &CancellationToken,
+) -> Result<String, Failure> {
+    let mut tried = 0;
+    loop {
+        tried += 1;
+        let error = match answer(grant, conversation).await {
+            Ok(answer) => return Ok(answer),
+            Err(error) => error,
+        };
+        let Some(wait) = wait_before(tried, &error) else {
+            return Err(error.failure());
+        };
+        tracing::info!(%error, tried, wait_ms = wait.as_millis(), "a planner's call is tried again");
+        let waited = cancel.run_until_cancelled(tokio::time::sleep(wait)).await;
+        if waited.is_none() {
+            return Err(Failure::new(
+                Reason::Cancelled,
+                "the planning was ended before the next try",
+            ));
+        }
+    }
+}
+
+/// How long to wait before the next try, or `None` when there is to be none.
+fn wait_before(tried: u32, error: &gateway::Error) -> Option<Duration> {
+    let passes = match error {
+        // A used-up quota is told like a limited rate, and does not pass.
+        gateway::Error::Provider { fault, .. } => fault.class.is_retryable(),
+        other => matches!(
+            other.reason(),
+            Reason::RateLimited | Reason::ProviderFailed | Reason::Unreachable
+        ),
+    };
+    if !passes || tried >= TRIES {
+        return None;
+    }
+    match error.retry_after() {
+        // Who asks for more than is bearable is not to be asked sooner.
+        Some(asked) => (asked <= LONGEST_ASKED).then_some(asked),
+        None => {
+            let factor = 2_u32.saturating_pow(tried.saturating_sub(1));
+            Some(FIRST_WAIT.saturating_mul(factor).min(LONGEST_WAIT))
+        }
+    }
+}
+
 /// Asks for the next turn and adds it to the conversation.
 async fn answer(grant: &Grant, conversation: &mut Conversation) -> Result<String, gateway::Error> {
     let route = grant.route();
@@ -258,5 +351,76 @@ fn storage(error: ledger::Error) -> Failure {
     match error {
         ledger::Error::LeaseLost(_) => Failure::caused(Reason::Cancelled, &error),
         other => Failure::caused(Reason::Storage, &other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dialects::{Fault, FaultClass};
+
+    fn provider(class: FaultClass, retry_after: Option<u64>) -> gateway::Error {
+        gateway::Error::Provider {
+            model: "m".into(),
+            status: 529,
+            fault: Fault {
+                class,
+                kind: String::new(),
+                message: "trouble".into(),
+            },
+            retry_after: retry_after.map(Duration::from_secs),
+        }
+    }
+
+    #[test]
+    fn trouble_that_passes_is_tried_again_a_few_times_and_later_each_time() {
+        let error = provider(FaultClass::Overloaded, None);
+        let waits: Vec<_> = (1..=4).map(|tried| wait_before(tried, &error)).collect();
+        let ms = |ms| Some(Duration::from_millis(ms));
+        assert_eq!(waits, [ms(500), ms(1_000), None, None]);
+        let cut = gateway::Error::Cut {
+            provider: "p".into(),
+            source: None,
+        };
+        assert_eq!(wait_before(1, &cut), ms(500));
+    }
+
+    #[test]
+    fn what_the_provider_asks_for_is_waited_unless_it_is_unbearable() {
+        let wait = |asked| wait_before(1, &provider(FaultClass::RateLimit, Some(asked)));
+        assert_eq!(wait(0), Some(Duration::ZERO));
+        assert_eq!(wait(60), Some(Duration::from_secs(60)));
+        assert_eq!(wait(61), None);
+    }
+
+    #[test]
+    fn what_does_not_pass_is_not_tried_again() {
+        for class in [
+            FaultClass::Quota,
+            FaultClass::InvalidKey,
+            FaultClass::BadRequest,
+        ] {
+            assert_eq!(wait_before(1, &provider(class, None)), None, "{class:?}");
+        }
+        assert_eq!(wait_before(1, &gateway::Error::Revoked), None);
+        assert_eq!(
+            wait_before(1, &gateway::Error::CallLimit { limit: 1 }),
+            None
+        );
+    }
+
+    #[test]
+    fn a_plan_that_is_refused_gives_way_to_one_job_only_where_nobody_insisted_on_it() {
+        let refused = || ledger::Error::Plan(domain::plan::Error::Empty);
+        assert!(
+            one_job_instead(Planning::Auto, &refused()).is_some_and(|note| {
+                note.contains("the plan has no jobs") && note.contains("as one job")
+            })
+        );
+        for planning in [Planning::Required, Planning::Given, Planning::None] {
+            assert_eq!(one_job_instead(planning, &refused()), None);
+        }
+        let other = ledger::Error::Invalid("x".into());
+        assert_eq!(one_job_instead(Planning::Auto, &other), None);
     }
 }

@@ -17,7 +17,7 @@ pub struct Repository {
 
 /// The system text.
 pub(crate) fn system() -> String {
-    let schema = Plan::schema();
+    let schema = Plan::schema_for_models();
     format!(
         "You plan work on a git repository for coding agents. Each job of your plan is done by one \
          agent in a sandboxed checkout of its own, without network; its change is then checked and \
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn the_schema_that_a_model_is_given_names_every_key_of_a_job() {
+    fn the_schema_that_a_model_is_given_names_what_it_may_choose_and_nothing_else() {
         let text = system();
         for key in [
             "name",
@@ -133,6 +133,9 @@ mod tests {
             "may_change_nothing",
         ] {
             assert!(text.contains(&format!("\"{key}\"")), "{key}");
+        }
+        for key in ["agent", "model", "tokens"] {
+            assert!(!text.contains(&format!("\"{key}\":")), "{key}");
         }
     }
 }
