@@ -3,6 +3,7 @@
 use crate::Found;
 use bstr::BString;
 use domain::{
+    Failure,
     entity::{Evidence, Verdict},
     plan,
     policy::{CHECK_TIMEOUT, Policy},
@@ -64,13 +65,15 @@ pub fn wanted(
 /// every failure at once.
 ///
 /// A command that could not be run to its end is [`Verdict::Broken`]: nothing passes for want of an
-/// answer.
+/// answer. One that could not be run at all says so in [`Found::unrun`]: that is the sandbox's
+/// failure and not the change's.
 pub async fn commands(site: &Site, commands: &[Command], tree: &str) -> Vec<Found> {
     let mut found = Vec::new();
     for command in commands {
         let Found {
             mut evidence,
             mut output,
+            mut unrun,
         } = not_needed(command, tree);
         if command.needed {
             match site.run(&command.command, command.timeout).await {
@@ -79,12 +82,19 @@ pub async fn commands(site: &Site, commands: &[Command], tree: &str) -> Vec<Foun
                     output = ran.output;
                 }
                 Err(error) => {
+                    let Failure { reason, detail } = error.failure();
                     evidence.verdict = Verdict::Broken;
-                    evidence.findings = format!("the command could not be run: {error}");
+                    evidence.findings = format!("the command could not be run: {detail}");
+                    let text = format!("the check `{}` could not be run: {detail}", command.name);
+                    unrun = Some(Failure::new(reason, text));
                 }
             }
         }
-        found.push(Found { evidence, output });
+        found.push(Found {
+            evidence,
+            output,
+            unrun,
+        });
     }
     found
 }
@@ -104,6 +114,7 @@ pub fn not_needed(command: &Command, tree: &str) -> Found {
             tree: tree.into(),
         },
         output: Vec::new(),
+        unrun: None,
     }
 }
 

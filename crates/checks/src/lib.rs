@@ -7,14 +7,19 @@
 //! - [`commands`] run in a [`site::Site`] that no agent ever ran in; [`Found`] is what each found.
 
 mod commands;
+mod keep;
 mod markers;
 mod rules;
 mod secrets;
 
 pub use commands::{Command, OUTPUT_IN_FINDINGS, commands, not_needed, wanted};
+pub use keep::{Kept, keep};
 pub use rules::{Candidate, rules};
 
-use domain::entity::{Evidence, Verdict};
+use domain::{
+    Failure,
+    entity::{Evidence, Verdict},
+};
 
 /// The evidence of a check, and the whole output of its command.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +28,8 @@ pub struct Found {
     pub evidence: Evidence,
     /// What the command wrote; empty for a rule.
     pub output: Vec<u8>,
+    /// Why the command could not be run at all, which says nothing of the change.
+    pub unrun: Option<Failure>,
 }
 
 /// Whether a gate with this evidence has passed: something was checked, and nothing failed.

@@ -8,10 +8,8 @@ use domain::{
     scope::{Globs, Scope},
 };
 use git::{CommitId, FileKind, Mirror, PathChange, TreeId};
-use std::time::Instant;
+use std::{collections::BTreeMap, time::Instant};
 
-/// The most bytes of one file that are read for markers and secrets.
-const MAX_READ: u64 = 4 << 20;
 /// The most paths that a finding names.
 const MAX_NAMED: usize = 20;
 
@@ -58,6 +56,7 @@ pub fn rules(candidate: &Candidate<'_>) -> Result<(Vec<Found>, Vec<BString>), Er
                 tree: tree.clone(),
             },
             output: Vec::new(),
+            unrun: None,
         });
         Ok::<(), Error>(())
     };
@@ -72,14 +71,25 @@ pub fn rules(candidate: &Candidate<'_>) -> Result<(Vec<Found>, Vec<BString>), Er
     rule("size", &|| size(candidate, &changes))?;
     rule("conflict markers", &|| {
         written(candidate, &changes, |content| {
-            markers::find(content).map(|line| format!("line {line}: an unresolved conflict"))
+            let lines = markers::find(content);
+            let first = lines.first().map(|&line| Trace {
+                key: Vec::new(),
+                count: lines.len(),
+                told: format!("line {line}: an unresolved conflict"),
+            });
+            first.into_iter().collect()
         })
     })?;
     rule("secrets", &|| {
         written(candidate, &changes, |content| {
-            secrets::find(content)
-                .first()
-                .map(|found| format!("line {}: this looks like {}", found.line, found.kind))
+            let found = secrets::find(content).into_iter();
+            found
+                .map(|found| Trace {
+                    told: format!("line {}: this looks like {}", found.line, found.kind),
+                    key: found.text,
+                    count: found.count,
+                })
+                .collect()
         })
     })?;
     Ok((
@@ -107,7 +117,7 @@ fn scope(changes: &[PathChange], scope: &Scope) -> Result<Vec<String>, Error> {
                     "{path}: outside the paths that the job may write ({})",
                     scope.write.join(", ")
                 ))
-            } else if forbid.matches(path) {
+            } else if forbid.matches(path) || displaces(change, &scope.forbid) {
                 Some(format!("{path}: the job must not write it"))
             } else {
                 None
@@ -130,7 +140,11 @@ fn protected(changes: &[PathChange], paths: &Paths) -> Result<Vec<String>, Error
     let protected = Globs::new(&paths.protected)?;
     Ok(changes
         .iter()
-        .filter(|change| change.path == policy::FILE || protected.matches(&change.path))
+        .filter(|change| {
+            change.path == policy::FILE
+                || protected.matches(&change.path)
+                || displaces(change, &paths.protected)
+        })
         .map(|change| format!("{}: only a person may change it", change.path))
         .collect())
 }
@@ -139,7 +153,10 @@ fn forbidden(changes: &[PathChange], paths: &Paths) -> Result<Vec<String>, Error
     let forbidden = Globs::new(&paths.forbidden)?;
     Ok(changes
         .iter()
-        .filter(|change| change.after.is_some() && forbidden.matches(&change.path))
+        .filter(|change| {
+            let matches = forbidden.matches(&change.path);
+            (change.after.is_some() && matches) || displaces(change, &paths.forbidden)
+        })
         .map(|change| format!("{}: the policy forbids such a file", change.path))
         .collect())
 }
@@ -167,34 +184,76 @@ fn size(candidate: &Candidate<'_>, changes: &[PathChange]) -> Result<Vec<String>
     Ok(findings)
 }
 
-/// Looks at the content of every file that was written, unless the base has it already.
+/// Something in a file that should not be there.
+struct Trace {
+    /// What tells it from others of its kind.
+    key: Vec<u8>,
+    /// How often it is there.
+    count: usize,
+    /// What is said of it.
+    told: String,
+}
+
+/// Looks at the content of every file that was written. What the file at the base has as often
+/// already is left alone.
+///
+/// Everything that the rule of sizes lets through is read, so that nothing lands unread.
 fn written(
     candidate: &Candidate<'_>,
     changes: &[PathChange],
-    look: impl Fn(&[u8]) -> Option<String>,
+    look: impl Fn(&[u8]) -> Vec<Trace>,
 ) -> Result<Vec<String>, Error> {
+    let paths = &candidate.policy.paths;
+    let most = paths.max_file_bytes.unwrap_or(Paths::MAX_FILE_BYTES);
+    let read = |id| {
+        if candidate.mirror.blob_size(id)? > most {
+            return Ok::<_, Error>(Vec::new());
+        }
+        Ok(look(&candidate.mirror.read_blob(id, most)?))
+    };
     let mut findings = Vec::new();
     for (change, id) in files(changes) {
-        if candidate.mirror.blob_size(id)? > MAX_READ {
+        let traces = read(id)?;
+        if traces.is_empty() {
             continue;
         }
-        let content = candidate.mirror.read_blob(id, MAX_READ)?;
-        let Some(finding) = look(&content) else {
-            continue;
-        };
         let before = match change.before {
-            Some(entry)
-                if is_file(entry.kind) && candidate.mirror.blob_size(entry.id)? <= MAX_READ =>
-            {
-                look(&candidate.mirror.read_blob(entry.id, MAX_READ)?)
-            }
-            _ => None,
+            Some(entry) if is_file(entry.kind) => read(entry.id)?,
+            _ => Vec::new(),
         };
-        if before.is_none() {
-            findings.push(format!("{}, {finding}", change.path));
+        let before: BTreeMap<&[u8], usize> = before
+            .iter()
+            .map(|trace| (trace.key.as_slice(), trace.count))
+            .collect();
+        for trace in &traces {
+            if trace.count > before.get(trace.key.as_slice()).copied().unwrap_or(0) {
+                findings.push(format!("{}, {}", change.path, trace.told));
+            }
         }
     }
     Ok(findings)
+}
+
+/// Whether a file or link is put where a glob needs a directory: `dir/**` does not match `dir`
+/// itself, and a link of that name would take everything below it elsewhere.
+fn displaces(change: &PathChange, globs: &[String]) -> bool {
+    change.after.is_some()
+        && globs
+            .iter()
+            .any(|glob| is_above(change.path.as_slice(), glob))
+}
+
+fn is_above(path: &[u8], glob: &str) -> bool {
+    let glob = glob.strip_prefix("./").unwrap_or(glob);
+    let end = glob
+        .find(['*', '?', '[', '{', '\\'])
+        .unwrap_or(glob.len());
+    let literal = glob.get(..end).unwrap_or_default();
+    !path.is_empty()
+        && literal
+            .as_bytes()
+            .strip_prefix(path)
+            .is_some_and(|rest| rest.starts_with(b"/"))
 }
 
 fn files(changes: &[PathChange]) -> impl Iterator<Item = (&PathChange, git::ObjectId)> {
@@ -219,4 +278,25 @@ fn named(findings: &[String]) -> String {
         text.push_str(&format!("\nand {} more", findings.len() - MAX_NAMED));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_or_link_in_the_place_of_a_directory_of_a_glob_is_noticed() {
+        for (path, glob, expected) in [
+            ("ci", "ci/**", true),
+            ("ci", "ci/", true),
+            ("ci", "./ci/*.yml", true),
+            ("a", "a/b/**", true),
+            ("c", "ci/**", false),
+            ("ci-old", "ci/**", false),
+            ("ci", "**/ci/x", false),
+            ("ci", "ci", false),
+        ] {
+            assert_eq!(is_above(path.as_bytes(), glob), expected, "{path} {glob}");
+        }
+    }
 }

@@ -5,15 +5,19 @@
 //! fail honest changes. Sources: each provider's documentation of its token formats.
 
 use regex::bytes::{Regex, RegexSet};
-use std::sync::LazyLock;
+use std::{collections::BTreeMap, sync::LazyLock};
 
 /// A credential that was found.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Found {
     /// What it looks like.
     pub(crate) kind: &'static str,
-    /// The line, from one.
+    /// What it is, for comparison only: never to be told.
+    pub(crate) text: Vec<u8>,
+    /// The line where it is first, from one.
     pub(crate) line: usize,
+    /// How often it is there.
+    pub(crate) count: usize,
 }
 
 /// What each form is called, and its pattern.
@@ -52,24 +56,34 @@ static COMPILED: LazyLock<Option<Forms>> = LazyLock::new(|| {
     })
 });
 
-/// The credentials in `content`, at most one of each form.
+/// The credentials in `content`: each text once, with how often it is there.
 pub(crate) fn find(content: &[u8]) -> Vec<Found> {
     let Some(forms) = COMPILED.as_ref() else {
         return Vec::new();
     };
-    forms
-        .any
-        .matches(content)
-        .iter()
-        .filter_map(|index| {
-            let (kind, pattern) = forms.each.get(index)?;
-            let start = pattern.find(content)?.start();
-            let line = 1 + content
-                .iter()
-                .take(start)
-                .filter(|&&byte| byte == b'\n')
-                .count();
-            Some(Found { kind, line })
+    let mut found = BTreeMap::new();
+    for index in &forms.any.matches(content) {
+        let Some((kind, pattern)) = forms.each.get(index) else {
+            continue;
+        };
+        let (mut line, mut from) = (1, 0);
+        for hit in pattern.find_iter(content) {
+            let between = content.get(from..hit.start()).unwrap_or_default();
+            line += between.iter().filter(|&&byte| byte == b'\n').count();
+            from = hit.start();
+            found
+                .entry((*kind, hit.as_bytes()))
+                .or_insert((line, 0usize))
+                .1 += 1;
+        }
+    }
+    found
+        .into_iter()
+        .map(|((kind, text), (line, count))| Found {
+            kind,
+            text: text.to_vec(),
+            line,
+            count,
         })
         .collect()
 }
@@ -83,12 +97,11 @@ mod tests {
         assert!(COMPILED.is_some());
         let token = format!("gh{}_{}", 'p', "a1".repeat(18));
         let text = format!("one\ntwo\nlet t = \"{token}\";\n");
+        let found = find(format!("{text}{text}").as_bytes());
+        assert_eq!(found.len(), 1);
         assert_eq!(
-            find(text.as_bytes()),
-            [Found {
-                kind: "a GitHub token",
-                line: 3
-            }]
+            (found[0].kind, found[0].line, found[0].count),
+            ("a GitHub token", 3, 2)
         );
         let key = format!("-----BEGIN RSA {} KEY-----", "PRIVATE");
         assert_eq!(find(key.as_bytes())[0].kind, "a private key");

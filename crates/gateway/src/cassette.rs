@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use bytes::Bytes;
-use dialects::{Dialect, Meter};
+use dialects::{Dialect, Endpoint, Meter};
 use domain::{BlobId, Reason};
 use sha2::{Digest, Sha256};
 
@@ -17,6 +17,7 @@ use crate::{
     error::Error,
     flight::Head,
     headers,
+    providers::Route,
     redact::Redactor,
 };
 
@@ -125,6 +126,16 @@ impl Cassette {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.shared.exchanges.is_empty()
+    }
+
+    /// The model and the dialect of the first call, as a route that leads nowhere; none if nothing
+    /// is recorded that can be read.
+    #[must_use]
+    pub fn route(&self) -> Option<Route> {
+        let first = self.shared.exchanges.first()?;
+        let dialect = Endpoint::from_path("POST", &first.path)?.dialect()?;
+        let asked = dialects::Request::inspect(dialect, &first.request).ok()?;
+        Some(Route::offline(asked.model, dialect))
     }
 
     /// Whether every call was made again, and none differed.

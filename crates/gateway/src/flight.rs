@@ -27,6 +27,7 @@ use crate::{
     error::Error,
     funds::{Funds, Settlement},
     gateway::Shared,
+    grant::Last,
     headers,
     providers::Route,
     redact::Scrubber,
@@ -126,6 +127,8 @@ pub(crate) struct Flight {
     /// Whether what is wrong with the content of an answer is an error of the call: for callers
     /// in this process. Others see the provider's bytes as they are.
     pub(crate) strict: bool,
+    /// Where it is kept why the last call failed.
+    pub(crate) last: Arc<Last>,
     pub(crate) account: Option<Account>,
     pub(crate) _permit: OwnedSemaphorePermit,
 }
@@ -199,6 +202,9 @@ impl Flight {
                 outcome.error.get_or_insert(Error::Funds(failed));
             }
         }
+        if let Some(error) = &outcome.error {
+            self.last.failed(error);
+        }
         let Outcome {
             tail, error, end, ..
         } = outcome;
@@ -271,6 +277,10 @@ impl Flight {
             end: Some(end),
             ..Outcome::default()
         };
+        let is_refusal = Answerer::is_refusal(status, &headers);
+        if !is_refusal {
+            self.last.answered();
+        }
         let told = head.send(Ok(Head {
             model: self.route.name(),
             status,
@@ -354,6 +364,19 @@ impl Flight {
             outcome.error =
                 self.answerer(&self.route.name())
                     .verdict(status, &outcome.headers, &report);
+        }
+        if !self.strict && outcome.error.is_none() {
+            // Told to the agent in the provider's own bytes; kept here for the one who asks why.
+            let name = self.route.name();
+            let answerer = self.answerer(&name);
+            let failed = if is_refusal {
+                Some(answerer.refusal(status, &outcome.headers, &outcome.recorded))
+            } else {
+                answerer.verdict(status, &outcome.headers, &report)
+            };
+            if let Some(failed) = failed {
+                self.last.failed(&failed);
+            }
         }
         outcome.report = Some(report);
         outcome

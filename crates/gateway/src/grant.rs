@@ -4,7 +4,7 @@ use std::{
     borrow::Cow,
     fmt,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -143,6 +143,30 @@ pub struct Grant {
     _guard: Arc<DropGuard>,
 }
 
+/// The failure of the last call; none once a call is answered.
+#[derive(Debug, Default)]
+pub(crate) struct Last(Mutex<Option<domain::Failure>>);
+
+impl Last {
+    pub(crate) fn failed(&self, error: &Error) {
+        // Both follow from an end that has its own reason.
+        if !matches!(error, Error::Revoked | Error::Abandoned) {
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.failure());
+        }
+    }
+
+    pub(crate) fn answered(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn get(&self) -> Option<domain::Failure> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
 pub(crate) struct State {
     pub(crate) gateway: Arc<Shared>,
     funds: Arc<dyn Funds>,
@@ -156,6 +180,7 @@ pub(crate) struct State {
     begun: Arc<AtomicU64>,
     made: Arc<AtomicU64>,
     free: AtomicU64,
+    pub(crate) last: Arc<Last>,
     pub(crate) tasks: TaskTracker,
 }
 
@@ -187,6 +212,7 @@ impl Grant {
             begun: Arc::default(),
             made: Arc::default(),
             free: AtomicU64::new(0),
+            last: Arc::default(),
             tasks: TaskTracker::new(),
         };
         Self {
@@ -207,6 +233,14 @@ impl Grant {
         self.state.made.load(Ordering::Relaxed)
     }
 
+    /// Why the last call failed, in the words of the domain: of the calls of this process and of
+    /// those that were served. None when the last call was answered, or there was none. The end of
+    /// the grant is no failure.
+    #[must_use]
+    pub fn last_failure(&self) -> Option<domain::Failure> {
+        self.state.last.get()
+    }
+
     /// Makes a call and returns when the head of its answer is there.
     ///
     /// An answer that is an error of the provider, or is not in its protocol, is an [`Error`] with
@@ -216,7 +250,8 @@ impl Grant {
     /// When the grant or the budget does not allow the call, when the provider cannot be reached
     /// or refuses, and in a replay when the call is another one than was recorded.
     pub async fn call(&self, call: Call) -> Result<Response, Error> {
-        let permit = self.state.permit().await?;
+        let permit = self.state.permit().await;
+        let permit = permit.inspect_err(|error| self.state.last.failed(error))?;
         let path = call.path.into_owned();
         let none = HeaderMap::new();
         let Head {
@@ -232,7 +267,9 @@ impl Grant {
                 model: &model,
                 redactor: &self.state.gateway.redactor,
             };
-            return Err(answerer.refusal(status, &headers, &said));
+            let refused = answerer.refusal(status, &headers, &said);
+            self.state.last.failed(&refused);
+            return Err(refused);
         }
         Ok(Response {
             status,
@@ -285,8 +322,20 @@ impl State {
         }
     }
 
-    /// Begins a call and waits for the head of its answer.
+    /// Begins a call and waits for the head of its answer. What goes wrong is remembered.
     pub(crate) async fn start(
+        state: &Arc<Self>,
+        path: String,
+        agent_headers: &HeaderMap,
+        body: Bytes,
+        strict: bool,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<Head, Error> {
+        let head = Self::begin(state, path, agent_headers, body, strict, permit).await;
+        head.inspect_err(|error| state.last.failed(error))
+    }
+
+    async fn begin(
         state: &Arc<Self>,
         path: String,
         agent_headers: &HeaderMap,
@@ -357,6 +406,7 @@ impl State {
             route,
             dialect,
             strict,
+            last: Arc::clone(&state.last),
             account,
             _permit: permit,
         };

@@ -268,6 +268,30 @@ pub struct Route {
 }
 
 impl Route {
+    /// A route for a replay, which calls nobody: there is no provider behind it, and a live call
+    /// on it fails.
+    #[must_use]
+    pub fn offline(model: impl Into<String>, dialect: Dialect) -> Self {
+        let provider = Provider {
+            name: "recording".into(),
+            dialects: vec![dialect],
+            // The top-level name that is never given to anyone (RFC 6761).
+            base: "http://recording.invalid".into(),
+            secure: false,
+            key: None,
+            api_key: None,
+            bearer: None,
+            default_model: None,
+            models: Vec::new(),
+        };
+        Self {
+            provider: Arc::new(provider),
+            model: model.into(),
+            dialect,
+            price: None,
+        }
+    }
+
     /// `provider/model`.
     #[must_use]
     pub fn name(&self) -> String {

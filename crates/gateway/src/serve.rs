@@ -165,7 +165,8 @@ async fn answer(state: &Arc<State>, request: Request<Incoming>) -> Response<Body
 async fn forward(state: &Arc<State>, request: Request<Incoming>) -> Result<Response<Body>, Error> {
     debug_assert_eq!(request.method(), Method::POST);
     // Before the body is read, so that few bodies are in memory at once.
-    let permit = state.permit().await?;
+    let permit = state.permit().await;
+    let permit = permit.inspect_err(|error| state.last.failed(error))?;
     let (parts, body) = request.into_parts();
     let body = read(body, state.gateway.bounds.request_bytes).await?;
     let path = parts.uri.path_and_query().map_or("/", |p| p.as_str());

@@ -14,8 +14,9 @@ use crate::{
 use agents::{Context, Input, Outcome, Session, Task};
 use domain::{
     AttemptId, Failure, Reason,
-    entity::{Job, Request},
+    entity::{Evidence, Job, Request, Verdict},
     event::Agent,
+    policy::Policy,
 };
 use gateway::{Grant, GrantSpec, LedgerFunds, Served};
 use git::{CommitId, Mirror, NewCommit, Signature, TreeId};
@@ -226,7 +227,7 @@ async fn rounds(
             &mut *session,
             &context,
             &recorder,
-            granted.as_ref(),
+            line.as_ref().map(|line| &line.grant),
         )
         .await
     };
@@ -251,7 +252,7 @@ async fn converse(
     session: &mut dyn Session,
     context: &Context<'_>,
     recorder: &Recorder<'_>,
-    granted: Option<&GrantModel<'_>>,
+    granted: Option<&Grant>,
 ) -> Result<Settlement, Failure> {
     let mut input = Input::Task;
     let mut feedback = None;
@@ -270,8 +271,11 @@ async fn converse(
             summary, stopped, ..
         } = session.turn(input, context).await;
         recorder.flush().await.map_err(storage)?;
-        let seen = granted.and_then(GrantModel::failure);
+        let seen = granted.and_then(Grant::last_failure);
         if let Some(failure) = failure::of(&stopped, seen) {
+            if failure::leaves_work(&stopped) {
+                salvage(place, site, base_tree, &summary).await;
+            }
             return Err(failure);
         }
         let extracted = site.extract().await.map_err(|error| error.failure())?;
@@ -294,12 +298,10 @@ async fn converse(
         if tree == base_tree && place.job.spec.may_change_nothing {
             return Ok(Settlement::Empty { summary });
         }
-        let evidence = gate(place, tree, round).await?;
+        let evidence = gate(place, tree, round, &context.cancel).await?;
         if checks::passed(&evidence) {
             let commit = commit(place, tree, &summary).await?;
-            let checked = evidence
-                .iter()
-                .any(|one| one.command.is_some() && one.verdict == domain::entity::Verdict::Passed);
+            let checked = is_checked(&place.request.ask.policy, &evidence);
             return Ok(Settlement::Passed {
                 commit: commit.to_string(),
                 tree: tree.to_string(),
@@ -334,6 +336,40 @@ async fn converse(
         Reason::Bug,
         "the rounds of an attempt ended without an outcome",
     ))
+}
+
+/// Whether one of the repository's own checks has passed, which a job's commands are not.
+fn is_checked(policy: &Policy, evidence: &[Evidence]) -> bool {
+    evidence.iter().any(|one| {
+        one.verdict == Verdict::Passed
+            && policy.checks.iter().any(|check| {
+                check.name == one.check && Some(&check.command) == one.command.as_ref()
+            })
+    })
+}
+
+/// Keeps what an agent made until a limit ended it, so that a person can look at it and adopt it.
+async fn salvage(place: &Place<'_>, site: &Site, base: TreeId, summary: &str) {
+    let tree = match site.extract().await {
+        Ok(extracted) => extracted.tree,
+        Err(error) => {
+            tracing::warn!(%error, attempt = %place.attempt, "the work of an attempt that met a limit could not be read");
+            return;
+        }
+    };
+    if tree == base {
+        return;
+    }
+    let noted = place
+        .ledger
+        .attempt_checking(place.lease, tree.to_string())
+        .await;
+    match noted {
+        Ok(()) => keep(place, tree, summary).await,
+        Err(error) => {
+            tracing::warn!(%error, attempt = %place.attempt, "the work of an attempt that met a limit could not be kept");
+        }
+    }
 }
 
 fn tree_of(place: &Place<'_>) -> Result<TreeId, Failure> {

@@ -15,11 +15,28 @@ pub(crate) fn of(stopped: &Stopped, seen: Option<Failure>) -> Option<Failure> {
         Stopped::Cancelled => Failure::new(Reason::Cancelled, ""),
         Stopped::Stuck { reason } => Failure::new(Reason::Stuck, reason),
         Stopped::Failed(error) => match error {
+            Error::Model(model::Error::Cancelled) => Failure::new(Reason::Cancelled, ""),
             Error::Model(model) => seen.unwrap_or_else(|| of_model(model)),
+            // Of its model, a program inside knows only what it was answered.
+            Error::Program { .. } | Error::NoResult { .. } => match seen {
+                Some(seen) => Failure::new(
+                    seen.reason,
+                    format!("{}: {}", domain::failure::chain(error), seen.detail),
+                ),
+                None => Failure::caused(reason(error), error),
+            },
             other => Failure::caused(reason(other), other),
         },
     };
     Some(failure)
+}
+
+/// Whether a turn that ended so may leave work behind that a person wants to see.
+pub(crate) fn leaves_work(stopped: &Stopped) -> bool {
+    matches!(
+        stopped,
+        Stopped::Budget | Stopped::TurnLimit | Stopped::TimeLimit | Stopped::Stuck { .. }
+    )
 }
 
 fn of_model(error: &model::Error) -> Failure {

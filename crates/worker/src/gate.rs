@@ -1,7 +1,7 @@
 //! The gate on what an attempt made.
 
 use crate::attempt::Place;
-use checks::{Candidate, Found};
+use checks::{Candidate, Found, Kept};
 use domain::{
     Failure, Reason,
     entity::{Evidence, Verdict},
@@ -9,12 +9,15 @@ use domain::{
 };
 use git::TreeId;
 use site::Wanted;
+use tokio_util::sync::CancellationToken;
 
-/// Asks the gate, records the evidence, and returns it.
+/// Asks the gate, records the evidence, and returns it. On cancellation the site of the checks is
+/// closed at once, and nothing is recorded.
 pub(crate) async fn gate(
     place: &Place<'_>,
     tree: TreeId,
     round: u32,
+    cancel: &CancellationToken,
 ) -> Result<Vec<Evidence>, Failure> {
     let (mut found, touched) = rules(place, tree).await?;
     let empty = found
@@ -33,42 +36,31 @@ pub(crate) async fn gate(
                 programs: Vec::new(),
                 ..place.wanted.clone()
             };
-            let site = place
-                .sites
-                .site(place.mirror, wanted)
-                .await
-                .map_err(|error| error.failure())?;
-            found.extend(checks::commands(&site, &commands, &tree.to_string()).await);
+            let cancelled = || Failure::new(Reason::Cancelled, "");
+            let site = tokio::select! {
+                site = place.sites.site(place.mirror, wanted) => {
+                    site.map_err(|error| error.failure())?
+                }
+                () = cancel.cancelled() => return Err(cancelled()),
+            };
+            let name = tree.to_string();
+            let ran = tokio::select! {
+                ran = checks::commands(&site, &commands, &name) => Some(ran),
+                () = cancel.cancelled() => None,
+            };
             if let Err(error) = site.close().await {
                 tracing::warn!(%error, "the site of the checks did not end well");
             }
+            found.extend(ran.ok_or_else(cancelled)?);
         } else {
             let none = commands.iter();
             found.extend(none.map(|command| checks::not_needed(command, &tree.to_string())));
         }
     }
-    let mut evidence = Vec::new();
-    for Found {
-        evidence: mut one,
-        output,
-    } in found
-    {
-        if !output.is_empty() {
-            let output = place
-                .worker
-                .gateway
-                .redact(String::from_utf8_lossy(&output));
-            one.findings = place.worker.gateway.redact(one.findings);
-            one.output = Some(
-                place
-                    .ledger
-                    .put_blob(output.into_bytes())
-                    .await
-                    .map_err(storage)?,
-            );
-        }
-        evidence.push(one);
-    }
+    let redact = |text| place.worker.gateway.redact(text);
+    let Kept { evidence, unrun } = checks::keep(place.ledger, found, redact)
+        .await
+        .map_err(storage)?;
     let bodies = evidence
         .iter()
         .map(|one| Body::Checked {
@@ -83,7 +75,10 @@ pub(crate) async fn gate(
         .record(place.lease, bodies)
         .await
         .map_err(storage)?;
-    Ok(evidence)
+    match unrun {
+        Some(failure) => Err(failure),
+        None => Ok(evidence),
+    }
 }
 
 async fn rules(

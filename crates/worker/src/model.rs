@@ -5,37 +5,15 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use dialects::Dialect;
 use gateway::{Call, Grant};
-use std::sync::Mutex;
 
-/// Calls the granted model, and remembers why it could not, for the failure of the attempt.
+/// Calls the granted model.
 pub(crate) struct GrantModel<'a> {
     grant: &'a Grant,
-    last: Mutex<Option<domain::Failure>>,
 }
 
 impl<'a> GrantModel<'a> {
     pub(crate) fn new(grant: &'a Grant) -> Self {
-        Self {
-            grant,
-            last: Mutex::default(),
-        }
-    }
-
-    /// Why the last call failed, in the words of the domain.
-    pub(crate) fn failure(&self) -> Option<domain::Failure> {
-        self.last
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .clone()
-    }
-
-    fn remember(&self, error: gateway::Error) -> Error {
-        let failure = error.failure();
-        *self
-            .last
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner) = Some(failure);
-        translate(error)
+        Self { grant }
     }
 }
 
@@ -51,11 +29,7 @@ impl Model for GrantModel<'_> {
 
     async fn call(&self, body: Vec<u8>) -> Result<Box<dyn Chunks>, Error> {
         let call = Call::new(self.dialect(), body);
-        let response = self
-            .grant
-            .call(call)
-            .await
-            .map_err(|error| self.remember(error))?;
+        let response = self.grant.call(call).await.map_err(translate)?;
         Ok(Box::new(GrantChunks(response.body)))
     }
 }

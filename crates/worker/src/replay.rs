@@ -300,12 +300,7 @@ impl Again<'_> {
             .site(&mirror, wanted)
             .await
             .map_err(|error| error.failure())?;
-        let model = job.spec.model.as_deref().or(request.ask.model.as_deref());
-        let route = worker
-            .gateway
-            .providers()
-            .route(model, &ready.dialects)
-            .map_err(|error| Failure::new(Reason::ModelNotFound, error.to_string()))?;
+        let route = cassette.route().ok_or(Error::NotRecorded(attempt.id))?;
         let mut spec = GrantSpec::new(Arc::new(Nothing), route, cancel.child_token());
         spec.mode = Mode::Replay(cassette.clone());
         let grant = worker.gateway.grant(spec);
