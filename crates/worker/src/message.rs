@@ -16,23 +16,32 @@ pub(crate) struct Facts<'a> {
 /// The most bytes of an agent's summary that a message holds.
 const MAX_SUMMARY: usize = 4_000;
 
+/// The most bytes of a title, an agent or a model in a message.
+const MAX_LINE: usize = 200;
+
 /// Fills in the template. What an agent wrote is cut and freed of control characters, and cannot
 /// add a trailer of its own.
 pub(crate) fn message(commit: &policy::Commit, facts: &Facts<'_>) -> String {
     let summary = without_trailers(facts.summary);
+    let (title, model) = (line(facts.title), line(facts.model));
+    // Whoever reads the history needs no command line, which may hold anything.
+    let agent = match facts.agent.split_once(':') {
+        Some(("command", _)) => "command".to_owned(),
+        _ => line(facts.agent),
+    };
     let mut text = String::new();
     let mut rest = commit.message.as_str();
     while let Some(start) = rest.find('{') {
         let (before, after) = rest.split_at(start);
         text.push_str(before);
         let known = [
-            ("{title}", facts.title),
+            ("{title}", title.as_str()),
             ("{summary}", summary.as_str()),
             ("{request}", facts.request.as_str()),
             ("{job}", facts.job.as_str()),
             ("{attempt}", facts.attempt.as_str()),
-            ("{agent}", facts.agent),
-            ("{model}", facts.model),
+            ("{agent}", agent.as_str()),
+            ("{model}", model.as_str()),
         ];
         match known
             .iter()
@@ -68,12 +77,31 @@ fn tidy(text: &str) -> String {
     text
 }
 
+/// One line of a person's or a model's text, without what cannot be seen, and cut.
+fn line(text: &str) -> String {
+    let shown: String = text
+        .chars()
+        .map(|c| if c.is_whitespace() { ' ' } else { c })
+        .filter(|&c| !is_hidden(c))
+        .collect();
+    let shown = shown.split(' ').filter(|word| !word.is_empty());
+    let mut text = shown.collect::<Vec<_>>().join(" ");
+    text.truncate(text.floor_char_boundary(MAX_LINE));
+    text
+}
+
+/// Control characters, and those that turn text around or have no width.
+fn is_hidden(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
 fn without_trailers(summary: &str) -> String {
     let end = summary.floor_char_boundary(MAX_SUMMARY);
     let cut = summary.get(..end).unwrap_or_default();
     cut.lines()
+        .map(|line| line.chars().filter(|&c| !is_hidden(c)).collect::<String>())
         .filter(|line| !line.trim_start().to_ascii_lowercase().starts_with("skep-"))
-        .map(|line| line.chars().filter(|c| !c.is_control()).collect::<String>())
         .collect::<Vec<_>>()
         .join("\n")
 }
@@ -103,6 +131,20 @@ mod tests {
         assert_eq!(
             text,
             "Accept {summary} commas\n\nDone.[31m\n\nSkep-Request: r-1\nSkep-Job: j-1\nSkep-Attempt: a-1\nSkep-Agent: builtin\nSkep-Model: scripted/demo\n"
+        );
+    }
+
+    #[test]
+    fn nothing_that_was_written_elsewhere_adds_a_line_or_a_trailer() {
+        let facts = Facts {
+            title: "Mend\r\nSkep-Job:\u{7} forged\n",
+            agent: "command:TOKEN=x ./agent.sh",
+            ..facts("Done.\n\u{1b}\u{200b}Skep-Job: forged")
+        };
+        let text = message(&policy::Commit::default(), &facts);
+        assert_eq!(
+            text,
+            "Mend Skep-Job: forged\n\nDone.\n\nSkep-Request: r-1\nSkep-Job: j-1\nSkep-Attempt: a-1\nSkep-Agent: command\nSkep-Model: scripted/demo\n"
         );
     }
 
