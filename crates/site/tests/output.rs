@@ -1,0 +1,71 @@
+//! What commands leave behind in a site, with the kind `host`, which works everywhere.
+#![allow(clippy::unwrap_used)]
+
+use site::{Host, Options, Sites, Wanted};
+use skep_site as site;
+use std::{fs, path::PathBuf, sync::Arc, time::Duration};
+use testkit::Repo;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ignored_output_of_any_size_is_left_out_and_the_hosts_programs_are_found() {
+    let repo = Repo::new();
+    repo.file(".gitignore", "target/\n*.o\n");
+    repo.file("target/kept", "tracked although it is ignored\n");
+    repo.git(&["add", "--force", "target/kept"]);
+    repo.commit("A base");
+    let data = tempfile::tempdir().unwrap();
+    let path = std::env::var_os("PATH").unwrap();
+    let git = git::Program::find(&path).unwrap();
+    let source = git::Source::discover(repo.path(), git.clone()).unwrap();
+    let sites = Sites::open(Options {
+        directory: data.path().to_owned(),
+        backend: Arc::new(sandbox::Host),
+        layering: workspace::Layering::Copy,
+        host: Host {
+            path,
+            home: PathBuf::from("/nonexistent"),
+            env: Arc::new(|_| None),
+        },
+        limits: sandbox::Limits::default(),
+        git,
+    })
+    .unwrap();
+    let mirror = sites.mirror("r").await.unwrap();
+    let base = source.head().commit;
+    mirror.fetch(&source, base).unwrap();
+    let wanted = Wanted {
+        id: "one".into(),
+        repository: "r".into(),
+        base,
+        tree: None,
+        setup: None,
+        include: Arc::default(),
+        extra_roots: Vec::new(),
+        programs: vec![PathBuf::from("/bin/sh")],
+        channel: false,
+    };
+    let site = sites.site(&mirror, wanted).await.unwrap();
+    let ran = site
+        .run(
+            "mkdir -p build/deps && echo deps/ > build/.gitignore && echo new > source && \
+             truncate -s 150M huge.o build/deps/huge target/huge && git --version",
+            Duration::from_secs(20),
+        )
+        .await
+        .unwrap();
+    assert!(ran.exit.success(), "{}", ran.tail(500));
+    let many = site.inside().join("build/deps");
+    for number in 0..210_000 {
+        fs::File::create(many.join(number.to_string())).unwrap();
+    }
+    let extracted = site.extract().await.unwrap();
+    let files = mirror.files(extracted.tree, 100).unwrap();
+    let names: Vec<String> = files.iter().map(|(path, _)| path.to_string()).collect();
+    assert_eq!(
+        names,
+        [".gitignore", "build/.gitignore", "source", "target/kept"]
+    );
+    assert_eq!(extracted.not_taken, Vec::<String>::new());
+    site.close().await.unwrap();
+    sites.close(true).await;
+}
