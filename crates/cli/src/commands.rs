@@ -15,8 +15,15 @@ pub(crate) mod retry;
 pub(crate) mod run;
 pub(crate) mod show;
 
-use crate::{cli::Command, context::Context, exit::Exit, report::Error};
-use ledger::Found;
+use crate::{
+    cli::Command,
+    context::Context,
+    exit::Exit,
+    report::Error,
+    settings::{Flags, Settings},
+};
+use ledger::{Found, Ledger};
+use server::Node;
 use std::future::Future;
 
 /// Does what the command says.
@@ -55,6 +62,22 @@ fn wait(command: impl Future<Output = Result<Exit, Error>>) -> Result<Exit, Erro
     let ended = runtime.block_on(command);
     runtime.shutdown_background();
     ended
+}
+
+/// What an id names; without one, the newest request of the repository.
+async fn named_or_newest(
+    ledger: &Ledger,
+    id: Option<&str>,
+    context: &Context,
+) -> Result<Found, Error> {
+    if let Some(id) = id {
+        return Ok(ledger.find(id).await?);
+    }
+    let settings = Settings::read(context, Flags::default())?;
+    let node = Node::open(settings.options).await?;
+    let newest = node.latest(&context.directory).await;
+    node.close().await;
+    Ok(Found::Request(newest?))
 }
 
 /// That an id names something that the command does not take.

@@ -247,7 +247,7 @@ fn of_node(error: &server::Error) -> Classified {
         E::NothingIntegrated { .. } | E::NoDiff { .. } | E::NoRequests => (Exit::NotFound, None),
         E::NotRetryable { .. } => (
             Exit::Refused,
-            Some("if nothing works on it any more, end it with `skep cancel ID` first"),
+            Some("`skep show ID` says where it stands; `skep cancel ID` ends it"),
         ),
         E::CheckedOut { .. } | E::Moved { .. } => (Exit::Refused, None),
         E::Role(_) => (

@@ -7,7 +7,7 @@ use crate::{
     settings::{Flags, Settings},
     view::{
         format,
-        paint::{STRONG, paint},
+        paint::{LOOK, STRONG, paint},
         text,
     },
 };
@@ -41,6 +41,8 @@ struct Object<'a> {
     onto: Option<&'a str>,
     before: &'a str,
     after: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warning: Option<&'a str>,
 }
 
 pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
@@ -66,9 +68,14 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
             onto: applied.onto.as_deref(),
             before: &applied.before,
             after: &applied.after,
+            warning: applied.warning.as_deref(),
         })?;
     } else {
         context.output.say(&render(&applied))?;
+        if let Some(warning) = &applied.warning {
+            let note = format!("{} {}\n", paint(LOOK, "note:"), text::line(warning));
+            context.output.aside(&note);
+        }
     }
     Ok(Exit::Done)
 }
@@ -103,6 +110,7 @@ mod tests {
             onto: Some("main".into()),
             before: "1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d".into(),
             after: "9f8e7d6c5b4a39281706f5e4d3c2b1a098765432".into(),
+            warning: None,
         };
         assert_eq!(
             plain(&render(&applied)),

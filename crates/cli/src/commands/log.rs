@@ -25,11 +25,12 @@ const PAGE: usize = 1_000;
 /// Print what happened, event by event
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  skep log r-7k2\n  skep log -f r-7k2\n  skep log --json a-3fd | jq .payload"
+    after_help = "Examples:\n  skep log\n  skep log r-7k2\n  skep log -f r-7k2\n  skep log --json a-3fd | jq .payload"
 )]
 pub(crate) struct Args {
-    /// The session, request, job, attempt or change, by its id or the beginning of it
-    id: String,
+    /// The session, request, job, attempt or change, by its id or the beginning of it [default: the
+    /// newest request of the repository]
+    id: Option<String>,
     /// Go on as it happens, until the request has ended
     #[arg(long, short)]
     follow: bool,
@@ -46,7 +47,8 @@ enum Wanted {
 
 pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
     let ledger = context.ledger().await?;
-    let mut log = Log::open(&ledger, ledger.find(&args.id).await?, context).await?;
+    let found = super::named_or_newest(&ledger, args.id.as_deref(), context).await?;
+    let mut log = Log::open(&ledger, found, context).await?;
     let exit = log.past(&ledger).await?;
     let exit = if args.follow && exit.is_none() {
         log.present(&ledger).await?

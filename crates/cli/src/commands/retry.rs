@@ -8,17 +8,19 @@ use crate::{
     settings::{Flags, Settings},
     signals::Signals,
 };
+use ledger::Found;
 use server::Node;
 
 /// Try again what did not work, from the tip of the integration branch
 ///
 /// A request tries again those of its jobs that are not integrated; a job, attempt or change
-/// tries its job again.
+/// tries its job again. A request that no process works on any more goes on where it was.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  skep retry r-7k2\n  skep retry j-01h")]
+#[command(after_help = "Examples:\n  skep retry\n  skep retry r-7k2\n  skep retry j-01h")]
 pub(crate) struct Args {
-    /// The request, job, attempt or change, by its id or the beginning of it
-    id: String,
+    /// The request, job, attempt or change, by its id or the beginning of it [default: the newest
+    /// request of the repository]
+    id: Option<String>,
 }
 
 pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
@@ -26,7 +28,10 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
     let sandbox = settings.options.sandbox;
     let mut signals = Signals::listen()?;
     let node = signals.or(Node::open(settings.options)).await??;
-    let found = node.ledger().find(&args.id).await?;
+    let found = match &args.id {
+        Some(id) => node.ledger().find(id).await?,
+        None => Found::Request(node.latest(&context.directory).await?),
+    };
     let submitted = signals.or(node.retry(found)).await??;
     let ask = node.ledger().request(submitted.request).await?.ask;
     if !context.output.is_json() {

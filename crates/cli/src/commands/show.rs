@@ -28,11 +28,12 @@ const MAX_OUTPUT: u64 = 4 << 20;
 /// Show a request, job, attempt or change, with its evidence
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  skep show r-7k2\n  skep show a-3fd --full\n  skep show r-7k2 --json"
+    after_help = "Examples:\n  skep show\n  skep show r-7k2\n  skep show a-3fd --full\n  skep show r-7k2 --json"
 )]
 pub(crate) struct Args {
-    /// The request, job, attempt or change, by its id or the beginning of it
-    id: String,
+    /// The request, job, attempt or change, by its id or the beginning of it [default: the newest
+    /// request of the repository]
+    id: Option<String>,
     /// Of an attempt: the whole output of its checks, not only the end
     #[arg(long)]
     full: bool,
@@ -74,7 +75,7 @@ struct ChangeObject {
 
 pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
     let ledger = context.ledger().await?;
-    let found = ledger.find(&args.id).await?;
+    let found = super::named_or_newest(&ledger, args.id.as_deref(), context).await?;
     let frame = Frame {
         width: context.output.width(),
         now: format::now(),
