@@ -12,7 +12,12 @@ use crate::mirror::Mirror;
 impl Mirror {
     /// The commit of a reference of the mirror, or nothing. `name` is below `refs/skep/`.
     pub fn read_ref(&self, name: &str) -> Result<Option<CommitId>, Error> {
-        read(&self.reference_path(name)?)
+        let found = read(&self.reference_path(name)?)?;
+        // It was made durable before a reference named it, in this process or an earlier one.
+        found
+            .into_iter()
+            .for_each(|commit| self.note_settled(commit));
+        Ok(found)
     }
 
     /// Moves a reference of the mirror from `expected` (nothing: it does not exist) to `new` (nothing: it is removed).
