@@ -1,4 +1,5 @@
-//! Merges in memory: `git merge-tree --write-tree` in the mirror, without a checkout.
+//! Merges in memory, without a checkout: by ourselves where changes lie apart, else by `git merge-tree --write-tree`
+//! in the mirror.
 
 use bstr::{BString, ByteSlice};
 
@@ -70,6 +71,9 @@ impl Mirror {
         }
         if theirs == base {
             return Ok(Merged::Clean { tree: ours });
+        }
+        if let Some(tree) = self.merge_apart(base, ours, theirs)? {
+            return Ok(Merged::Clean { tree });
         }
         // `--merge-base` came with git 2.40; commits made for the purpose say the same to all versions.
         let nobody = Signature::new("skep", "skep@skep.invalid", 0);

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use gix::objs::tree::{EntryKind, name_order};
 use gix::objs::{CommitRef, Kind, TreeRefIter};
 use gix::odb::pack::cache::lru::MemoryCappedHashmap;
 use gix::prelude::{Find, Header as _, Write as _};
@@ -43,7 +44,7 @@ pub(crate) struct CommitParts {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TreeItem {
     pub(crate) name: bstr::BString,
-    pub(crate) kind: gix::objs::tree::EntryKind,
+    pub(crate) kind: EntryKind,
     pub(crate) id: gix::ObjectId,
 }
 
@@ -236,4 +237,29 @@ impl Reader {
     pub(crate) fn handle(&self) -> &gix::odb::HandleArc {
         &self.handle
     }
+}
+
+/// Puts entries into git's order.
+pub(crate) fn sort_tree(items: &mut [TreeItem]) {
+    items.sort_by(|a, b| {
+        name_order(
+            &a.name,
+            a.kind == EntryKind::Tree,
+            &b.name,
+            b.kind == EntryKind::Tree,
+        )
+    });
+}
+
+/// The content of a tree object; the entries are in git's order.
+pub(crate) fn encode_tree(items: &[TreeItem]) -> Vec<u8> {
+    let mut data = Vec::with_capacity(items.len() * 48);
+    for item in items {
+        data.extend_from_slice(item.kind.as_octal_str());
+        data.push(b' ');
+        data.extend_from_slice(&item.name);
+        data.push(0);
+        data.extend_from_slice(item.id.as_slice());
+    }
+    data
 }

@@ -6,13 +6,13 @@ use std::io::Read;
 
 use bstr::{BStr, BString, ByteSlice};
 use gix::objs::Kind;
-use gix::objs::tree::{EntryKind, name_order};
+use gix::objs::tree::EntryKind;
 
 use crate::entry_names;
 use crate::error::Error;
 use crate::ids::TreeId;
 use crate::mirror::Mirror;
-use crate::objects::{Reader, TreeItem};
+use crate::objects::{Reader, TreeItem, encode_tree, sort_tree};
 
 /// Files up to this size are named before they are written, so that known content costs no write.
 const IN_MEMORY: u64 = 4 * 1024 * 1024;
@@ -206,28 +206,14 @@ impl TreeWriter {
         if after.is_empty() {
             return Ok(None);
         }
-        after.sort_by(|a, b| {
-            name_order(
-                &a.name,
-                a.kind == EntryKind::Tree,
-                &b.name,
-                b.kind == EntryKind::Tree,
-            )
-        });
+        sort_tree(&mut after);
         if let Some(id) = base
             && kept
             && after == before
         {
             return Ok(Some(id));
         }
-        let mut data = Vec::with_capacity(after.len() * 48);
-        for item in &after {
-            data.extend_from_slice(item.kind.as_octal_str());
-            data.push(b' ');
-            data.extend_from_slice(&item.name);
-            data.push(0);
-            data.extend_from_slice(item.id.as_slice());
-        }
+        let data = encode_tree(&after);
         self.write(Kind::Tree, &data).map(Some)
     }
 

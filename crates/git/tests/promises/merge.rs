@@ -234,3 +234,148 @@ fn a_commit_is_what_git_reads() {
     assert!(mirror.is_ancestor(repo.head(), id, 100).unwrap());
     assert!(!mirror.is_ancestor(id, repo.head(), 100).unwrap());
 }
+
+/// What one side does to a path.
+#[derive(Clone, Debug)]
+enum Edit {
+    Write(usize, u8),
+    Remove(usize),
+    Move(usize, usize),
+    MoveDirectory(usize, usize),
+}
+
+const PATHS: [&str; 9] = [
+    "a", "b", "d/a", "d/b", "d/s/a", "d/s/b", "e/a", "e/s/a", "f",
+];
+const DIRECTORIES: [&str; 5] = ["d/", "d/s/", "e/", "e/s/", "g/"];
+
+type Files = std::collections::BTreeMap<String, String>;
+
+fn content(n: u8) -> String {
+    (0..10)
+        .map(|line| format!("line {line} of content {n}\n"))
+        .collect()
+}
+
+fn edited(mut files: Files, edits: &[Edit]) -> Files {
+    for edit in edits {
+        match *edit {
+            Edit::Write(path, n) => {
+                let path = PATHS[path];
+                // As likely a small change as a new content: git finds renames by likeness.
+                let text = match files.get(path) {
+                    Some(text) if n.is_multiple_of(2) => format!("{text}and {n}\n"),
+                    _ => content(n),
+                };
+                files.insert(path.into(), text);
+            }
+            Edit::Remove(path) => drop(files.remove(PATHS[path])),
+            Edit::Move(from, to) => {
+                if let Some(text) = files.remove(PATHS[from]) {
+                    files.insert(PATHS[to].into(), text);
+                }
+            }
+            Edit::MoveDirectory(from, to) => {
+                let (from, to) = (DIRECTORIES[from], DIRECTORIES[to]);
+                if to.starts_with(from) {
+                    continue;
+                }
+                let moved: Vec<String> = files
+                    .keys()
+                    .filter(|path| path.starts_with(from))
+                    .cloned()
+                    .collect();
+                for path in moved {
+                    let text = files.remove(&path).unwrap();
+                    files.insert(path.replacen(from, to, 1), text);
+                }
+            }
+        }
+    }
+    files
+}
+
+fn committed(mirror: &Mirror, files: &Files, parents: &[CommitId]) -> CommitId {
+    let mut writer = mirror.tree_writer(skep_git::TreeId::empty());
+    for (path, text) in files {
+        writer
+            .put_file(
+                path.as_str().into(),
+                false,
+                &mut text.as_bytes(),
+                text.len() as u64,
+            )
+            .unwrap();
+    }
+    let who = someone();
+    mirror
+        .commit(&NewCommit {
+            tree: writer.finish().unwrap().tree,
+            parents,
+            author: &who,
+            committer: &who,
+            message: "".into(),
+        })
+        .unwrap()
+}
+
+fn edits() -> impl proptest::strategy::Strategy<Value = Vec<Edit>> {
+    use proptest::prelude::*;
+    let path = || 0..PATHS.len();
+    let directory = || 0..DIRECTORIES.len();
+    proptest::collection::vec(
+        prop_oneof![
+            4 => (path(), 0_u8..6).prop_map(|(path, n)| Edit::Write(path, n)),
+            2 => path().prop_map(Edit::Remove),
+            2 => (path(), path()).prop_map(|(from, to)| Edit::Move(from, to)),
+            1 => (directory(), directory()).prop_map(|(from, to)| Edit::MoveDirectory(from, to)),
+        ],
+        0..4,
+    )
+}
+
+#[test]
+fn a_merge_makes_what_git_makes() {
+    use proptest::prelude::*;
+    let repo = Repo::started();
+    let (_source, mirror) = repo.fetched();
+    let start = proptest::collection::btree_set(0..PATHS.len(), 1..PATHS.len());
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
+        cases: 300,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    });
+    let strategy = (start, edits(), edits());
+    let outcome = runner.run(&strategy, |(start, ours, theirs)| {
+        let base: Files = start
+            .into_iter()
+            .map(|n| (PATHS[n].to_owned(), content(100 + n as u8)))
+            .collect();
+        let root = committed(&mirror, &base, &[]);
+        let ours = committed(&mirror, &edited(base.clone(), &ours), &[root]);
+        let theirs = committed(&mirror, &edited(base, &theirs), &[root]);
+        let output = git_in(
+            mirror.directory(),
+            &[
+                "merge-tree",
+                "--write-tree",
+                "--name-only",
+                "--no-messages",
+                &ours.to_string(),
+                &theirs.to_string(),
+            ],
+        )
+        .output()
+        .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let tree = text.lines().next().unwrap_or_default();
+        let merged = mirror.cherry_pick(theirs, ours).unwrap();
+        match (output.status.code(), &merged) {
+            (Some(0), Merged::Clean { tree: found }) => prop_assert_eq!(found.to_string(), tree),
+            (Some(1), Merged::Conflicted { .. }) => {}
+            (code, _) => prop_assert!(false, "git says {code:?}, we {merged:?}"),
+        }
+        Ok(())
+    });
+    outcome.unwrap();
+}
