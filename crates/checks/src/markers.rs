@@ -45,8 +45,14 @@ mod tests {
 
     #[test]
     fn headings_and_quotations_are_no_conflict() {
-        assert_eq!(find(b"Title\n=======\n\n>>>>>>> quoted\n"), Vec::<usize>::new());
+        assert_eq!(
+            find(b"Title\n=======\n\n>>>>>>> quoted\n"),
+            Vec::<usize>::new()
+        );
         assert_eq!(find(b"<<<<<<< a\n>>>>>>> b\n"), Vec::<usize>::new());
-        assert_eq!(find(b"<<<<<<<<<< longer\n=======\n>>>>>>>>>>\n"), Vec::<usize>::new());
+        assert_eq!(
+            find(b"<<<<<<<<<< longer\n=======\n>>>>>>>>>>\n"),
+            Vec::<usize>::new()
+        );
     }
 }

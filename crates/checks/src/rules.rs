@@ -245,9 +245,7 @@ fn displaces(change: &PathChange, globs: &[String]) -> bool {
 
 fn is_above(path: &[u8], glob: &str) -> bool {
     let glob = glob.strip_prefix("./").unwrap_or(glob);
-    let end = glob
-        .find(['*', '?', '[', '{', '\\'])
-        .unwrap_or(glob.len());
+    let end = glob.find(['*', '?', '[', '{', '\\']).unwrap_or(glob.len());
     let literal = glob.get(..end).unwrap_or_default();
     !path.is_empty()
         && literal

@@ -1,7 +1,7 @@
 //! Landing one change.
 
 use bstr::ByteSlice;
-use checks::Candidate;
+use checks::Kept;
 use domain::{
     Failure, Reason, RequestId, RequestState,
     entity::{Change, Request},
@@ -14,7 +14,7 @@ use git::{
 };
 use ledger::{ChangeOutcome, ClaimedChange, Lease, Ledger, Owner};
 use site::{Sites, Wanted};
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 use tokio_util::sync::CancellationToken;
 
 /// How often a landing begins anew because the tip moved meanwhile.
@@ -34,7 +34,11 @@ pub struct Options {
 pub struct Integrator {
     ledger: Ledger,
     sites: Sites,
+    redact: Redact,
 }
+
+/// Takes what is secret out of a text.
+type Redact = Arc<dyn Fn(String) -> String + Send + Sync>;
 
 /// Why an integrator cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -77,7 +81,18 @@ impl Integrator {
     #[must_use]
     pub fn new(options: Options) -> Self {
         let Options { ledger, sites } = options;
-        Self { ledger, sites }
+        Self {
+            ledger,
+            sites,
+            redact: Arc::new(|text| text),
+        }
+    }
+
+    /// Takes what is secret out of the evidence of merges, as the gateway does for attempts.
+    #[must_use]
+    pub fn redacting(mut self, redact: impl Fn(String) -> String + Send + Sync + 'static) -> Self {
+        self.redact = Arc::new(redact);
+        self
     }
 
     /// Claims one change, of this request if one is named, and lands it or says why not. False if
@@ -191,7 +206,8 @@ impl Landing<'_> {
         let ledger = &self.integrator.ledger;
         if let Some(intended) = &self.change.integrated {
             let intended = parse(intended)?;
-            if self.branch.holds(intended)? {
+            let branch = self.branch.clone();
+            if blocking(move || branch.holds(intended)).await? {
                 return Ok(intended);
             }
         }
@@ -207,13 +223,23 @@ impl Landing<'_> {
             if cancel.is_cancelled() {
                 return Err(Halt::Lost);
             }
-            let standing = self.branch.standing(&self.source, base, &self.who)?;
+            let (branch, source, who) = self.parts();
+            let standing = blocking(move || branch.standing(&source, base, &who)).await?;
+            let recorded = standing.recorded;
             let commit = self.place(own, standing, cancel).await?;
             ledger.land_change(self.lease, commit.to_string()).await?;
-            match self.branch.advance(standing.recorded, commit) {
-                Ok(()) => return Ok(commit),
-                Err(git::Error::Moved { .. }) => {}
-                Err(other) => return Err(other.into()),
+            let branch = self.branch.clone();
+            let advanced = blocking(move || match branch.advance(recorded, commit) {
+                Ok(()) => Ok(true),
+                Err(git::Error::Moved { .. }) => Ok(false),
+                // Written for all that, if the branch says so.
+                Err(other) => match branch.holds(commit) {
+                    Ok(true) => Ok(true),
+                    _ => Err(other),
+                },
+            });
+            if advanced.await? {
+                return Ok(commit);
             }
         }
         Err(Halt::Lost)
@@ -227,18 +253,25 @@ impl Landing<'_> {
         standing: Standing,
         cancel: &CancellationToken,
     ) -> Result<CommitId, Halt> {
-        let info = self.mirror.commit_info(own)?;
+        let mirror = self.mirror.clone();
+        let info = blocking(move || mirror.commit_info(own)).await?;
         if info.parents == [standing.tip] {
             return Ok(own);
         }
-        let tree = match self.mirror.cherry_pick(own, standing.tip)? {
+        let (mirror, tip) = (self.mirror.clone(), standing.tip);
+        let picked = blocking(move || {
+            let merged = mirror.cherry_pick(own, tip)?;
+            Ok((merged, mirror.tree_of(tip)?))
+        });
+        let (merged, tip_tree) = picked.await?;
+        let tree = match merged {
             Merged::Clean { tree } => tree,
             Merged::Conflicted { files, .. } => {
                 let names = files.iter().map(|file| file.to_str_lossy().into_owned());
                 return Err(Halt::Conflicted(names.collect()));
             }
         };
-        if tree == self.mirror.tree_of(standing.tip)? {
+        if tree == tip_tree {
             // Somebody else made the same change: the tip holds it already.
             return Ok(standing.tip);
         }
@@ -246,14 +279,17 @@ impl Landing<'_> {
             self.integrator.ledger.change_checking(self.lease).await?;
             self.check(tree, standing.tip, cancel).await?;
         }
-        let commit = self.mirror.commit(&NewCommit {
-            tree,
-            parents: &[standing.tip],
-            author: &info.author,
-            committer: &self.who,
-            message: info.message.as_ref(),
-        })?;
-        Ok(commit)
+        let (mirror, who) = (self.mirror.clone(), self.who.clone());
+        blocking(move || {
+            mirror.commit(&NewCommit {
+                tree,
+                parents: &[tip],
+                author: &info.author,
+                committer: &who,
+                message: info.message.as_ref(),
+            })
+        })
+        .await
     }
 
     /// Runs the repository's and the job's commands on the merged tree.
@@ -263,18 +299,16 @@ impl Landing<'_> {
         tip: CommitId,
         cancel: &CancellationToken,
     ) -> Result<(), Halt> {
-        let Integrator { ledger, sites } = self.integrator;
+        let Integrator {
+            ledger,
+            sites,
+            redact,
+        } = self.integrator;
         let job = ledger.job(self.change.job).await?;
         let policy = &self.request.ask.policy;
-        let unlimited = domain::scope::Scope::default();
-        let (_, touched) = checks::rules(&Candidate {
-            mirror: &self.mirror,
-            base: tip,
-            tree,
-            scope: &unlimited,
-            policy,
-        })
-        .map_err(|error| Halt::Rejected(Failure::caused(Reason::Repository, &error)))?;
+        let mirror = self.mirror.clone();
+        let changes = blocking(move || mirror.changed_paths(mirror.tree_of(tip)?, tree)).await?;
+        let touched: Vec<_> = changes.into_iter().map(|change| change.path).collect();
         let commands = wanted(policy, &job.spec, &touched)?;
         if !commands.iter().any(|command| command.needed) {
             return Ok(());
@@ -293,20 +327,15 @@ impl Landing<'_> {
         };
         let name = tree.to_string();
         let found = tokio::select! {
-            found = checks::commands(&site, &commands, &name) => found,
-            () = cancel.cancelled() => return Err(Halt::Lost),
+            found = checks::commands(&site, &commands, &name) => Some(found),
+            () = cancel.cancelled() => None,
         };
         if let Err(error) = site.close().await {
             tracing::warn!(%error, "the site of a merge's checks did not end well");
         }
-        let mut evidence = Vec::new();
-        for found in found {
-            let mut one = found.evidence;
-            if !found.output.is_empty() {
-                one.output = Some(ledger.put_blob(found.output).await?);
-            }
-            evidence.push(one);
-        }
+        let found = found.ok_or(Halt::Lost)?;
+
+        let Kept { evidence, unrun } = checks::keep(ledger, found, |text| redact(text)).await?;
         let bodies = evidence.iter().map(|one| Body::Checked {
             attempt: self.change.attempt,
             change: Some(self.change.id),
@@ -314,6 +343,9 @@ impl Landing<'_> {
             evidence: one.clone(),
         });
         ledger.record(self.lease, bodies.collect()).await?;
+        if let Some(failure) = unrun {
+            return Err(Halt::Rejected(failure));
+        }
         if checks::passed(&evidence) {
             return Ok(());
         }
@@ -324,7 +356,7 @@ impl Landing<'_> {
 
     /// Moves the user's branch to the tip, or says why it stays.
     async fn publish(&self) {
-        let refused = match self.try_publish() {
+        let refused = match self.try_publish().await {
             Ok(Published::Done) => None,
             Ok(Published::CheckedOut { location }) => Some(format!(
                 "it is checked out in {}: switch to another branch, and the next change moves it",
@@ -333,7 +365,9 @@ impl Landing<'_> {
             Ok(Published::Moved { .. }) => {
                 Some("it was moved meanwhile: the next change moves it on from there".to_owned())
             }
-            Err(error) => Some(domain::failure::chain(&error)),
+            Err(Halt::Rejected(failure)) => Some(failure.detail),
+            Err(Halt::Conflicted(files)) => Some(format!("it conflicts in {}", files.join(", "))),
+            Err(Halt::Lost) => return,
         };
         let commit = match self.branch.recorded() {
             Ok(Some(tip)) => tip.to_string(),
@@ -350,18 +384,39 @@ impl Landing<'_> {
         }
     }
 
-    fn try_publish(&self) -> Result<Published, git::Error> {
-        let Some(tip) = self.branch.recorded()? else {
-            return Ok(Published::Done);
-        };
-        let seen = self
-            .source
-            .branch(&self.request.ask.policy.integration.branch)?;
-        if seen == Some(tip) {
-            return Ok(Published::Done);
-        }
-        self.branch.publish(&self.source, seen, tip, &self.who)
+    async fn try_publish(&self) -> Result<Published, Halt> {
+        let name = self.request.ask.policy.integration.branch.clone();
+        let (branch, source, who) = self.parts();
+        blocking(move || {
+            let Some(tip) = branch.recorded()? else {
+                return Ok(Published::Done);
+            };
+            let seen = source.branch(&name)?;
+            if seen == Some(tip) {
+                return Ok(Published::Done);
+            }
+            branch.publish(&source, seen, tip, &who)
+        })
+        .await
     }
+
+    fn parts(&self) -> (IntegrationBranch, Source, Signature) {
+        (self.branch.clone(), self.source.clone(), self.who.clone())
+    }
+}
+
+/// Runs work on a repository on a thread that may block, so that the lease stays alive meanwhile.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, git::Error> + Send + 'static,
+) -> Result<T, Halt> {
+    let done = tokio::task::spawn_blocking(work).await;
+    let ended = |_| {
+        Halt::Rejected(Failure::new(
+            Reason::Bug,
+            "work on the repository ended early",
+        ))
+    };
+    Ok(done.map_err(ended)??)
 }
 
 fn wanted(
