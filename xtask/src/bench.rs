@@ -11,6 +11,8 @@ mod overhead;
 mod reference;
 mod stage;
 
+use std::path::PathBuf;
+
 use figure::Report;
 use stage::Stage;
 
@@ -25,6 +27,8 @@ struct Options {
     build: bool,
     /// Only the groups with these names; all where there are none.
     only: Vec<String>,
+    /// This binary is measured, and none is built.
+    binary: Option<PathBuf>,
 }
 
 impl Options {
@@ -42,9 +46,15 @@ impl Options {
                     )?;
                     options.only.push(group.clone());
                 }
+                "--binary" => {
+                    let file = rest.next().ok_or("`--binary` wants a file")?;
+                    let file = std::fs::canonicalize(file)
+                        .map_err(|error| format!("cannot find {file}: {error}"))?;
+                    options.binary = Some(file);
+                }
                 flag if flag.starts_with('-') => {
                     return Err(format!(
-                        "there is no flag `{flag}`; there are: --json --build --only GROUP"
+                        "there is no flag `{flag}`; there are: --json --build --only GROUP --binary FILE"
                     ));
                 }
                 name => names.push(name),
@@ -72,7 +82,10 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
 /// What Skep itself costs around the work of an agent.
 fn run_overhead(options: &Options) -> Result<(), String> {
     let mut report = Report::new(options.json);
-    let binary = build::release()?;
+    let binary = match &options.binary {
+        Some(binary) => binary.clone(),
+        None => build::release()?,
+    };
     for size in [&overhead::SMALL, &overhead::MEDIUM, &overhead::LARGE] {
         let wants_waiting = size.name == overhead::MEDIUM.name && options.wants("waiting");
         if !options.wants(size.name) && !wants_waiting {

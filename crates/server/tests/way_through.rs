@@ -50,12 +50,17 @@ impl World {
             default_model: Some("scripted".into()),
             models: Vec::new(),
         };
+        self.open(Providers::new([settings], Prices::default()).unwrap())
+            .await
+    }
+
+    async fn open(&self, providers: Providers) -> Node {
         Node::open(Options {
             data: self.data.path().to_owned(),
             path: std::env::var_os("PATH").unwrap(),
             home: std::env::var_os("HOME").unwrap().into(),
             env: Arc::new(|name| std::env::var_os(name)),
-            providers: Providers::new([settings], Prices::default()).unwrap(),
+            providers,
             default_model: None,
             sandbox: sandbox::Kind::Namespace,
         })
@@ -311,6 +316,13 @@ async fn an_attempt_replays_with_no_divergence_and_the_same_tree() {
         "a replay calls no model"
     );
     node.close().await;
+    let offline = world.open(Providers::default()).await;
+    let replayed = offline
+        .replay(attempts[0].id, &CancellationToken::new())
+        .await
+        .unwrap();
+    assert!(replayed.same_tree, "a replay needs no provider");
+    offline.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -353,6 +365,63 @@ async fn a_cancelled_request_ends_with_nothing_left_running() {
         .filter(|name| !name.to_string_lossy().starts_with('.'))
         .collect();
     assert!(left.is_empty(), "{left:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_is_cancelled_while_a_check_runs_ends_soon_and_leaves_nothing() {
+    let repo = Repo::new();
+    repo.file("answer.txt", "41\n");
+    repo.file(
+        "skep.toml",
+        "[[check]]\nname = \"slow\"\ncommand = \"touch began; sleep 1000\"\n",
+    );
+    repo.commit("A slow check");
+    let script = Script::new().job(
+        Job::on("Mend the answer")
+            .step(mend())
+            .step(Step::say("Done.")),
+    );
+    let world = World::new(script);
+    let node = world.node(Dialect::ChatCompletions).await;
+    let submitted = node
+        .submit(new(repo.path(), "Mend the answer"))
+        .await
+        .unwrap();
+    let cancel = CancellationToken::new();
+    let work = node.work(submitted.request, &cancel);
+    let workspaces = world.data.path().join("workspaces");
+    let stop = async {
+        while !holds(&workspaces, "began", 6) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        cancel.cancel();
+        std::time::Instant::now()
+    };
+    let both = async { tokio::join!(work, stop) };
+    let (request, cancelled) = tokio::time::timeout(Duration::from_secs(60), both)
+        .await
+        .unwrap();
+    assert!(cancelled.elapsed() < Duration::from_secs(10));
+    assert_eq!(request.unwrap().state, RequestState::Cancelled);
+    node.close().await;
+    let names = std::fs::read_dir(&workspaces)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name());
+    let left: Vec<_> = names
+        .filter(|name| !name.to_string_lossy().starts_with('.'))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+/// Whether a file of this name is below the directory, so many levels deep at the most.
+fn holds(dir: &Path, name: &str, levels: usize) -> bool {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    levels > 0
+        && entries.into_iter().any(|entry| {
+            entry.file_name() == name
+                || (entry.file_type().is_ok_and(|kind| kind.is_dir())
+                    && holds(&entry.path(), name, levels - 1))
+        })
 }
 
 #[tokio::test(flavor = "multi_thread")]

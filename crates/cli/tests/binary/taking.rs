@@ -281,7 +281,11 @@ fn a_request_is_cancelled_from_another_process() {
     let id = listed["requests"][0]["id"].as_str().unwrap();
     assert_eq!(listed["requests"][0]["state"], "working");
     let refused = world.skep(&["retry", id]).expect_code(6);
-    assert!(refused.stderr.contains("cannot be tried again"), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("cannot be tried again"),
+        "{}",
+        refused.stderr
+    );
     let cancelled = object(&world.skep(&["cancel", id, "--json"]).expect_code(0));
     assert_eq!(cancelled["cancelled"], id);
     running.finish(DEADLINE).expect_code(130);

@@ -341,7 +341,7 @@ fn a_merge_makes_what_git_makes() {
     let (_source, mirror) = repo.fetched();
     let start = proptest::collection::btree_set(0..PATHS.len(), 1..PATHS.len());
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
-        cases: 300,
+        cases: 5000,
         failure_persistence: None,
         ..ProptestConfig::default()
     });
