@@ -27,13 +27,19 @@ pub(super) async fn ask(
     context: &Context<'_>,
 ) -> Result<Reply, Stopped> {
     let mut tried = 0;
+    let mut unreached = 0;
     loop {
         tried += 1;
         let error = match once(model, body, options, guard, context).await? {
             Ok(reply) => return Ok(reply),
             Err(error) => error,
         };
+        unreached = match error {
+            model::Error::Network { .. } => unreached + 1,
+            _ => 0,
+        };
         let wait = wait_before(tried, &error, options);
+        let wait = wait.filter(|_| unreached < options.network_tries);
         let Some(wait) = wait.filter(|wait| *wait < guard.left()) else {
             return Err(match error {
                 model::Error::Budget { .. } => Stopped::Budget,
@@ -57,11 +63,7 @@ pub(super) async fn ask(
 
 /// How long to wait before the next try, or `None` when there is to be none.
 fn wait_before(tried: u32, error: &model::Error, options: &Options) -> Option<Duration> {
-    let tries = match error {
-        model::Error::Network { .. } => options.network_tries,
-        _ => options.tries,
-    };
-    if !error.is_retryable() || tried >= tries {
+    if !error.is_retryable() || tried >= options.tries {
         return None;
     }
     match error.retry_after() {

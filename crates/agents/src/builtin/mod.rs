@@ -30,7 +30,7 @@ pub struct Options {
     pub context_tokens: u64,
     /// How often a call of the model is made before it counts as failed.
     pub tries: u32,
-    /// The same for a provider that cannot be reached: a wrong address should be known soon.
+    /// How often in a row the network may fail: a wrong address should be known soon.
     pub network_tries: u32,
     /// The wait before the second try; it doubles with each one.
     pub first_wait: Duration,
