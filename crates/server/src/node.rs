@@ -91,6 +91,10 @@ impl Node {
             integrator: Integrator::new(integrator::Options {
                 ledger: ledger.clone(),
                 sites: sites.clone(),
+            })
+            .redacting({
+                let gateway = gateway.clone();
+                move |text| gateway.redact(text)
             }),
             ledger,
             sites,
