@@ -270,6 +270,15 @@ fn session_name(top: &str) -> String {
     format!("...{tail} {hash:016x}")
 }
 
+/// Runs work that blocks on a thread that may.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|_| Error::Ended)?
+}
+
 #[cfg(test)]
 mod tests {
     use super::session_name;
@@ -283,13 +292,4 @@ mod tests {
         assert_ne!(session_name(&one), session_name(&other));
         assert!(!session_name("/a\nb").contains(char::is_control));
     }
-}
-
-/// Runs work that blocks on a thread that may.
-pub(crate) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
-) -> Result<T, Error> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|_| Error::Ended)?
 }

@@ -718,7 +718,7 @@ struct WithoutOutput(Vec<String>);
 
 impl Visitor<Error> for WithoutOutput {
     fn wants(&mut self, path: &BStr, is_directory: bool) -> Result<bool, Error> {
-        Ok(!(is_directory && path == "target") && !path.ends_with(b".o"))
+        Ok(!(path.ends_with(b".o") || is_directory && path == "target"))
     }
 
     fn visit(&mut self, change: Change) -> Result<(), Error> {
