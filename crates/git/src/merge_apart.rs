@@ -55,21 +55,23 @@ fn merge(
     let mut merged = Vec::with_capacity(names.len());
     for (_, three) in names {
         match three {
-            // Both took it away: git may find that they renamed it differently.
-            [Some(_), None, None] => return Ok(None),
-            [base, ours, theirs] if ours == base || ours == theirs => merged.extend(theirs),
+            [base, ours, theirs] if ours == base => merged.extend(theirs),
             [base, ours, theirs] if theirs == base => merged.extend(ours),
-            [Some(base), Some(ours), Some(theirs)]
-                if [&base, &ours, &theirs]
-                    .iter()
-                    .all(|item| item.kind == EntryKind::Tree) =>
-            {
+            // Also where both made the same of it: they may have taken away a file of it.
+            [Some(base), Some(ours), Some(theirs)] if are_trees([&base, &ours, &theirs]) => {
                 let below = [base.id, ours.id, theirs.id];
                 match merge(reader, below, depth + 1)? {
                     Some(id) => merged.push(TreeItem { id, ..ours }),
                     None => return Ok(None),
                 }
             }
+            [None, Some(ours), Some(theirs)] if ours == theirs => merged.push(ours),
+            [Some(base), Some(ours), Some(theirs)]
+                if ours == theirs && is_file(&base) && is_file(&ours) =>
+            {
+                merged.push(ours);
+            }
+            // Both took it away, and may have renamed it differently; or both changed it.
             _ => return Ok(None),
         }
     }
@@ -80,4 +82,12 @@ fn merge(
     sort_tree(&mut merged);
     let (id, _) = reader.write(Kind::Tree, &encode_tree(&merged))?;
     Ok(Some(id))
+}
+
+fn are_trees(three: [&TreeItem; 3]) -> bool {
+    three.iter().all(|item| item.kind == EntryKind::Tree)
+}
+
+fn is_file(item: &TreeItem) -> bool {
+    matches!(item.kind, EntryKind::Blob | EntryKind::BlobExecutable)
 }

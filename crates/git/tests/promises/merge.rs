@@ -341,7 +341,7 @@ fn a_merge_makes_what_git_makes() {
     let (_source, mirror) = repo.fetched();
     let start = proptest::collection::btree_set(0..PATHS.len(), 1..PATHS.len());
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
-        cases: 5000,
+        cases: 300,
         failure_persistence: None,
         ..ProptestConfig::default()
     });
@@ -367,13 +367,17 @@ fn a_merge_makes_what_git_makes() {
         )
         .output()
         .unwrap();
+        // Git 2.47 has an assertion that some moves of directories break.
+        let Some(code) = output.status.code() else {
+            return Ok(());
+        };
         let text = String::from_utf8(output.stdout).unwrap();
         let tree = text.lines().next().unwrap_or_default();
         let merged = mirror.cherry_pick(theirs, ours).unwrap();
-        match (output.status.code(), &merged) {
-            (Some(0), Merged::Clean { tree: found }) => prop_assert_eq!(found.to_string(), tree),
-            (Some(1), Merged::Conflicted { .. }) => {}
-            (code, _) => prop_assert!(false, "git says {code:?}, we {merged:?}"),
+        match (code, &merged) {
+            (0, Merged::Clean { tree: found }) => prop_assert_eq!(found.to_string(), tree),
+            (1, Merged::Conflicted { .. }) => {}
+            (code, _) => prop_assert!(false, "git says {code}, we {merged:?}"),
         }
         Ok(())
     });
