@@ -97,6 +97,8 @@ impl Link {
     /// the deadlines; owns the ends of commands; ends with the socket, or with the sandbox, which
     /// aborts it.
     pub(super) async fn run(self: Arc<Self>) {
+        // However this ends, by the socket or by being aborted, whoever waits must hear of it.
+        let _ending = Ending(&self);
         loop {
             let deadline = self
                 .state()
@@ -121,10 +123,6 @@ impl Link {
                 () = self.changed.notified() => {}
             }
         }
-        let mut state = self.state();
-        state.gone = true;
-        // Whoever waits finds the sender dropped: the sandbox is gone.
-        state.running.clear();
     }
 
     fn hear(&self, words: [u32; wire::WORDS]) {
@@ -412,5 +410,17 @@ struct CommandReach {
 impl Reach for CommandReach {
     fn signal_tree(&self, signal: i32) {
         self.link.signal(self.id, signal);
+    }
+}
+
+/// Says at the end of listening that the sandbox is gone.
+struct Ending<'a>(&'a Link);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        state.gone = true;
+        // Whoever waits finds the sender dropped: the sandbox is gone.
+        state.running.clear();
     }
 }
