@@ -86,6 +86,10 @@ fn run_overhead(options: &Options) -> Result<(), String> {
         Some(binary) => binary.clone(),
         None => build::release()?,
     };
+    // Before anything large is deleted.
+    if options.wants("cold") {
+        cold::measure(&binary, &mut report)?;
+    }
     for size in [&overhead::SMALL, &overhead::MEDIUM, &overhead::LARGE] {
         let wants_waiting = size.name == overhead::MEDIUM.name && options.wants("waiting");
         if !options.wants(size.name) && !wants_waiting {
@@ -99,9 +103,6 @@ fn run_overhead(options: &Options) -> Result<(), String> {
         if wants_waiting {
             memory::measure(&stage, &mut report)?;
         }
-    }
-    if options.wants("cold") {
-        cold::measure(&binary, &mut report)?;
     }
     if options.wants("binary") {
         build::size(&binary, &mut report)?;
