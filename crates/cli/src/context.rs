@@ -21,6 +21,15 @@ pub(crate) struct Context {
 }
 
 impl Context {
+    /// The name of who asks, for fair turns; the number of the user where it has none.
+    pub(crate) fn user(&self) -> String {
+        const LONGEST: usize = 64;
+        let named = self.env.text("USER").filter(|name| {
+            !name.is_empty() && name.len() <= LONGEST && !name.contains(char::is_control)
+        });
+        named.unwrap_or_else(|| rustix::process::getuid().as_raw().to_string())
+    }
+
     /// From the command line and the environment.
     ///
     /// # Errors

@@ -10,6 +10,7 @@ use crate::{
     time::Timestamp,
 };
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// The full hexadecimal name of a git commit or tree.
 pub type ObjectName = String;
@@ -27,6 +28,58 @@ pub enum Planning {
     None,
     /// A person wrote the plan.
     Given,
+}
+
+/// How soon somebody wants it.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Priority {
+    /// A person waits for it.
+    Interactive,
+    /// Nobody waits, and it should be done soon.
+    #[default]
+    Normal,
+    /// Whenever there is nothing else to do.
+    Background,
+}
+
+impl Priority {
+    /// How long it lets others go first: work is behind all that becomes ready within this time
+    /// after it and is more urgent, and before all that comes later. So it ages by waiting, and
+    /// nothing waits for ever.
+    #[must_use]
+    pub const fn patience(self) -> Duration {
+        match self {
+            Self::Interactive => Duration::ZERO,
+            Self::Normal => Duration::from_secs(5 * 60),
+            Self::Background => Duration::from_secs(60 * 60),
+        }
+    }
+}
+
+/// Where in the queues a request stands, and who may work on it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Placement {
+    /// How soon it is wanted.
+    #[serde(default)]
+    pub priority: Priority,
+    /// Who asked: users share the workers fairly.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub user: String,
+    /// What a worker must be able to do.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub needs: Vec<String>,
+    /// The only worker that may take it, by its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pin: Option<String>,
+}
+
+impl Placement {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// What a person asks for, before it has an id.
@@ -54,6 +107,9 @@ pub struct Ask {
     pub policy: Policy,
     /// How many jobs may run at once.
     pub parallel: u32,
+    /// Where in the queues it stands.
+    #[serde(default, skip_serializing_if = "Placement::is_default")]
+    pub placement: Placement,
     /// The request that this one tries again.
     pub retry_of: Option<RequestId>,
     /// Ignored files of the user's tree that every workspace gets.

@@ -82,6 +82,9 @@ pub enum Body {
         to: JobState,
         /// Why, if it died or goes back.
         failure: Option<Failure>,
+        /// Until when it sleeps, if it is parked.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        until: Option<Timestamp>,
     },
     /// An attempt began.
     AttemptStarted {

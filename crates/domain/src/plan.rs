@@ -13,7 +13,7 @@ pub const MAX_PROMPT: usize = 1 << 20;
 pub const MAX_TITLE: usize = 100;
 /// The keys of a job that only a person may write: they choose which program runs, who is sent the
 /// code, and what it may cost.
-const PERSONS_KEYS: [&str; 3] = ["agent", "model", "tokens"];
+const PERSONS_KEYS: [&str; 4] = ["agent", "model", "tokens", "needs"];
 
 /// A plan as it is written by a person (TOML) or a model (JSON).
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
@@ -56,6 +56,9 @@ pub struct Job {
     /// The most tokens it may use; an equal share of the request's where it is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokens: Option<u64>,
+    /// What a worker must be able to do, besides what the request asks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub needs: Vec<String>,
     /// Whether an empty change is an acceptable outcome.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub may_change_nothing: bool,
@@ -138,7 +141,7 @@ impl Plan {
     }
 
     /// Reads and validates a plan that a model wrote, in JSON. What only a person may choose (the
-    /// agent, the model and the tokens of a job) is left out: a model reads the repository, and
+    /// agent, the model, the tokens and the needs of a job) is left out: a model reads the repository, and
     /// what is written there must not send the code elsewhere.
     ///
     /// # Errors
@@ -147,6 +150,7 @@ impl Plan {
         let mut plan = Self::from_json(text)?;
         for job in &mut plan.jobs {
             (job.agent, job.model, job.tokens) = (None, None, None);
+            job.needs.clear();
         }
         Ok(plan)
     }

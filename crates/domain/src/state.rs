@@ -253,7 +253,7 @@ impl Machine for JobState {
             (S::Leased, C::Start) | (S::Checking, C::Revise) => S::Running,
             (S::Running, C::Check) => S::Checking,
             (S::Leased | S::Running | S::Checking, C::Retry) => S::Ready,
-            (S::Running | S::Checking, C::Park) => S::Parked,
+            (S::Leased | S::Running | S::Checking, C::Park) => S::Parked,
             (S::Running | S::Checking, C::Ask) => S::Waiting,
             (S::Parked, C::Wake) | (S::Waiting, C::Answer) => S::Ready,
             (S::Paused, C::ResumeReady) => S::Ready,

@@ -27,6 +27,7 @@ async fn caller(ledger: Ledger, name: usize, rounds: usize) -> Result<(), Error>
         budget: Amount::unbounded(),
         policy: Policy::default(),
         parallel: 1,
+        placement: domain::entity::Placement::default(),
         retry_of: None,
         included: Vec::new(),
     };

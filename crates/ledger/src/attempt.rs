@@ -4,9 +4,11 @@ use crate::{
     error::{Error, Trouble},
     lease::{self, Lease, Subject},
     ledger::Ledger,
-    progress, read,
+    park, progress,
+    queue::{self, Kind, Offer, Queue},
+    read,
     sql::{Key, get, id, number, one, run, small},
-    transition::{self, End},
+    transition::{self, End, Told},
     writer::Verb,
 };
 use domain::{
@@ -128,8 +130,8 @@ impl Ledger {
     }
 
     /// Settles an attempt and its job, and ends the lease. A failure of the environment or of a
-    /// provider that may be tried again makes the job ready again, [`MAX_ATTEMPTS`] times at the
-    /// most; any other is final. What follows for other jobs and the request is part of it.
+    /// provider that may be tried again parks the job for a while, and then it is ready again,
+    /// [`MAX_ATTEMPTS`] times at the most; any other is final. What follows for other jobs and the request is part of it.
     ///
     /// # Errors
     /// [`Error::LeaseLost`]; [`Error::Illegal`] when the state does not allow it: a change passes
@@ -323,12 +325,17 @@ fn retry_or_die(
     failure: Failure,
 ) -> Result<JobState, Trouble> {
     let outside = matches!(failure.reason.class(), Class::Environment | Class::Provider);
-    let command = if outside && failure.reason.retry_is_safe() && held.may_retry() {
-        JobCommand::Retry
-    } else {
-        JobCommand::Die
+    if !(outside && failure.reason.retry_is_safe() && held.may_retry()) {
+        return transition::job(verb, job, JobCommand::Die, Some(failure));
+    }
+    let until = verb
+        .now
+        .plus(park::back_off(held.claims, verb.context.ids.bits()));
+    let told = Told {
+        failure: Some(failure),
+        until: Some(until),
     };
-    transition::job(verb, job, command, Some(failure))
+    transition::job(verb, job, JobCommand::Park, told)
 }
 
 /// Cancels a job with its open attempt and its lease. What follows is the caller's.
@@ -347,6 +354,20 @@ pub(crate) fn cancel(verb: &mut Verb<'_>, job: JobId, held: &HeldJob) -> Result<
     Ok(())
 }
 
+/// The queue of the changes of a branch.
+pub(crate) fn change_queue(repository: i64, branch: &str) -> Queue<'_> {
+    Queue {
+        kind: Kind::Change,
+        repository,
+        branch,
+        user: "",
+        agent: "",
+        provider: "",
+        needs: "",
+        pin: "",
+    }
+}
+
 fn make_change(
     verb: &mut Verb<'_>,
     held: &HeldJob,
@@ -356,12 +377,26 @@ fn make_change(
     checked: bool,
 ) -> Result<ChangeId, Trouble> {
     let change: ChangeId = verb.id();
+    let (repository, branch, patience) = one(
+        verb,
+        "SELECT repository, branch, patience FROM requests WHERE id = ?1",
+        [held.request.key()],
+        |row| {
+            Ok((
+                get::<i64>(row, 0)?,
+                get::<String>(row, 1)?,
+                get::<i64>(row, 2)?,
+            ))
+        },
+    )?
+    .ok_or_else(|| Error::missing("request", held.request))?;
+    let queue = change_queue(repository, &branch).row(verb)?;
+    let place = queue::place(verb.now, patience);
     run(
         verb,
         "INSERT INTO changes (id, attempt, job, request, repository, branch, base, object, \
-         state, conflicts, checked, created) SELECT ?1, a.id, a.job, a.request, r.repository, \
-         r.branch, a.base, ?3, ?4, '[]', ?5, ?6 \
-         FROM attempts a JOIN requests r ON r.id = a.request WHERE a.id = ?2",
+         state, conflicts, checked, created, queue, place) SELECT ?1, a.id, a.job, a.request, \
+         ?7, ?8, a.base, ?3, ?4, '[]', ?5, ?6, ?9, ?10 FROM attempts a WHERE a.id = ?2",
         (
             change.key(),
             attempt.key(),
@@ -369,8 +404,23 @@ fn make_change(
             ChangeState::Queued.as_str(),
             checked,
             verb.now.0,
+            repository,
+            &branch,
+            queue,
+            place,
         ),
     )?;
+    queue::insert(
+        verb,
+        Offer {
+            kind: Kind::Change,
+            queue,
+            place,
+            subject: verb.last_insert_rowid(),
+            request: held.request.key(),
+        },
+    )?;
+    queue::count_changes(verb, queue, 1, 0)?;
     tracing::debug!(%job, %change, "a gate made a change");
     verb.event(
         held.session,

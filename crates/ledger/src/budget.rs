@@ -114,6 +114,16 @@ impl Ledger {
         .await
     }
 
+    /// Adds to the budget of a request that has not ended. Its jobs that have not ended get equal
+    /// parts of it, and the rest is free for what comes.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Invalid`] when the request has ended.
+    pub async fn top_up(&self, request: RequestId, amount: Amount) -> Result<(), Error> {
+        self.write("add to a budget", move |verb| top_up(verb, request, amount))
+            .await
+    }
+
     /// The account of a request. What running jobs have spent is in their accounts, and here
     /// among what is reserved; [`Ledger::spent`] has it all.
     ///
@@ -179,6 +189,43 @@ impl Ledger {
         })
         .await
     }
+}
+
+fn top_up(verb: &Verb<'_>, request: RequestId, amount: Amount) -> Result<(), Trouble> {
+    let (account, ended) = one(
+        verb,
+        "SELECT account, ended IS NOT NULL FROM requests WHERE id = ?1",
+        [request.key()],
+        |row| Ok((get::<i64>(row, 0)?, get::<bool>(row, 1)?)),
+    )?
+    .ok_or_else(|| Error::missing("request", request))?;
+    if ended {
+        let why = format!("the request {request} has ended: `skep retry {request}` begins anew");
+        return Err(Error::Invalid(why).into());
+    }
+    let mut own = load(verb, account)?.top_up(amount);
+    let jobs = all(
+        verb,
+        "SELECT account FROM jobs WHERE request = ?1 AND ended IS NULL ORDER BY n",
+        [request.key()],
+        |row| get::<i64>(row, 0),
+    )?;
+    let parts = (jobs.len() as u64).max(1);
+    let part = Amount {
+        tokens: amount.tokens / parts,
+        money: Micros(amount.money.0 / parts),
+        wall_ms: amount.wall_ms / parts,
+        iterations: amount.iterations / parts,
+    };
+    for job in jobs {
+        // What paid a debt is not there to be given on.
+        let Ok(reserved) = own.reserve(part) else {
+            break;
+        };
+        own = reserved;
+        store(verb, job, load(verb, job)?.top_up(part))?;
+    }
+    store(verb, account, own)
 }
 
 fn open_grant(

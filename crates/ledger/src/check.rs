@@ -243,8 +243,66 @@ fn queues(sql: &Connection, report: &mut Report) -> Result<(), Trouble> {
              WHERE j.request = r.id AND j.state IN ('leased', 'running', 'checking'))",
         ),
         (
-            "a request has more jobs held than it allows",
-            "SELECT n FROM requests WHERE held > parallel",
+            "a request has more jobs held and offered than it allows",
+            "SELECT n FROM requests WHERE held + offered > parallel",
+        ),
+        (
+            "a request counts other jobs as offered than are",
+            "SELECT n FROM requests r WHERE offered <> (SELECT COUNT(*) FROM offers o \
+             WHERE o.request = r.id AND o.kind = 1)",
+        ),
+        (
+            "a queue counts other offers than there are",
+            "SELECT n FROM queues q WHERE offered <> \
+             (SELECT COUNT(*) FROM offers o WHERE o.queue = q.n)",
+        ),
+        (
+            "a queue counts other jobs as held than are",
+            "SELECT n FROM queues q WHERE kind = 1 AND held <> (SELECT COUNT(*) FROM jobs j \
+             WHERE j.queue = q.n AND j.state IN ('leased', 'running', 'checking'))",
+        ),
+        (
+            "a queue counts other requests as held than are",
+            "SELECT n FROM queues q WHERE kind = 0 AND held <> (SELECT COUNT(*) FROM requests r \
+             WHERE r.queue = q.n AND r.state = 'planning')",
+        ),
+        (
+            "a queue counts other changes as held than are",
+            "SELECT n FROM queues q WHERE kind = 2 AND held <> (SELECT COUNT(*) FROM changes c \
+             WHERE c.queue = q.n AND c.state IN ('merging', 'checking'))",
+        ),
+        (
+            "a queue has another rank than its first offer gives it",
+            "SELECT n FROM queues q WHERE rank IS NOT CASE WHEN held >= most THEN NULL ELSE \
+             (SELECT MIN(place) FROM offers o WHERE o.queue = q.n) + held * 30000000 END",
+        ),
+        (
+            "a request waits to be planned and is not offered, or the other way round",
+            "SELECT r.n FROM requests r LEFT JOIN offers o ON o.queue = r.queue \
+             AND o.place = r.place AND o.subject = r.n AND o.kind = 0 \
+             WHERE (r.state = 'queued') <> (o.subject IS NOT NULL)",
+        ),
+        (
+            "a change waits to be merged and is not offered, or the other way round",
+            "SELECT c.n FROM changes c LEFT JOIN offers o ON o.queue = c.queue \
+             AND o.place = c.place AND o.subject = c.n AND o.kind = 2 \
+             WHERE (c.state = 'queued') <> (o.subject IS NOT NULL)",
+        ),
+        (
+            "a job is said to be offered and is not, or is offered and not ready",
+            "SELECT j.n FROM jobs j LEFT JOIN offers o ON o.queue = j.queue \
+             AND o.place = j.place AND o.subject = j.n AND o.kind = 1 \
+             WHERE j.offered <> (o.subject IS NOT NULL) OR (j.offered AND j.state <> 'ready')",
+        ),
+        (
+            "a job is ready, its request has room, and it is not offered",
+            "SELECT j.n FROM jobs j JOIN requests r ON r.id = j.request WHERE j.state = 'ready' \
+             AND j.offered = 0 AND r.state IN ('working', 'integrating') \
+             AND r.held + r.offered < r.parallel",
+        ),
+        (
+            "a job is parked without an end",
+            "SELECT n FROM jobs WHERE (state = 'parked') <> (until IS NOT NULL)",
         ),
         (
             "a request has ended and a job has not",

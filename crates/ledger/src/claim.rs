@@ -1,15 +1,18 @@
-//! Claims: whoever is free takes the oldest that is ready.
+//! Claims: whoever is free takes what is next in the queues.
 //!
-//! A claim first ends leases whose time has come. One that finds nothing also tests the locks of
-//! owners, at most every 100 ms, and looks again.
+//! A claim first ends leases whose time has come, and wakes what was parked until now. One that
+//! finds nothing also tests the locks of owners, at most every 100 ms, and looks again.
 
 use crate::{
     error::{Error, Trouble},
+    history,
     lease::{self, Lease, Subject},
     ledger::Ledger,
     owner::{Owner, OwnerId},
+    park,
+    queue::{self, Kind, Seek},
     read,
-    sql::{Key, id, one, run},
+    sql::{Key, id, one},
     transition,
     writer::Verb,
 };
@@ -52,52 +55,52 @@ pub struct ClaimedChange {
 }
 
 impl Ledger {
-    /// The oldest request that nobody has planned, or this one if it is such.
+    /// The next request to plan of those that `seek` allows.
     ///
     /// # Errors
     /// When the storage fails.
     pub async fn claim_request(
         &self,
         owner: &Owner,
-        only: Option<RequestId>,
+        seek: impl Into<Seek>,
     ) -> Result<Option<ClaimedRequest>, Error> {
-        let owner = owner.clone();
+        let (owner, seek) = (owner.clone(), seek.into());
         self.write("claim a request", move |verb| {
-            claim(verb, |verb| request(verb, owner.id(), only))
+            claim(verb, |verb| request(verb, owner.id(), &seek))
         })
         .await
     }
 
-    /// The oldest job that is ready, of any request or of this one, unless its request has as
-    /// many jobs under way as it allows.
+    /// The next job to do of those that `seek` allows: by priority and age, in turns between
+    /// repositories and users, no more at once than requests and limits allow.
     ///
     /// # Errors
     /// When the storage fails.
     pub async fn claim_job(
         &self,
         owner: &Owner,
-        only: Option<RequestId>,
+        seek: impl Into<Seek>,
     ) -> Result<Option<ClaimedJob>, Error> {
-        let owner = owner.clone();
+        let (owner, seek) = (owner.clone(), seek.into());
         self.write("claim a job", move |verb| {
-            claim(verb, |verb| job(verb, owner.id(), only))
+            claim(verb, |verb| job(verb, owner.id(), &seek))
         })
         .await
     }
 
-    /// The oldest change that waits to be merged, of any request or of this one, unless another
-    /// change of the same repository and integration branch is in hand.
+    /// The next change to merge of those that `seek` allows, unless another change of the same
+    /// repository and integration branch is in hand.
     ///
     /// # Errors
     /// When the storage fails.
     pub async fn claim_change(
         &self,
         owner: &Owner,
-        only: Option<RequestId>,
+        seek: impl Into<Seek>,
     ) -> Result<Option<ClaimedChange>, Error> {
-        let owner = owner.clone();
+        let (owner, seek) = (owner.clone(), seek.into());
         self.write("claim a change", move |verb| {
-            claim(verb, |verb| change(verb, owner.id(), only))
+            claim(verb, |verb| change(verb, owner.id(), &seek))
         })
         .await
     }
@@ -108,6 +111,7 @@ fn claim<T>(
     mut take: impl FnMut(&mut Verb<'_>) -> Result<Option<T>, Trouble>,
 ) -> Result<Option<T>, Trouble> {
     lease::expire_due(verb)?;
+    park::wake_due(verb)?;
     if let Some(taken) = take(verb)? {
         return Ok(Some(taken));
     }
@@ -120,26 +124,12 @@ fn claim<T>(
 fn request(
     verb: &mut Verb<'_>,
     owner: OwnerId,
-    only: Option<RequestId>,
+    seek: &Seek,
 ) -> Result<Option<ClaimedRequest>, Trouble> {
-    let found: Option<RequestId> = match only {
-        Some(only) => one(
-            verb,
-            "SELECT id FROM requests WHERE id = ?1 AND state = 'queued'",
-            [only.key()],
-            |row| id(row, 0),
-        )?,
-        None => one(
-            verb,
-            "SELECT id FROM requests INDEXED BY requests_queued WHERE state = 'queued' \
-             ORDER BY n LIMIT 1",
-            [],
-            |row| id(row, 0),
-        )?,
-    };
-    let Some(request) = found else {
+    let Some(row) = queue::next(verb, Kind::Request, seek)? else {
         return Ok(None);
     };
+    let request: RequestId = named(verb, "SELECT id FROM requests WHERE n = ?1", row)?;
     transition::request(verb, request, RequestCommand::Plan, None)?;
     Ok(Some(ClaimedRequest {
         lease: lease::grant(verb, owner, Subject::Request(request))?,
@@ -147,69 +137,40 @@ fn request(
     }))
 }
 
-fn job(
-    verb: &mut Verb<'_>,
-    owner: OwnerId,
-    only: Option<RequestId>,
-) -> Result<Option<ClaimedJob>, Trouble> {
-    let read = |row: &rusqlite::Row<'_>| Ok((id(row, 0)?, id(row, 1)?));
-    let found: Option<(JobId, RequestId)> = match only {
-        Some(only) => one(
-            verb,
-            "SELECT j.id, j.request FROM jobs j INDEXED BY jobs_of_request \
-             JOIN requests r ON r.id = j.request \
-             WHERE j.request = ?1 AND j.state = 'ready' AND r.held < r.parallel \
-             AND r.state IN ('working', 'integrating') ORDER BY j.n LIMIT 1",
-            [only.key()],
-            read,
-        )?,
-        None => one(
-            verb,
-            "SELECT j.id, j.request FROM jobs j INDEXED BY jobs_ready \
-             CROSS JOIN requests r ON r.id = j.request \
-             WHERE j.state = 'ready' AND r.held < r.parallel \
-             AND r.state IN ('working', 'integrating') ORDER BY j.n LIMIT 1",
-            [],
-            read,
-        )?,
-    };
-    let Some((job, request)) = found else {
+fn job(verb: &mut Verb<'_>, owner: OwnerId, seek: &Seek) -> Result<Option<ClaimedJob>, Trouble> {
+    let Some(row) = queue::next(verb, Kind::Job, seek)? else {
         return Ok(None);
     };
+    let job: JobId = named(verb, "SELECT id FROM jobs WHERE n = ?1", row)?;
     transition::job(verb, job, JobCommand::Claim, None)?;
-    run(
-        verb,
-        "UPDATE jobs SET claims = claims + 1 WHERE id = ?1",
-        [job.key()],
-    )?;
+    history::claimed(verb, row)?;
+    let job = read::job(verb, job)?;
     Ok(Some(ClaimedJob {
-        lease: lease::grant(verb, owner, Subject::Job(job))?,
-        job: read::job(verb, job)?,
-        request: read::request(verb, request)?,
+        lease: lease::grant(verb, owner, Subject::Job(job.id))?,
+        request: read::request(verb, job.request)?,
+        job,
     }))
 }
 
 fn change(
     verb: &mut Verb<'_>,
     owner: OwnerId,
-    only: Option<RequestId>,
+    seek: &Seek,
 ) -> Result<Option<ClaimedChange>, Trouble> {
-    let found: Option<ChangeId> = one(
-        verb,
-        "SELECT c.id FROM changes c INDEXED BY changes_queued \
-         WHERE c.state = 'queued' AND (?1 IS NULL OR c.request = ?1) AND NOT EXISTS \
-         (SELECT 1 FROM changes o INDEXED BY changes_in_hand WHERE o.repository = c.repository \
-         AND o.branch = c.branch AND o.state IN ('merging', 'checking')) ORDER BY c.n LIMIT 1",
-        [only.map(Key::key)],
-        |row| id(row, 0),
-    )?;
-    let Some(change) = found else {
+    let Some(row) = queue::next(verb, Kind::Change, seek)? else {
         return Ok(None);
     };
+    let change: ChangeId = named(verb, "SELECT id FROM changes WHERE n = ?1", row)?;
     let request = transition::change(verb, change, ChangeCommand::Merge, Default::default())?;
     Ok(Some(ClaimedChange {
         lease: lease::grant(verb, owner, Subject::Change(change))?,
         change: read::change(verb, change)?,
         request: read::request(verb, request)?,
     }))
+}
+
+/// The id of what is offered.
+fn named<K: Key>(verb: &Verb<'_>, text: &str, row: i64) -> Result<K, Trouble> {
+    one(verb, text, [row], |row| id(row, 0))?
+        .ok_or_else(|| Trouble::Row(format!("the row {row} is offered and is not there")))
 }

@@ -2,7 +2,7 @@
 
 use crate::find::Found;
 use domain::{BlobId, GrantId, LeaseId, budget, machine, plan};
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 /// Why a verb did nothing. A verb that fails has changed nothing.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -50,6 +50,14 @@ pub enum Error {
         grant: GrantId,
         /// The call.
         call: u64,
+    },
+    /// There is too much already: nothing was stored.
+    #[error("{what}: try again in {} s", retry_after.as_secs().max(1))]
+    Busy {
+        /// What there is too much of.
+        what: String,
+        /// When to try again.
+        retry_after: Duration,
     },
     /// What was given cannot be stored.
     #[error("{0}")]

@@ -5,7 +5,7 @@ use crate::{
     error::{Error, Trouble},
     ledger::Ledger,
     owner::{self, OwnerId},
-    progress,
+    park, progress,
     sql::{Key, all, get, id, number, one, run, time},
     transition,
     writer::Verb,
@@ -106,7 +106,7 @@ impl Ledger {
             let deadline = verb.now.plus(verb.context.lease);
             run(
                 verb,
-                "UPDATE leases SET deadline = ?2 WHERE token = ?1",
+                "UPDATE leases SET deadline = ?2, graced = NULL WHERE token = ?1",
                 (number(lease.token), deadline.0),
             )?;
             Ok(deadline)
@@ -170,6 +170,7 @@ pub(crate) fn release(verb: &mut Verb<'_>, token: i64) -> Result<(), Trouble> {
 struct Row {
     token: i64,
     subject: Subject,
+    /// The last time at which it is known to have been held: the deadline without any grace.
     deadline: Timestamp,
 }
 
@@ -178,7 +179,7 @@ pub(crate) fn revoke(verb: &mut Verb<'_>, subject: Subject) -> Result<Option<Tim
     let (kind, key) = subject.columns();
     let found = one(
         verb,
-        "SELECT token, deadline FROM leases WHERE kind = ?1 AND subject = ?2",
+        "SELECT token, COALESCE(graced, deadline) FROM leases WHERE kind = ?1 AND subject = ?2",
         (kind, key),
         |row| Ok((get::<i64>(row, 0)?, time(row, 1)?)),
     )?;
@@ -189,22 +190,39 @@ pub(crate) fn revoke(verb: &mut Verb<'_>, subject: Subject) -> Result<Option<Tim
     Ok(Some(deadline))
 }
 
+/// This part of a lease is the time that a living holder gets beyond it: twice its heartbeat.
+const GRACE: u32 = 3;
+
 /// The most leases that one verb ends because their time has come; the next verb ends the rest.
 const DUE: i64 = 64;
 
 /// Ends leases whose deadline is past. Says how many.
+///
+/// A holder whose process is alive is given one more heartbeat first: after a laptop has slept,
+/// every deadline is past and nobody had a chance to say so.
 pub(crate) fn expire_due(verb: &mut Verb<'_>) -> Result<usize, Trouble> {
     let due = all(
         verb,
-        "SELECT token, kind, subject, deadline FROM leases WHERE deadline <= ?1 \
-         ORDER BY deadline LIMIT ?2",
+        "SELECT token, kind, subject, COALESCE(graced, deadline), owner, graced IS NOT NULL \
+         FROM leases WHERE deadline <= ?1 ORDER BY deadline LIMIT ?2",
         (verb.now.0, DUE),
-        row,
+        |found| Ok((row(found)?, OwnerId(get(found, 4)?), get::<bool>(found, 5)?)),
     )?;
-    for lease in &due {
-        expire(verb, lease)?;
+    let mut ended = 0;
+    for (lease, owner, graced) in due {
+        if !graced && !owner::is_dead(&verb.context.run, owner) {
+            let deadline = verb.now.plus(verb.context.lease / GRACE);
+            run(
+                verb,
+                "UPDATE leases SET deadline = ?2, graced = deadline WHERE token = ?1",
+                (lease.token, deadline.0),
+            )?;
+            continue;
+        }
+        expire(verb, &lease)?;
+        ended += 1;
     }
-    Ok(due.len())
+    Ok(ended)
 }
 
 fn row(row: &rusqlite::Row<'_>) -> Result<Row, Trouble> {
@@ -233,9 +251,10 @@ impl Probe {
 pub(crate) fn sweep(verb: &mut Verb<'_>) -> Result<usize, Trouble> {
     verb.probe.0 = Some(Instant::now());
     let mut ended = expire_due(verb)?;
+    park::wake_due(verb)?;
     let leases = all(
         verb,
-        "SELECT token, kind, subject, deadline, owner FROM leases",
+        "SELECT token, kind, subject, COALESCE(graced, deadline), owner FROM leases",
         [],
         |found| Ok((row(found)?, OwnerId(get(found, 4)?))),
     )?;

@@ -97,6 +97,7 @@ impl Ledger {
             clock: Arc::clone(&options.clock),
             ids: Arc::clone(&options.ids),
             lease: options.lease,
+            admission: options.admission,
             run: run.clone(),
         });
         let connect = |writes| {

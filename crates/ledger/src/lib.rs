@@ -11,6 +11,7 @@
 //! The engine is SQLite, and nothing of it is seen from outside: another engine follows behind the
 //! same verbs.
 
+mod admission;
 mod attempt;
 mod blob;
 mod budget;
@@ -23,14 +24,19 @@ mod error;
 pub mod event;
 pub mod find;
 mod held;
+mod history;
 mod lease;
 mod ledger;
+mod limit;
 pub mod options;
 mod owner;
+mod park;
 mod plan;
 mod progress;
+mod queue;
 mod read;
 mod reader;
+mod requeue;
 mod schema;
 mod session;
 mod sql;
@@ -40,6 +46,7 @@ mod transition;
 mod wake;
 mod writer;
 
+pub use admission::Admission;
 pub use attempt::{MAX_ATTEMPTS, NewAttempt, Settled, Settlement};
 pub use blob::MAX_BYTES as MAX_BLOB;
 pub use budget::Spender;
@@ -50,10 +57,13 @@ pub use claim::{ClaimedChange, ClaimedJob, ClaimedRequest};
 pub use error::{Cause, Error, Fault};
 pub use find::Found;
 pub use held::held;
+pub use history::{Position, Quantiles, Statistics};
 pub use lease::{Lease, Subject};
 pub use ledger::Ledger;
+pub use limit::{Limit, Limited};
 pub use options::{Clock, Ids, Options};
 pub use owner::Owner;
+pub use queue::{SHARE, Seek};
 pub use schema::VERSION;
 pub use session::Session;
 pub use subscription::Subscription;

@@ -1,5 +1,6 @@
 //! How a ledger is opened, and what it takes from outside: time and random bits.
 
+use crate::admission::Admission;
 use domain::Timestamp;
 use std::{
     path::PathBuf,
@@ -21,6 +22,8 @@ pub struct Options {
     pub ids: Arc<dyn Ids>,
     /// How long a lease lasts without a heartbeat.
     pub lease: Duration,
+    /// What is taken before a submission is refused.
+    pub admission: Admission,
 }
 
 impl Options {
@@ -31,6 +34,7 @@ impl Options {
             clock: Arc::new(SystemClock),
             ids: Arc::new(RandomIds::default()),
             lease: LEASE,
+            admission: Admission::default(),
         }
     }
 }

@@ -6,6 +6,8 @@ use crate::{
     lease::{self, Lease},
     ledger::Ledger,
     progress,
+    queue::{self, Kind, Queue},
+    read,
     sql::{Key, get, id, number, one, run, to_json},
     transition,
     writer::Verb,
@@ -14,10 +16,12 @@ use domain::{
     Amount, Failure, JobId, JobState, Micros, RequestId, SessionId,
     amount::Measure,
     budget::Refused,
+    entity::Ask,
     event::{Body, PlannedJob},
     plan,
     state::RequestCommand,
 };
+use rusqlite::Connection;
 use std::collections::BTreeMap;
 
 impl Ledger {
@@ -75,6 +79,7 @@ fn plan_request(
         |row| Ok((id::<SessionId>(row, 0)?, get::<i64>(row, 1)?)),
     )?
     .ok_or_else(|| Error::missing("request", request))?;
+    let ask = read::request(verb, request)?.ask;
     let shares = shares(budget::load(verb, account)?.free, &plan.jobs)?;
 
     let names: BTreeMap<String, JobId> = plan
@@ -99,7 +104,7 @@ fn plan_request(
             after: after.collect(),
         };
         let account = budget::carve(verb, account, share)?;
-        insert(verb, request, &job, spec, account)?;
+        insert(verb, request, &ask, &job, spec, account)?;
         planned.push(job);
     }
     let jobs = planned.iter().map(|planned| planned.job).collect();
@@ -120,6 +125,7 @@ fn plan_request(
 fn insert(
     verb: &mut Verb<'_>,
     request: RequestId,
+    ask: &Ask,
     job: &PlannedJob,
     spec: &plan::Job,
     account: i64,
@@ -129,16 +135,26 @@ fn insert(
     } else {
         JobState::Blocked
     };
+    let place = match state {
+        JobState::Ready => {
+            let patience = queue::patience(ask.placement.priority);
+            queue::place(verb.now, patience)
+        }
+        _ => 0,
+    };
+    let queue = queue_of(verb, ask, spec)?;
     run(
         verb,
-        "INSERT INTO jobs (id, request, account, state, claims, attempts, created) \
-         VALUES (?1, ?2, ?3, ?4, 0, 0, ?5)",
+        "INSERT INTO jobs (id, request, account, state, claims, attempts, created, queue, place) \
+         VALUES (?1, ?2, ?3, ?4, 0, 0, ?5, ?6, ?7)",
         (
             job.job.key(),
             request.key(),
             account,
             state.as_str(),
             verb.now.0,
+            queue,
+            place,
         ),
     )?;
     let row = verb.last_insert_rowid();
@@ -155,6 +171,22 @@ fn insert(
         )?;
     }
     Ok(())
+}
+
+/// The queue of a job.
+pub(crate) fn queue_of(sql: &Connection, ask: &Ask, spec: &plan::Job) -> Result<i64, Trouble> {
+    let model = spec.model.as_deref().or(ask.model.as_deref());
+    Queue {
+        kind: Kind::Job,
+        repository: ask.repository.key(),
+        branch: "",
+        user: &ask.placement.user,
+        agent: spec.agent.as_deref().unwrap_or(&ask.agent),
+        provider: queue::provider(model),
+        needs: &queue::needs(&ask.placement, &spec.needs)?,
+        pin: ask.placement.pin.as_deref().unwrap_or_default(),
+    }
+    .row(sql)
 }
 
 /// What each job gets of what is free: the tokens it asks for, and of all else an equal share of

@@ -3,6 +3,7 @@
 
 use crate::{
     error::{Error, Trouble},
+    queue,
     sql::{Key, all, get, id, maybe_json, one, word},
     transition,
     writer::Verb,
@@ -45,7 +46,7 @@ pub(crate) fn follow(verb: &mut Verb<'_>, request: RequestId) -> Result<(), Trou
         };
         transition::request(verb, request, command, failure)?;
     }
-    Ok(())
+    queue::offer_jobs(verb, request.key())
 }
 
 fn nodes(verb: &Verb<'_>, request: RequestId) -> Result<Vec<Node>, Trouble> {

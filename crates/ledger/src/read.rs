@@ -76,6 +76,36 @@ impl Ledger {
         .await
     }
 
+    /// Jobs that failed for good, the newest first, of all repositories or of one: the dead
+    /// letters. Their requests may have ended.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    pub async fn dead_letters(
+        &self,
+        limit: usize,
+        repository: Option<RepositoryId>,
+    ) -> Result<Vec<Job>, Error> {
+        let limit = number(limit.min(MAX_REQUESTS) as u64);
+        self.read("list dead jobs", move |sql| {
+            let mut jobs = all(
+                sql,
+                "SELECT j.id, j.request, s.body, j.state, j.attempts, j.failure, j.created, \
+                 j.ended FROM jobs j INDEXED BY jobs_dead JOIN specs s ON s.job = j.n \
+                 JOIN requests r ON r.id = j.request \
+                 WHERE j.state = 'dead' AND (?2 IS NULL OR r.repository = ?2) \
+                 ORDER BY j.n DESC LIMIT ?1",
+                (limit, repository.map(Key::key)),
+                job_row,
+            )?;
+            for job in &mut jobs {
+                job.after = after(sql, job.id)?;
+            }
+            Ok(jobs)
+        })
+        .await
+    }
+
     /// A job.
     ///
     /// # Errors

@@ -4,8 +4,24 @@ use crate::error::{Error, Trouble};
 use rusqlite::{Connection, OpenFlags, TransactionBehavior, config::DbConfig};
 use std::{fs::File, path::Path, time::Duration};
 
-/// Each migration brings the data from the version before it to its own, counted from one.
-const MIGRATIONS: &[&str] = &[include_str!("../migrations/0001.sql")];
+/// What brings the data from the version before it to its own, in one transaction.
+struct Migration {
+    sql: &'static str,
+    /// What SQL alone cannot do.
+    then: fn(&Connection) -> Result<(), Trouble>,
+}
+
+/// The migrations, counted from one.
+const MIGRATIONS: &[Migration] = &[
+    Migration {
+        sql: include_str!("../migrations/0001.sql"),
+        then: |_| Ok(()),
+    },
+    Migration {
+        sql: include_str!("../migrations/0002.sql"),
+        then: crate::requeue::everything,
+    },
+];
 
 /// The version that this program writes.
 pub const VERSION: u32 = MIGRATIONS.len() as u32;
@@ -62,7 +78,8 @@ pub(crate) fn migrate(directory: &Path) -> Result<(), Error> {
         sql.pragma_update(None, "journal_mode", "WAL")?;
         for (index, migration) in MIGRATIONS.iter().enumerate().skip(found as usize) {
             let change = sql.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            change.execute_batch(migration)?;
+            change.execute_batch(migration.sql)?;
+            (migration.then)(&change)?;
             change.pragma_update(None, "user_version", index as u32 + 1)?;
             change.commit()?;
         }

@@ -1,9 +1,10 @@
 //! Submission: what a person asks becomes a request, once.
 
 use crate::{
-    budget,
+    admission, budget,
     error::{Error, Trouble},
     ledger::Ledger,
+    queue::{self, Kind, Offer, Queue},
     sql::{Key, get, id, one, run, to_json},
     writer::Verb,
 };
@@ -77,12 +78,17 @@ fn submit(
     if repository.is_none() {
         return Err(Error::missing("repository", ask.repository).into());
     }
+    admission::admit(verb, &ask.placement)?;
     let request: RequestId = verb.id();
     let account = budget::create(verb, ask.budget, None)?;
+    let patience = queue::patience(ask.placement.priority);
+    let place = queue::place(verb.now, patience);
+    let queue = queue_of(ask)?.row(verb)?;
     run(
         verb,
         "INSERT INTO requests (id, session, repository, branch, parallel, held, account, state, \
-         created) VALUES (?1, ?2, ?3, ?4, ?5, 0, ?6, ?7, ?8)",
+         created, queue, place, patience) \
+         VALUES (?1, ?2, ?3, ?4, ?5, 0, ?6, ?7, ?8, ?9, ?10, ?11)",
         (
             request.key(),
             session.key(),
@@ -92,9 +98,23 @@ fn submit(
             account,
             RequestState::Queued.as_str(),
             verb.now.0,
+            queue,
+            place,
+            patience,
         ),
     )?;
     let row = verb.last_insert_rowid();
+    queue::insert(
+        verb,
+        Offer {
+            kind: Kind::Request,
+            queue,
+            place,
+            subject: row,
+            request: request.key(),
+        },
+    )?;
+    queue::count_changes(verb, queue, 1, 0)?;
     run(
         verb,
         "INSERT INTO asks (request, body) VALUES (?1, ?2)",
@@ -118,6 +138,21 @@ fn submit(
         },
     );
     Ok(request)
+}
+
+/// The queue in which a request waits to be planned. Any worker can plan, so only those that it is
+/// pinned to matter.
+pub(crate) fn queue_of(ask: &Ask) -> Result<Queue<'_>, Trouble> {
+    Ok(Queue {
+        kind: Kind::Request,
+        repository: ask.repository.key(),
+        branch: "",
+        user: &ask.placement.user,
+        agent: "",
+        provider: queue::provider(ask.model.as_deref()),
+        needs: "",
+        pin: ask.placement.pin.as_deref().unwrap_or_default(),
+    })
 }
 
 fn digest(session: SessionId, body: &str) -> Vec<u8> {

@@ -3,6 +3,8 @@
 use crate::{
     budget,
     error::{Error, Trouble},
+    history,
+    queue::{self, Kind, Offer},
     sql::{Key, get, id, one, run, time, to_json, to_maybe_json, word},
     writer::Verb,
 };
@@ -15,7 +17,8 @@ use domain::{
     state::{AttemptCommand, ChangeCommand, JobCommand, RequestCommand},
 };
 
-/// Tells a request. At its end its account is closed.
+/// Tells a request. While it is queued it is offered to planners; its jobs are offered only while
+/// it is under way. At its end its account is closed.
 pub(crate) fn request(
     verb: &mut Verb<'_>,
     request: RequestId,
@@ -24,17 +27,26 @@ pub(crate) fn request(
 ) -> Result<RequestState, Trouble> {
     let found = one(
         verb,
-        "SELECT state, session, account FROM requests WHERE id = ?1",
+        "SELECT state, session, account, n, queue, place, offered FROM requests WHERE id = ?1",
         [request.key()],
         |row| {
             Ok((
                 word::<RequestState>(row, 0)?,
                 id::<SessionId>(row, 1)?,
                 get::<i64>(row, 2)?,
+                Offer {
+                    kind: Kind::Request,
+                    subject: get(row, 3)?,
+                    queue: get(row, 4)?,
+                    place: get(row, 5)?,
+                    request: request.key(),
+                },
+                get::<i64>(row, 6)?,
             ))
         },
     )?;
-    let (from, session, account) = found.ok_or_else(|| Error::missing("request", request))?;
+    let (from, session, account, offer, jobs_offered) =
+        found.ok_or_else(|| Error::missing("request", request))?;
     let to = from.apply(command)?;
     let kept = failure.as_ref().filter(|_| to.is_terminal());
     run(
@@ -47,6 +59,16 @@ pub(crate) fn request(
             to.is_terminal().then_some(verb.now.0),
         ),
     )?;
+    let planned = |state| state == RequestState::Planning;
+    queued(
+        verb,
+        offer,
+        (from == RequestState::Queued, planned(from)),
+        (to == RequestState::Queued, planned(to)),
+    )?;
+    if jobs_offered > 0 && !matches!(to, RequestState::Working | RequestState::Integrating) {
+        queue::recall_jobs(verb, request.key())?;
+    }
     if to.is_terminal() {
         let closed = budget::load(verb, account)?.close();
         budget::store(verb, account, closed)?;
@@ -64,62 +86,140 @@ pub(crate) fn request(
     Ok(to)
 }
 
-/// Tells a job. The request counts the jobs that are held; at its end the job's account is closed
-/// into the request's.
+/// Offers what has become claimable, takes back what is not any more, and counts what is held:
+/// (claimable, held) before and after.
+fn queued(
+    verb: &Verb<'_>,
+    offer: Offer,
+    from: (bool, bool),
+    to: (bool, bool),
+) -> Result<(), Trouble> {
+    match (from.0, to.0) {
+        (false, true) => queue::insert(verb, offer)?,
+        (true, false) => queue::delete(verb, offer.queue, offer.place, offer.subject)?,
+        _ => {}
+    }
+    queue::count_changes(
+        verb,
+        offer.queue,
+        i64::from(to.0) - i64::from(from.0),
+        i64::from(to.1) - i64::from(from.1),
+    )
+}
+
+/// What a job is told besides the command.
+#[derive(Default)]
+pub(crate) struct Told {
+    pub(crate) failure: Option<Failure>,
+    /// Until when it is parked.
+    pub(crate) until: Option<Timestamp>,
+}
+
+impl From<Option<Failure>> for Told {
+    fn from(failure: Option<Failure>) -> Self {
+        Self {
+            failure,
+            until: None,
+        }
+    }
+}
+
+/// A job as a transition needs it.
+struct JobRow {
+    n: i64,
+    state: JobState,
+    request: RequestId,
+    session: SessionId,
+    account: i64,
+    queue: i64,
+    place: i64,
+    offered: bool,
+    patience: i64,
+}
+
+fn job_row(verb: &Verb<'_>, job: JobId) -> Result<JobRow, Trouble> {
+    one(
+        verb,
+        "SELECT j.n, j.state, j.request, r.session, j.account, j.queue, j.place, j.offered, \
+         r.patience FROM jobs j JOIN requests r ON r.id = j.request WHERE j.id = ?1",
+        [job.key()],
+        |row| {
+            Ok(JobRow {
+                n: get(row, 0)?,
+                state: word(row, 1)?,
+                request: id(row, 2)?,
+                session: id(row, 3)?,
+                account: get(row, 4)?,
+                queue: get(row, 5)?,
+                place: get(row, 6)?,
+                offered: get(row, 7)?,
+                patience: get(row, 8)?,
+            })
+        },
+    )?
+    .ok_or_else(|| Error::missing("job", job).into())
+}
+
+/// Tells a job. The request and the queue count what is held; at its end the job's account is
+/// closed into the request's. Whoever tells it that it is ready follows up with
+/// [`crate::progress::follow`], which offers it.
 pub(crate) fn job(
     verb: &mut Verb<'_>,
     job: JobId,
     command: JobCommand,
-    failure: Option<Failure>,
+    told: impl Into<Told>,
 ) -> Result<JobState, Trouble> {
-    let found = one(
-        verb,
-        "SELECT j.state, j.request, j.account, r.session \
-         FROM jobs j JOIN requests r ON r.id = j.request WHERE j.id = ?1",
-        [job.key()],
-        |row| {
-            Ok((
-                word::<JobState>(row, 0)?,
-                id::<RequestId>(row, 1)?,
-                get::<i64>(row, 2)?,
-                id::<SessionId>(row, 3)?,
-            ))
-        },
-    )?;
-    let (from, request, account, session) = found.ok_or_else(|| Error::missing("job", job))?;
+    let Told { failure, until } = told.into();
+    let row = job_row(verb, job)?;
+    let (from, request) = (row.state, row.request);
     let to = from.apply(command)?;
     let kept = failure.as_ref().filter(|_| to.is_terminal());
+    // Its place is that of the first time: what is tried again has waited already.
+    let place = match row.place {
+        0 if to == JobState::Ready => queue::place(verb.now, row.patience),
+        known => known,
+    };
     run(
         verb,
         "UPDATE jobs SET state = ?2, failure = ?3, ended = ?4, \
-         attempt = CASE ?5 WHEN 1 THEN attempt ELSE NULL END WHERE id = ?1",
+         attempt = CASE ?5 WHEN 1 THEN attempt ELSE NULL END, place = ?6, offered = 0, \
+         until = ?7 WHERE n = ?1",
         (
-            job.key(),
+            row.n,
             to.as_str(),
             to_maybe_json(kept)?,
             to.is_terminal().then_some(verb.now.0),
             to.is_held(),
+            place,
+            until.map(|until| until.0),
         ),
     )?;
+    if row.offered {
+        queue::delete(verb, row.queue, row.place, row.n)?;
+    }
+    let offered = -i64::from(row.offered);
     let held = i64::from(to.is_held()) - i64::from(from.is_held());
-    if held != 0 {
+    queue::count_changes(verb, row.queue, offered, held)?;
+    if offered != 0 || held != 0 {
         run(
             verb,
-            "UPDATE requests SET held = held + ?2 WHERE id = ?1",
-            (request.key(), held),
+            "UPDATE requests SET held = held + ?2, offered = offered + ?3 WHERE id = ?1",
+            (request.key(), held, offered),
         )?;
     }
     if to.is_terminal() {
-        budget::close_child(verb, account)?;
+        budget::close_child(verb, row.account)?;
+        history::ended(verb, to, failure.as_ref().map(|failure| failure.reason))?;
     }
     verb.event(
-        session,
+        row.session,
         Some(request),
         Body::JobChanged {
             job,
             from,
             to,
             failure,
+            until,
         },
     );
     Ok(to)
@@ -184,6 +284,7 @@ pub(crate) fn end_attempt(
             verb.now.0,
         ),
     )?;
+    history::ran(verb, end.until.since(row.created))?;
     let wall = end.until.since(row.created).as_millis();
     let spent = Amount {
         wall_ms: u64::try_from(wall)
@@ -262,19 +363,34 @@ pub(crate) fn change(
 ) -> Result<RequestId, Trouble> {
     let found = one(
         verb,
-        "SELECT c.state, c.request, r.session \
+        "SELECT c.state, c.request, r.session, c.n, c.queue, c.place \
          FROM changes c JOIN requests r ON r.id = c.request WHERE c.id = ?1",
         [change.key()],
         |row| {
+            let request = id::<RequestId>(row, 1)?;
             Ok((
                 word::<ChangeState>(row, 0)?,
-                id::<RequestId>(row, 1)?,
+                request,
                 id::<SessionId>(row, 2)?,
+                Offer {
+                    kind: Kind::Change,
+                    subject: get(row, 3)?,
+                    queue: get(row, 4)?,
+                    place: get(row, 5)?,
+                    request: request.key(),
+                },
             ))
         },
     )?;
-    let (from, request, session) = found.ok_or_else(|| Error::missing("change", change))?;
+    let (from, request, session, offer) = found.ok_or_else(|| Error::missing("change", change))?;
     let to = from.apply(command)?;
+    let held = |state| matches!(state, ChangeState::Merging | ChangeState::Checking);
+    queued(
+        verb,
+        offer,
+        (from == ChangeState::Queued, held(from)),
+        (to == ChangeState::Queued, held(to)),
+    )?;
     run(
         verb,
         "UPDATE changes SET state = ?2, integrated = CASE ?3 WHEN 1 THEN NULL \

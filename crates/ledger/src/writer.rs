@@ -4,6 +4,7 @@
 //! close message, after which it finishes what is queued, or the last handle's end.
 
 use crate::{
+    admission::Admission,
     error::{Error, Trouble},
     event::Pending,
     lease,
@@ -26,6 +27,7 @@ pub(crate) struct Context {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) ids: Arc<dyn Ids>,
     pub(crate) lease: Duration,
+    pub(crate) admission: Admission,
     /// Where owners' locks and sockets are.
     pub(crate) run: PathBuf,
 }

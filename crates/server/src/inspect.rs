@@ -237,6 +237,7 @@ impl Node {
             budget: Some(ask.budget),
             dirty: false,
             parallel: ask.parallel,
+            placement: ask.placement,
             key: None,
             retry_of: Some(request.id),
         })

@@ -4,7 +4,7 @@ use crate::{Error, Node};
 use bstr::{BString, ByteSlice};
 use domain::{
     Amount, Micros, RequestId, SessionId,
-    entity::{Ask, Included, Planning},
+    entity::{Ask, Included, Placement, Planning},
     plan::{MAX_PROMPT, Plan},
     policy::{FILE, MAX_BYTES, Policy},
 };
@@ -37,6 +37,8 @@ pub struct New {
     pub dirty: bool,
     /// How many jobs may run at once.
     pub parallel: u32,
+    /// Where in the queues it stands.
+    pub placement: Placement,
     /// The key under which the same submission is the same request.
     pub key: Option<String>,
     /// The request that this one tries again.
@@ -139,6 +141,7 @@ impl Node {
             budget,
             policy,
             parallel: new.parallel.max(1),
+            placement: new.placement,
             retry_of: new.retry_of,
             included,
         };

@@ -80,6 +80,7 @@ fn new(path: &Path, prompt: &str) -> New {
         budget: None,
         dirty: false,
         parallel: 3,
+        placement: domain::entity::Placement::default(),
         key: None,
         retry_of: None,
     }

@@ -259,6 +259,7 @@ impl Tour<'_> {
                 budget: None,
                 dirty: false,
                 parallel: PARALLEL,
+                placement: domain::entity::Placement::default(),
                 key: None,
                 retry_of: None,
             })

@@ -16,7 +16,11 @@ use crate::{
     },
     watch::{self, Ended, Note},
 };
-use domain::{Amount, entity::Planning, plan::Plan};
+use domain::{
+    Amount,
+    entity::{Placement, Planning, Priority},
+    plan::Plan,
+};
 use sandbox::Kind;
 use server::{New, Node, StatusEntry, Submitted};
 use std::{
@@ -54,8 +58,32 @@ pub(crate) struct Args {
     /// The same key is the same request: it is not started twice
     #[arg(long, value_name = "KEY")]
     key: Option<String>,
+    /// How soon it is wanted, beside other work on the same data
+    #[arg(long, value_name = "PRIORITY", value_enum, default_value_t = Wanted::Interactive)]
+    priority: Wanted,
     #[command(flatten)]
     how: How,
+}
+
+/// How soon a request is wanted.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Wanted {
+    /// Somebody waits for it
+    Interactive,
+    /// After what is interactive, unless it has waited for five minutes
+    Normal,
+    /// After everything else, unless it has waited for an hour
+    Background,
+}
+
+impl From<Wanted> for Priority {
+    fn from(wanted: Wanted) -> Self {
+        match wanted {
+            Wanted::Interactive => Self::Interactive,
+            Wanted::Normal => Self::Normal,
+            Wanted::Background => Self::Background,
+        }
+    }
 }
 
 /// What runs the work.
@@ -134,6 +162,11 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
             budget: settings.budget,
             dirty: args.dirty,
             parallel: settings.parallel,
+            placement: Placement {
+                priority: args.priority.into(),
+                user: context.user(),
+                ..Placement::default()
+            },
             key: args.key,
             retry_of: None,
         }))

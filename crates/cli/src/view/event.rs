@@ -246,6 +246,7 @@ pub(crate) fn full(envelope: &Envelope, story: &Story) -> String {
             from,
             to,
             failure,
+            ..
         } => (
             job(story.job(*id)),
             changed(from.as_str(), to.as_str(), failure.as_ref()),

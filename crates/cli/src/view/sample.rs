@@ -54,6 +54,7 @@ impl Events {
                 from,
                 to,
                 failure: None,
+                until: None,
             },
         )
     }
@@ -327,6 +328,7 @@ pub(crate) fn partial() -> Story {
             from: JobState::Blocked,
             to: JobState::Dead,
             failure: Some(Failure::new(Reason::DependencyFailed, "job `money`")),
+            until: None,
         },
     );
     finish(&mut events, RequestState::Partial);
@@ -386,6 +388,7 @@ pub(crate) fn request(state: RequestState) -> Request {
                 ..Policy::default()
             },
             parallel: 3,
+            placement: domain::entity::Placement::default(),
             retry_of: None,
             included: Vec::new(),
         },

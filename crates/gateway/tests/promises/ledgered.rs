@@ -51,6 +51,7 @@ async fn work(directory: &Path, tokens: u64) -> Work {
         },
         policy: Policy::default(),
         parallel: 1,
+        placement: domain::entity::Placement::default(),
         retry_of: None,
         included: Default::default(),
     };

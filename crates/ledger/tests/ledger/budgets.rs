@@ -365,8 +365,7 @@ async fn spend(sequence: Vec<Step>) {
             }
             Step::Wait(millis) => place.clock.advance(Duration::from_millis(millis / 20)),
             Step::Lose => {
-                place.clock.advance(Duration::from_secs(61));
-                ledger.claim_request(&place.owner, None).await.unwrap();
+                place.lose().await;
             }
             Step::Integrate => {
                 if let Some(claimed) = place.claim_change().await {

@@ -119,6 +119,7 @@ async fn input_that_cannot_be_stored_is_refused_and_nothing_changes() {
         from: domain::JobState::Running,
         to: domain::JobState::Delivered,
         failure: None,
+        until: None,
     };
     let another = Body::Agent {
         attempt: domain::AttemptId::from_bits(1),

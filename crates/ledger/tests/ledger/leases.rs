@@ -23,7 +23,7 @@ async fn a_holder_whose_lease_was_ended_can_change_nothing() {
         .await
         .unwrap();
     ledger.reserve(grant, tokens(100)).await.unwrap();
-    place.clock.advance(LONG);
+    place.lose().await;
     let next = place.claim().await;
     assert_eq!(next.job.id, stale.job.id);
     assert!(next.lease.token > stale.lease.token);
@@ -86,7 +86,7 @@ async fn an_expired_planner_gives_its_request_back() {
             .unwrap()
             .is_none()
     );
-    place.clock.advance(LONG);
+    place.lose().await;
     let next = ledger
         .claim_request(&place.owner, Some(request))
         .await
@@ -109,7 +109,7 @@ async fn a_request_whose_planners_are_lost_thrice_has_failed() {
     for _ in 0..3 {
         let claimed = ledger.claim_request(&place.owner, None).await.unwrap();
         assert!(claimed.is_some());
-        place.clock.advance(LONG);
+        place.lose().await;
     }
     let next = ledger.claim_request(&place.owner, None).await.unwrap();
     assert!(next.is_none());
@@ -125,7 +125,7 @@ async fn a_job_whose_holders_are_lost_thrice_is_dead() {
     let request = place.planned(&["a"]).await;
     for _ in 0..ledger::MAX_ATTEMPTS {
         place.running().await;
-        place.clock.advance(LONG);
+        place.lose().await;
     }
     assert!(place.try_claim().await.is_none());
     let job = &place.ledger.jobs(request).await.unwrap()[0];

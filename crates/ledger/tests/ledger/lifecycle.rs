@@ -219,8 +219,8 @@ async fn a_failure_from_outside_is_tried_again_three_times_and_one_of_the_agent_
     let place = place().await;
     let request = place.planned(&["one", "two"]).await;
     for (round, expected) in [
-        (1, JobState::Ready),
-        (2, JobState::Ready),
+        (1, JobState::Parked),
+        (2, JobState::Parked),
         (3, JobState::Dead),
     ] {
         let claimed = place.running().await;
@@ -236,6 +236,8 @@ async fn a_failure_from_outside_is_tried_again_three_times_and_one_of_the_agent_
             .await
             .unwrap();
         assert_eq!(settled.job, expected, "round {round}");
+        // It sleeps a second, then two, and up to half as much again.
+        place.clock.advance(Duration::from_secs(4));
     }
     let claimed = place.running().await;
     let settled = place
@@ -275,6 +277,7 @@ async fn a_job_that_cannot_even_start_is_not_tried_for_ever() {
             )
             .await
             .unwrap();
+        place.clock.advance(Duration::from_secs(4));
     }
     assert_eq!(rounds, ledger::MAX_ATTEMPTS);
     place.holds().await;
@@ -394,7 +397,7 @@ async fn what_a_lost_integrator_was_about_to_land_is_seen_by_the_next_one() {
         .land_change(&lost.lease, "e".repeat(40))
         .await
         .unwrap();
-    place.clock.advance(Duration::from_secs(3_600));
+    place.lose().await;
     let next = place.claim_change().await.unwrap();
     assert_eq!(next.change.id, lost.change.id);
     assert_eq!(next.change.integrated, Some("e".repeat(40)));

@@ -15,18 +15,43 @@ use std::time::Duration;
 struct Model {
     request: RequestState,
     jobs: Vec<ModelJob>,
+    /// Counts the moments at which time passed.
+    time: u64,
 }
 
 struct ModelJob {
     state: JobState,
     change: Option<ChangeState>,
     claims: u32,
+    /// When it was ready for the first time.
+    place: Option<u64>,
     after: Vec<usize>,
 }
 
 impl Model {
     fn tell(&mut self, job: usize, command: JobCommand) {
         self.jobs[job].state = self.jobs[job].state.apply(command).unwrap();
+        if self.jobs[job].state == JobState::Ready {
+            self.jobs[job].place.get_or_insert(self.time);
+        }
+    }
+
+    /// What is claimed next: what has waited longest, and then in the order of the plan.
+    fn next(&self) -> Option<usize> {
+        (0..self.jobs.len())
+            .filter(|&job| self.jobs[job].state == JobState::Ready)
+            .min_by_key(|&job| (self.jobs[job].place, job))
+    }
+
+    /// Time has passed: what sleeps is woken.
+    fn pass(&mut self) {
+        self.time += 1;
+        for job in 0..self.jobs.len() {
+            if self.jobs[job].state == JobState::Parked {
+                self.tell(job, JobCommand::Wake);
+            }
+        }
+        self.follow();
     }
 
     fn settled(&self, job: usize) -> Settled {
@@ -64,6 +89,19 @@ impl Model {
         self.tell(
             job,
             if again {
+                JobCommand::Park
+            } else {
+                JobCommand::Die
+            },
+        );
+        self.follow();
+    }
+
+    fn lose(&mut self, job: usize) {
+        let again = self.jobs[job].claims < ledger::MAX_ATTEMPTS;
+        self.tell(
+            job,
+            if again {
                 JobCommand::Retry
             } else {
                 JobCommand::Die
@@ -84,6 +122,7 @@ enum Step {
     Reject(usize),
     Fail(usize, bool),
     Lose,
+    Sleep,
     Merge,
     CheckChange,
     Land,
@@ -107,6 +146,7 @@ fn steps() -> impl Strategy<Value = Step> {
         2 => any().prop_map(Step::Reject),
         4 => (any(), proptest::bool::ANY).prop_map(|(at, outside)| Step::Fail(at, outside)),
         2 => Just(Step::Lose),
+        4 => Just(Step::Sleep),
         10 => Just(Step::Merge),
         3 => Just(Step::CheckChange),
         3 => Just(Step::Land),
@@ -145,6 +185,7 @@ async fn walk(after: Vec<Vec<usize>>, sequence: Vec<Step>) {
     let request = place.planned(&lines).await;
     let mut model = Model {
         request: RequestState::Working,
+        time: 0,
         jobs: after
             .into_iter()
             .map(|after| ModelJob {
@@ -155,6 +196,7 @@ async fn walk(after: Vec<Vec<usize>>, sequence: Vec<Step>) {
                 },
                 change: None,
                 claims: 0,
+                place: after.is_empty().then_some(0),
                 after,
             })
             .collect(),
@@ -175,8 +217,7 @@ async fn walk(after: Vec<Vec<usize>>, sequence: Vec<Step>) {
             |at: usize, held: &[(usize, ClaimedJob)]| (!held.is_empty()).then(|| at % held.len());
         match step {
             Step::Claim => {
-                let expected =
-                    (0..model.jobs.len()).find(|&job| model.jobs[job].state == JobState::Ready);
+                let expected = model.next();
                 let claimed = place.try_claim().await;
                 let found = claimed.as_ref().map(|claimed| index(claimed.job.id));
                 assert_eq!(found, expected);
@@ -277,19 +318,27 @@ async fn walk(after: Vec<Vec<usize>>, sequence: Vec<Step>) {
                 }
             }
             Step::Lose => {
-                place.clock.advance(Duration::from_secs(61));
-                place
-                    .ledger
-                    .claim_request(&place.owner, None)
-                    .await
-                    .unwrap();
+                place.lose().await;
+                model.pass();
                 if let Some((job, _)) = merging.take() {
                     let state = model.jobs[job].change.unwrap();
                     model.jobs[job].change = state.next(ChangeCommand::Requeue);
                 }
                 for (job, _) in held.drain(..) {
-                    model.fail(job, true);
+                    model.lose(job);
                 }
+            }
+            Step::Sleep => {
+                // Longer than any of three failures makes a job sleep, and shorter than a lease.
+                place.clock.advance(Duration::from_secs(20));
+                for (_, claimed) in &held {
+                    ledger.heartbeat(&claimed.lease).await.unwrap();
+                }
+                if let Some((_, claimed)) = &merging {
+                    ledger.heartbeat(&claimed.lease).await.unwrap();
+                }
+                place.look().await;
+                model.pass();
             }
             Step::Merge => {
                 let free = merging.is_none();

@@ -20,4 +20,5 @@ mod leases;
 mod lifecycle;
 mod machines;
 mod processes;
+mod queues;
 mod support;

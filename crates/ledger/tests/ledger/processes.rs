@@ -84,6 +84,7 @@ async fn submit(ledger: &Ledger, jobs: &[&str]) -> RequestId {
         budget: crate::support::BUDGET,
         policy: Policy::default(),
         parallel: 4,
+        placement: domain::entity::Placement::default(),
         retry_of: None,
         included: Vec::new(),
     };

@@ -129,6 +129,7 @@ impl Place {
             budget: BUDGET,
             policy: Policy::default(),
             parallel: 8,
+            placement: domain::entity::Placement::default(),
             retry_of: None,
             included: Vec::new(),
         }
@@ -153,6 +154,22 @@ impl Place {
             .await
             .unwrap();
         request
+    }
+
+    /// Lets the ledger look at what is due, and claims nothing.
+    pub(crate) async fn look(&self) {
+        let nothing = Some(RequestId::from_bits(1));
+        let none = self.ledger.claim_request(&self.owner, nothing).await;
+        assert!(none.unwrap().is_none());
+    }
+
+    /// Lets so much time pass without a heartbeat that every lease ends: its own time, and the
+    /// one that a living holder gets beyond it.
+    pub(crate) async fn lose(&self) {
+        for _ in 0..2 {
+            self.clock.advance(ledger::options::LEASE);
+            self.look().await;
+        }
     }
 
     pub(crate) async fn claim(&self) -> ClaimedJob {

@@ -1,0 +1,90 @@
+//! Admission: how much may wait, and how fast one user may add to it.
+
+use crate::{
+    error::{Error, Trouble},
+    sql::{count, get, one, run},
+    writer::Verb,
+};
+use domain::entity::Placement;
+use std::time::Duration;
+
+/// What is taken before a submission is refused with [`Error::Busy`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Admission {
+    /// How many requests may wait to be planned.
+    pub waiting: u64,
+    /// How many requests one user may submit in a minute, in a burst or spread; none is no limit.
+    pub per_minute: Option<u32>,
+}
+
+impl Default for Admission {
+    fn default() -> Self {
+        Self {
+            waiting: 10_000,
+            per_minute: None,
+        }
+    }
+}
+
+/// When to come back where too many wait: planning a request takes about this long.
+const WAIT: Duration = Duration::from_secs(30);
+/// Allowances are counted in thousandths.
+const WHOLE: i64 = 1_000;
+const MINUTE: i64 = 60_000_000;
+
+/// Refuses what is too much.
+pub(crate) fn admit(verb: &Verb<'_>, placement: &Placement) -> Result<(), Trouble> {
+    let Admission {
+        waiting,
+        per_minute,
+    } = verb.context.admission;
+    let queued = one(
+        verb,
+        "SELECT COALESCE(SUM(offered), 0) FROM queues WHERE kind = 0 AND rank IS NOT NULL",
+        [],
+        |row| count(row, 0),
+    )?
+    .unwrap_or(0);
+    if queued >= waiting {
+        return Err(Error::Busy {
+            what: format!("{queued} requests wait to be planned"),
+            retry_after: WAIT,
+        }
+        .into());
+    }
+    match per_minute {
+        Some(most) => spend(verb, &placement.user, i64::from(most.max(1))),
+        None => Ok(()),
+    }
+}
+
+/// Takes one submission from the user's allowance, which fills up at the rate of `most` a minute.
+fn spend(verb: &Verb<'_>, user: &str, most: i64) -> Result<(), Trouble> {
+    let full = most * WHOLE;
+    let known = one(
+        verb,
+        "SELECT left, time FROM rates WHERE user = ?1",
+        [user],
+        |row| Ok((get::<i64>(row, 0)?, get::<i64>(row, 1)?)),
+    )?;
+    let left = known.map_or(full, |(left, time)| {
+        // A clock that was put back fills nothing.
+        let passed = verb.now.0.saturating_sub(time).clamp(0, MINUTE);
+        (left + passed * full / MINUTE).min(full)
+    });
+    if left < WHOLE {
+        let missing = u64::try_from((WHOLE - left) * MINUTE / full).unwrap_or_default();
+        return Err(Error::Busy {
+            what: format!("`{user}` has submitted {most} requests in a minute"),
+            retry_after: Duration::from_micros(missing).max(Duration::from_secs(1)),
+        }
+        .into());
+    }
+    run(
+        verb,
+        "INSERT INTO rates (user, left, time) VALUES (?1, ?2, ?3) \
+         ON CONFLICT (user) DO UPDATE SET left = ?2, time = ?3",
+        (user, left - WHOLE, verb.now.0),
+    )?;
+    Ok(())
+}

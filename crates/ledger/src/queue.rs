@@ -1,0 +1,367 @@
+//! Queues: what may be claimed, in which order, and how much of it is held.
+//!
+//! Work that is alike to whoever claims it (of one repository and user, for one agent and
+//! provider) is one queue. An offer is one thing of a queue that may be claimed now; a request
+//! offers no more of its jobs than it may have under way. So a claim looks at some queues and one
+//! offer, however much there is.
+//!
+//! An offer's place is the time at which it became claimable, and later by the patience of its
+//! priority ([`Priority::patience`]). A queue's rank is the first place in it, and later by
+//! [`SHARE`] for each thing of it that is held: so repositories and users take turns. Both only
+//! move what is new behind what has waited: nothing is overtaken by what became claimable more
+//! than the patience of the lowest priority, and a share for each held thing, after it.
+
+use crate::{
+    error::Trouble,
+    limit,
+    sql::{all, get, one, run},
+    writer::Verb,
+};
+use domain::{
+    RequestId, Timestamp,
+    entity::{Placement, Priority},
+};
+use rusqlite::{Connection, Row};
+use std::{collections::BTreeSet, time::Duration};
+
+/// How much later a queue's turn comes for each thing of it that is held.
+pub const SHARE: Duration = Duration::from_secs(30);
+
+/// What is claimed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A request, to be planned.
+    Request = 0,
+    /// A job, to be done.
+    Job = 1,
+    /// A change, to be merged.
+    Change = 2,
+}
+
+/// Which work somebody who claims can take.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Seek {
+    /// Only that of this request.
+    pub only: Option<RequestId>,
+    /// The name of the worker, for what only it may take.
+    pub worker: Option<String>,
+    /// What the worker can do, for what needs it.
+    pub capabilities: BTreeSet<String>,
+}
+
+impl From<Option<RequestId>> for Seek {
+    fn from(only: Option<RequestId>) -> Self {
+        Self {
+            only,
+            ..Self::default()
+        }
+    }
+}
+
+impl Seek {
+    fn fits(&self, needs: &str, pin: &str) -> Result<bool, Trouble> {
+        if !pin.is_empty() && self.worker.as_deref() != Some(pin) {
+            return Ok(false);
+        }
+        if needs.is_empty() {
+            return Ok(true);
+        }
+        let needs: Vec<String> =
+            serde_json::from_str(needs).map_err(|error| Trouble::Row(error.to_string()))?;
+        Ok(needs.iter().all(|need| self.capabilities.contains(need)))
+    }
+}
+
+/// What makes a queue. Fields that do not matter to a kind are empty.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Queue<'a> {
+    pub(crate) kind: Kind,
+    pub(crate) repository: i64,
+    pub(crate) branch: &'a str,
+    pub(crate) user: &'a str,
+    pub(crate) agent: &'a str,
+    pub(crate) provider: &'a str,
+    pub(crate) needs: &'a str,
+    pub(crate) pin: &'a str,
+}
+
+impl Queue<'_> {
+    /// The row of this queue; a new one where there is none.
+    pub(crate) fn row(&self, sql: &Connection) -> Result<i64, Trouble> {
+        let kind = self.kind as i64;
+        let known = one(
+            sql,
+            "SELECT n FROM queues WHERE kind = ?1 AND repository = ?2 AND branch = ?3 \
+             AND user = ?4 AND agent = ?5 AND provider = ?6 AND needs = ?7 AND pin = ?8",
+            (
+                kind,
+                self.repository,
+                self.branch,
+                self.user,
+                self.agent,
+                self.provider,
+                self.needs,
+                self.pin,
+            ),
+            |row| get(row, 0),
+        )?;
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        // Changes of one branch are merged one after the other.
+        let most = (self.kind == Kind::Change).then_some(1i64);
+        run(
+            sql,
+            "INSERT INTO queues (kind, repository, branch, user, agent, provider, needs, pin, \
+             most, offered, held) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 0, 0)",
+            (
+                kind,
+                self.repository,
+                self.branch,
+                self.user,
+                self.agent,
+                self.provider,
+                self.needs,
+                self.pin,
+                most,
+            ),
+        )?;
+        Ok(sql.last_insert_rowid())
+    }
+}
+
+/// What a worker must be able to do, as a queue has it.
+pub(crate) fn needs(placement: &Placement, more: &[String]) -> Result<String, Trouble> {
+    let all: BTreeSet<&String> = placement.needs.iter().chain(more).collect();
+    if all.is_empty() {
+        return Ok(String::new());
+    }
+    crate::sql::to_json(&all)
+}
+
+/// The provider of a model that is written `provider/name`; empty where it is not.
+pub(crate) fn provider(model: Option<&str>) -> &str {
+    model
+        .and_then(|model| model.split_once('/'))
+        .map_or("", |(provider, _)| provider)
+}
+
+/// The place of what becomes claimable now.
+pub(crate) fn place(now: Timestamp, patience: i64) -> i64 {
+    now.0.saturating_add(patience)
+}
+
+/// A priority's patience for a column, in microseconds.
+pub(crate) fn patience(priority: Priority) -> i64 {
+    i64::try_from(priority.patience().as_micros()).unwrap_or(i64::MAX)
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "half a minute")]
+const SHARE_MICROS: i64 = SHARE.as_micros() as i64;
+
+/// Counts what is offered and held of a queue, and gives it its rank.
+pub(crate) fn count_changes(
+    sql: &Connection,
+    queue: i64,
+    offered: i64,
+    held: i64,
+) -> Result<(), Trouble> {
+    if offered == 0 && held == 0 {
+        return Ok(());
+    }
+    run(
+        sql,
+        "UPDATE queues SET offered = offered + ?2, held = held + ?3, \
+         rank = CASE WHEN held + ?3 >= most THEN NULL \
+         ELSE (SELECT MIN(place) FROM offers WHERE queue = n) + (held + ?3) * ?4 END \
+         WHERE n = ?1",
+        (queue, offered, held, SHARE_MICROS),
+    )?;
+    Ok(())
+}
+
+/// An offer as it is stored.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Offer {
+    pub(crate) kind: Kind,
+    pub(crate) queue: i64,
+    pub(crate) place: i64,
+    /// The row of the request, job or change.
+    pub(crate) subject: i64,
+    /// The id of its request.
+    pub(crate) request: i64,
+}
+
+/// Stores an offer. Whoever stores it counts it.
+pub(crate) fn insert(sql: &Connection, offer: Offer) -> Result<(), Trouble> {
+    run(
+        sql,
+        "INSERT INTO offers (queue, place, subject, kind, request) VALUES (?1, ?2, ?3, ?4, ?5)",
+        (
+            offer.queue,
+            offer.place,
+            offer.subject,
+            offer.kind as i64,
+            offer.request,
+        ),
+    )?;
+    Ok(())
+}
+
+/// Takes an offer away. Whoever does counts it.
+pub(crate) fn delete(
+    sql: &Connection,
+    queue: i64,
+    place: i64,
+    subject: i64,
+) -> Result<(), Trouble> {
+    run(
+        sql,
+        "DELETE FROM offers WHERE queue = ?1 AND place = ?2 AND subject = ?3",
+        (queue, place, subject),
+    )?;
+    Ok(())
+}
+
+/// Offers ready jobs of a request, as many as it may have under way, the first ones first.
+pub(crate) fn offer_jobs(verb: &Verb<'_>, request: i64) -> Result<(), Trouble> {
+    let room: i64 = one(
+        verb,
+        "SELECT parallel - held - offered FROM requests \
+         WHERE id = ?1 AND state IN ('working', 'integrating')",
+        [request],
+        |row| get(row, 0),
+    )?
+    .unwrap_or(0);
+    if room <= 0 {
+        return Ok(());
+    }
+    let ready = all(
+        verb,
+        "SELECT n, queue, place FROM jobs INDEXED BY jobs_ready \
+         WHERE request = ?1 AND state = 'ready' AND offered = 0 ORDER BY place, n LIMIT ?2",
+        [request, room],
+        |row| {
+            Ok((
+                get::<i64>(row, 0)?,
+                get::<i64>(row, 1)?,
+                get::<i64>(row, 2)?,
+            ))
+        },
+    )?;
+    let mut offered = 0;
+    for (subject, queue, place) in ready {
+        insert(
+            verb,
+            Offer {
+                kind: Kind::Job,
+                queue,
+                place,
+                subject,
+                request,
+            },
+        )?;
+        run(verb, "UPDATE jobs SET offered = 1 WHERE n = ?1", [subject])?;
+        count_changes(verb, queue, 1, 0)?;
+        offered += 1;
+    }
+    if offered > 0 {
+        run(
+            verb,
+            "UPDATE requests SET offered = offered + ?2 WHERE id = ?1",
+            [request, offered],
+        )?;
+    }
+    Ok(())
+}
+
+/// Takes back what a request offers of its jobs: it does not go on for now.
+pub(crate) fn recall_jobs(verb: &Verb<'_>, request: i64) -> Result<(), Trouble> {
+    let offers = all(
+        verb,
+        "SELECT queue, place, subject FROM offers WHERE request = ?1 AND kind = ?2",
+        [request, Kind::Job as i64],
+        |row| {
+            Ok((
+                get::<i64>(row, 0)?,
+                get::<i64>(row, 1)?,
+                get::<i64>(row, 2)?,
+            ))
+        },
+    )?;
+    for (queue, place, subject) in offers {
+        delete(verb, queue, place, subject)?;
+        run(verb, "UPDATE jobs SET offered = 0 WHERE n = ?1", [subject])?;
+        count_changes(verb, queue, -1, 0)?;
+    }
+    run(
+        verb,
+        "UPDATE requests SET offered = 0 WHERE id = ?1",
+        [request],
+    )?;
+    Ok(())
+}
+
+/// A queue as a claim sees it.
+pub(crate) struct Candidate {
+    queue: i64,
+    pub(crate) repository: i64,
+    pub(crate) agent: String,
+    pub(crate) provider: String,
+    needs: String,
+    pin: String,
+    /// The offer, where the claim came by its request.
+    subject: Option<i64>,
+}
+
+fn candidate(row: &Row<'_>) -> Result<Candidate, Trouble> {
+    Ok(Candidate {
+        queue: get(row, 0)?,
+        repository: get(row, 1)?,
+        agent: get(row, 2)?,
+        provider: get(row, 3)?,
+        needs: get(row, 4)?,
+        pin: get(row, 5)?,
+        subject: get(row, 6)?,
+    })
+}
+
+/// The row of what is to be claimed next: the request, job or change.
+pub(crate) fn next(verb: &Verb<'_>, kind: Kind, seek: &Seek) -> Result<Option<i64>, Trouble> {
+    let limits = match kind {
+        Kind::Job => limit::all_of(verb)?,
+        Kind::Request | Kind::Change => Vec::new(),
+    };
+    let (text, request) = match seek.only {
+        Some(only) => (
+            "SELECT q.n, q.repository, q.agent, q.provider, q.needs, q.pin, o.subject \
+             FROM offers o CROSS JOIN queues q ON q.n = o.queue \
+             WHERE o.request = ?2 AND o.kind = ?1 AND q.rank IS NOT NULL ORDER BY o.place",
+            crate::sql::Key::key(only),
+        ),
+        None => (
+            "SELECT n, repository, agent, provider, needs, pin, NULL FROM queues \
+             INDEXED BY queues_by_rank WHERE kind = ?1 AND rank IS NOT NULL AND ?2 = 0 \
+             ORDER BY rank",
+            0,
+        ),
+    };
+    let mut statement = verb.prepare_cached(text)?;
+    let mut rows = statement.query((kind as i64, request))?;
+    while let Some(row) = rows.next()? {
+        let found = candidate(row)?;
+        if !seek.fits(&found.needs, &found.pin)? || !limit::allow(verb, &limits, &found)? {
+            continue;
+        }
+        if found.subject.is_some() {
+            return Ok(found.subject);
+        }
+        return one(
+            verb,
+            "SELECT subject FROM offers WHERE queue = ?1 ORDER BY place, subject LIMIT 1",
+            [found.queue],
+            |row| get(row, 0),
+        );
+    }
+    Ok(None)
+}
