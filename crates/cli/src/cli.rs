@@ -58,6 +58,18 @@ pub(crate) enum Command {
     Cancel(commands::cancel::Args),
     /// Try again what did not work, from the tip of the integration branch
     Retry(commands::retry::Args),
+    /// Go on with requests whose process has ended
+    Resume(commands::resume::Args),
+    /// Say what a request or job waits for, or what broke it
+    Why(commands::why::Args),
+    /// List the jobs that failed for good, the newest first
+    DeadLetters(commands::dead_letters::Args),
+    /// Say how jobs ended, how long they waited and ran, and what waits now
+    Stats(commands::stats::Args),
+    /// Add to the budget of a request that has not ended
+    TopUp(commands::top_up::Args),
+    /// Show or change how many jobs may be under way at once
+    Limit(commands::limit::Args),
     /// Run an attempt again from its recording, offline and without cost
     Replay(commands::replay::Args),
     /// Take integrated work onto the branch that is checked out

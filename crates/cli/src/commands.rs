@@ -3,17 +3,23 @@
 pub(crate) mod apply;
 pub(crate) mod cancel;
 pub(crate) mod completions;
+pub(crate) mod dead_letters;
 pub(crate) mod demo;
 pub(crate) mod diff;
 pub(crate) mod doctor;
 pub(crate) mod drop;
 pub(crate) mod init;
+pub(crate) mod limit;
 pub(crate) mod list;
 pub(crate) mod log;
 pub(crate) mod replay;
+pub(crate) mod resume;
 pub(crate) mod retry;
 pub(crate) mod run;
 pub(crate) mod show;
+pub(crate) mod stats;
+pub(crate) mod top_up;
+pub(crate) mod why;
 
 use crate::{
     cli::Command,
@@ -42,6 +48,12 @@ pub(crate) fn run(command: Command, context: &Context) -> Result<Exit, Error> {
         Command::Diff(args) => wait(diff::run(args, context)),
         Command::Cancel(args) => wait(cancel::run(args, context)),
         Command::Retry(args) => wait(retry::run(args, context)),
+        Command::Resume(args) => wait(resume::run(args, context)),
+        Command::Why(args) => wait(why::run(args, context)),
+        Command::DeadLetters(args) => wait(dead_letters::run(args, context)),
+        Command::Stats(args) => wait(stats::run(args, context)),
+        Command::TopUp(args) => wait(top_up::run(args, context)),
+        Command::Limit(args) => wait(limit::run(args, context)),
         Command::Replay(args) => wait(replay::run(args, context)),
         Command::Apply(args) => wait(apply::run(args, context)),
         Command::Drop(args) => wait(drop::run(args, context)),

@@ -306,6 +306,11 @@ fn of_ledger(error: &ledger::Error) -> Classified {
     let (exit, hint) = match error {
         E::NotFound { .. } => (Exit::NotFound, Some("`skep list` shows what there is")),
         E::Ambiguous { .. } => (Exit::NotFound, None),
+        E::Ended { .. } => (
+            Exit::Refused,
+            Some("`skep retry ID` begins it anew, with a budget of its own"),
+        ),
+        E::Busy { .. } => (Exit::Refused, Some("nothing was lost; try again then")),
         E::Illegal(_) => (Exit::Refused, Some("`skep show ID` says where it stands")),
         E::Refused(_) => return of_reason(Reason::BudgetExhausted),
         E::Plan(_) => return of_reason(Reason::PlanInvalid),

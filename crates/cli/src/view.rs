@@ -13,3 +13,4 @@ pub(crate) mod show;
 pub(crate) mod story;
 pub(crate) mod table;
 pub(crate) mod text;
+pub(crate) mod why;

@@ -62,6 +62,7 @@ ALTER TABLE requests ADD COLUMN place INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE requests ADD COLUMN patience INTEGER NOT NULL DEFAULT 0;  -- microseconds
 ALTER TABLE requests ADD COLUMN offered INTEGER NOT NULL DEFAULT 0;   -- how many of its jobs are
 DROP INDEX requests_queued;
+CREATE INDEX requests_open ON requests (n) WHERE ended IS NULL;
 
 ALTER TABLE jobs ADD COLUMN queue INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE jobs ADD COLUMN place INTEGER NOT NULL DEFAULT 0;         -- 0 until it is first ready

@@ -118,7 +118,7 @@ impl Ledger {
     /// parts of it, and the rest is free for what comes.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::Invalid`] when the request has ended.
+    /// [`Error::NotFound`]; [`Error::Ended`].
     pub async fn top_up(&self, request: RequestId, amount: Amount) -> Result<(), Error> {
         self.write("add to a budget", move |verb| top_up(verb, request, amount))
             .await
@@ -200,8 +200,11 @@ fn top_up(verb: &Verb<'_>, request: RequestId, amount: Amount) -> Result<(), Tro
     )?
     .ok_or_else(|| Error::missing("request", request))?;
     if ended {
-        let why = format!("the request {request} has ended: `skep retry {request}` begins anew");
-        return Err(Error::Invalid(why).into());
+        return Err(Error::Ended {
+            kind: "request",
+            name: request.to_string(),
+        }
+        .into());
     }
     let mut own = load(verb, account)?.top_up(amount);
     let jobs = all(

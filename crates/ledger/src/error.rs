@@ -51,6 +51,14 @@ pub enum Error {
         /// The call.
         call: u64,
     },
+    /// It has ended, and what was asked is only for what has not.
+    #[error("the {kind} {name} has ended already")]
+    Ended {
+        /// The kind of thing.
+        kind: &'static str,
+        /// Its id.
+        name: String,
+    },
     /// There is too much already: nothing was stored.
     #[error("{what}: try again in {} s", retry_after.as_secs().max(1))]
     Busy {

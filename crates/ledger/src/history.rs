@@ -184,43 +184,9 @@ impl Ledger {
     /// # Errors
     /// [`Error::NotFound`].
     pub async fn job_position(&self, job: JobId) -> Result<Option<Position>, Error> {
-        let since = self.now().0.saturating_sub(micros(WEEK));
+        let since = week_before(self.now());
         self.read("find a place in the queue", move |sql| {
-            let found = one(
-                sql,
-                "SELECT queue, place, n, request, offered FROM jobs WHERE id = ?1",
-                [job.key()],
-                |row| {
-                    Ok((
-                        get::<i64>(row, 0)?,
-                        get::<i64>(row, 1)?,
-                        get::<i64>(row, 2)?,
-                        get::<i64>(row, 3)?,
-                        get::<bool>(row, 4)?,
-                    ))
-                },
-            )?
-            .ok_or_else(|| Error::missing("job", job))?;
-            let (queue, place, n, request, offered) = found;
-            let before: u64 = one(
-                sql,
-                "SELECT COUNT(*) FROM jobs INDEXED BY jobs_ready WHERE request = ?1 \
-                 AND state = 'ready' AND offered = 0 AND (place, n) < (?2, ?3)",
-                (request, place, n),
-                |row| count(row, 0),
-            )?
-            .unwrap_or(0);
-            let is_ready = one(
-                sql,
-                "SELECT 1 FROM jobs WHERE n = ?1 AND state = 'ready'",
-                [n],
-                |_| Ok(()),
-            )?;
-            if is_ready.is_none() {
-                return Ok(None);
-            }
-            let before = if offered { 0 } else { before };
-            position(sql, Kind::Job, queue, place, before, since).map(Some)
+            job_position(sql, job, since)
         })
         .await
     }
@@ -230,28 +196,80 @@ impl Ledger {
     /// # Errors
     /// [`Error::NotFound`].
     pub async fn request_position(&self, request: RequestId) -> Result<Option<Position>, Error> {
-        let since = self.now().0.saturating_sub(micros(WEEK));
+        let since = week_before(self.now());
         self.read("find a place in the queue", move |sql| {
-            let (queue, place, queued) = one(
-                sql,
-                "SELECT queue, place, state = 'queued' FROM requests WHERE id = ?1",
-                [request.key()],
-                |row| {
-                    Ok((
-                        get::<i64>(row, 0)?,
-                        get::<i64>(row, 1)?,
-                        get::<bool>(row, 2)?,
-                    ))
-                },
-            )?
-            .ok_or_else(|| Error::missing("request", request))?;
-            if !queued {
-                return Ok(None);
-            }
-            position(sql, Kind::Request, queue, place, 0, since).map(Some)
+            request_position(sql, request, since)
         })
         .await
     }
+}
+
+/// From when on runs are looked at to say how long one takes.
+pub(crate) fn week_before(now: Timestamp) -> i64 {
+    now.0.saturating_sub(micros(WEEK))
+}
+
+pub(crate) fn job_position(
+    sql: &Connection,
+    job: JobId,
+    since: i64,
+) -> Result<Option<Position>, Trouble> {
+    let (ready, queue, place, n, request, offered) = one(
+        sql,
+        "SELECT state = 'ready', queue, place, n, request, offered FROM jobs WHERE id = ?1",
+        [job.key()],
+        |row| {
+            Ok((
+                get::<bool>(row, 0)?,
+                get::<i64>(row, 1)?,
+                get::<i64>(row, 2)?,
+                get::<i64>(row, 3)?,
+                get::<i64>(row, 4)?,
+                get::<bool>(row, 5)?,
+            ))
+        },
+    )?
+    .ok_or_else(|| Error::missing("job", job))?;
+    if !ready {
+        return Ok(None);
+    }
+    let before = if offered {
+        0
+    } else {
+        one(
+            sql,
+            "SELECT COUNT(*) FROM jobs INDEXED BY jobs_ready WHERE request = ?1 \
+             AND state = 'ready' AND offered = 0 AND (place, n) < (?2, ?3)",
+            (request, place, n),
+            |row| count(row, 0),
+        )?
+        .unwrap_or(0)
+    };
+    position(sql, Kind::Job, queue, place, before, since).map(Some)
+}
+
+pub(crate) fn request_position(
+    sql: &Connection,
+    request: RequestId,
+    since: i64,
+) -> Result<Option<Position>, Trouble> {
+    let (queued, queue, place) = one(
+        sql,
+        "SELECT state = 'queued', queue, place FROM requests WHERE id = ?1",
+        [request.key()],
+        |row| {
+            Ok((
+                get::<bool>(row, 0)?,
+                get::<i64>(row, 1)?,
+                get::<i64>(row, 2)?,
+            ))
+        },
+    )?
+    .ok_or_else(|| Error::missing("request", request))?;
+    if !queued {
+        return Ok(None);
+    }
+    position(sql, Kind::Request, queue, place, 0, since).map(Some)
 }
 
 fn position(

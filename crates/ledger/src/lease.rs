@@ -49,7 +49,7 @@ pub enum Subject {
 }
 
 impl Subject {
-    fn columns(self) -> (&'static str, i64) {
+    pub(crate) fn columns(self) -> (&'static str, i64) {
         match self {
             Self::Request(id) => ("request", id.key()),
             Self::Job(id) => ("job", id.key()),

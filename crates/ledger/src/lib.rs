@@ -44,6 +44,7 @@ mod submit;
 mod subscription;
 mod transition;
 mod wake;
+mod why;
 mod writer;
 
 pub use admission::Admission;
@@ -67,3 +68,4 @@ pub use queue::{SHARE, Seek};
 pub use schema::VERSION;
 pub use session::Session;
 pub use subscription::Subscription;
+pub use why::{Holder, JobWaits, RequestWaits, Unmet};

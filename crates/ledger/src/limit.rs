@@ -3,11 +3,10 @@
 use crate::{
     error::{Error, Trouble},
     ledger::Ledger,
-    queue::Candidate,
+    queue::{self, Candidate},
     sql::{Key, all, get, number, one, run, small},
-    writer::Verb,
 };
-use domain::RepositoryId;
+use domain::{JobId, RepositoryId};
 use rusqlite::Connection;
 
 /// The longest name of an agent or provider, in bytes.
@@ -111,30 +110,59 @@ pub(crate) fn all_of(sql: &Connection) -> Result<Vec<Limit>, Trouble> {
 }
 
 /// Whether one more job of this queue may be held.
-pub(crate) fn allow(verb: &Verb<'_>, limits: &[Limit], queue: &Candidate) -> Result<bool, Trouble> {
+pub(crate) fn allow(
+    sql: &Connection,
+    limits: &[Limit],
+    queue: &Candidate,
+) -> Result<bool, Trouble> {
     for limit in limits {
-        let (text, concerned) = match &limit.of {
-            Limited::Repository(id) => (
-                "SELECT COALESCE(SUM(held), 0) FROM queues WHERE kind = 1 AND repository = ?1",
-                id.key() == queue.repository,
-            ),
-            Limited::Agent(name) => (
-                "SELECT COALESCE(SUM(held), 0) FROM queues WHERE kind = 1 AND agent = ?1",
-                *name == queue.agent,
-            ),
-            Limited::Provider(name) => (
-                "SELECT COALESCE(SUM(held), 0) FROM queues WHERE kind = 1 AND provider = ?1",
-                *name == queue.provider,
-            ),
-        };
-        if !concerned {
-            continue;
-        }
-        let (_, name) = limit.of.columns();
-        let held = one(verb, text, [name], |row| small(row, 0))?.unwrap_or(0);
-        if held >= limit.most {
+        if is_reached(sql, limit, queue)? {
             return Ok(false);
         }
     }
     Ok(true)
+}
+
+/// The limits that keep a job from being claimed now.
+pub(crate) fn reached(sql: &Connection, job: JobId) -> Result<Vec<Limit>, Trouble> {
+    let queue = one(
+        sql,
+        "SELECT q.n, q.repository, q.agent, q.provider, q.needs, q.pin, NULL \
+         FROM jobs j JOIN queues q ON q.n = j.queue WHERE j.id = ?1",
+        [job.key()],
+        queue::candidate,
+    )?;
+    let Some(queue) = queue else {
+        return Ok(Vec::new());
+    };
+    let mut reached = Vec::new();
+    for limit in all_of(sql)? {
+        if is_reached(sql, &limit, &queue)? {
+            reached.push(limit);
+        }
+    }
+    Ok(reached)
+}
+
+fn is_reached(sql: &Connection, limit: &Limit, queue: &Candidate) -> Result<bool, Trouble> {
+    let (text, concerned) = match &limit.of {
+        Limited::Repository(id) => (
+            "SELECT COALESCE(SUM(held), 0) FROM queues WHERE kind = 1 AND repository = ?1",
+            id.key() == queue.repository,
+        ),
+        Limited::Agent(name) => (
+            "SELECT COALESCE(SUM(held), 0) FROM queues WHERE kind = 1 AND agent = ?1",
+            *name == queue.agent,
+        ),
+        Limited::Provider(name) => (
+            "SELECT COALESCE(SUM(held), 0) FROM queues WHERE kind = 1 AND provider = ?1",
+            *name == queue.provider,
+        ),
+    };
+    if !concerned {
+        return Ok(false);
+    }
+    let (_, name) = limit.of.columns();
+    let held = one(sql, text, [name], |row| small(row, 0))?.unwrap_or(0);
+    Ok(held >= limit.most)
 }

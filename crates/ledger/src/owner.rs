@@ -84,6 +84,21 @@ fn make(path: &Path) -> std::io::Result<File> {
     Ok(file)
 }
 
+/// The process of an owner, as it has written it into its lock.
+pub(crate) fn process(run: &Path, id: OwnerId) -> Option<u32> {
+    let text = std::fs::read_to_string(lock_path(run, id)).ok()?;
+    text.trim().parse().ok()
+}
+
+/// Whether the owner lives, as far as this machine can tell. Unlike [`is_dead`] it leaves the
+/// lock as it is.
+pub(crate) fn is_alive(run: &Path, id: OwnerId) -> bool {
+    File::options()
+        .read(true)
+        .open(lock_path(run, id))
+        .is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+}
+
 /// Whether the owner has ended: its lock is gone or free. The file of a dead owner is removed.
 pub(crate) fn is_dead(run: &Path, id: OwnerId) -> bool {
     let path = lock_path(run, id);

@@ -314,7 +314,7 @@ pub(crate) struct Candidate {
     subject: Option<i64>,
 }
 
-fn candidate(row: &Row<'_>) -> Result<Candidate, Trouble> {
+pub(crate) fn candidate(row: &Row<'_>) -> Result<Candidate, Trouble> {
     Ok(Candidate {
         queue: get(row, 0)?,
         repository: get(row, 1)?,

@@ -55,6 +55,28 @@ impl Ledger {
         .await
     }
 
+    /// Requests that have not ended and that nobody holds a part of, the oldest first: what is
+    /// there to go on with. Whoever dies is noticed when the ledger is opened.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    pub async fn interrupted(&self) -> Result<Vec<Request>, Error> {
+        self.read("list interrupted requests", |sql| {
+            all(
+                sql,
+                "SELECT r.id, r.session, a.body, r.state, r.failure, r.created, r.ended \
+                 FROM requests r INDEXED BY requests_open JOIN asks a ON a.request = r.n \
+                 WHERE r.ended IS NULL AND r.held = 0 AND NOT EXISTS (SELECT 1 FROM leases l \
+                 WHERE (l.kind = 'request' AND l.subject = r.id) OR (l.kind = 'change' AND \
+                 l.subject IN (SELECT id FROM changes c WHERE c.request = r.id))) \
+                 ORDER BY r.n LIMIT ?1",
+                [number(MAX_REQUESTS as u64)],
+                request_row,
+            )
+        })
+        .await
+    }
+
     /// The jobs of a request, in the order of its plan.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use crate::{Error, New, Node, Submitted, submit::blocking};
 use domain::{
-    AttemptId, RequestId,
+    AttemptId, RepositoryId, RequestId,
     entity::{Attempt, Change, Planning, Request},
     machine::Machine,
     plan::Plan,
@@ -242,6 +242,28 @@ impl Node {
             retry_of: Some(request.id),
         })
         .await
+    }
+
+    /// Requests that have not ended and that no process works on, the oldest first.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    pub async fn interrupted(&self) -> Result<Vec<Submitted>, Error> {
+        let open = self.ledger.interrupted().await?;
+        Ok(open
+            .into_iter()
+            .map(|request| self.resumed(request))
+            .collect())
+    }
+
+    /// The repository that a path is in, as the ledger knows it.
+    ///
+    /// # Errors
+    /// When it is in none.
+    pub async fn repository(&self, path: &Path) -> Result<RepositoryId, Error> {
+        let source = self.source(path).await?;
+        let common = source.common_dir().to_string_lossy().into_owned();
+        Ok(self.ledger.repository(&common).await?)
     }
 
     /// A request that was accepted earlier and has not ended.

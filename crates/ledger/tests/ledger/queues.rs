@@ -374,7 +374,7 @@ async fn a_budget_that_is_added_to_reaches_the_jobs_that_are_left() {
     ledger.cancel_request(request).await.unwrap();
     assert!(matches!(
         ledger.top_up(request, more).await,
-        Err(Error::Invalid(_))
+        Err(Error::Ended { .. })
     ));
     place.holds().await;
 }

@@ -1,0 +1,90 @@
+//! `skep why`.
+
+use crate::{
+    context::Context,
+    exit::Exit,
+    report::Error,
+    view::{
+        format,
+        paint::{STRONG, TYPE, paint},
+        text, why,
+    },
+};
+use ledger::{Found, Ledger};
+
+/// Say what a request or job waits for, or what broke it
+///
+/// What matters most comes first; each line says what to do about it, where something can be done.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  skep why\n  skep why r-7k2\n  skep why j-01h --json")]
+pub(crate) struct Args {
+    /// The request, job, attempt or change, by its id or the beginning of it [default: the newest
+    /// request of the repository]
+    id: Option<String>,
+}
+
+#[derive(serde::Serialize)]
+struct Object {
+    id: String,
+    state: String,
+    causes: Vec<why::Cause>,
+}
+
+pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
+    let ledger = context.ledger().await?;
+    let found = super::named_or_newest(&ledger, args.id.as_deref(), context).await?;
+    let object = look(&ledger, found).await?;
+    ledger.close().await;
+    if context.output.is_json() {
+        context.output.object(&object)?;
+    } else {
+        context.output.say(&render(&object))?;
+    }
+    Ok(Exit::Done)
+}
+
+async fn look(ledger: &Ledger, found: Found) -> Result<Object, Error> {
+    let now = format::now();
+    let (state, causes) = match found {
+        Found::Request(id) => {
+            let request = ledger.request(id).await?;
+            let waits = ledger.request_waits(id).await?;
+            let state = waits.state.to_string();
+            (state, why::of_request(&request, &waits, now))
+        }
+        Found::Session(_) => return Err(super::wrong_kind(found, "why", "a request or a job")),
+        Found::Job(_) | Found::Attempt(_) | Found::Change(_) => {
+            let job = match found {
+                Found::Attempt(id) => ledger.attempt(id).await?.job,
+                Found::Change(id) => ledger.change(id).await?.job,
+                Found::Job(id) => id,
+                Found::Session(_) | Found::Request(_) => {
+                    return Err(Error::Internal(String::new()));
+                }
+            };
+            let waits = ledger.job_waits(job).await?;
+            let state = waits.job.state.to_string();
+            (state, why::of_job(&waits, now))
+        }
+    };
+    Ok(Object {
+        id: found.to_string(),
+        state,
+        causes,
+    })
+}
+
+fn render(object: &Object) -> String {
+    let mut out = format!("{} is {}\n", paint(STRONG, &object.id), object.state);
+    for cause in &object.causes {
+        out.push_str(&format!("  {}\n", text::line(&cause.what)));
+        if let Some(remedy) = &cause.remedy {
+            out.push_str(&format!(
+                "    {} {}\n",
+                paint(TYPE, "hint:"),
+                text::line(remedy)
+            ));
+        }
+    }
+    out
+}

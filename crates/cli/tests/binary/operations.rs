@@ -1,0 +1,86 @@
+//! Looking after what Skep does: why something stands still, what died, how it went, limits.
+
+use crate::world::{PROMPT, Told, World, wrong_answer};
+use testkit::models::{Dialect, Job, Script, Step};
+
+/// A world in which a request has failed, and its id.
+fn failed() -> (World, String) {
+    let script = Script::new().job(
+        Job::on(PROMPT)
+            .with_tools()
+            .step(Step::shell("echo 43 > answer.txt"))
+            .step(Step::say("The answer is 43."))
+            .step(Step::say("I am sure."))
+            .step(Step::say("Really.")),
+    );
+    let world = World::new(Dialect::Chat, wrong_answer(), script);
+    let told = Told::of(
+        world
+            .skep(&["run", "--json", "--plan", "none", PROMPT])
+            .expect_code(1),
+    );
+    let request = told.request();
+    (world, request)
+}
+
+#[test]
+fn a_failed_request_says_why_and_its_job_is_a_dead_letter_that_can_be_tried_again() {
+    let (world, request) = failed();
+    let why = world.skep(&["why", &request]).expect_code(0).stdout;
+    assert!(
+        why.contains("failed") && why.contains("check") && why.contains("hint:"),
+        "{why}"
+    );
+    let dead = world.skep(&["dead-letters"]).expect_code(0).stdout;
+    assert!(
+        dead.contains("j-") && dead.contains("skep retry j-"),
+        "{dead}"
+    );
+    let object = world.skep(&["dead-letters", "--json"]).expect_code(0);
+    let object: serde_json::Value = serde_json::from_str(&object.stdout).unwrap();
+    assert_eq!(object["jobs"][0]["failure"]["reason"], "checks_failed");
+    let job = object["jobs"][0]["id"].as_str().unwrap().to_owned();
+    let why = world.skep(&["why", &job, "--json"]).expect_code(0);
+    let why: serde_json::Value = serde_json::from_str(&why.stdout).unwrap();
+    assert_eq!(why["state"], "dead");
+    let stats = world.skep(&["stats", "--json"]).expect_code(0);
+    let stats: serde_json::Value = serde_json::from_str(&stats.stdout).unwrap();
+    assert_eq!(
+        (&stats["dead"], &stats["success_rate"]),
+        (&1.into(), &0.0.into())
+    );
+    assert_eq!(stats["run"]["count"], 1);
+    let refused = world.skep(&["top-up", &request, "1k"]).expect_code(6);
+    assert!(refused.stderr.contains("skep retry"), "{}", refused.stderr);
+    let nothing = world.skep(&["resume"]).expect_code(0);
+    assert!(
+        nothing.stderr.contains("nothing was interrupted"),
+        "{}",
+        nothing.stderr
+    );
+}
+
+#[test]
+fn limits_are_set_shown_and_taken_away() {
+    let world = World::new(Dialect::Chat, wrong_answer(), Script::new());
+    let none = world.skep(&["limit"]).expect_code(0);
+    assert!(none.stdout.contains("no limits"), "{}", none.stdout);
+    world
+        .skep(&["limit", "--agent", "builtin", "2"])
+        .expect_code(0);
+    let set = world
+        .skep(&["limit", "--repository", ".", "1"])
+        .expect_code(0);
+    assert!(
+        set.stdout.contains("builtin  at most 2") && set.stdout.contains("at most 1"),
+        "{}",
+        set.stdout
+    );
+    world
+        .skep(&["limit", "--agent", "builtin", "0"])
+        .expect_code(2);
+    let left = world
+        .skep(&["limit", "--agent", "builtin", "none"])
+        .expect_code(0);
+    assert!(!left.stdout.contains("builtin"), "{}", left.stdout);
+}
