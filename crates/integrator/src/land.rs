@@ -1,19 +1,17 @@
 //! Landing one change.
 
+mod check;
+
 use bstr::ByteSlice;
-use checks::Kept;
 use domain::{
     Failure, Reason, RequestId, RequestState,
     entity::{Change, Request},
-    event::Body,
-    plan,
 };
 use git::{
     CommitId, IntegrationBranch, Merged, Mirror, NewCommit, Published, Signature, Source, Standing,
-    TreeId,
 };
 use ledger::{ChangeOutcome, ClaimedChange, Lease, Ledger, Owner};
-use site::{Sites, Wanted};
+use site::Sites;
 use std::{path::Path, sync::Arc};
 use tokio_util::sync::CancellationToken;
 
@@ -246,7 +244,7 @@ impl Landing<'_> {
     }
 
     /// The commit for the change on this tip: the change itself where it starts from it, else its
-    /// merge, checked.
+    /// merge, that has passed the gate again.
     async fn place(
         &self,
         own: CommitId,
@@ -275,10 +273,10 @@ impl Landing<'_> {
             // Somebody else made the same change: the tip holds it already.
             return Ok(standing.tip);
         }
-        if tree != info.tree {
-            self.integrator.ledger.change_checking(self.lease).await?;
-            self.check(tree, standing.tip, cancel).await?;
-        }
+        self.integrator.ledger.change_checking(self.lease).await?;
+        // The commands have passed on this very tree already, if it is the change's own.
+        let again = tree != info.tree;
+        self.check(tree, standing.tip, again, cancel).await?;
         let (mirror, who) = (self.mirror.clone(), self.who.clone());
         blocking(move || {
             mirror.commit(&NewCommit {
@@ -290,68 +288,6 @@ impl Landing<'_> {
             })
         })
         .await
-    }
-
-    /// Runs the repository's and the job's commands on the merged tree.
-    async fn check(
-        &self,
-        tree: TreeId,
-        tip: CommitId,
-        cancel: &CancellationToken,
-    ) -> Result<(), Halt> {
-        let Integrator {
-            ledger,
-            sites,
-            redact,
-        } = self.integrator;
-        let job = ledger.job(self.change.job).await?;
-        let policy = &self.request.ask.policy;
-        let mirror = self.mirror.clone();
-        let changes = blocking(move || mirror.changed_paths(mirror.tree_of(tip)?, tree)).await?;
-        let touched: Vec<_> = changes.into_iter().map(|change| change.path).collect();
-        let commands = wanted(policy, &job.spec, &touched)?;
-        if !commands.iter().any(|command| command.needed) {
-            return Ok(());
-        }
-        let id = format!("{}-merge-{}", self.change.id, self.lease.token);
-        let base = parse(&self.request.ask.base)?;
-        let mut wanted = Wanted::new(ledger, self.request, id, base)
-            .await
-            .map_err(|error| Halt::Rejected(error.failure()))?;
-        wanted.tree = Some(tree);
-        let site = tokio::select! {
-            site = sites.site(&self.mirror, wanted) => {
-                site.map_err(|error| Halt::Rejected(error.failure()))?
-            }
-            () = cancel.cancelled() => return Err(Halt::Lost),
-        };
-        let name = tree.to_string();
-        let found = tokio::select! {
-            found = checks::commands(&site, &commands, &name) => Some(found),
-            () = cancel.cancelled() => None,
-        };
-        if let Err(error) = site.close().await {
-            tracing::warn!(%error, "the site of a merge's checks did not end well");
-        }
-        let found = found.ok_or(Halt::Lost)?;
-
-        let Kept { evidence, unrun } = checks::keep(ledger, found, |text| redact(text)).await?;
-        let bodies = evidence.iter().map(|one| Body::Checked {
-            attempt: self.change.attempt,
-            change: Some(self.change.id),
-            round: 0,
-            evidence: one.clone(),
-        });
-        ledger.record(self.lease, bodies.collect()).await?;
-        if let Some(failure) = unrun {
-            return Err(Halt::Rejected(failure));
-        }
-        if checks::passed(&evidence) {
-            return Ok(());
-        }
-        let failed = checks::failed(&evidence);
-        let detail = format!("on top of what was integrated before it: {failed}");
-        Err(Halt::Rejected(Failure::new(Reason::ChecksFailed, detail)))
     }
 
     /// Moves the user's branch to the tip, or says why it stays.
@@ -417,15 +353,6 @@ async fn blocking<T: Send + 'static>(
         ))
     };
     Ok(done.map_err(ended)??)
-}
-
-fn wanted(
-    policy: &domain::policy::Policy,
-    job: &plan::Job,
-    touched: &[bstr::BString],
-) -> Result<Vec<checks::Command>, Halt> {
-    checks::wanted(policy, job, touched)
-        .map_err(|error| Halt::Rejected(Failure::new(Reason::PolicyInvalid, error.to_string())))
 }
 
 fn parse(name: &str) -> Result<CommitId, Halt> {

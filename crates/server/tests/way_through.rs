@@ -287,6 +287,40 @@ async fn changes_of_the_same_line_conflict_with_the_file_named_and_the_candidate
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_edit_that_a_rename_on_the_branch_carries_below_a_protected_path_is_rejected() {
+    let repo = Repo::new();
+    repo.file("src/a", "one\ntwo\nthree\nfour\nfive\n");
+    repo.file("skep.toml", "[paths]\nprotected = [\"ci/**\"]\n");
+    repo.commit("A file");
+    // A person moved the file on the integration branch, and not on the branch that the work starts from.
+    repo.git(&["checkout", "--quiet", "-b", "skep/integration"]);
+    repo.git(&["rm", "--quiet", "src/a"]);
+    repo.file("ci/a", "one\ntwo\nthree\nfour\nfive\n");
+    let moved = repo.commit("Moved");
+    repo.checkout("main");
+    let script = Script::new().job(
+        Job::on("Edit the file")
+            .step(Step::shell("sed -i 's/three/THREE/' src/a"))
+            .step(Step::say("Done.")),
+    );
+    let world = World::new(script);
+    let node = world.node(Dialect::ChatCompletions).await;
+    let request = run(&node, new(repo.path(), "Edit the file")).await;
+    assert_eq!(request.state, RequestState::Failed);
+    let changes = node.ledger().changes_of(request.id).await.unwrap();
+    assert_eq!(changes[0].state, ChangeState::Rejected);
+    let seen = evidence(&node, &request).await;
+    let protected: Vec<_> = seen
+        .iter()
+        .filter(|(name, _)| name == "protected paths")
+        .map(|(_, verdict)| *verdict)
+        .collect();
+    assert_eq!(protected, [Verdict::Passed, Verdict::Failed]);
+    assert_eq!(repo.tip("skep/integration"), Some(moved));
+    node.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_attempt_replays_with_no_divergence_and_the_same_tree() {
     let repo = checked_repo();
     let script = Script::new().job(
