@@ -124,7 +124,15 @@ impl IntegrationBranch {
     }
 
     /// The later of the two where one holds the other, else their merge.
-    fn join(&self, ours: CommitId, theirs: CommitId, who: &Signature) -> Result<CommitId, Error> {
+    ///
+    /// # Errors
+    /// [`Error::Diverged`] when that has conflicts.
+    pub fn join(
+        &self,
+        ours: CommitId,
+        theirs: CommitId,
+        who: &Signature,
+    ) -> Result<CommitId, Error> {
         if self.mirror.is_ancestor(theirs, ours, HISTORY)? {
             return Ok(ours);
         }
@@ -187,9 +195,7 @@ impl IntegrationBranch {
     /// # Errors
     /// [`Error::Moved`] when the tip is elsewhere; when the mirror cannot be written.
     pub fn forget(&self, seen: Option<CommitId>) -> Result<(), Error> {
-        if seen.is_some() {
-            self.mirror.update_ref(&self.tip_ref(), None, seen)?;
-        }
+        self.mirror.update_ref(&self.tip_ref(), None, seen)?;
         let mark = self.published_ref();
         let published = self.mirror.read_ref(&mark)?;
         if published.is_some() {

@@ -80,6 +80,14 @@ impl Source {
         self.move_branch(branch, name, change, Some(new), expected, who)
     }
 
+    /// The git directory of a working tree that is on the branch, or is rebasing or bisecting it.
+    ///
+    /// # Errors
+    /// When the working trees cannot be read, or the name is none of a branch.
+    pub fn checked_out_in(&self, branch: &str) -> Result<Option<PathBuf>, Error> {
+        self.checked_out(&branch_name(branch)?)
+    }
+
     /// Removes the branch, when it is at `expected`.
     pub fn drop_branch(
         &self,
@@ -145,7 +153,6 @@ impl Source {
         Ok(Published::Done)
     }
 
-    /// The git directory of a working tree that is on the branch, or is rebasing or bisecting it.
     fn checked_out(&self, name: &FullName) -> Result<Option<PathBuf>, Error> {
         let full = name.as_bstr().to_string();
         let short = full.trim_start_matches("refs/heads/").to_owned();

@@ -85,15 +85,7 @@ impl Node {
                     .settle(&branch, &source, &mirror, applied.after, &who)
                     .err()
             });
-            let warning = warning.map(|error| match error {
-                Error::Git(git::Error::Moved { .. }) => {
-                    format!("more work came to {name} meanwhile: run `skep apply` again to take it")
-                }
-                error => format!(
-                    "{name} could not begin anew at the result: {}",
-                    domain::failure::chain(&error)
-                ),
-            });
+            let warning = warning.map(|error| unsettled(&name, &error));
             Ok(Applied {
                 from: change.map_or(name, |change| change.id.to_string()),
                 onto: applied.branch.map(|branch| branch.to_string()),
@@ -114,28 +106,14 @@ impl Node {
         let who = Signature::new("Skep", "skep@localhost", self.ledger.now().seconds());
         blocking(move || {
             let branch = IntegrationBranch::new(mirror, &name);
-            let Shown { users, recorded } = Shown::read(&branch, &source, &name)?;
-            let was = users.or(recorded);
-            let was = was.ok_or_else(|| Error::NothingIntegrated {
-                branch: name.clone(),
-            })?;
-            if let Some(users) = users {
-                match source.drop_branch(&name, users, &who)? {
-                    Published::Done => {}
-                    Published::CheckedOut { location } => {
-                        let place = location.display().to_string();
-                        return Err(Error::CheckedOut {
-                            branch: name,
-                            place,
-                        });
-                    }
-                    Published::Moved { .. } => return Err(Error::Moved { branch: name }),
-                }
-            }
-            match branch.forget(recorded) {
-                Err(git::Error::Moved { .. }) => return Err(Error::Moved { branch: name }),
-                forgotten => forgotten?,
-            }
+            let shown = Shown::read(&branch, &source, &name)?;
+            let was = shown
+                .users
+                .or(shown.recorded)
+                .ok_or_else(|| Error::NothingIntegrated {
+                    branch: name.clone(),
+                })?;
+            shown.drop(&branch, &source, &name, &who)?;
             Ok(Dropped {
                 branch: name,
                 was: was.to_string(),
@@ -163,6 +141,19 @@ impl Node {
         })
         .await?;
         Ok((source, mirror, name))
+    }
+}
+
+/// What is said when work was taken and the integration branch could not begin anew.
+fn unsettled(name: &str, error: &Error) -> String {
+    match error {
+        Error::Git(git::Error::Moved { .. }) => {
+            format!("more work came to {name} meanwhile: run `skep apply` again to take it")
+        }
+        error => format!(
+            "{name} could not begin anew at the result: {}",
+            domain::failure::chain(error)
+        ),
     }
 }
 
@@ -204,6 +195,44 @@ impl Shown {
         })
     }
 
+    /// Forgets what is integrated, and deletes the user's branch. The compare-and-swap of the mirror's
+    /// tip decides: work that landed meanwhile moves it first, and then nothing is changed.
+    fn drop(
+        &self,
+        branch: &IntegrationBranch,
+        source: &Source,
+        name: &str,
+        who: &Signature,
+    ) -> Result<(), Error> {
+        let moved = || Error::Moved {
+            branch: name.to_owned(),
+        };
+        if self.users.is_some()
+            && let Some(location) = source.checked_out_in(name)?
+        {
+            return Err(Error::CheckedOut {
+                branch: name.to_owned(),
+                place: location.display().to_string(),
+            });
+        }
+        match branch.forget(self.recorded) {
+            Err(git::Error::Moved { .. }) => return Err(moved()),
+            forgotten => forgotten?,
+        }
+        let Some(users) = self.users else {
+            return Ok(());
+        };
+        match source.drop_branch(name, users, who)? {
+            Published::Done => Ok(()),
+            // It was switched to just now, or moved by a person: it is theirs.
+            Published::CheckedOut { location } => Err(Error::CheckedOut {
+                branch: name.to_owned(),
+                place: location.display().to_string(),
+            }),
+            Published::Moved { .. } => Err(moved()),
+        }
+    }
+
     /// Lets the integration branch begin anew at what the user has now.
     fn settle(
         &self,
@@ -219,5 +248,159 @@ impl Shown {
         // A branch that is checked out stays where it is; the next change moves it.
         branch.publish(&now, self.users, after, who)?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use git::NewCommit;
+    use testkit::Repo;
+
+    const NAME: &str = "skep/integration";
+
+    /// A repository whose integration branch holds one commit.
+    struct Scene {
+        repo: Repo,
+        source: Source,
+        mirror: Mirror,
+        branch: IntegrationBranch,
+        landed: CommitId,
+        _place: tempfile::TempDir,
+    }
+
+    fn who() -> Signature {
+        Signature::new("Skep", "skep@localhost", 1_700_000_000)
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            let repo = Repo::new();
+            repo.file("a.txt", "a\n").commit("start");
+            let place = tempfile::tempdir().unwrap();
+            let program = git::Program::find(&std::env::var_os("PATH").unwrap()).unwrap();
+            let source = Source::discover(repo.path(), program.clone()).unwrap();
+            let mirror = Mirror::open_or_create(place.path(), program).unwrap();
+            mirror.fetch(&source, source.head().commit).unwrap();
+            let branch = IntegrationBranch::new(mirror.clone(), NAME);
+            let landed = commit(&mirror, source.head().commit, "one");
+            branch.advance(None, landed).unwrap();
+            branch.publish(&source, None, landed, &who()).unwrap();
+            Self {
+                repo,
+                source,
+                mirror,
+                branch,
+                landed,
+                _place: place,
+            }
+        }
+
+        fn shown(&self) -> Shown {
+            Shown::read(&self.branch, &self.source, NAME).unwrap()
+        }
+
+        /// More work lands, and is published or not yet.
+        fn land(&self, published: bool) -> CommitId {
+            let more = commit(&self.mirror, self.landed, "more");
+            self.branch.advance(Some(self.landed), more).unwrap();
+            if published {
+                let seen = Some(self.landed);
+                self.branch
+                    .publish(&self.source, seen, more, &who())
+                    .unwrap();
+            }
+            more
+        }
+
+        fn users(&self) -> Option<String> {
+            self.repo.tip(NAME)
+        }
+    }
+
+    fn commit(mirror: &Mirror, parent: CommitId, name: &str) -> CommitId {
+        let mut writer = mirror.tree_writer(mirror.tree_of(parent).unwrap());
+        writer
+            .put_file(name.into(), false, &mut name.as_bytes(), name.len() as u64)
+            .unwrap();
+        mirror
+            .commit(&NewCommit {
+                tree: writer.finish().unwrap().tree,
+                parents: &[parent],
+                author: &who(),
+                committer: &who(),
+                message: name.into(),
+            })
+            .unwrap()
+    }
+
+    #[test]
+    fn work_that_lands_while_earlier_work_is_taken_stays_and_the_person_is_told() {
+        for published in [false, true] {
+            let scene = Scene::new();
+            let shown = scene.shown();
+            let more = scene.land(published);
+            let users = scene.users();
+            scene
+                .repo
+                .git(&["merge", "--quiet", &scene.landed.to_string()]);
+            let (branch, mirror) = (&scene.branch, &scene.mirror);
+            let error = shown
+                .settle(branch, &scene.source, mirror, scene.landed, &who())
+                .unwrap_err();
+            let said = unsettled(NAME, &error);
+            assert!(said.contains("`skep apply` again"), "{said}");
+            assert_eq!(branch.recorded().unwrap(), Some(more));
+            assert_eq!(scene.users(), users);
+            let next = scene.shown().current(branch, &scene.source, mirror);
+            assert_eq!(next.unwrap(), Some(more), "it can be taken");
+        }
+    }
+
+    #[test]
+    fn work_that_lands_while_earlier_work_is_dropped_stays_and_nothing_is_half_done() {
+        for published in [false, true] {
+            let scene = Scene::new();
+            let shown = scene.shown();
+            let more = scene.land(published);
+            let users = scene.users();
+            let dropped = shown.drop(&scene.branch, &scene.source, NAME, &who());
+            assert!(matches!(dropped, Err(Error::Moved { .. })), "{dropped:?}");
+            assert_eq!(scene.branch.recorded().unwrap(), Some(more));
+            assert_eq!(scene.users(), users);
+        }
+    }
+
+    #[test]
+    fn the_first_work_that_lands_while_a_persons_own_branch_is_dropped_stays() {
+        let scene = Scene::new();
+        scene.branch.forget(Some(scene.landed)).unwrap();
+        let shown = scene.shown();
+        assert_eq!(shown.recorded, None);
+        let more = commit(&scene.mirror, scene.landed, "more");
+        scene.branch.advance(None, more).unwrap();
+        let dropped = shown.drop(&scene.branch, &scene.source, NAME, &who());
+        assert!(matches!(dropped, Err(Error::Moved { .. })), "{dropped:?}");
+        assert_eq!(scene.branch.recorded().unwrap(), Some(more));
+        assert_eq!(scene.users(), Some(scene.landed.to_string()));
+    }
+
+    #[test]
+    fn a_branch_that_is_checked_out_is_not_dropped_and_nothing_is_forgotten() {
+        let scene = Scene::new();
+        let shown = scene.shown();
+        scene.repo.checkout(NAME);
+        let dropped = shown.drop(&scene.branch, &scene.source, NAME, &who());
+        assert!(
+            matches!(dropped, Err(Error::CheckedOut { .. })),
+            "{dropped:?}"
+        );
+        assert_eq!(scene.branch.recorded().unwrap(), Some(scene.landed));
+        scene.repo.checkout("main");
+        shown
+            .drop(&scene.branch, &scene.source, NAME, &who())
+            .unwrap();
+        assert_eq!(scene.branch.recorded().unwrap(), None);
+        assert_eq!(scene.users(), None);
     }
 }
