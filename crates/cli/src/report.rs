@@ -277,7 +277,9 @@ fn of_git(error: &git::Error) -> Classified {
         | E::ProgramTooOld { .. } => Exit::Unavailable,
         E::UnknownRevision { .. } => Exit::NotFound,
         E::InProgress { .. }
+        | E::Interrupted { .. }
         | E::Uncommitted { .. }
+        | E::ChangesHook { .. }
         | E::Conflicts { .. }
         | E::Diverged { .. }
         | E::Moved { .. } => Exit::Refused,

@@ -1,15 +1,17 @@
 //! `skep apply`: integrated work onto the user's current branch.
 //!
 //! What would happen is worked out in the mirror first; the user's repository is touched only when there is no conflict
-//! and no uncommitted work in the way. Then git runs as the user, with their settings, hooks and signature: it is
-//! their branch.
+//! and no uncommitted work in the way, but for what the work took along and brings back. Then git runs as the user,
+//! with their settings, hooks and signature: it is their branch.
+
+mod aside;
+mod hooks;
+mod in_the_way;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, Path, PathBuf};
 
-use bstr::{BStr, BString, ByteSlice};
+use bstr::{BString, ByteSlice};
 
 use crate::error::Error;
 use crate::ids::{CommitId, TreeId};
@@ -17,7 +19,6 @@ use crate::merge::Merged;
 use crate::mirror::Mirror;
 use crate::program::Call;
 use crate::source::Source;
-use crate::status::StatusKind;
 
 /// How the work is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,13 +55,20 @@ const IN_PROGRESS: &[(&str, &str)] = &[
 
 /// Commits that are picked one by one.
 const PICK_LIMIT: usize = 1_000;
+/// The list of commits that are taken, in bytes.
+const TAKEN_LIMIT: usize = 64 * 1024 * 1024;
 
 impl Source {
     /// Takes the commits from `base` (which is not taken) to `tip` onto the current branch. `message` is that of a
     /// merge or of a squashed commit.
     ///
+    /// `starts` are commits that requests started from. Where one of them is taken too, because it held uncommitted
+    /// work, an uncommitted file that is still as it is there makes way for the result. It is put back when git
+    /// refuses.
+    ///
     /// # Errors
-    /// [`Error::InProgress`], [`Error::Uncommitted`] and [`Error::Conflicts`]: nothing was changed then. When git
+    /// [`Error::InProgress`], [`Error::Interrupted`], [`Error::Uncommitted`], [`Error::ChangesHook`] and
+    /// [`Error::Conflicts`]: nothing was changed then. When git
     /// itself refuses (a hook, say), [`Error::Failed`] with what it said, and the branch is as it was.
     pub fn apply(
         &self,
@@ -69,9 +77,11 @@ impl Source {
         tip: CommitId,
         mode: ApplyMode,
         message: &str,
+        starts: &[CommitId],
     ) -> Result<Applied, Error> {
         let now = self.reopen()?;
         now.refuse_in_progress()?;
+        now.refuse_interrupted()?;
         let head = now.head().commit;
         mirror.fetch(&now, head)?;
         let before = mirror.tree_of(head)?;
@@ -94,13 +104,17 @@ impl Source {
         if nothing_to_take {
             return Ok(done(head));
         }
-        now.refuse_uncommitted(mirror, before, after)?;
+        let starts = mirror.taken(starts, head, base, tip)?;
+        let brought = now.brought(mirror, before, after, &starts)?;
         now.refuse_hooks(mirror, before, after)?;
         now.receive(mirror, tip)?;
+        let aside = now.set_aside(brought)?;
         if let Err(error) = now.run_apply(mode, tip, &picks, message) {
             now.restore(mode, head);
+            aside.put_back(&now);
             return Err(error);
         }
+        aside.leave();
         Ok(done(now.reopen()?.head().commit))
     }
 
@@ -229,113 +243,37 @@ impl Source {
             None => Ok(()),
         }
     }
-
-    /// Refuses when a file that would change is a hook that git would run as the user: where
-    /// `core.hooksPath` leads into the working tree, what an agent wrote there would be run.
-    fn refuse_hooks(&self, mirror: &Mirror, before: TreeId, after: TreeId) -> Result<(), Error> {
-        let Some(directory) = self.hooks()? else {
-            return Ok(());
-        };
-        let within = |directory: &BStr| {
-            let mut below = directory.to_vec();
-            below.push(b'/');
-            move |path: &BStr| {
-                below == b"/"
-                    || path.starts_with(&below)
-                    || below
-                        .strip_suffix(b"/")
-                        .is_some_and(|one| one == path.as_bytes())
-            }
-        };
-        let top = fs::canonicalize(self.top()).unwrap_or_else(|_| self.top().to_owned());
-        // The directory by its name, and where links lead from there.
-        let real = fs::canonicalize(&directory).ok();
-        let mut places = Vec::new();
-        for place in [Some(lexical(&directory)), real].into_iter().flatten() {
-            let inside = place
-                .strip_prefix(&top)
-                .or_else(|_| place.strip_prefix(self.top()));
-            if let Ok(inside) = inside {
-                places.push(within(BStr::new(inside.as_os_str().as_bytes())));
-            }
-        }
-        let changes = mirror.changed_paths(before, after)?;
-        let hook = changes
-            .iter()
-            .find(|change| places.iter().any(|holds| holds(change.path.as_ref())));
-        match hook {
-            Some(change) => Err(Error::Failed {
-                doing: "taking the work onto your branch",
-                status: "refused".into(),
-                message: format!(
-                    "`core.hooksPath` leads to {}, and the work changes {} there, which git would \
-                     run; look at it, then merge it yourself with `git -c core.hooksPath=/dev/null \
-                     merge`",
-                    directory.display(),
-                    change.path
-                ),
-            }),
-            None => Ok(()),
-        }
-    }
-
-    /// Where git looks for hooks, if the configuration says so, as an absolute path.
-    fn hooks(&self) -> Result<Option<PathBuf>, Error> {
-        let doing = "asking where hooks are";
-        let mut command = self.program().as_user(self.top())?;
-        command.args(["config", "--type=path", "--get", "core.hooksPath"]);
-        let output = self
-            .program()
-            .execute(Call::new(doing, command).limit(64 * 1024))?;
-        match output.code {
-            Some(0) => {
-                let place = output.stdout.trim_end_with(|c| c == '\n' || c == '\r');
-                let place = place.to_path().map_err(|_| Error::Failed {
-                    doing,
-                    status: "unreadable".into(),
-                    message: "`core.hooksPath` is not a path".into(),
-                })?;
-                Ok(Some(self.top().join(place)))
-            }
-            // It is not set.
-            Some(1) => Ok(None),
-            _ => Err(output.failure(doing)),
-        }
-    }
-
-    /// Refuses when a file that would change has uncommitted changes, or is there and ignored; and when anything is
-    /// staged, because git would make it part of the commit or refuse.
-    fn refuse_uncommitted(
-        &self,
-        mirror: &Mirror,
-        before: TreeId,
-        after: TreeId,
-    ) -> Result<(), Error> {
-        let changes = mirror.changed_paths(before, after)?;
-        let touched: BTreeSet<&BStr> = changes.iter().map(|change| change.path.as_ref()).collect();
-        let mut files = BTreeSet::new();
-        for entry in self.uncommitted()? {
-            let path = entry.path.as_ref();
-            if entry.staged || entry.kind == StatusKind::Conflicted || overlaps(&touched, path) {
-                files.insert(entry.path);
-            }
-        }
-        for change in changes.iter().filter(|change| change.before.is_none()) {
-            if let Some(path) = in_the_way(self.top(), change.path.as_ref(), &touched) {
-                files.insert(path);
-            }
-        }
-        if files.is_empty() {
-            Ok(())
-        } else {
-            Err(Error::Uncommitted {
-                files: files.into_iter().collect(),
-            })
-        }
-    }
 }
 
 impl Mirror {
+    /// Which of the commits are taken with those from `base` to `tip`, and are not in `head` already.
+    fn taken(
+        &self,
+        starts: &[CommitId],
+        head: CommitId,
+        base: CommitId,
+        tip: CommitId,
+    ) -> Result<Vec<CommitId>, Error> {
+        if starts.is_empty() {
+            return Ok(Vec::new());
+        }
+        let doing = "listing the commits to take";
+        let mut command = self.program().trusted(self.directory())?;
+        command.arg("rev-list").arg(tip.to_string());
+        command.arg(format!("^{base}")).arg(format!("^{head}"));
+        let output = self
+            .program()
+            .execute(Call::new(doing, command).limit(TAKEN_LIMIT))?
+            .success(doing)?;
+        let taken: BTreeSet<CommitId> = output
+            .stdout
+            .lines()
+            .filter_map(|line| line.to_str().ok()?.parse().ok())
+            .collect();
+        let starts = starts.iter().filter(|start| taken.contains(start));
+        Ok(starts.copied().collect())
+    }
+
     /// The commits to pick, without those that change nothing any more, and the tree at the end.
     fn plan_picks(
         &self,
@@ -387,51 +325,4 @@ fn clean(merged: Merged) -> Result<TreeId, Error> {
         Merged::Clean { tree } => Ok(tree),
         Merged::Conflicted { files, .. } => Err(Error::Conflicts { files }),
     }
-}
-
-/// A path without `.` and `..`, links not looked at.
-fn lexical(path: &Path) -> PathBuf {
-    let mut plain = PathBuf::new();
-    for part in path.components() {
-        match part {
-            Component::ParentDir => {
-                plain.pop();
-            }
-            Component::CurDir => {}
-            part => plain.push(part),
-        }
-    }
-    plain
-}
-
-/// Whether a path is touched, or is a directory above or a file below one that is.
-fn overlaps(touched: &BTreeSet<&BStr>, path: &BStr) -> bool {
-    if touched.contains(path) || parents(path).any(|parent| touched.contains(parent)) {
-        return true;
-    }
-    let mut below = path.trim_end_with(|c| c == '/').to_vec();
-    below.push(b'/');
-    touched
-        .range(BStr::new(&below)..)
-        .next()
-        .is_some_and(|next| next.starts_with(&below))
-}
-
-/// The directories above a path.
-fn parents(path: &BStr) -> impl Iterator<Item = &BStr> {
-    path.find_iter(b"/")
-        .map(move |at| BStr::new(path.get(..at).unwrap_or_default()))
-}
-
-/// A file that is where a new file, or a directory above it, has to be, and is not tracked.
-fn in_the_way(top: &Path, path: &BStr, touched: &BTreeSet<&BStr>) -> Option<BString> {
-    let is_file = |path: &BStr| {
-        let path = path.to_path().ok()?;
-        Some(fs::symlink_metadata(top.join(path)).ok()?.is_dir()).filter(|is_dir| !is_dir)
-    };
-    parents(path)
-        .filter(|parent| !touched.contains(parent))
-        .chain(std::iter::once(path))
-        .find(|path| is_file(path).is_some())
-        .map(BStr::to_owned)
 }

@@ -216,6 +216,28 @@ pub enum Error {
         /// The files, relative to the top.
         files: Vec<BString>,
     },
+    /// An earlier apply ended before it could put uncommitted files back.
+    #[error(
+        "an earlier `skep apply` ended early, and uncommitted files of yours are in {}; move them \
+         back to where they belong, and remove that directory",
+        place.display()
+    )]
+    Interrupted {
+        /// Where the files are, by their paths.
+        place: PathBuf,
+    },
+    /// The work changes a hook that git would run as the user.
+    #[error(
+        "git runs hooks from {}, and the work changes {file}, which is one of them or beside them; \
+         look at it, then merge it yourself with `git -c core.hooksPath=/dev/null merge`",
+        hooks.display()
+    )]
+    ChangesHook {
+        /// Where git looks for hooks.
+        hooks: PathBuf,
+        /// The file that the work changes, relative to the top.
+        file: BString,
+    },
     /// The change conflicts with the user's branch. Nothing was changed.
     #[error(
         "the change conflicts with your branch in {}; nothing was changed",

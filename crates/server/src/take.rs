@@ -1,9 +1,12 @@
 //! What a person does with integrated work: takes it onto their branch, or leaves it.
 
 use crate::{Error, Node, submit::blocking};
-use domain::{ChangeId, policy};
+use domain::{ChangeId, RepositoryId, policy};
 use git::{ApplyMode, CommitId, IntegrationBranch, Mirror, Published, Signature, Source};
 use std::path::Path;
+
+/// The newest requests whose uncommitted work is known again when it is taken.
+const STARTS: usize = 200;
 
 /// What was taken.
 #[derive(Debug, Clone)]
@@ -32,7 +35,8 @@ pub struct Dropped {
 
 impl Node {
     /// Takes integrated work onto the current branch of the repository at `path`: all of it, or the
-    /// one change. Afterwards the integration branch begins anew at the result.
+    /// one change. Afterwards the integration branch begins anew at the result. Uncommitted files that
+    /// a request took along, and that are as they were then, become what was made of them.
     ///
     /// # Errors
     /// When uncommitted work is in the way, something is in progress, or it conflicts. The
@@ -43,7 +47,8 @@ impl Node {
         mode: ApplyMode,
         change: Option<ChangeId>,
     ) -> Result<Applied, Error> {
-        let (source, mirror, name) = self.opened(path).await?;
+        let (source, mirror, name, repository) = self.opened(path).await?;
+        let starts = self.starts(repository).await?;
         let change = match change {
             Some(id) => Some(self.ledger.change(id).await?),
             None => None,
@@ -78,7 +83,7 @@ impl Node {
                 }
             };
             let message = format!("Take the work of {name}\n");
-            let applied = source.apply(&mirror, base, tip, mode, &message)?;
+            let applied = source.apply(&mirror, base, tip, mode, &message, &starts)?;
             // The user's branch has moved: from here on nothing is a failure any more.
             let warning = shown.and_then(|shown| {
                 shown
@@ -102,7 +107,7 @@ impl Node {
     /// # Errors
     /// When there is none, it is checked out, or it was moved meanwhile.
     pub async fn drop_work(&self, path: &Path) -> Result<Dropped, Error> {
-        let (source, mirror, name) = self.opened(path).await?;
+        let (source, mirror, name, _) = self.opened(path).await?;
         let who = Signature::new("Skep", "skep@localhost", self.ledger.now().seconds());
         blocking(move || {
             let branch = IntegrationBranch::new(mirror, &name);
@@ -122,7 +127,17 @@ impl Node {
         .await
     }
 
-    async fn opened(&self, path: &Path) -> Result<(Source, Mirror, String), Error> {
+    /// The commits that requests of the repository started from: those of `--dirty` hold uncommitted
+    /// work.
+    async fn starts(&self, repository: RepositoryId) -> Result<Vec<CommitId>, Error> {
+        let requests = self.ledger.requests(STARTS, Some(repository)).await?;
+        let starts = requests
+            .iter()
+            .filter_map(|request| request.ask.base.parse().ok());
+        Ok(starts.collect())
+    }
+
+    async fn opened(&self, path: &Path) -> Result<(Source, Mirror, String, RepositoryId), Error> {
         let source = self.source(path).await?;
         let repository = self
             .ledger
@@ -140,7 +155,7 @@ impl Node {
             Ok(policy.unwrap_or_default().integration.branch)
         })
         .await?;
-        Ok((source, mirror, name))
+        Ok((source, mirror, name, repository))
     }
 }
 

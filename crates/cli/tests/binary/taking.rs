@@ -121,6 +121,98 @@ fn apply_never_touches_uncommitted_work() {
     assert_eq!(world.repo.git(&["status", "--porcelain"]), " M other.txt");
 }
 
+/// A repository with uncommitted work of every kind, all of which the agent has seen and gone on with.
+fn dirty() -> World {
+    let repo = wrong_answer();
+    repo.file("gone.txt", "x\n").file("gone-too.txt", "x\n");
+    repo.commit("More");
+    repo.file("other.txt", "mine\n");
+    repo.file("staged.txt", "mine\n");
+    repo.git(&["add", "staged.txt"]);
+    repo.git(&["rm", "--quiet", "gone.txt"]);
+    repo.remove("gone-too.txt");
+    repo.file("untracked.txt", "mine\n");
+    let script = Script::new().job(
+        Job::on(PROMPT)
+            .with_tools()
+            .step(Step::shell(
+                "test ! -e gone.txt && test ! -e gone-too.txt && echo 42 > answer.txt && \
+                 for it in other staged untracked; do echo theirs >> $it.txt; done",
+            ))
+            .step(Step::say("The answer is 42.")),
+    );
+    let world = World::new(Dialect::Chat, repo, script);
+    world
+        .skep(&["run", "--dirty", "--plan", "none", PROMPT])
+        .expect_code(0);
+    world
+}
+
+#[test]
+fn apply_takes_the_result_over_the_uncommitted_work_that_the_request_took_along() {
+    for how in ["--merge", "--squash", "--cherry-pick"] {
+        let world = dirty();
+        world.skep(&["apply", how]).expect_code(0);
+        assert_eq!(world.repo.git(&["status", "--porcelain"]), "", "{how}");
+        assert_eq!(file(&world, "answer.txt"), "42\n");
+        for name in ["other.txt", "staged.txt", "untracked.txt"] {
+            assert_eq!(file(&world, name), "mine\ntheirs\n", "{how} {name}");
+        }
+        for name in ["gone.txt", "gone-too.txt"] {
+            assert!(!world.repo.path().join(name).exists(), "{how} {name}");
+        }
+    }
+}
+
+#[test]
+fn apply_refuses_uncommitted_work_that_went_on_after_the_request_took_it_along() {
+    let world = dirty();
+    for name in ["other.txt", "staged.txt", "untracked.txt", "gone.txt"] {
+        let whole = fs::read(world.repo.path().join(name)).ok();
+        world.repo.file(name, "mine, and more\n");
+        let was = before(&world.repo);
+        let refused = world.skep(&["apply"]).expect_code(6);
+        assert!(refused.stderr.contains(name), "{}", refused.stderr);
+        assert!(
+            refused.stderr.contains("commit or stash"),
+            "{}",
+            refused.stderr
+        );
+        was.assert_same(&world.repo.snapshot());
+        match whole {
+            Some(whole) => world.repo.file(name, whole),
+            None => world.repo.remove(name),
+        };
+    }
+    world.skep(&["apply"]).expect_code(0);
+    assert_eq!(world.repo.git(&["status", "--porcelain"]), "");
+}
+
+#[test]
+fn apply_refuses_work_that_changes_a_hook_of_the_user() {
+    let script = Script::new().job(
+        Job::on(PROMPT)
+            .with_tools()
+            .step(Step::shell(
+                "echo 42 > answer.txt; echo 'echo pwned' >> .husky/pre-commit",
+            ))
+            .step(Step::say("The answer is 42.")),
+    );
+    let repo = wrong_answer();
+    repo.executable(".husky/pre-commit", "#!/bin/sh\n");
+    repo.commit("A hook");
+    let world = World::new(Dialect::Chat, repo, script);
+    world.run();
+    world.repo.symlink(".git/linked", "../.husky");
+    for place in [".husky", ".git/linked"] {
+        world.repo.config("core.hooksPath", place);
+        let was = before(&world.repo);
+        let refused = world.skep(&["apply"]).expect_code(6);
+        assert!(refused.stderr.contains(".husky"), "{}", refused.stderr);
+        was.assert_same(&world.repo.snapshot());
+    }
+}
+
 #[test]
 fn apply_says_which_files_conflict_and_changes_nothing() {
     let world = two_changes();
