@@ -91,6 +91,9 @@ pub struct Ask {
     pub repository_path: String,
     /// The commit that the work starts from.
     pub base: ObjectName,
+    /// Whether that commit holds what was uncommitted in the user's tree, or is made from one that does.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dirty: bool,
     /// What is asked.
     pub prompt: String,
     /// How it becomes a plan.

@@ -19,6 +19,7 @@ async fn caller(ledger: Ledger, name: usize, rounds: usize) -> Result<(), Error>
         repository: ledger.repository("/r").await?,
         repository_path: "/r".into(),
         base: "a".repeat(40),
+        dirty: false,
         prompt: "Mend the parser".into(),
         planning: Planning::None,
         plan: None,

@@ -154,7 +154,7 @@ impl Node {
     }
 
     /// Tries a request again, or what of it was not integrated: a new request with the same words,
-    /// from `HEAD` as it is now. A request that has not ended and that no process works on is handed
+    /// from `HEAD` as it is now and what is integrated, with the uncommitted work that it took along. A request that has not ended and that no process works on is handed
     /// back itself, to go on with.
     ///
     /// # Errors
@@ -235,7 +235,7 @@ impl Node {
             agent: ask.agent,
             model: ask.model,
             budget: Some(ask.budget),
-            dirty: false,
+            dirty: ask.dirty,
             parallel: ask.parallel,
             placement: ask.placement,
             key: None,

@@ -33,7 +33,7 @@ pub struct New {
     pub model: Option<String>,
     /// The most that may be spent; a default where nothing is given.
     pub budget: Option<Amount>,
-    /// Whether uncommitted work is taken along.
+    /// Whether uncommitted work is taken along; of a retry, what was uncommitted at the first try.
     pub dirty: bool,
     /// How many jobs may run at once.
     pub parallel: u32,
@@ -98,7 +98,13 @@ impl Node {
         let session = self.ledger.session(&session_name(&top)).await?;
         let mirror = self.sites.mirror(&repository.to_string()).await?;
         let start = match (new.dirty, new.retry_of) {
-            (true, _) => Start::Dirty,
+            // What was uncommitted then is tried again, not what is uncommitted now.
+            (true, Some(id)) => {
+                let name = self.ledger.request(id).await?.ask.base;
+                let base = name.parse().map_err(|_| Error::NotACommit { name });
+                Start::Again(base?)
+            }
+            (true, None) => Start::Dirty,
             (false, Some(_)) => Start::Tip,
             (false, None) => Start::Head,
         };
@@ -133,6 +139,7 @@ impl Node {
             repository,
             repository_path: top,
             base: base.to_string(),
+            dirty: new.dirty,
             prompt: new.prompt,
             planning,
             plan,
@@ -209,6 +216,8 @@ enum Start {
     Dirty,
     /// `HEAD` and what is integrated: what is tried again would conflict with it otherwise.
     Tip,
+    /// The same, and the commit that an earlier request started from, which holds what was uncommitted.
+    Again(CommitId),
 }
 
 /// The commit that the work starts from, the policy there, and the ignored files of the tree that the
@@ -225,11 +234,14 @@ fn base(
         Start::Head => head,
         Start::Dirty => mirror.snapshot_uncommitted(source, &who)?,
         Start::Tip => {
-            mirror.fetch(source, head)?;
-            let branch = policy(mirror, head)?.integration.branch;
-            IntegrationBranch::new(mirror.clone(), &branch)
+            integrated(source, mirror, head)?
                 .standing(source, head, &who)?
                 .tip
+        }
+        Start::Again(earlier) => {
+            let branch = integrated(source, mirror, head)?;
+            let tip = branch.standing(source, head, &who)?.tip;
+            branch.join(tip, earlier, &who)?
         }
     };
     mirror.fetch(source, base)?;
@@ -239,6 +251,17 @@ fn base(
         globs => source.ignored(globs)?,
     };
     Ok((base, policy, ignored))
+}
+
+/// The integration branch, by the policy at `HEAD`, which is fetched.
+fn integrated(
+    source: &Source,
+    mirror: &Mirror,
+    head: CommitId,
+) -> Result<IntegrationBranch, Error> {
+    mirror.fetch(source, head)?;
+    let branch = policy(mirror, head)?.integration.branch;
+    Ok(IntegrationBranch::new(mirror.clone(), &branch))
 }
 
 /// The policy of a commit; the default one where it has none.

@@ -593,3 +593,44 @@ async fn included_files_are_there_for_the_agent_and_the_checks_and_no_part_of_th
     );
     node.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_goes_on_from_the_uncommitted_work_that_was_taken_along() {
+    let repo = checked_repo();
+    repo.file("note.txt", "mine\n");
+    let script = Script::new().job(
+        Job::on("Mend the answer")
+            .step(Step::shell("echo 43 > answer.txt"))
+            .step(Step::say("Done."))
+            .step(Step::say("I think it is right.")),
+    );
+    let world = World::new(script);
+    let node = world.node(Dialect::ChatCompletions).await;
+    let dirty = New {
+        dirty: true,
+        ..new(repo.path(), "Mend the answer")
+    };
+    let failed = run(&node, dirty).await;
+    assert_eq!(failed.state, RequestState::Failed);
+    repo.remove("note.txt");
+    repo.file("later.txt", "later\n");
+    repo.commit("Later");
+    world.model.set_script(
+        Script::new().job(
+            Job::on("Mend the answer")
+                .step(Step::shell(
+                    "grep -q mine note.txt && grep -q later later.txt && echo 42 > answer.txt",
+                ))
+                .step(Step::say("Now it is right.")),
+        ),
+    );
+    let again = node.retry(ledger::Found::Request(failed.id)).await.unwrap();
+    let cancel = CancellationToken::new();
+    let request = node.work(again.request, &cancel).await.unwrap();
+    assert_eq!(request.state, RequestState::Done, "{:?}", request.failure);
+    let note = repo.read_at("skep/integration", "note.txt").unwrap();
+    assert_eq!(note, b"mine\n");
+    let later = repo.read_at("skep/integration", "later.txt").unwrap();
+    assert_eq!(later, b"later\n");
+    node.close().await;
+}

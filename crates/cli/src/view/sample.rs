@@ -368,6 +368,7 @@ pub(crate) fn request(state: RequestState) -> Request {
             repository: RepositoryId::from_bits(9),
             repository_path: "/home/ann/worklog".into(),
             base: BASE.into(),
+            dirty: false,
             prompt: "Make the report right\n\nAll of it.".into(),
             planning: Planning::Auto,
             plan: None,

@@ -40,6 +40,7 @@ async fn work(directory: &Path, tokens: u64) -> Work {
         repository,
         repository_path: "/repository".into(),
         base: "0".repeat(40),
+        dirty: false,
         prompt: "mend it".into(),
         planning: Planning::None,
         plan: None,

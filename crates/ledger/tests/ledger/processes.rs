@@ -76,6 +76,7 @@ async fn submit(ledger: &Ledger, jobs: &[&str]) -> RequestId {
         repository: ledger.repository("/r").await.unwrap(),
         repository_path: "/r".into(),
         base: "a".repeat(40),
+        dirty: false,
         prompt: "do it".into(),
         planning: Planning::None,
         plan: None,

@@ -121,6 +121,7 @@ impl Place {
             repository: self.ledger.repository("/r").await.unwrap(),
             repository_path: "/r".into(),
             base: "a".repeat(40),
+            dirty: false,
             prompt: "Mend the parser\n\nIt fails on commas.".into(),
             planning: Planning::Auto,
             plan: None,
