@@ -14,11 +14,11 @@ use domain::{
     plan::Plan,
 };
 use gateway::{Providers, Secret, Settings};
-use skep_server::{New, Node, Options};
+use skep_server::{ApplyMode, New, Node, Options};
 use std::{path::Path, sync::Arc, time::Duration};
 use testkit::{
     Repo,
-    models::{Job, Script, Scripted, Step},
+    models::{Hold, Job, Script, Scripted, Step},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -283,6 +283,22 @@ async fn changes_of_the_same_line_conflict_with_the_file_named_and_the_candidate
         .collect();
     assert_eq!(conflicted.len(), 1);
     assert_eq!(conflicted[0].conflicts, ["line.txt"]);
+    let candidate = conflicted[0].id;
+    let diff = node
+        .diff(ledger::Found::Change(candidate), 1_000)
+        .await
+        .unwrap();
+    let patch = String::from_utf8(diff.patch).unwrap();
+    assert!(patch.contains("-base\n+"), "{patch}");
+    let taken = node.apply(repo.path(), ApplyMode::CherryPick, Some(candidate));
+    taken.await.unwrap();
+    let line = std::fs::read_to_string(repo.path().join("line.txt")).unwrap();
+    assert!(patch.contains(&format!("+{line}")), "{line} of {patch}");
+    assert_ne!(
+        repo.read_at("skep/integration", "line.txt").unwrap(),
+        line.as_bytes(),
+        "the other one is what landed"
+    );
     node.close().await;
 }
 
@@ -595,6 +611,50 @@ async fn included_files_are_there_for_the_agent_and_the_checks_and_no_part_of_th
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_passes_alone_and_fails_together_is_rejected_and_the_branch_still_passes() {
+    let repo = Repo::new();
+    repo.file("start.txt", "x\n");
+    repo.file(
+        "skep.toml",
+        "[[check]]\nname = \"not both\"\ncommand = \"! { test -e left && test -e right; }\"\n",
+    );
+    repo.commit("A check");
+    let make = |name: &str| {
+        Job::on(format!("Make {name}"))
+            .step(Step::shell(format!("echo x > {name}")))
+            .step(Step::say("made"))
+    };
+    let plan = Plan::from_toml(
+        "[[job]]\nname='left'\nprompt='Make left'\n[[job]]\nname='right'\nprompt='Make right'\n",
+    )
+    .unwrap();
+    let world = World::new(Script::new().job(make("left")).job(make("right")));
+    let node = world.node(Dialect::ChatCompletions).await;
+    let given = New {
+        planning: Planning::Given,
+        plan: Some(plan),
+        ..new(repo.path(), "")
+    };
+    let request = run(&node, given).await;
+    assert_eq!(request.state, RequestState::Partial);
+    let changes = node.ledger().changes_of(request.id).await.unwrap();
+    let mut states: Vec<_> = changes.iter().map(|change| change.state).collect();
+    states.sort_by_key(|state| *state == ChangeState::Rejected);
+    assert_eq!(states, [ChangeState::Integrated, ChangeState::Rejected]);
+    let seen = evidence(&node, &request).await;
+    let both = seen.iter().filter(|(name, _)| name == "not both");
+    let mut verdicts: Vec<_> = both.map(|(_, verdict)| *verdict).collect();
+    verdicts.sort_by_key(|verdict| *verdict == Verdict::Failed);
+    assert_eq!(
+        verdicts,
+        [Verdict::Passed, Verdict::Passed, Verdict::Failed]
+    );
+    let landed = repo.git(&["diff", "--name-only", "main", "skep/integration"]);
+    assert!(["left", "right"].contains(&landed.as_str()), "{landed}");
+    node.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_retry_goes_on_from_the_uncommitted_work_that_was_taken_along() {
     let repo = checked_repo();
     repo.file("note.txt", "mine\n");
@@ -632,5 +692,116 @@ async fn a_retry_goes_on_from_the_uncommitted_work_that_was_taken_along() {
     assert_eq!(note, b"mine\n");
     let later = repo.read_at("skep/integration", "later.txt").unwrap();
     assert_eq!(later, b"later\n");
+    node.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn work_that_landed_when_a_process_ended_is_published_by_the_next() {
+    let repo = checked_repo();
+    let script = Script::new().job(
+        Job::on("Mend the answer")
+            .step(mend())
+            .step(Step::say("Done.")),
+    );
+    let world = World::new(script);
+    let node = world.node(Dialect::ChatCompletions).await;
+    let request = run(&node, new(repo.path(), "Mend the answer")).await;
+    let landed = repo.tip("skep/integration").unwrap();
+    // As a process leaves it that ends between landing and publishing.
+    let place = world
+        .data
+        .path()
+        .join("repositories")
+        .join(request.ask.repository.to_string());
+    let program = git::Program::find(&std::env::var_os("PATH").unwrap()).unwrap();
+    let mirror = git::Mirror::open_or_create(&place, program).unwrap();
+    let branch = git::IntegrationBranch::new(mirror.clone(), "skep/integration");
+    let who = git::Signature::new("Skep", "skep@localhost", 1_700_000_000);
+    let tip = landed.parse().unwrap();
+    let next = mirror
+        .commit(&git::NewCommit {
+            tree: mirror.tree_of(tip).unwrap(),
+            parents: &[tip],
+            author: &who,
+            committer: &who,
+            message: "More\n".into(),
+        })
+        .unwrap();
+    branch.advance(Some(tip), next).unwrap();
+    let cancel = CancellationToken::new();
+    node.work(request.id, &cancel).await.unwrap();
+    assert_eq!(repo.tip("skep/integration"), Some(next.to_string()));
+    let events = node
+        .ledger()
+        .request_events(request.id, 0, 1_000)
+        .await
+        .unwrap();
+    let said = events.iter().any(|event| {
+        matches!(&event.body, Body::Published { commit, refused: None, .. }
+            if *commit == next.to_string())
+    });
+    assert!(said, "the log says so");
+    node.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_that_fails_ends_the_work_and_what_was_under_way_is_gone_on_with_later() {
+    let repo = checked_repo();
+    let hold = Hold::new();
+    let script = Script::new().job(
+        Job::on("Mend the answer")
+            .step(mend().held_by(&hold))
+            .step(Step::say("Done.")),
+    );
+    let world = World::new(script);
+    let node = world.node(Dialect::ChatCompletions).await;
+    let submitted = node
+        .submit(new(repo.path(), "Mend the answer"))
+        .await
+        .unwrap();
+    let database = rusqlite::Connection::open(world.data.path().join("ledger.db")).unwrap();
+    database.busy_timeout(Duration::from_secs(10)).unwrap();
+    let cancel = CancellationToken::new();
+    let work = tokio::spawn({
+        let (node, cancel) = (node.clone(), cancel.clone());
+        async move { node.work(submitted.request, &cancel).await }
+    });
+    tokio::task::block_in_place(|| {
+        world.model.wait_for_count(Duration::from_secs(30), 1);
+        // Whoever looks for work fails then; what is under way does not need it while the model thinks.
+        database
+            .execute_batch("ALTER TABLE offers RENAME TO away")
+            .unwrap();
+    });
+    let ended = tokio::time::timeout(Duration::from_secs(60), work)
+        .await
+        .unwrap()
+        .unwrap();
+    let error = ended.unwrap_err();
+    assert!(
+        matches!(error, skep_server::Error::Role(_)),
+        "{error} is not of a role"
+    );
+    database
+        .execute_batch("ALTER TABLE away RENAME TO offers")
+        .unwrap();
+    let jobs = node.ledger().jobs(submitted.request).await.unwrap();
+    let attempts = node.ledger().attempts(jobs[0].id).await.unwrap();
+    assert_eq!(attempts[0].state, AttemptState::Running);
+    node.close().await;
+    hold.release();
+    let node = world.node(Dialect::ChatCompletions).await;
+    let again = node.retry(ledger::Found::Request(submitted.request));
+    let again = again.await.unwrap();
+    assert_eq!(again.request, submitted.request, "it is gone on with");
+    let work = node.work(again.request, &cancel);
+    let request = tokio::time::timeout(Duration::from_secs(60), work)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(request.state, RequestState::Done, "{:?}", request.failure);
+    let attempts = node.ledger().attempts(jobs[0].id).await.unwrap();
+    let states: Vec<_> = attempts.iter().map(|attempt| attempt.state).collect();
+    assert_eq!(states, [AttemptState::Lost, AttemptState::Passed]);
     node.close().await;
 }

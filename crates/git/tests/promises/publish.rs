@@ -1,6 +1,6 @@
 //! The one branch that is ours, and nothing else.
 
-use skep_git::{CommitId, Mirror, NewCommit, Published};
+use skep_git::{CommitId, IntegrationBranch, Mirror, NewCommit, Published};
 
 use crate::repo::{Repo, differences, everything, git_in, run, someone};
 
@@ -118,6 +118,56 @@ fn the_branch_moves_only_from_where_it_was_expected() {
         }
     );
     assert_eq!(source.branch(BRANCH).unwrap(), Some(repo.head()));
+}
+
+#[test]
+fn work_that_landed_and_was_not_published_is_published_once_by_the_next_process() {
+    let repo = Repo::started();
+    let (source, mirror) = repo.fetched();
+    let first = change(&mirror, repo.head(), 1, "first");
+    let second = change(&mirror, first, 1, "second");
+    let branch = IntegrationBranch::new(mirror.clone(), BRANCH);
+    let pending = || branch.publish_pending(&source, &someone()).unwrap();
+    assert_eq!(pending(), None, "nothing has landed");
+    // Never published before, then published before.
+    for (seen, next) in [(None, first), (Some(first), second)] {
+        branch.advance(seen, next).unwrap();
+        assert_eq!(pending(), Some(next));
+        assert_eq!(source.branch(BRANCH).unwrap(), Some(next));
+        assert_eq!(branch.published().unwrap(), Some(next));
+        assert_eq!(pending(), None);
+    }
+    // The branch was moved, and only the mark is missing.
+    let third = change(&mirror, second, 1, "third");
+    branch.advance(Some(second), third).unwrap();
+    source
+        .publish(&mirror, BRANCH, third, Some(second), &someone())
+        .unwrap();
+    assert_eq!(pending(), Some(third));
+    assert_eq!(branch.published().unwrap(), Some(third));
+}
+
+#[test]
+fn a_branch_that_a_person_moved_or_deleted_before_work_was_published_is_left_alone() {
+    for deleted in [false, true] {
+        let repo = Repo::started();
+        let (source, mirror) = repo.fetched();
+        let first = change(&mirror, repo.head(), 1, "first");
+        let second = change(&mirror, first, 1, "second");
+        let branch = IntegrationBranch::new(mirror.clone(), BRANCH);
+        branch.advance(None, first).unwrap();
+        branch.publish_pending(&source, &someone()).unwrap();
+        branch.advance(Some(first), second).unwrap();
+        if deleted {
+            repo.git(&["branch", "--quiet", "-D", BRANCH]);
+        } else {
+            repo.git(&["update-ref", &format!("refs/heads/{BRANCH}"), "HEAD"]);
+        }
+        let before = source.branch(BRANCH).unwrap();
+        assert_eq!(branch.publish_pending(&source, &someone()).unwrap(), None);
+        assert_eq!(source.branch(BRANCH).unwrap(), before);
+        assert_eq!(branch.recorded().unwrap(), Some(second), "nothing is lost");
+    }
 }
 
 #[test]
