@@ -16,7 +16,8 @@ use server::{Applied, ApplyMode, Node};
 
 /// Take integrated work onto the branch that is checked out
 ///
-/// Uncommitted work is never touched: if it is in the way, nothing happens.
+/// Uncommitted work is never lost: if it is in the way, nothing happens. What a request took along
+/// (`skep run --dirty`) and has not changed since becomes what was made of it.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  skep apply\n  skep apply --squash\n  skep apply c-9qd        # one change, even one that did not land"

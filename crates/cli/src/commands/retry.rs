@@ -14,7 +14,8 @@ use server::Node;
 /// Try again what did not work, from the tip of the integration branch
 ///
 /// A request tries again those of its jobs that are not integrated; a job, attempt or change
-/// tries its job again. A request that no process works on any more goes on where it was.
+/// tries its job again. A request that no process works on any more goes on where it was. What a
+/// request took along (`skep run --dirty`) is taken along again.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  skep retry\n  skep retry r-7k2\n  skep retry j-01h")]
 pub(crate) struct Args {
