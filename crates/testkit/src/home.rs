@@ -32,8 +32,16 @@ pub struct Home {
     root: PathBuf,
     uid: Option<u32>,
     env: Vec<(OsString, OsString)>,
+    /// What the programs see at another place: a directory of the machine, and where.
+    binds: Vec<(PathBuf, PathBuf)>,
     _dir: TempDir,
 }
+
+/// Mounts pairs of directories, then becomes the program as an ordinary user. Nothing is forked, so
+/// that the process is the program's own.
+const BIND: &str = "set -e; user=$1 left=$2; shift 2; while [ $left -gt 0 ]; do \
+    mount --bind \"$1\" \"$2\"; shift 2; left=$((left - 1)); done; \
+    exec setpriv --reuid=$user --regid=$user --clear-groups --inh-caps=-all -- \"$@\"";
 
 impl Default for Home {
     fn default() -> Self {
@@ -59,6 +67,7 @@ impl Home {
             root: root.clone(),
             uid: None,
             env: Vec::new(),
+            binds: Vec::new(),
             _dir: dir,
         };
         for (name, place) in [
@@ -89,12 +98,62 @@ impl Home {
         self
     }
 
+    /// Lets the programs here use Rust as it is installed for whoever runs the test. For the same
+    /// user its places are named. An ordinary user cannot look into root's home: there they appear
+    /// in the user's own, in mounts that no other program sees, and nothing is copied.
+    pub fn with_rust(mut self) -> Home {
+        let real = PathBuf::from(std::env::var_os("HOME").expect("HOME is set"));
+        let place = |name: &str, below: &str| {
+            std::env::var_os(name).map_or_else(|| real.join(below), PathBuf::from)
+        };
+        let (rustup, cargo) = (
+            place("RUSTUP_HOME", ".rustup"),
+            place("CARGO_HOME", ".cargo"),
+        );
+        if self.uid.is_none() {
+            for (name, path) in [("RUSTUP_HOME", rustup), ("CARGO_HOME", cargo)] {
+                if path.is_dir() {
+                    self = self.env(name, path);
+                }
+            }
+            return self;
+        }
+        for (from, to) in [
+            (rustup, ".rustup"),
+            (cargo.join("bin"), ".cargo/bin"),
+            (cargo.join("registry"), ".cargo/registry"),
+        ] {
+            if from.is_dir() {
+                let to = self.home().join(to);
+                fs::create_dir_all(&to).expect("a place to mount on");
+                self.binds.push((from, to));
+            }
+        }
+        // The places to mount on are the user's, as are the directories around them.
+        self.uid.iter().for_each(|uid| give(&self.home(), *uid));
+        let mut path = self.home().join(".cargo/bin").into_os_string();
+        path.push(":");
+        path.push(std::env::var_os("PATH").unwrap_or_default());
+        self.env("PATH", path)
+    }
+
     /// Sets a variable for the programs that run here; the last value counts.
     pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Home {
         let (name, value) = (name.into(), value.into());
         self.env.retain(|it| it.0 != name);
         self.env.push((name, value));
         self
+    }
+
+    /// A variable of the programs that run here.
+    pub fn variable(&self, name: &str) -> Option<&OsStr> {
+        let found = self.env.iter().find(|it| it.0 == name);
+        found.map(|it| it.1.as_os_str())
+    }
+
+    /// The user of the programs that run here, when that is another than who runs the test.
+    pub fn user(&self) -> Option<u32> {
+        self.uid
     }
 
     /// The directory that holds all the others: everything that was written is below it.
@@ -142,15 +201,33 @@ impl Home {
 
     /// A program with this home's environment and user, and no other variable.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
-        let mut command = Command::new(program);
+        let mut command = match self.uid {
+            Some(uid) if !self.binds.is_empty() => self.bound(uid, program.as_ref()),
+            Some(uid) => {
+                let mut command = Command::new(program);
+                // The standard library drops supplementary groups when root sets a user.
+                command.uid(uid).gid(uid);
+                command
+            }
+            None => Command::new(program),
+        };
         command
             .env_clear()
             .envs(self.env.iter().map(|it| (&it.0, &it.1)))
             .current_dir(self.home());
-        if let Some(uid) = self.uid {
-            // The standard library drops supplementary groups when root sets a user.
-            command.uid(uid).gid(uid);
+        command
+    }
+
+    /// A program that sees what is bound, and is the user's only when that is done.
+    fn bound(&self, uid: u32, program: &OsStr) -> Command {
+        let mut command = Command::new("/usr/bin/unshare");
+        command
+            .args(["--mount", "--propagation", "private", "/bin/sh", "-c", BIND])
+            .args(["sh".into(), uid.to_string(), self.binds.len().to_string()]);
+        for (from, to) in &self.binds {
+            command.args([from, to]);
         }
+        command.arg(program);
         command
     }
 

@@ -45,6 +45,26 @@ fn a_home_for_an_ordinary_user_belongs_to_that_user() {
 }
 
 #[test]
+fn rust_works_in_a_home_and_nothing_of_it_is_seen_from_outside() {
+    for home in [Home::new(), Home::new().as_user(65534)] {
+        let home = home.with_rust();
+        // The program is the process that was started, not a child of it.
+        let script = "id -u; echo $$; cargo --version";
+        let started = home.start("sh", ["-c", script], &home.home());
+        let pid = started.pid();
+        let ran = started.finish(SOON).expect_code(0);
+        let lines: Vec<&str> = ran.stdout.lines().collect();
+        assert_eq!(lines[1], pid.to_string());
+        assert!(lines[2].starts_with("cargo 1."), "{}", ran.stdout);
+        leaks::assert_none(home.root());
+        for place in [".rustup", ".cargo/bin"] {
+            let outside = home.home().join(place);
+            assert!(fs::read_dir(outside).map_or(true, |mut it| it.next().is_none()));
+        }
+    }
+}
+
+#[test]
 fn a_line_of_output_is_waited_for_and_a_signal_reaches_the_program() {
     let home = Home::new();
     let mut sh = home.start(

@@ -1,11 +1,12 @@
-//! Claude Code as it comes from npm, headless in a sandbox, at `skep run`.
+//! Claude Code as it comes from npm, headless in a sandbox, at `skep run`: a second round, and what
+//! is said without it. That it mends repositories is seen beside the built-in agent in `lands`.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use testkit::models::{Dialect, Hold, Job, Script, Step};
-use testkit::{Home, leaks};
+use testkit::Home;
+use testkit::models::{Dialect, Job, Script, Step};
 
 use crate::world::{self, DEADLINE, PROMPT, Told, World, before, outside};
 
@@ -48,7 +49,7 @@ fn installed() -> PathBuf {
 /// build is closed to others.
 fn readable(bin: &Path, home: &Home) -> PathBuf {
     let dir = bin.parent().and_then(Path::parent).unwrap();
-    if !rustix::process::geteuid().is_root() {
+    if home.user().is_none() {
         return bin.to_owned();
     }
     let (reaches, _) = outside(
@@ -75,20 +76,21 @@ fn readable(bin: &Path, home: &Home) -> PathBuf {
     own.join("node_modules/.bin")
 }
 
+/// Puts Claude Code first among the programs of this user.
+pub fn with_claude(world: World) -> World {
+    let mut path = readable(&installed(), &world.home).into_os_string();
+    path.push(":");
+    path.push(world.home.variable("PATH").unwrap());
+    world.env("PATH", path)
+}
+
 fn world(is_ordinary: bool, script: Script) -> World {
     let repo = world::wrong_answer();
-    let bin = installed();
-    let (world, bin) = if is_ordinary {
-        let world = World::of_ordinary_user(Dialect::Messages, repo, script);
-        let bin = readable(&bin, &world.home);
-        (world, bin)
+    with_claude(if is_ordinary {
+        World::of_ordinary_user(Dialect::Messages, repo, script)
     } else {
-        (World::new(Dialect::Messages, repo, script), bin)
-    };
-    let mut path = bin.into_os_string();
-    path.push(":");
-    path.push(std::env::var_os("PATH").unwrap());
-    world.env("PATH", path)
+        World::new(Dialect::Messages, repo, script)
+    })
 }
 
 const RUN: [&str; 7] = [
@@ -100,42 +102,6 @@ const RUN: [&str; 7] = [
     "claude-code",
     PROMPT,
 ];
-
-/// What Claude Code's shell can see of its environment and of every process.
-const LOOK: &str = "env; tr '\\0' '\\n' < /proc/1/environ; cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline | tr '\\0' '\\n'; echo LOOKED";
-
-/// A first round that succeeds, while the key is nowhere that an agent can see.
-fn succeeds(is_ordinary: bool) {
-    let hold = Hold::new();
-    let script = Script::new().job(
-        Job::on(PROMPT)
-            .with_tools()
-            .step(Step::shell(LOOK))
-            .step(Step::shell("echo 42 > answer.txt").held_by(&hold))
-            .step(Step::say("The answer is 42.")),
-    );
-    let world = world(is_ordinary, script);
-    let was = world.repo.snapshot();
-    let running = world.start(&RUN);
-    let asked = world.model.wait_for(DEADLINE, |it| it.step == 1);
-    let holders: Vec<_> = leaks::processes_holding(&world.key)
-        .into_iter()
-        .filter(|it| it.pid != running.pid())
-        .collect();
-    assert!(holders.is_empty(), "the key is seen by {holders:?}");
-    hold.release();
-    let told = Told::of(running.finish(DEADLINE).expect_code(0));
-    assert!(asked.text().contains("LOOKED"), "{}", asked.text());
-    assert_eq!(told.verdicts("answer").first().unwrap(), "passed");
-    assert_eq!(world.integrated("answer.txt"), "42\n");
-    was.assert_only_integration(&world.repo.snapshot());
-    // What stands in for a key inside is no secret, and the real one came from outside.
-    for request in world.model.conversations() {
-        assert_eq!(request.key(), Some(world.key.as_str()));
-    }
-    world.assert_no_secret(&[&told.ran]);
-    world.assert_nothing_left();
-}
 
 /// A first round that fails the check, and a second in the same session that repairs it.
 fn repairs(is_ordinary: bool) {
@@ -157,16 +123,6 @@ fn repairs(is_ordinary: bool) {
     was.assert_only_integration(&world.repo.snapshot());
     world.assert_no_secret(&[&told.ran]);
     world.assert_nothing_left();
-}
-
-#[test]
-fn claude_code_mends_a_repository_and_never_sees_the_key() {
-    succeeds(false);
-}
-
-#[test]
-fn claude_code_mends_a_repository_of_an_ordinary_user() {
-    succeeds(true);
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod claude_code;
 mod demo;
 mod docs;
 mod init_doctor;
+mod lands;
 mod operations;
 mod ordinary_user;
 mod policy;

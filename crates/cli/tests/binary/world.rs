@@ -43,7 +43,7 @@ impl World {
     pub fn of_ordinary_user(dialect: Dialect, repo: Repo, script: Script) -> World {
         let (home, skep) = ordinary_home();
         repo.give_to(NOBODY);
-        World::build(dialect, repo, script, home, skep)
+        World::build(dialect, repo, script, with_toolchains(home), skep)
     }
 
     fn build(dialect: Dialect, repo: Repo, script: Script, home: Home, skep: PathBuf) -> World {
@@ -218,16 +218,12 @@ pub fn ordinary_home() -> (Home, PathBuf) {
 }
 
 /// Names the toolchains that are below the home of who runs the tests: this home is another.
-fn with_toolchains(mut home: Home) -> Home {
+fn with_toolchains(home: Home) -> Home {
     let real = PathBuf::from(std::env::var_os("HOME").expect("HOME is set"));
-    for (name, place) in [
-        ("RUSTUP_HOME", ".rustup"),
-        ("CARGO_HOME", ".cargo"),
-        ("PYENV_ROOT", ".pyenv"),
-        ("NVM_DIR", ".nvm"),
-    ] {
+    let mut home = home.with_rust();
+    for (name, place) in [("PYENV_ROOT", ".pyenv"), ("NVM_DIR", ".nvm")] {
         let path = std::env::var_os(name).map_or_else(|| real.join(place), PathBuf::from);
-        if path.is_dir() {
+        if path.is_dir() && home.user().is_none() {
             home = home.env(name, path);
         }
     }
