@@ -117,6 +117,12 @@ async fn python_runs_its_tests_and_leaves_no_caches_in_the_workspace() {
     let said = room.succeeds(&["python3", "-m", "unittest"]).await;
     assert!(said.contains("Ran 1 test"), "{said}");
     assert_eq!(room.succeeds(&["ls"]).await, "small.py\ntest_small.py\n");
+    // What is compiled already is not compiled again at every start.
+    let said = room
+        .succeeds(&["python3", "-v", "-c", "import unittest"])
+        .await;
+    let reads = |it: &&str| it.contains("unittest") && it.contains(".pyc matches ");
+    assert!(said.lines().any(|it| reads(&it)), "{said}");
 }
 
 #[tokio::test]

@@ -441,6 +441,10 @@ pub fn unsealed(host: &Host) -> Toolchains {
         path: host.path.clone(),
         ..Toolchains::default()
     };
+    // As in a sealed sandbox: compiled files are no part of a change.
+    found
+        .env
+        .push(("PYTHONDONTWRITEBYTECODE".into(), "1".into()));
     for name in TOOLCHAIN_VARIABLES {
         let usual = match name {
             "CARGO_HOME" => Some(host.home.join(".cargo")),

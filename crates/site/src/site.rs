@@ -147,8 +147,6 @@ impl Drop for Site {
 pub fn environment(sandbox: &dyn Sandbox, toolchains: &Toolchains) -> Vec<(OsString, OsString)> {
     let own = [
         ("PATH", toolchains.path.clone()),
-        // Compiled files beside the sources are no part of a change.
-        ("PYTHONDONTWRITEBYTECODE", "1".into()),
         ("GIT_TERMINAL_PROMPT", "0".into()),
         ("CI", "true".into()),
     ];

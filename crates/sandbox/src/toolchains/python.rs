@@ -46,6 +46,10 @@ pub(super) fn user_site(c: &mut Collector<'_>) {
 
 /// Settings that keep Python and its installers offline and their caches out of the workspace.
 pub(super) fn dependencies(c: &mut Collector<'_>) {
+    // Compiled files beside the sources are no part of a change. Those that are there already, of
+    // the library and of what setup installed, are read where they lie: a directory of their own
+    // (PYTHONPYCACHEPREFIX) would hide them, and every start would compile everything again.
+    c.set("PYTHONDONTWRITEBYTECODE", "1");
     let store = env_path(c.input, "UV_PYTHON_INSTALL_DIR")
         .unwrap_or_else(|| data_home(c).join("uv/python"));
     if c.has("uv") && store.is_dir() && c.add_collection(&store, 1) {
@@ -62,7 +66,6 @@ pub(super) fn dependencies(c: &mut Collector<'_>) {
     if !c.has("python3") && !c.has("python") {
         return;
     }
-    c.set("PYTHONPYCACHEPREFIX", c.inside_home(".cache/pycache"));
     c.set("PIP_NO_INDEX", "1");
     c.set("PIP_DISABLE_PIP_VERSION_CHECK", "1");
     // A directory of wheels; an address could hold a password.
