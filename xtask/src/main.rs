@@ -6,6 +6,7 @@
 )]
 
 mod bench;
+mod needs;
 mod step;
 mod test;
 

@@ -1,6 +1,9 @@
 //! `cargo xtask test`: what the tests need, then every check of the project.
 
-use crate::step::{self, command, first_line, root};
+use crate::{
+    needs::needs,
+    step::{self, command, first_line, root},
+};
 
 const STEPS: [&str; 6] = ["needs", "format", "lint", "deny", "build", "test"];
 
@@ -81,57 +84,6 @@ fn tests() -> Result<(), String> {
             ),
         )
     }
-}
-
-/// A program that tests run, and how to get it.
-struct Need {
-    program: &'static str,
-    version: &'static [&'static str],
-    remedy: &'static str,
-}
-
-const NEEDS: &[Need] = &[
-    Need {
-        program: "git",
-        version: &["--version"],
-        remedy: "install git 2.38 or newer (Debian: apt-get install git)",
-    },
-    Need {
-        program: "python3",
-        version: &["--version"],
-        remedy: "install Python 3 (Debian: apt-get install python3)",
-    },
-    Need {
-        program: "node",
-        version: &["--version"],
-        remedy: "install Node.js 20 or newer (Debian: apt-get install nodejs)",
-    },
-    Need {
-        program: "npm",
-        version: &["--version"],
-        remedy: "install npm (Debian: apt-get install npm)",
-    },
-    Need {
-        program: "setpriv",
-        version: &["--version"],
-        remedy: "install util-linux (Debian: apt-get install util-linux)",
-    },
-    Need {
-        program: "unshare",
-        version: &["--version"],
-        remedy: "install util-linux (Debian: apt-get install util-linux)",
-    },
-];
-
-/// Every program that tests run is there, or the first that is missing is named with how to get it.
-fn needs() -> Result<(), String> {
-    println!("== needs");
-    for need in NEEDS {
-        let version = first_line(need.program, need.version)
-            .ok_or_else(|| format!("`{}` is missing: {}", need.program, need.remedy))?;
-        println!("{}: {version}", need.program);
-    }
-    Ok(())
 }
 
 /// Licences, bans and sources of every dependency. Advisories need a database from the network, and

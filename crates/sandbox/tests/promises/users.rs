@@ -1,41 +1,30 @@
-//! Root and ordinary users alike: as root, all of these tests run once more as an ordinary user.
+//! Root and ordinary users alike: all of these tests run once more in a home of their own, as an
+//! ordinary user where root runs them, else as the same one.
 
-use std::process::Command;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
 
-use crate::room::is_root;
+use testkit::Home;
+
+/// How long all of them may take.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 #[test]
 fn all_of_this_holds_for_an_ordinary_user() {
-    if !is_root() {
-        return;
-    }
-    // Where an ordinary user can reach it.
-    let place = tempfile::tempdir().unwrap();
-    let program = place.path().join("promises");
-    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
-    let open = || std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(place.path(), open()).unwrap();
-    std::fs::set_permissions(&program, open()).unwrap();
-    let output = Command::new("/usr/bin/setpriv")
-        .args([
-            "--reuid=65534",
-            "--regid=65534",
-            "--clear-groups",
-            "--inh-caps=-all",
-            "--",
-        ])
-        .arg(&program)
+    let home = Home::new().as_user(65534);
+    // Where another user can reach it.
+    let program = home.root().join("promises");
+    fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let args = [
+        "--test-threads=2",
+        "--skip",
+        "all_of_this_holds_for_an_ordinary_user",
         // The toolchain of these tests may lie in root's home.
-        .args(["--test-threads=2", "--skip", "with_its_toolchain_mounted"])
-        .env("HOME", "/nonexistent")
-        .env("TMPDIR", "/tmp")
-        .current_dir("/")
-        .output()
-        .unwrap();
-    assert!(
-        output.status.success(),
-        "{}\n{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
+        "--skip",
+        "with_its_toolchain_mounted",
+    ];
+    let ran = home.run(&program, args, &home.home(), PATIENCE);
+    assert!(ran.status.success(), "{}\n{}", ran.stdout, ran.stderr);
 }

@@ -363,20 +363,24 @@ pub(crate) fn os(bytes: &[u8]) -> &Path {
     Path::new(OsStr::from_bytes(bytes))
 }
 
-/// Runs all other tests of this binary again as an ordinary user, if this process is root's.
-/// The tests that only measure size are left out.
+/// Runs all other tests of this binary again: as an ordinary user if this process is root's, else as
+/// the same one. The tests that only measure size are left out.
 pub(crate) fn again_as_an_ordinary_user(this: &str) {
-    if !rustix::process::geteuid().is_root() {
-        return;
-    }
     let dir = tempfile::tempdir().unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
     let exe = dir.path().join("tests");
     fs::copy(std::env::current_exe().unwrap(), &exe).unwrap();
     fs::set_permissions(&exe, fs::Permissions::from_mode(0o755)).unwrap();
-    let output = Command::new("setpriv")
-        .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"])
-        .arg(&exe)
+    let mut command = if rustix::process::geteuid().is_root() {
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"])
+            .arg(&exe);
+        command
+    } else {
+        Command::new(&exe)
+    };
+    let output = command
         .args(["--skip", this])
         .args(["--skip", "hundred_thousand", "--skip", "wide_directories"])
         .env("TMPDIR", dir.path())
