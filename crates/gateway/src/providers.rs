@@ -223,6 +223,13 @@ impl Provider {
         &self.base
     }
 
+    /// A model that it is known to have: its default, or the first that is listed.
+    #[must_use]
+    pub fn some_model(&self) -> Option<&str> {
+        let first = self.models.first();
+        self.default_model.as_deref().or(first.map(String::as_str))
+    }
+
     pub(crate) fn is_secure(&self) -> bool {
         self.secure
     }

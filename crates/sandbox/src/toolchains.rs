@@ -68,8 +68,17 @@ pub struct Toolchains {
     pub masked: Vec<PathBuf>,
     /// The tools that will be found inside, for people.
     pub found: Vec<Found>,
-    /// What was left out and why, for people: one sentence each.
-    pub notes: Vec<String>,
+    /// What was left out and why, for people.
+    pub notes: Vec<Note>,
+}
+
+/// Something that a sandbox does not have as it is on the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// What is left out, and why: one sentence.
+    pub what: String,
+    /// What a person does to have it inside, or to be told no more.
+    pub remedy: String,
 }
 
 /// How a mount may be used.
@@ -169,9 +178,10 @@ pub fn discover(input: &Input<'_>) -> Toolchains {
     place::extra_roots(&mut c);
     for (n, entry) in std::env::split_paths(&input.path).enumerate() {
         if n == MAX_PATH_ENTRIES {
-            c.note(format!(
-                "only the first {MAX_PATH_ENTRIES} entries of PATH are used"
-            ));
+            c.note(
+                format!("only the first {MAX_PATH_ENTRIES} entries of PATH are used"),
+                "put what is needed first in PATH, and leave out what is not",
+            );
             break;
         }
         place::path_entry(&mut c, &entry);

@@ -693,7 +693,7 @@ fn a_directory_of_personal_scripts_stays_outside_and_is_named() {
         found
             .notes
             .iter()
-            .any(|it| it.contains("home/ada/bin is left out")),
+            .any(|it| it.what.contains("home/ada/bin is left out")),
         "{:?}",
         found.notes
     );
@@ -732,6 +732,9 @@ fn a_policy_can_name_a_toolchain_but_not_a_home_nor_what_is_private_in_it() {
         .collect();
     assert_eq!(mounted.len(), 1, "{mounted:?}");
     assert!(found.notes.len() >= 9, "{:?}", found.notes);
+    // Each says what to do about it.
+    let mute = found.notes.iter().find(|it| it.remedy.is_empty());
+    assert_eq!(mute, None);
 }
 
 #[test]
@@ -762,7 +765,7 @@ fn what_the_user_cannot_read_is_noted_and_not_fatal() {
     // Root reads everything; anybody else is told.
     let root = rustix::process::geteuid().is_root();
     assert_eq!(
-        found.notes.iter().any(|it| it.contains("cannot read")),
+        found.notes.iter().any(|it| it.what.contains("cannot read")),
         !root,
         "{:?}",
         found.notes
@@ -784,7 +787,7 @@ fn a_host_with_too_much_keeps_the_bounds_and_says_so() {
         found
             .notes
             .iter()
-            .any(|it| it.contains("only the first 64 entries")),
+            .any(|it| it.what.contains("only the first 64 entries")),
         "{:?}",
         found.notes
     );

@@ -1,5 +1,7 @@
 //! What works on this machine, each thing tried for real.
 
+mod models;
+
 use crate::{Options, agents::HostAgents, node::backend};
 use agents::{find, profile::Profile};
 use sandbox::toolchains;
@@ -61,8 +63,9 @@ impl Finding {
     }
 }
 
-/// Tries everything that `run` needs.
-pub async fn doctor(options: &Options) -> Vec<Finding> {
+/// Tries everything that `run` needs. Providers are called only where `online` says so: a call costs
+/// something.
+pub async fn doctor(options: &Options, online: bool) -> Vec<Finding> {
     let mut findings = vec![git(options), data(options)];
     // Where the data directory cannot be used, that is said already.
     let place = match findings
@@ -88,7 +91,7 @@ pub async fn doctor(options: &Options) -> Vec<Finding> {
     }
     findings.extend(toolchains_inside(options).await);
     findings.extend(agents_here(options).await);
-    findings.extend(models(options));
+    findings.extend(models::models(options, online).await);
     findings
 }
 
@@ -190,7 +193,13 @@ async fn toolchains_inside(options: &Options) -> Vec<Finding> {
     }
     inside.close().await;
     for note in found.notes {
-        findings.push(Finding::good("toolchains", "note", note));
+        findings.push(Finding::bad(
+            "toolchains",
+            "left out",
+            Health::Lacking,
+            note.what,
+            note.remedy,
+        ));
     }
     findings
 }
@@ -273,11 +282,24 @@ async fn agents_here(options: &Options) -> Vec<Finding> {
             continue;
         };
         match find::find(&profile, &options.path) {
-            Some(found) => {
-                let version = found.version(&profile, &options.path).await;
-                let detail = version.unwrap_or_else(|| "its version cannot be read".into());
-                findings.push(Finding::good("agents", &profile.name, detail));
-            }
+            Some(found) => findings.push(match found.version(&profile, &options.path).await {
+                Some(version) => Finding::good("agents", &profile.name, version),
+                None => Finding::bad(
+                    "agents",
+                    &profile.name,
+                    Health::Lacking,
+                    format!(
+                        "`{}` is here, and does not tell its version",
+                        program.binary
+                    ),
+                    format!(
+                        "run `{} {}` to see why; `{}` installs it again",
+                        program.binary,
+                        program.version.join(" "),
+                        program.install
+                    ),
+                ),
+            }),
             None => findings.push(Finding::bad(
                 "agents",
                 &profile.name,
@@ -286,28 +308,6 @@ async fn agents_here(options: &Options) -> Vec<Finding> {
                 format!("install it with `{}`", program.install),
             )),
         }
-    }
-    findings
-}
-
-fn models(options: &Options) -> Vec<Finding> {
-    let findings: Vec<Finding> = options
-        .providers
-        .iter()
-        .map(|provider| {
-            let dialects: Vec<&str> = provider.dialects().iter().map(|one| one.name()).collect();
-            let detail = format!("{} ({})", provider.base_url(), dialects.join(", "));
-            Finding::good("models", provider.name(), detail)
-        })
-        .collect();
-    if findings.is_empty() {
-        return vec![Finding::bad(
-            "models",
-            "provider",
-            Health::Broken,
-            "no model is configured",
-            "set ANTHROPIC_API_KEY or OPENAI_API_KEY, or add a provider to the configuration",
-        )];
     }
     findings
 }

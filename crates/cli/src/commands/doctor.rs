@@ -15,9 +15,13 @@ use server::{Finding, Health};
 /// Say what works on this machine, and what to do about what does not
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  skep doctor\n  skep doctor --json\n\nIt exits with 4 when `skep run` cannot work here."
+    after_help = "Examples:\n  skep doctor\n  skep doctor --online\n  skep doctor --json\n\nIt exits with 4 when `skep run` cannot work here."
 )]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    /// Call each provider once, for one token, and say what came back
+    #[arg(long)]
+    online: bool,
+}
 
 #[derive(serde::Serialize)]
 struct Object<'a> {
@@ -34,9 +38,9 @@ struct FindingObject<'a> {
     remedy: Option<&'a str>,
 }
 
-pub(crate) async fn run(_: Args, context: &Context) -> Result<Exit, Error> {
+pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
     let settings = Settings::read(context, Flags::default())?;
-    let findings = server::doctor(&settings.options).await;
+    let findings = server::doctor(&settings.options, args.online).await;
     let works = findings
         .iter()
         .all(|finding| finding.health != Health::Broken);

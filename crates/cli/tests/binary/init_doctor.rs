@@ -1,5 +1,6 @@
 //! `skep init` and `skep doctor`.
 
+use serde_json::Value;
 use testkit::Repo;
 use testkit::models::{Dialect, Job, Script, Step};
 
@@ -185,6 +186,120 @@ fn doctor_says_what_works_and_what_to_do_about_the_rest() {
     );
     world.assert_no_secret(&[&ran, &text]);
     world.assert_nothing_left();
+}
+
+/// The finding of this name.
+fn finding<'a>(findings: &'a [Value], area: &str, name: &str) -> &'a Value {
+    findings
+        .iter()
+        .find(|it| it["area"] == area && it["name"] == name)
+        .unwrap_or_else(|| panic!("{area}, {name}: {findings:?}"))
+}
+
+/// What `doctor` finds, and the code that it ends with.
+fn findings(world: &World, args: &[&str], code: i32) -> Vec<Value> {
+    let mut all = vec!["doctor", "--json"];
+    all.extend(args);
+    let ran = world.skep(&all).expect_code(code);
+    world.assert_no_secret(&[&ran]);
+    let lines = ran.json_lines();
+    assert_eq!(lines[0]["works"], code == 0);
+    lines[0]["findings"].as_array().unwrap().clone()
+}
+
+#[test]
+fn doctor_calls_a_provider_once_and_only_when_it_is_asked_to() {
+    for (dialect, name) in [(Dialect::Chat, "openai"), (Dialect::Messages, "anthropic")] {
+        let script = Script::new().job(Job::on("Say hello").step(Step::say("Hello.")));
+        let world = World::new(dialect, wrong_answer(), script);
+        let untried = findings(&world, &[], 0);
+        let untried = finding(&untried, "models", name);
+        let detail = untried["detail"].as_str().unwrap();
+        assert!(detail.contains("configured, not tried"), "{detail}");
+        assert_eq!(world.model.requests().len(), 0, "nobody was called");
+        let tried = findings(&world, &["--online"], 0);
+        let tried = finding(&tried, "models", name);
+        assert_eq!(tried["health"], "good", "{tried}");
+        let detail = tried["detail"].as_str().unwrap();
+        assert!(detail.contains(" answered in "), "{detail}");
+        let calls = world.model.requests();
+        assert_eq!(calls.len(), 1);
+        let asked: Value = serde_json::from_slice(&calls[0].body).unwrap();
+        let most = ["max_tokens", "max_completion_tokens"].map(|it| asked[it].as_u64());
+        assert_eq!(most.iter().flatten().collect::<Vec<_>>(), [&1], "{asked}");
+    }
+}
+
+#[test]
+fn doctor_says_what_is_wrong_with_a_provider_and_what_to_do() {
+    let script = || Script::new().job(Job::on("Say hello").step(Step::say("Hello.")));
+    let refused = World::new(Dialect::Messages, wrong_answer(), script())
+        .env("ANTHROPIC_API_KEY", "sk-of-somebody-else");
+    let all = findings(&refused, &["--online"], 4);
+    let found = finding(&all, "models", "anthropic");
+    assert_eq!(found["health"], "broken", "no other answers");
+    assert!(
+        found["remedy"].as_str().unwrap().contains("check the key"),
+        "{found}"
+    );
+    // Nobody listens at the first port. The other provider answers, and one is enough.
+    let other = World::new(Dialect::Messages, wrong_answer(), script())
+        .env("OPENAI_API_KEY", "sk-of-nobody")
+        .env("OPENAI_BASE_URL", "http://127.0.0.1:1/v1");
+    let all = findings(&other, &["--online"], 0);
+    assert_eq!(finding(&all, "models", "anthropic")["health"], "good");
+    let found = finding(&all, "models", "openai");
+    assert_eq!(found["health"], "lacking");
+    assert!(
+        found["detail"]
+            .as_str()
+            .unwrap()
+            .contains("cannot be reached"),
+        "{found}"
+    );
+    assert!(
+        found["remedy"].as_str().unwrap().contains("base URL"),
+        "{found}"
+    );
+}
+
+#[test]
+fn doctor_names_what_is_left_out_and_an_agent_that_does_not_start() {
+    let world = World::simple();
+    let root = world.home.file("home/pyenv/version", "9.9.9\n");
+    let root = root.parent().unwrap().to_owned();
+    for dir in ["shims", "versions/3.0.0/bin"] {
+        std::fs::create_dir_all(root.join(dir)).unwrap();
+    }
+    let bin = world.home.file("home/broken/claude", "#!/bin/sh\nexit 1\n");
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&bin, open).unwrap();
+    let path = format!(
+        "{}:{}:{}",
+        root.join("shims").display(),
+        bin.parent().unwrap().display(),
+        std::env::var("PATH").unwrap()
+    );
+    let world = world.env("PATH", path).env("PYENV_ROOT", &root);
+    let all = findings(&world, &[], 0);
+    let left = all
+        .iter()
+        .find(|it| it["detail"].as_str().unwrap().contains("selects 9.9.9"))
+        .unwrap_or_else(|| panic!("{all:?}"));
+    assert_eq!(left["health"], "lacking");
+    assert!(
+        left["remedy"].as_str().unwrap().contains("install 9.9.9"),
+        "{left}"
+    );
+    let claude = finding(&all, "agents", "claude-code");
+    assert_eq!(claude["health"], "lacking");
+    assert!(
+        claude["remedy"]
+            .as_str()
+            .unwrap()
+            .contains("claude --version"),
+        "{claude}"
+    );
 }
 
 #[test]

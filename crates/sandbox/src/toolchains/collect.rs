@@ -10,12 +10,14 @@ use super::gate::{
     CREDENTIAL_PLACES, CREDENTIALS, Gate, SYSTEM_CREDENTIALS, is_credential, is_visible,
 };
 use super::{
-    Access, Found, INSIDE_HOME, Input, MAX_MOUNTS, MAX_PATH_ENTRIES, ToolFile, ToolMount,
+    Access, Found, INSIDE_HOME, Input, MAX_MOUNTS, MAX_PATH_ENTRIES, Note, ToolFile, ToolMount,
     Toolchains,
 };
 
 /// The most entries that are read of any directory.
 pub(super) const MAX_ENTRIES: usize = 512;
+/// What to do about a directory that cannot be read.
+const UNREADABLE: &str = "let this user read it, or leave it out of PATH";
 /// The most notes: a person reads them.
 const MAX_NOTES: usize = 32;
 /// The most masks over one mount.
@@ -43,7 +45,7 @@ pub(super) struct Collector<'a> {
     env: Vec<(OsString, OsString)>,
     files: Vec<ToolFile>,
     found: Vec<Found>,
-    notes: Vec<String>,
+    notes: Vec<Note>,
 }
 
 impl<'a> Collector<'a> {
@@ -83,7 +85,9 @@ impl<'a> Collector<'a> {
         real
     }
 
-    pub(super) fn note(&mut self, note: String) {
+    pub(super) fn note(&mut self, what: String, remedy: impl Into<String>) {
+        let remedy = remedy.into();
+        let note = Note { what, remedy };
         if self.notes.len() < MAX_NOTES && !self.notes.contains(&note) {
             self.notes.push(note);
         }
@@ -141,10 +145,10 @@ impl<'a> Collector<'a> {
             error.kind(),
             std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
         ) {
-            self.note(format!(
-                "{} is left out: this user cannot read it",
-                path.display()
-            ));
+            self.note(
+                format!("{} is left out: this user cannot read it", path.display()),
+                UNREADABLE,
+            );
         }
     }
 
@@ -160,7 +164,11 @@ impl<'a> Collector<'a> {
             return true;
         }
         if let Some(reason) = self.gate.refusal(host) {
-            self.note(format!("{} is left out: {reason}", host.display()));
+            self.note(
+                format!("{} is left out: {reason}", host.display()),
+                "to have it inside, install it in a directory that holds nothing else, and put \
+                 that one in PATH",
+            );
             return false;
         }
         let needed = if host.is_dir() {
@@ -169,19 +177,22 @@ impl<'a> Collector<'a> {
             rustix::fs::Access::READ_OK
         };
         if rustix::fs::access(host, needed).is_err() {
-            self.note(format!(
-                "{} is left out: this user cannot read it",
-                host.display()
-            ));
+            self.note(
+                format!("{} is left out: this user cannot read it", host.display()),
+                UNREADABLE,
+            );
             return false;
         }
         let mut masked = Vec::new();
         masks(host, inside, depth, &mut masked);
         if masked.len() > MAX_MASKS {
-            self.note(format!(
-                "{} is left out: more than {MAX_MASKS} files in it can hold credentials",
-                host.display()
-            ));
+            self.note(
+                format!(
+                    "{} is left out: more than {MAX_MASKS} files in it can hold credentials",
+                    host.display()
+                ),
+                "keep credentials out of the directories of toolchains",
+            );
             return false;
         }
         // A wider mount takes the place of those below it, and keeps their masks.
@@ -195,10 +206,13 @@ impl<'a> Collector<'a> {
             });
         }
         if self.mounts.len() >= MAX_MOUNTS {
-            self.note(format!(
-                "{} is left out: there are {MAX_MOUNTS} mounts already",
-                host.display()
-            ));
+            self.note(
+                format!(
+                    "{} is left out: there are {MAX_MOUNTS} mounts already",
+                    host.display()
+                ),
+                "leave directories out of PATH that are not needed",
+            );
             return false;
         }
         masked.sort();

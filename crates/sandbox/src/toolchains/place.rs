@@ -13,9 +13,10 @@ const MAX_EXTRA: usize = 16;
 /// The roots that the policy names: each must look like an installation.
 pub(super) fn extra_roots(c: &mut Collector<'_>) {
     if c.input.extra_roots.len() > MAX_EXTRA {
-        c.note(format!(
-            "only the first {MAX_EXTRA} toolchain roots are used"
-        ));
+        c.note(
+            format!("only the first {MAX_EXTRA} toolchain roots are used"),
+            "name fewer under `toolchains.roots` in skep.toml",
+        );
     }
     for named in c.input.extra_roots.iter().take(MAX_EXTRA) {
         let root = match named.strip_prefix("~") {
@@ -23,7 +24,10 @@ pub(super) fn extra_roots(c: &mut Collector<'_>) {
             Err(_) => named.clone(),
         };
         if !root.exists() {
-            c.note(format!("{} is left out: it is not there", root.display()));
+            c.note(
+                format!("{} is left out: it is not there", root.display()),
+                "install it, or take it out of `toolchains.roots` in skep.toml",
+            );
             continue;
         }
         let bin = root.join("bin");
@@ -32,10 +36,13 @@ pub(super) fn extra_roots(c: &mut Collector<'_>) {
             .iter()
             .any(|(name, kind)| *kind != EntryKind::Directory && is_executable(&dir.join(name)));
         if !has_program {
-            c.note(format!(
-                "{} is left out: there is no program in it or in its bin directory",
-                root.display()
-            ));
+            c.note(
+                format!(
+                    "{} is left out: there is no program in it or in its bin directory",
+                    root.display()
+                ),
+                "name the directory of its programs under `toolchains.roots` in skep.toml",
+            );
             continue;
         }
         if is_visible(&root) || c.add(&root) {
@@ -187,10 +194,13 @@ fn generic(c: &mut Collector<'_>, entry: &Path, real: &Path) {
                     .any(|it| prefix.join(it).is_dir())));
     let root = if whole { prefix } else { real };
     if !whole && at_home && !TOOLS.iter().any(|it| real.join(it).exists()) {
-        c.note(format!(
-            "{} is left out: it holds no tool that is known here; name it as a toolchain root to have it",
-            entry.display()
-        ));
+        c.note(
+            format!(
+                "{} is left out: it holds no tool that is known here",
+                entry.display()
+            ),
+            "to have it inside, name it under `toolchains.roots` in skep.toml",
+        );
         return;
     }
     if !c.add(root) {

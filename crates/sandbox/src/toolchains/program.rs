@@ -47,10 +47,13 @@ pub(super) fn known_tools(c: &mut Collector<'_>) {
 /// Mounts what a program needs: the links that lead to it, its installation, its interpreter.
 pub(super) fn add(c: &mut Collector<'_>, program: &Path) {
     if !is_executable(program) {
-        c.note(format!(
-            "{} is left out: it does not lead to a program",
-            program.display()
-        ));
+        c.note(
+            format!(
+                "{} is left out: it does not lead to a program",
+                program.display()
+            ),
+            "install it again, or remove the link",
+        );
         return;
     }
     let hops = hops(c, program);

@@ -29,10 +29,10 @@ fn rustup(c: &mut Collector<'_>) {
     let home = c.root("RUSTUP_HOME", ".rustup");
     let toolchains = home.join("toolchains");
     if !c.add_collection(&toolchains, 0) {
-        c.note(format!(
-            "rustup is there, but {} is not",
-            toolchains.display()
-        ));
+        c.note(
+            format!("rustup is there, but {} is not", toolchains.display()),
+            "install a toolchain with `rustup toolchain install stable`",
+        );
         return;
     }
     for (name, kind) in entries(&toolchains) {
@@ -133,15 +133,17 @@ fn sources(c: &mut Collector<'_>, config: &str) -> String {
             continue;
         }
         let Some(plain) = plain_string(value) else {
-            c.note(format!(
-                "cargo's setting {table} {key} is left out: it is not a plain string"
-            ));
+            c.note(
+                format!("cargo's setting {table} {key} is left out: it is not a plain string"),
+                "write it on one line, in one pair of quotes, in cargo's config.toml",
+            );
             continue;
         };
         if plain.contains('@') {
-            c.note(format!(
-                "cargo's setting {table} {key} is left out: it can hold a password"
-            ));
+            c.note(
+                format!("cargo's setting {table} {key} is left out: it can hold a password"),
+                "write the address without a user, and keep the password in credentials.toml",
+            );
             continue;
         }
         if matches!(key, "directory" | "local-registry") && !c.add(Path::new(plain)) {

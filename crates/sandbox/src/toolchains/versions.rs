@@ -66,10 +66,13 @@ fn env_family(c: &mut Collector<'_>, root: &Path) {
         let plain = version.strip_prefix("python-").unwrap_or(version);
         match pick(names.iter().map(|it| text(&it.0)), plain) {
             Some(name) => bins(c, &versions.join(name)),
-            None => c.note(format!(
-                "{} selects {version}, which is not installed",
-                root.display()
-            )),
+            None => c.note(
+                format!(
+                    "{} selects {version}, which is not installed",
+                    root.display()
+                ),
+                format!("install {version} with it, or select one that is installed"),
+            ),
         }
     }
 }
@@ -107,7 +110,10 @@ fn installs(c: &mut Collector<'_>, root: &Path) {
             match pick(names.iter().map(String::as_str), version) {
                 Some(name) => bins(c, &dir.join(name)),
                 None if version == "system" => {}
-                None => c.note(format!("{tool} {version} is selected, but not installed")),
+                None => c.note(
+                    format!("{tool} {version} is selected, but not installed"),
+                    format!("install {tool} {version}, or select a version that is installed"),
+                ),
             }
         }
     }
