@@ -245,9 +245,15 @@ impl Repo {
         self
     }
 
-    /// Every file of the working tree and of `.git`.
+    /// Every file of the working tree, with the time of its last change, and of `.git`, where what
+    /// is read and written again with the same content is no change.
     pub fn snapshot(&self) -> Snapshot {
-        Snapshot::of(&self.path, &Options::default())
+        let options = Options {
+            mtimes: true,
+            timeless: vec![".git".into()],
+            ..Options::default()
+        };
+        Snapshot::of(&self.path, &options)
     }
 }
 

@@ -16,6 +16,8 @@ pub struct Options {
     pub exclude: Vec<PathBuf>,
     /// Whether the times of last change count too.
     pub mtimes: bool,
+    /// Paths relative to the directory at which, and below which, times never count.
+    pub timeless: Vec<PathBuf>,
 }
 
 /// What one path was.
@@ -86,7 +88,9 @@ impl Snapshot {
                 if metadata.is_dir() {
                     queue.push(relative.clone());
                 }
-                entries.insert(relative, read(&path, &metadata, options));
+                let timed =
+                    options.mtimes && !options.timeless.iter().any(|it| relative.starts_with(it));
+                entries.insert(relative, read(&path, &metadata, timed));
             }
         }
         Snapshot { entries }
@@ -152,14 +156,24 @@ impl Snapshot {
     /// Asserts that of a user's repository nothing has changed except the branch
     /// `skep/integration`: its reference, its log, and objects that were added.
     pub fn assert_only_integration(&self, later: &Snapshot) {
-        const OURS: [&str; 2] = [".git/refs/heads/skep", ".git/logs/refs/heads/skep"];
+        self.assert_only_branch(later, "skep/integration");
+    }
+
+    /// The same for an integration branch of another name.
+    pub fn assert_only_branch(&self, later: &Snapshot, branch: &str) {
+        let ours = [".git/refs/heads", ".git/logs/refs/heads"].map(|it| Path::new(it).join(branch));
+        let is_ours = |it: &Difference| {
+            let path = it.path();
+            let is_added = matches!(it, Difference::Added(_));
+            // The branch itself, the directories that its name needs, and new objects.
+            ours.iter()
+                .any(|own| path == own || (is_added && own.starts_with(path)))
+                || (is_added && path.starts_with(".git/objects"))
+        };
         let wrong: Vec<String> = self
             .differences(later)
             .iter()
-            .filter(|it| !OURS.iter().any(|top| it.path().starts_with(top)))
-            .filter(|it| {
-                !(matches!(it, Difference::Added(_)) && it.path().starts_with(".git/objects"))
-            })
+            .filter(|it| !is_ours(it))
             .map(Difference::to_string)
             .collect();
         assert!(
@@ -187,7 +201,7 @@ impl Entry {
     }
 }
 
-fn read(path: &Path, metadata: &fs::Metadata, options: &Options) -> Entry {
+fn read(path: &Path, metadata: &fs::Metadata, timed: bool) -> Entry {
     let bytes = if metadata.is_file() {
         fs::read(path).unwrap_or_else(|error| panic!("reading {}: {error}", path.display()))
     } else if metadata.is_symlink() {
@@ -204,8 +218,6 @@ fn read(path: &Path, metadata: &fs::Metadata, options: &Options) -> Entry {
         owner: (metadata.uid(), metadata.gid()),
         size: bytes.len() as u64,
         digest: Sha256::digest(&bytes).into(),
-        mtime: options
-            .mtimes
-            .then(|| (metadata.mtime(), metadata.mtime_nsec())),
+        mtime: timed.then(|| (metadata.mtime(), metadata.mtime_nsec())),
     }
 }

@@ -76,6 +76,7 @@ fn a_snapshot_can_count_times_and_leave_paths_out() {
     let options = Options {
         exclude: vec![".git".into(), "out".into()],
         mtimes: true,
+        ..Options::default()
     };
     let before = Snapshot::of(repo.path(), &options);
     assert_eq!(before.len(), 1);
@@ -105,7 +106,26 @@ fn only_the_integration_branch_may_appear_in_a_users_repository() {
     let commit = repo.git(&["commit-tree", &tree, "-m", "Ours"]);
     repo.git(&["update-ref", "refs/heads/skep/integration", &commit]);
     before.assert_only_integration(&repo.snapshot());
+    // A branch beside it is another one.
+    repo.git(&["update-ref", "refs/heads/skep/other", &commit]);
+    let after = repo.snapshot();
+    assert!(std::panic::catch_unwind(|| before.assert_only_integration(&after)).is_err());
+    repo.git(&["update-ref", "-d", "refs/heads/skep/other"]);
+    before.assert_only_integration(&repo.snapshot());
     repo.git(&["update-ref", "refs/heads/theirs", &commit]);
+    let after = repo.snapshot();
+    assert!(std::panic::catch_unwind(|| before.assert_only_integration(&after)).is_err());
+    repo.git(&["update-ref", "-d", "refs/heads/theirs"]);
+    before.assert_only_integration(&repo.snapshot());
+    // A file that was written again is a change, whatever is in it.
+    let content = fs::read(repo.path().join("a")).unwrap();
+    let earlier = std::time::SystemTime::UNIX_EPOCH;
+    repo.file("a", content);
+    let file = fs::File::options()
+        .write(true)
+        .open(repo.path().join("a"))
+        .unwrap();
+    file.set_modified(earlier).unwrap();
     let after = repo.snapshot();
     assert!(std::panic::catch_unwind(|| before.assert_only_integration(&after)).is_err());
 }
