@@ -20,15 +20,49 @@ fn tests_of(said: &str) -> Vec<String> {
     command.split(' ').map(str::to_owned).collect()
 }
 
+/// A home whose `PATH` has what every machine has, and these programs.
+fn home_with(programs: &[&str]) -> Home {
+    let home = Home::new();
+    let bin = home.root().join("bin");
+    std::fs::create_dir(&bin).unwrap();
+    let path = std::env::var_os("PATH").unwrap();
+    let usual = [
+        "git", "sh", "awk", "cat", "grep", "ls", "mkdir", "rm", "sed", "timeout",
+    ];
+    for name in usual.iter().chain(programs) {
+        let found = std::env::split_paths(&path)
+            .map(|it| it.join(name))
+            .find(|it| it.is_file())
+            .unwrap_or_else(|| panic!("{name} is needed for this test: install it"));
+        std::os::unix::fs::symlink(found, bin.join(name)).unwrap();
+    }
+    home.env("PATH", bin)
+}
+
 #[test]
 fn the_demo_keeps_a_repository_whose_tests_fail_first_and_pass_on_the_integration_branch() {
-    let home = Home::new();
+    is_whole(&Home::new(), "python3 -B -m unittest");
+}
+
+#[test]
+fn without_python_the_demo_is_all_there_on_node() {
+    is_whole(&home_with(&["node"]), "node --test");
+}
+
+#[test]
+fn without_python_and_node_the_demo_is_all_there_on_the_shell() {
+    is_whole(&home_with(&[]), "sh tests/all.sh");
+}
+
+/// The whole demo, on a repository whose tests are run by this command.
+fn is_whole(home: &Home, tests: &str) {
     let dir = home.root().join("kept");
     let skep = env!("CARGO_BIN_EXE_skep");
     let args = ["demo", "--dir", dir.to_str().unwrap()];
     let ran = home.run(skep, args, &home.home(), DEADLINE).expect_code(0);
     let said = ran.stdout.as_str();
     let command = tests_of(said);
+    assert_eq!(command.join(" "), tests);
     let argv: Vec<&str> = command.iter().map(String::as_str).collect();
 
     let (passes, told) = outside(&dir, &argv);
