@@ -21,4 +21,5 @@ mod refusals;
 mod repositories;
 mod signals;
 mod taking;
+mod terminal;
 mod world;
