@@ -22,7 +22,9 @@ pub mod leaks;
 pub mod models;
 mod repo;
 mod snapshot;
+mod started;
 
-pub use home::{Home, Ran, Started};
+pub use home::Home;
 pub use repo::Repo;
 pub use snapshot::{Difference, Options, Snapshot};
+pub use started::{Ran, Started};
