@@ -290,7 +290,31 @@ pub enum Agent {
     },
 }
 
+/// A step of a machine, as an event tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Step {
+    /// The machine: `request`, `job`, `attempt` or `change`.
+    pub machine: &'static str,
+    /// The state before.
+    pub from: &'static str,
+    /// The state after.
+    pub to: &'static str,
+}
+
 impl Body {
+    /// The step that the event tells of, if it tells of one.
+    #[must_use]
+    pub const fn step(&self) -> Option<Step> {
+        let (machine, from, to) = match self {
+            Self::RequestChanged { from, to, .. } => ("request", from.as_str(), to.as_str()),
+            Self::JobChanged { from, to, .. } => ("job", from.as_str(), to.as_str()),
+            Self::AttemptChanged { from, to, .. } => ("attempt", from.as_str(), to.as_str()),
+            Self::ChangeChanged { from, to, .. } => ("change", from.as_str(), to.as_str()),
+            _ => return None,
+        };
+        Some(Step { machine, from, to })
+    }
+
     /// The name of the kind of event.
     #[must_use]
     pub const fn kind(&self) -> &'static str {

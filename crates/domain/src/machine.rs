@@ -35,6 +35,17 @@ pub trait Machine: Copy + Eq + fmt::Debug + fmt::Display + 'static {
     }
 }
 
+/// Every step that a machine allows: state, command, state. Where two commands lead from one state
+/// to the same other one, both are there.
+#[must_use]
+pub fn steps<M: Machine>() -> Vec<(M, M::Command, M)> {
+    let all = M::STATES
+        .iter()
+        .flat_map(|state| M::COMMANDS.iter().map(move |command| (*state, *command)));
+    all.filter_map(|(from, command)| Some((from, command, from.next(command)?)))
+        .collect()
+}
+
 /// A command that the state does not allow.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a {machine} that is {state} does not allow {command}")]
