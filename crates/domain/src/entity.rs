@@ -120,6 +120,13 @@ pub struct Ask {
     pub included: Vec<Included>,
 }
 
+impl Ask {
+    /// The blobs that it names.
+    pub fn blobs(&self) -> impl Iterator<Item = BlobId> {
+        self.included.iter().map(|file| file.content)
+    }
+}
+
 /// An ignored file of the user's tree that every workspace gets a copy of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Included {

@@ -337,6 +337,22 @@ impl Body {
     }
 }
 
+impl Body {
+    /// The blobs that it names.
+    pub fn blobs(&self) -> impl Iterator<Item = BlobId> + use<> {
+        match self {
+            Self::Agent { event, .. } => match event {
+                Agent::Turn { feedback, .. } => *feedback,
+                Agent::ToolResult { full, .. } => *full,
+                _ => None,
+            },
+            Self::Checked { evidence, .. } => evidence.output,
+            _ => None,
+        }
+        .into_iter()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

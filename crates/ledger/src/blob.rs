@@ -1,32 +1,24 @@
 //! Blobs: bulk content under the name of its digest, durable before anything refers to it.
+//!
+//! A blob is a file. The rows that name it are counted in the transaction that records them, and
+//! that transaction fails where the file is not there: nothing refers to what is not durable.
 
-use crate::{error::Error, ledger::Ledger, options::Ids};
+pub(crate) mod directory;
+mod garbage;
+mod reader;
+pub(crate) mod references;
+
+pub use garbage::Collected;
+pub use reader::BlobReader;
+
+use crate::{error::Error, ledger::Ledger};
 use domain::BlobId;
-use sha2::{Digest, Sha256};
-use std::{
-    fs::File,
-    io::{ErrorKind, Read, Write},
-    os::unix::fs::DirBuilderExt,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{io::Read, sync::Arc};
 
-/// The longest blob, in bytes.
+/// The longest blob that is held in memory, in bytes.
 pub const MAX_BYTES: u64 = 256 << 20;
-/// A level that keeps up with the disk.
-const LEVEL: i32 = 3;
-/// A file that was being written this long ago has no writer any more.
-const ABANDONED: Duration = Duration::from_secs(24 * 3_600);
-
-/// Where blobs are.
-#[async_trait::async_trait]
-pub(crate) trait Blobs: Send + Sync {
-    /// Stores the content. When this returns it is durable.
-    async fn put(self: Arc<Self>, content: Vec<u8>) -> Result<BlobId, Error>;
-    /// The content, verified; none where there is no such blob.
-    async fn get(self: Arc<Self>, id: BlobId, max: u64) -> Result<Option<Vec<u8>>, Error>;
-}
+/// The longest blob that is streamed, in bytes.
+pub const MAX_STREAM: u64 = 16 << 30;
 
 impl Ledger {
     /// Stores a blob. When this returns it is durable, and a verb may refer to it.
@@ -41,7 +33,21 @@ impl Ledger {
                 max: MAX_BYTES,
             });
         }
-        Arc::clone(self.blobs()).put(content).await
+        let blobs = Arc::clone(self.blobs());
+        blocking(move || blobs.write(&content)).await
+    }
+
+    /// Stores a blob of up to [`MAX_STREAM`] bytes as it is read, in little memory. When this
+    /// returns it is durable, and a verb may refer to it.
+    ///
+    /// # Errors
+    /// [`Error::BlobTooLong`]; [`Error::Storage`], also when the reading fails.
+    pub async fn put_blob_from(
+        &self,
+        content: impl Read + Send + 'static,
+    ) -> Result<BlobId, Error> {
+        let blobs = Arc::clone(self.blobs());
+        blocking(move || blobs.write_from(content)).await
     }
 
     /// The content of a blob of at most `max` bytes, verified.
@@ -49,144 +55,30 @@ impl Ledger {
     /// # Errors
     /// [`Error::NotFound`]; [`Error::BlobCorrupt`]; [`Error::BlobTooLong`]; [`Error::Storage`].
     pub async fn blob(&self, id: BlobId, max: u64) -> Result<Vec<u8>, Error> {
-        Arc::clone(self.blobs())
-            .get(id, max)
+        let blobs = Arc::clone(self.blobs());
+        blocking(move || blobs.read(id, max.min(MAX_BYTES)))
+            .await?
+            .ok_or_else(|| Error::missing("blob", id))
+    }
+
+    /// The content of a blob, to be read a piece at a time where waiting for the disk is allowed.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Storage`]. That the content is not what was stored is known
+    /// at its end, and is then an error of the reading.
+    pub async fn blob_reader(&self, id: BlobId) -> Result<BlobReader, Error> {
+        let blobs = Arc::clone(self.blobs());
+        blocking(move || blobs.open_blob(id))
             .await?
             .ok_or_else(|| Error::missing("blob", id))
     }
 }
 
-/// Blobs as compressed files: `ab/abcd…`.
-pub(crate) struct Directory {
-    top: PathBuf,
-    ids: Arc<dyn Ids>,
-}
-
-#[async_trait::async_trait]
-impl Blobs for Directory {
-    async fn put(self: Arc<Self>, content: Vec<u8>) -> Result<BlobId, Error> {
-        tokio::task::spawn_blocking(move || self.write(&content))
-            .await
-            .map_err(|_| Error::Closed)?
-    }
-
-    async fn get(self: Arc<Self>, id: BlobId, max: u64) -> Result<Option<Vec<u8>>, Error> {
-        tokio::task::spawn_blocking(move || self.read(id, max.min(MAX_BYTES)))
-            .await
-            .map_err(|_| Error::Closed)?
-    }
-}
-
-impl Directory {
-    pub(crate) fn open(top: PathBuf, ids: Arc<dyn Ids>) -> Result<Self, Error> {
-        let writing = top.join("writing");
-        make_directory(&writing)
-            .and_then(|()| remove_abandoned(&writing))
-            .map_err(|error| Error::file("make the directory of blobs", error))?;
-        Ok(Self { top, ids })
-    }
-
-    fn path(&self, id: BlobId) -> (PathBuf, PathBuf) {
-        let name = id.to_string();
-        let (shelf, _) = name.split_at(2);
-        let shelf = self.top.join(shelf);
-        let path = shelf.join(&name);
-        (shelf, path)
-    }
-
-    fn write(&self, content: &[u8]) -> Result<BlobId, Error> {
-        const DOING: &str = "store a blob";
-        let id = BlobId::from_sha256(Sha256::digest(content).into());
-        let (shelf, path) = self.path(id);
-        // One that is there is only believed when it can be read; a damaged one is replaced.
-        if matches!(self.read(id, MAX_BYTES), Ok(Some(_))) {
-            return sync_directory(&shelf)
-                .map(|()| id)
-                .map_err(|error| Error::file(DOING, error));
-        }
-        let unfinished = self
-            .top
-            .join("writing")
-            .join(format!("{:016x}", self.ids.bits()));
-        let outcome = (|| {
-            if !shelf.is_dir() {
-                make_directory(&shelf)?;
-                sync_directory(&self.top)?;
-            }
-            let mut file = File::options()
-                .write(true)
-                .create_new(true)
-                .open(&unfinished)?;
-            file.write_all(&zstd::bulk::compress(content, LEVEL)?)?;
-            file.sync_all()?;
-            std::fs::rename(&unfinished, &path)?;
-            sync_directory(&shelf)
-        })();
-        if let Err(error) = outcome {
-            if let Err(error) = std::fs::remove_file(&unfinished)
-                && error.kind() != ErrorKind::NotFound
-            {
-                tracing::debug!(%error, "an unfinished blob stays until the ledger is opened");
-            }
-            return Err(Error::file(DOING, error));
-        }
-        Ok(id)
-    }
-
-    fn read(&self, id: BlobId, max: u64) -> Result<Option<Vec<u8>>, Error> {
-        const DOING: &str = "read a blob";
-        let (_, path) = self.path(id);
-        let file = match File::open(path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(Error::file(DOING, error)),
-        };
-        let corrupt = |_| Error::BlobCorrupt { id };
-        let mut content = Vec::new();
-        let decoder = zstd::Decoder::new(file).map_err(corrupt)?;
-        decoder
-            .take(max.saturating_add(1))
-            .read_to_end(&mut content)
-            .map_err(corrupt)?;
-        if content.len() as u64 > max {
-            return Err(Error::BlobTooLong {
-                bytes: content.len() as u64,
-                max,
-            });
-        }
-        let digest: [u8; 32] = Sha256::digest(&content).into();
-        if digest != *id.as_bytes() {
-            return Err(Error::BlobCorrupt { id });
-        }
-        Ok(Some(content))
-    }
-}
-
-fn make_directory(path: &Path) -> std::io::Result<()> {
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-}
-
-fn sync_directory(path: &Path) -> std::io::Result<()> {
-    File::open(path)?.sync_all()
-}
-
-fn remove_abandoned(writing: &Path) -> std::io::Result<()> {
-    for entry in std::fs::read_dir(writing)? {
-        let entry = entry?;
-        let old = entry
-            .metadata()
-            .and_then(|found| found.modified())
-            .is_ok_and(|changed| {
-                SystemTime::now()
-                    .duration_since(changed)
-                    .is_ok_and(|age| age > ABANDONED)
-            });
-        if old && let Err(error) = std::fs::remove_file(entry.path()) {
-            tracing::debug!(%error, "an unfinished blob stays");
-        }
-    }
-    Ok(())
+/// Work that waits for the disk.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|_| Error::Closed)?
 }

@@ -7,6 +7,7 @@
 
 use crate::{
     attempt,
+    blob::references,
     cassette::Exchange,
     error::{Error, Trouble},
     lease::{self, Lease},
@@ -324,6 +325,7 @@ fn settle(
         "INSERT INTO calls (granted, call, exchange) VALUES (?1, ?2, ?3)",
         (row.n, number(call), to_maybe_json(exchange.as_ref())?),
     )?;
+    references::refer(verb, exchange.iter().flat_map(Exchange::blobs))?;
     verb.event(row.session, Some(row.request), called);
     Ok(())
 }

@@ -27,6 +27,13 @@ pub struct Exchange {
     pub response: BlobId,
 }
 
+impl Exchange {
+    /// The blobs that it names.
+    pub(crate) fn blobs(&self) -> impl Iterator<Item = BlobId> + use<> {
+        [self.request, self.response].into_iter()
+    }
+}
+
 impl Ledger {
     /// The exchanges of an attempt, in the order of its grants and calls.
     ///

@@ -76,6 +76,15 @@ pub enum Error {
         /// The blob.
         id: BlobId,
     },
+    /// What was to be recorded names a blob that is not there. Store it again, then record.
+    #[error("the blob {id} is not there: it must be stored before anything names it")]
+    BlobMissing {
+        /// The blob.
+        id: BlobId,
+    },
+    /// Nothing is removed while a backup is made.
+    #[error("a backup is being made: nothing is removed until it has ended")]
+    BackingUp,
     /// A blob is longer than the reader or the ledger takes.
     #[error("a blob of {bytes} bytes or more is longer than the {max} bytes that are taken")]
     BlobTooLong {

@@ -1,6 +1,7 @@
 //! Events: one gapless sequence a session, recorded with what they tell.
 
 use crate::{
+    blob::references,
     error::{Error, Trouble},
     lease::{self, Lease, Subject},
     ledger::Ledger,
@@ -283,6 +284,7 @@ fn insert(verb: &Verb<'_>, session: i64, sequence: i64, event: &Pending) -> Resu
         ))
         .into());
     }
+    references::refer(verb, event.body.blobs())?;
     let attempt = match &event.body {
         Body::Checked { attempt, .. } => Some(attempt.key()),
         _ => None,

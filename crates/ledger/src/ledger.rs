@@ -1,7 +1,7 @@
 //! The handle: how a ledger is opened, asked and closed.
 
 use crate::{
-    blob::Directory,
+    blob::directory::Directory,
     error::{Error, Trouble},
     lease,
     options::Options,
@@ -30,7 +30,6 @@ struct Inner {
     reader: mpsc::Sender<reader::Message>,
     wake: Arc<Wake>,
     context: Arc<Context>,
-    blobs: Arc<Directory>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -99,6 +98,7 @@ impl Ledger {
             lease: options.lease,
             admission: options.admission,
             run: run.clone(),
+            blobs,
         });
         let connect = |writes| {
             schema::connect(&directory, writes).map_err(|trouble| trouble.during("open its file"))
@@ -127,7 +127,6 @@ impl Ledger {
             reader,
             wake,
             context,
-            blobs,
             threads: Mutex::new(threads),
         })))
     }
@@ -178,7 +177,7 @@ impl Ledger {
     }
 
     pub(crate) fn blobs(&self) -> &Arc<Directory> {
-        &self.0.blobs
+        &self.0.context.blobs
     }
 
     pub(crate) fn weak_writer(&self) -> mpsc::WeakSender<Message> {

@@ -49,7 +49,7 @@ mod writer;
 
 pub use admission::Admission;
 pub use attempt::{MAX_ATTEMPTS, NewAttempt, Settled, Settlement};
-pub use blob::MAX_BYTES as MAX_BLOB;
+pub use blob::{BlobReader, Collected, MAX_BYTES as MAX_BLOB, MAX_STREAM as MAX_BLOB_STREAM};
 pub use budget::Spender;
 pub use cassette::Exchange;
 pub use change::ChangeOutcome;

@@ -1,25 +1,34 @@
 //! The file of the ledger: its settings and its migrations.
 
-use crate::error::{Error, Trouble};
+use crate::{
+    blob::references,
+    error::{Error, Trouble},
+};
 use rusqlite::{Connection, OpenFlags, TransactionBehavior, config::DbConfig};
 use std::{fs::File, path::Path, time::Duration};
+
+/// What SQL alone cannot do, given the connection and the data directory.
+type Step = fn(&Connection, &Path) -> Result<(), Trouble>;
 
 /// What brings the data from the version before it to its own, in one transaction.
 struct Migration {
     sql: &'static str,
-    /// What SQL alone cannot do.
-    then: fn(&Connection) -> Result<(), Trouble>,
+    then: Step,
 }
 
 /// The migrations, counted from one.
 const MIGRATIONS: &[Migration] = &[
     Migration {
         sql: include_str!("../migrations/0001.sql"),
-        then: |_| Ok(()),
+        then: |_, _| Ok(()),
     },
     Migration {
         sql: include_str!("../migrations/0002.sql"),
-        then: crate::requeue::everything,
+        then: |sql, _| crate::requeue::everything(sql),
+    },
+    Migration {
+        sql: include_str!("../migrations/0003.sql"),
+        then: references::count_existing,
     },
 ];
 
@@ -79,7 +88,7 @@ pub(crate) fn migrate(directory: &Path) -> Result<(), Error> {
         for (index, migration) in MIGRATIONS.iter().enumerate().skip(found as usize) {
             let change = sql.transaction_with_behavior(TransactionBehavior::Immediate)?;
             change.execute_batch(migration.sql)?;
-            (migration.then)(&change)?;
+            (migration.then)(&change, directory)?;
             change.pragma_update(None, "user_version", index as u32 + 1)?;
             change.commit()?;
         }

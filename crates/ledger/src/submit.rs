@@ -1,7 +1,9 @@
 //! Submission: what a person asks becomes a request, once.
 
 use crate::{
-    admission, budget,
+    admission,
+    blob::references,
+    budget,
     error::{Error, Trouble},
     ledger::Ledger,
     queue::{self, Kind, Offer, Queue},
@@ -115,6 +117,7 @@ fn submit(
         },
     )?;
     queue::count_changes(verb, queue, 1, 0)?;
+    references::refer(verb, ask.blobs())?;
     run(
         verb,
         "INSERT INTO asks (request, body) VALUES (?1, ?2)",

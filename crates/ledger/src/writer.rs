@@ -5,6 +5,7 @@
 
 use crate::{
     admission::Admission,
+    blob::directory::Directory,
     error::{Error, Trouble},
     event::Pending,
     lease,
@@ -30,6 +31,8 @@ pub(crate) struct Context {
     pub(crate) admission: Admission,
     /// Where owners' locks and sockets are.
     pub(crate) run: PathBuf,
+    /// Where blobs are.
+    pub(crate) blobs: Arc<Directory>,
 }
 
 /// What the writer is told.

@@ -23,7 +23,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 const NOTES: usize = 200;
 
 /// What a child does; without a directory it is not a child.
-fn as_child(work: impl AsyncFnOnce(Ledger)) {
+pub(crate) fn as_child(work: impl AsyncFnOnce(Ledger)) {
     let Some(directory) = std::env::var_os(DIRECTORY) else {
         return;
     };
@@ -39,7 +39,7 @@ fn as_child(work: impl AsyncFnOnce(Ledger)) {
 }
 
 /// A child that is killed when the test ends, however it ends.
-struct Running(Child, BufReader<ChildStdout>);
+pub(crate) struct Running(Child, BufReader<ChildStdout>);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -48,9 +48,9 @@ impl Drop for Running {
     }
 }
 
-fn child(test: &str, directory: &Path) -> Running {
+pub(crate) fn child(test: &str, directory: &Path) -> Running {
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", &format!("processes::{test}"), "--nocapture"])
+        .args(["--exact", test, "--nocapture"])
         .env(DIRECTORY, directory)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -61,7 +61,7 @@ fn child(test: &str, directory: &Path) -> Running {
 }
 
 /// Waits until the child has said this, and returns what it said after it on the line.
-fn said(child: &mut Running, word: &str) -> String {
+pub(crate) fn said(child: &mut Running, word: &str) -> String {
     for line in (&mut child.1).lines() {
         if let Some((_, rest)) = line.unwrap().split_once(word) {
             return rest.trim().to_owned();
@@ -70,7 +70,7 @@ fn said(child: &mut Running, word: &str) -> String {
     panic!("the child ended without `{word}`");
 }
 
-async fn submit(ledger: &Ledger, jobs: &[&str]) -> RequestId {
+pub(crate) async fn submit(ledger: &Ledger, jobs: &[&str]) -> RequestId {
     let session = ledger.session("work").await.unwrap();
     let ask = Ask {
         repository: ledger.repository("/r").await.unwrap(),
@@ -103,7 +103,7 @@ async fn submit(ledger: &Ledger, jobs: &[&str]) -> RequestId {
     request
 }
 
-async fn holds(ledger: &Ledger) {
+pub(crate) async fn holds(ledger: &Ledger) {
     let violations = ledger.check().await.unwrap();
     assert!(violations.is_empty(), "{violations:#?}");
 }
@@ -129,7 +129,7 @@ async fn the_leases_of_a_killed_process_end_at_once() {
     let ledger = Ledger::open(Options::new(directory.path())).await.unwrap();
     let request = submit(&ledger, &["a"]).await;
     let mut holder = child(
-        "child_that_claims_a_job_and_a_request_and_stays",
+        "processes::child_that_claims_a_job_and_a_request_and_stays",
         directory.path(),
     );
     let job = said(&mut holder, "holds ");
@@ -195,7 +195,7 @@ async fn two_processes_share_a_ledger_and_each_sees_the_others_events() {
     let ledger = Ledger::open(Options::new(directory.path())).await.unwrap();
     let session = ledger.session("work").await.unwrap();
     let mut subscription = ledger.subscribe(session, 0).await.unwrap();
-    let _child = child("child_that_takes_notes", directory.path());
+    let _child = child("processes::child_that_takes_notes", directory.path());
     let notes: Vec<_> = (0..NOTES)
         .map(|_| {
             let ledger = ledger.clone();
@@ -240,7 +240,7 @@ fn child_that_opens_the_ledger() {
 async fn processes_that_make_the_ledger_at_the_same_time_agree() {
     let directory = tempfile::tempdir().unwrap();
     let mut children: Vec<Running> = (0..4)
-        .map(|_| child("child_that_opens_the_ledger", directory.path()))
+        .map(|_| child("processes::child_that_opens_the_ledger", directory.path()))
         .collect();
     for child in &mut children {
         assert_eq!(said(child, "opened "), "0");
