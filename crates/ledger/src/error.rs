@@ -1,7 +1,7 @@
 //! What can go wrong with a verb.
 
 use crate::find::Found;
-use domain::{BlobId, GrantId, LeaseId, budget, machine, plan};
+use domain::{BlobId, GrantId, LeaseId, SessionId, budget, machine, plan};
 use std::{fmt, sync::Arc, time::Duration};
 
 /// Why a verb did nothing. A verb that fails has changed nothing.
@@ -85,6 +85,15 @@ pub enum Error {
     /// Nothing is removed while a backup is made.
     #[error("a backup is being made: nothing is removed until it has ended")]
     BackingUp,
+    /// Events that come after this place were removed. Go on from the first that is kept, and know
+    /// that there is a gap.
+    #[error("the events of {session} before {first} were removed: read from {first} on")]
+    CursorExpired {
+        /// The session.
+        session: SessionId,
+        /// The first sequence that is kept.
+        first: u64,
+    },
     /// A blob is longer than the reader or the ledger takes.
     #[error("a blob of {bytes} bytes or more is longer than the {max} bytes that are taken")]
     BlobTooLong {

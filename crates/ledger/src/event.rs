@@ -5,6 +5,7 @@ use crate::{
     error::{Error, Trouble},
     lease::{self, Lease, Subject},
     ledger::Ledger,
+    retention,
     sql::{Key, all, count, get, id, json, number, one, run, time, to_json},
     writer::Verb,
 };
@@ -63,7 +64,8 @@ impl Ledger {
     /// Events of a session after this sequence, oldest first.
     ///
     /// # Errors
-    /// [`Error::NotFound`] when there is no such session.
+    /// [`Error::NotFound`] when there is no such session; [`Error::CursorExpired`] when some of
+    /// them were removed.
     pub async fn events(
         &self,
         session: SessionId,
@@ -71,7 +73,7 @@ impl Ledger {
         limit: usize,
     ) -> Result<Vec<Envelope>, Error> {
         self.read("read events", move |sql| {
-            let (row, _) = session_row(sql, session)?;
+            let row = retention::reachable(sql, session, after)?;
             all(
                 sql,
                 "SELECT id, sequence, time, request, body FROM events \

@@ -97,6 +97,7 @@ impl Ledger {
             ids: Arc::clone(&options.ids),
             lease: options.lease,
             admission: options.admission,
+            directory: directory.clone(),
             run: run.clone(),
             blobs,
         });
@@ -174,6 +175,11 @@ impl Ledger {
 
     pub(crate) fn context(&self) -> &Arc<Context> {
         &self.0.context
+    }
+
+    /// Where its data is.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.0.context.directory
     }
 
     pub(crate) fn blobs(&self) -> &Arc<Directory> {

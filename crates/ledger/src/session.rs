@@ -24,6 +24,8 @@ pub struct Session {
     pub created: Timestamp,
     /// The sequence of its last event.
     pub sequence: u64,
+    /// The sequence of the first event that is kept.
+    pub first: u64,
 }
 
 impl Ledger {
@@ -51,7 +53,7 @@ impl Ledger {
         self.read("list sessions", |sql| {
             all(
                 sql,
-                "SELECT id, name, created, sequence FROM sessions ORDER BY n DESC",
+                "SELECT id, name, created, sequence, first FROM sessions ORDER BY n DESC",
                 [],
                 |row| {
                     Ok(Session {
@@ -59,6 +61,7 @@ impl Ledger {
                         name: get(row, 1)?,
                         created: time(row, 2)?,
                         sequence: count(row, 3)?,
+                        first: count(row, 4)?,
                     })
                 },
             )

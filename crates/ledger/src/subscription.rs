@@ -1,6 +1,6 @@
 //! Subscriptions: the past and then the present of a session, without a gap or a duplicate.
 
-use crate::{error::Error, ledger::Ledger};
+use crate::{error::Error, ledger::Ledger, retention};
 use domain::{SessionId, event::Envelope};
 use std::collections::VecDeque;
 use tokio::sync::watch;
@@ -27,10 +27,14 @@ impl Ledger {
     /// The events of a session after this sequence, and then each as it is recorded.
     ///
     /// # Errors
-    /// [`Error::NotFound`] when there is no such session.
+    /// [`Error::NotFound`] when there is no such session; [`Error::CursorExpired`] when some of
+    /// the past was removed.
     pub async fn subscribe(&self, session: SessionId, after: u64) -> Result<Subscription, Error> {
         let changes = self.changes();
-        self.last_sequence(session).await?;
+        self.read("subscribe to events", move |sql| {
+            retention::reachable(sql, session, after)
+        })
+        .await?;
         Ok(Subscription {
             ledger: self.clone(),
             session,
@@ -46,7 +50,8 @@ impl Subscription {
     /// The next event; waits until there is one. To stop waiting loses nothing.
     ///
     /// # Errors
-    /// [`Error::Closed`] when the ledger was closed.
+    /// [`Error::Closed`] when the ledger was closed; [`Error::CursorExpired`] when what comes next
+    /// was removed before it was read.
     pub async fn next(&mut self) -> Result<Envelope, Error> {
         loop {
             if let Some(envelope) = self.fetched.pop_front() {

@@ -29,6 +29,8 @@ pub(crate) struct Context {
     pub(crate) ids: Arc<dyn Ids>,
     pub(crate) lease: Duration,
     pub(crate) admission: Admission,
+    /// Where all its data is.
+    pub(crate) directory: PathBuf,
     /// Where owners' locks and sockets are.
     pub(crate) run: PathBuf,
     /// Where blobs are.

@@ -22,5 +22,6 @@ mod lifecycle;
 mod machines;
 mod processes;
 mod queues;
+mod retention;
 mod support;
 mod versions;

@@ -1,0 +1,293 @@
+//! Retention: the oldest part of each session goes, with the requests that it was all of.
+//!
+//! What goes is a prefix, so that what is kept has no gap: up to the first event that is not old
+//! enough, or whose request has not ended long enough ago. A request that has events on both
+//! sides keeps its rows and its later events; it goes with the last of them.
+
+use crate::{
+    blob::references,
+    cassette::Exchange,
+    error::{Error, Trouble},
+    ledger::Ledger,
+    sql::{Key, all, count, get, json, number, one, run, time},
+    writer::Verb,
+};
+use domain::{BlobId, RequestId, SessionId, Timestamp, entity::Ask, event::Body};
+use rusqlite::Connection;
+use std::collections::{BTreeSet, HashMap};
+
+/// The most events of one transaction; others wait for it some ten milliseconds.
+const BATCH: usize = 500;
+
+/// What was removed, or would be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Pruned {
+    /// How many requests, with all that belongs to them.
+    pub requests: u64,
+    /// How many events.
+    pub events: u64,
+    /// How many bytes of events.
+    pub bytes: u64,
+}
+
+impl Ledger {
+    /// Removes, from each session, the longest run of its oldest events that were all recorded
+    /// before this time and whose requests had all ended before it, and the requests that have no
+    /// other events. A key of a submission that goes is free again. What blobs only they named
+    /// becomes garbage.
+    ///
+    /// A few events at a time: other verbs go on meanwhile, and when it fails half-way all is
+    /// consistent.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    pub async fn prune(&self, before: Timestamp) -> Result<Pruned, Error> {
+        let mut total = Pruned::default();
+        for session in self.session_rows().await? {
+            loop {
+                let step = self
+                    .write("remove old events", move |verb| {
+                        prune(verb, session, before)
+                    })
+                    .await?;
+                total = total.plus(step.pruned);
+                if !step.more {
+                    break;
+                }
+            }
+        }
+        Ok(total)
+    }
+
+    /// What [`Ledger::prune`] would remove now.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    pub async fn would_prune(&self, before: Timestamp) -> Result<Pruned, Error> {
+        let mut total = Pruned::default();
+        for session in self.session_rows().await? {
+            let pruned = self
+                .read("look for old events", move |sql| {
+                    would_prune(sql, session, before)
+                })
+                .await?;
+            total = total.plus(pruned);
+        }
+        Ok(total)
+    }
+
+    async fn session_rows(&self) -> Result<Vec<i64>, Error> {
+        self.read("list sessions", |sql| {
+            all(sql, "SELECT n FROM sessions ORDER BY n", [], |row| {
+                get(row, 0)
+            })
+        })
+        .await
+    }
+}
+
+impl Pruned {
+    fn plus(self, other: Self) -> Self {
+        Self {
+            requests: self.requests + other.requests,
+            events: self.events + other.events,
+            bytes: self.bytes + other.bytes,
+        }
+    }
+}
+
+/// The row of a session whose events after this sequence are all kept.
+///
+/// # Errors
+/// [`Error::CursorExpired`] when some of them were removed; [`Error::NotFound`].
+pub(crate) fn reachable(sql: &Connection, session: SessionId, after: u64) -> Result<i64, Trouble> {
+    let (row, first) = one(
+        sql,
+        "SELECT n, first FROM sessions WHERE id = ?1",
+        [session.key()],
+        |row| Ok((get(row, 0)?, count(row, 1)?)),
+    )?
+    .ok_or_else(|| Error::missing("session", session))?;
+    if after.saturating_add(1) < first {
+        return Err(Error::CursorExpired { session, first }.into());
+    }
+    Ok(row)
+}
+
+/// Old events of a session, from some place on.
+#[derive(Default)]
+struct Old {
+    pruned: Pruned,
+    /// The last sequence of them.
+    last: u64,
+    requests: BTreeSet<RequestId>,
+    blobs: Vec<BlobId>,
+}
+
+/// The events of a session after this sequence that may go, at most [`BATCH`] of them.
+fn old(sql: &Connection, session: i64, after: u64, before: Timestamp) -> Result<Old, Trouble> {
+    let mut old = Old {
+        last: after,
+        ..Old::default()
+    };
+    let mut known = HashMap::new();
+    let mut statement = sql.prepare_cached(
+        "SELECT sequence, time, request, body, LENGTH(body) FROM events \
+         WHERE session = ?1 AND sequence > ?2 ORDER BY sequence LIMIT ?3",
+    )?;
+    let mut rows = statement.query((session, number(after), BATCH as i64))?;
+    while let Some(row) = rows.next()? {
+        let request = get::<Option<i64>>(row, 2)?.map(RequestId::read);
+        let ended = match request {
+            None => true,
+            Some(request) => match known.get(&request) {
+                Some(ended) => *ended,
+                None => {
+                    let ended = has_ended(sql, request, before)?;
+                    known.insert(request, ended);
+                    ended
+                }
+            },
+        };
+        if !ended || time(row, 1)? >= before {
+            break;
+        }
+        old.last = count(row, 0)?;
+        old.requests.extend(request);
+        old.blobs.extend(json::<Body>(row, 3)?.blobs());
+        old.pruned.events += 1;
+        old.pruned.bytes += count(row, 4)?;
+    }
+    Ok(old)
+}
+
+/// Whether a request and all that belongs to it had ended before this time.
+fn has_ended(sql: &Connection, request: RequestId, before: Timestamp) -> Result<bool, Trouble> {
+    let open = one(
+        sql,
+        "SELECT 1 FROM requests r WHERE r.id = ?1 AND (r.ended IS NULL OR r.ended >= ?2 \
+         OR EXISTS (SELECT 1 FROM jobs j WHERE j.request = r.id \
+                    AND (j.ended IS NULL OR j.ended >= ?2)) \
+         OR EXISTS (SELECT 1 FROM changes c WHERE c.request = r.id \
+                    AND (c.ended IS NULL OR c.ended >= ?2)))",
+        (request.key(), before.0),
+        |_| Ok(()),
+    )?;
+    Ok(open.is_none())
+}
+
+struct Step {
+    pruned: Pruned,
+    more: bool,
+}
+
+fn prune(verb: &mut Verb<'_>, session: i64, before: Timestamp) -> Result<Step, Trouble> {
+    let mut old = old(verb, session, kept_after(verb, session)?, before)?;
+    let more = old.pruned.events == BATCH as u64;
+    if old.pruned.events == 0 {
+        return Ok(Step {
+            pruned: old.pruned,
+            more,
+        });
+    }
+    run(
+        verb,
+        "DELETE FROM events WHERE session = ?1 AND sequence <= ?2",
+        (session, number(old.last)),
+    )?;
+    run(
+        verb,
+        "UPDATE sessions SET first = ?2 WHERE n = ?1",
+        (session, number(old.last + 1)),
+    )?;
+    references::forget(verb, old.blobs)?;
+    for request in old.requests {
+        let left = one(
+            verb,
+            "SELECT 1 FROM events WHERE request = ?1 LIMIT 1",
+            [request.key()],
+            |_| Ok(()),
+        )?;
+        if left.is_none() {
+            remove(verb, request)?;
+            old.pruned.requests += 1;
+        }
+    }
+    Ok(Step {
+        pruned: old.pruned,
+        more,
+    })
+}
+
+/// The sequence before the first that is kept.
+fn kept_after(sql: &Connection, session: i64) -> Result<u64, Trouble> {
+    let first = one(
+        sql,
+        "SELECT first FROM sessions WHERE n = ?1",
+        [session],
+        |row| count(row, 0),
+    )?;
+    Ok(first.unwrap_or(1).saturating_sub(1))
+}
+
+fn would_prune(sql: &Connection, session: i64, before: Timestamp) -> Result<Pruned, Trouble> {
+    let mut total = Pruned::default();
+    let mut after = kept_after(sql, session)?;
+    loop {
+        let old = old(sql, session, after, before)?;
+        total = total.plus(old.pruned);
+        after = old.last;
+        for request in old.requests {
+            // Counted where its last event goes.
+            let last = one(
+                sql,
+                "SELECT sequence FROM events WHERE request = ?1 ORDER BY sequence DESC LIMIT 1",
+                [request.key()],
+                |row| count(row, 0),
+            )?;
+            let in_this_page = last.is_some_and(|last| {
+                last <= after && last > after.saturating_sub(old.pruned.events)
+            });
+            total.requests += u64::from(in_this_page);
+        }
+        if old.pruned.events < BATCH as u64 {
+            return Ok(total);
+        }
+    }
+}
+
+/// Removes a request that has no events any more, with every row that belongs to it.
+fn remove(verb: &Verb<'_>, request: RequestId) -> Result<(), Trouble> {
+    let ask = one(
+        verb,
+        "SELECT a.body FROM requests r JOIN asks a ON a.request = r.n WHERE r.id = ?1",
+        [request.key()],
+        |row| json::<Ask>(row, 0),
+    )?;
+    references::forget(verb, ask.iter().flat_map(Ask::blobs))?;
+    let exchanges = all(
+        verb,
+        "SELECT c.exchange FROM grants g JOIN calls c ON c.granted = g.n \
+         WHERE g.request = ?1 AND c.exchange IS NOT NULL",
+        [request.key()],
+        |row| json::<Exchange>(row, 0),
+    )?;
+    references::forget(verb, exchanges.iter().flat_map(Exchange::blobs))?;
+    for statement in [
+        "DELETE FROM calls WHERE granted IN (SELECT n FROM grants WHERE request = ?1)",
+        "DELETE FROM grants WHERE request = ?1",
+        "DELETE FROM changes WHERE request = ?1",
+        "DELETE FROM attempts WHERE job IN (SELECT id FROM jobs WHERE request = ?1)",
+        "DELETE FROM dependencies WHERE job IN (SELECT id FROM jobs WHERE request = ?1)",
+        "DELETE FROM specs WHERE job IN (SELECT n FROM jobs WHERE request = ?1)",
+        "DELETE FROM accounts WHERE n IN (SELECT account FROM jobs WHERE request = ?1 \
+         UNION ALL SELECT account FROM requests WHERE id = ?1)",
+        "DELETE FROM jobs WHERE request = ?1",
+        "DELETE FROM submissions WHERE request = ?1",
+        "DELETE FROM asks WHERE request = (SELECT n FROM requests WHERE id = ?1)",
+        "DELETE FROM requests WHERE id = ?1",
+    ] {
+        run(verb, statement, [request.key()])?;
+    }
+    Ok(())
+}
