@@ -9,7 +9,7 @@ mod reader;
 pub(crate) mod references;
 
 pub use garbage::Collected;
-pub(crate) use garbage::blob_id;
+pub(crate) use garbage::{blob_id, removal_lock};
 pub use reader::BlobReader;
 
 use crate::{error::Error, ledger::Ledger};

@@ -2,7 +2,7 @@
 
 use crate::find::Found;
 use domain::{BlobId, GrantId, LeaseId, SessionId, budget, machine, plan};
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 /// Why a verb did nothing. A verb that fails has changed nothing.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -94,6 +94,12 @@ pub enum Error {
         /// The first sequence that is kept.
         first: u64,
     },
+    /// Something is there already, and would be lost.
+    #[error("`{}` is not empty: name a directory that is empty or does not exist", .0.display())]
+    NotEmpty(PathBuf),
+    /// A backup is not what it was when it was made, or is none.
+    #[error("the backup cannot be used: {0}")]
+    BackupDamaged(String),
     /// A blob is longer than the reader or the ledger takes.
     #[error("a blob of {bytes} bytes or more is longer than the {max} bytes that are taken")]
     BlobTooLong {

@@ -13,6 +13,7 @@
 
 mod admission;
 mod attempt;
+mod backup;
 mod blob;
 mod budget;
 mod cancel;
@@ -50,6 +51,7 @@ mod writer;
 
 pub use admission::Admission;
 pub use attempt::{MAX_ATTEMPTS, NewAttempt, Settled, Settlement};
+pub use backup::{Backup, Progress as BackupProgress, Restored};
 pub use blob::{BlobReader, Collected, MAX_BYTES as MAX_BLOB, MAX_STREAM as MAX_BLOB_STREAM};
 pub use budget::Spender;
 pub use cassette::Exchange;

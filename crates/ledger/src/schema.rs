@@ -38,7 +38,8 @@ pub const VERSION: u32 = MIGRATIONS.len() as u32;
 /// How long a process waits for another one's transaction.
 const BUSY: Duration = Duration::from_secs(20);
 
-const FILE: &str = "ledger.db";
+/// The name of the file of the rows.
+pub(crate) const FILE: &str = "ledger.db";
 
 /// A connection with its settings. Writers sync at each commit; readers never write.
 pub(crate) fn connect(directory: &Path, writer: bool) -> Result<Connection, Trouble> {

@@ -12,6 +12,7 @@
 // As every other room calls it.
 extern crate skep_ledger as ledger;
 
+mod backups;
 mod blobs;
 mod budgets;
 mod errors;
