@@ -80,6 +80,8 @@ pub(crate) enum Command {
     Init(commands::init::Args),
     /// Say what works on this machine, and what to do about what does not
     Doctor(commands::doctor::Args),
+    /// Check, back up, restore and shorten what Skep knows
+    Ledger(commands::ledger::Args),
     /// Print the completions for a shell
     Completions(commands::completions::Args),
 }
@@ -109,6 +111,10 @@ mod tests {
                 "\n## skep {name}\n\n```text\n{}```\n",
                 help(command)
             ));
+            for below in command.get_subcommands_mut() {
+                let title = format!("skep {name} {}", below.get_name());
+                page.push_str(&format!("\n### {title}\n\n```text\n{}```\n", help(below)));
+            }
         }
         page
     }

@@ -9,6 +9,7 @@ pub(crate) mod diff;
 pub(crate) mod doctor;
 pub(crate) mod drop;
 pub(crate) mod init;
+pub(crate) mod ledger;
 pub(crate) mod limit;
 pub(crate) mod list;
 pub(crate) mod log;
@@ -28,7 +29,7 @@ use crate::{
     report::Error,
     settings::{Flags, Settings},
 };
-use ledger::{Found, Ledger};
+use ::ledger::{Found, Ledger};
 use server::Node;
 use std::future::Future;
 
@@ -58,6 +59,7 @@ pub(crate) fn run(command: Command, context: &Context) -> Result<Exit, Error> {
         Command::Apply(args) => wait(apply::run(args, context)),
         Command::Drop(args) => wait(drop::run(args, context)),
         Command::Doctor(args) => wait(doctor::run(args, context)),
+        Command::Ledger(args) => wait(ledger::run(args, context)),
     }
 }
 

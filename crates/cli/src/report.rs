@@ -318,7 +318,16 @@ fn of_ledger(error: &ledger::Error) -> Classified {
         E::Plan(_) => return of_reason(Reason::PlanInvalid),
         E::KeyTaken { .. } => (Exit::Usage, None),
         E::NewerVersion { .. } => (Exit::Unavailable, None),
-        E::Storage { .. } => return of_reason(Reason::Storage),
+        E::CursorExpired { .. } => (Exit::NotFound, None),
+        E::NotEmpty(_) => (Exit::Refused, None),
+        E::BackingUp => (
+            Exit::Refused,
+            Some("run it again when the backup has ended"),
+        ),
+        E::BackupDamaged(_) => (Exit::Failed, Some("use another backup")),
+        E::Storage { .. } | E::BlobMissing { .. } | E::BlobCorrupt { .. } => {
+            return of_reason(Reason::Storage);
+        }
         E::Invalid(_) => (Exit::Usage, None),
         _ => return of_reason(Reason::Bug),
     };

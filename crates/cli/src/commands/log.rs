@@ -99,7 +99,16 @@ impl<'a> Log<'a> {
         loop {
             let page = match self.request {
                 Some(request) => ledger.request_events(request, self.after, PAGE).await?,
-                None => ledger.events(self.session, self.after, PAGE).await?,
+                None => match ledger.events(self.session, self.after, PAGE).await {
+                    Err(ledger::Error::CursorExpired { first, .. }) => {
+                        self.context.output.aside(&format!(
+                            "Events before number {first} were removed by `skep ledger prune`.\n"
+                        ));
+                        self.after = first.saturating_sub(1);
+                        continue;
+                    }
+                    page => page?,
+                },
             };
             for envelope in &page {
                 self.after = envelope.sequence;

@@ -14,6 +14,7 @@ mod demo;
 mod docs;
 mod init_doctor;
 mod lands;
+mod looking_after;
 mod operations;
 mod ordinary_user;
 mod policy;
