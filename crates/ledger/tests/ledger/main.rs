@@ -15,6 +15,7 @@ extern crate skep_ledger as ledger;
 mod backups;
 mod blobs;
 mod budgets;
+mod disk;
 mod errors;
 mod events;
 mod garbage;

@@ -39,7 +39,7 @@ pub(crate) fn as_child(work: impl AsyncFnOnce(Ledger)) {
 }
 
 /// A child that is killed when the test ends, however it ends.
-pub(crate) struct Running(Child, BufReader<ChildStdout>);
+pub(crate) struct Running(pub(crate) Child, pub(crate) BufReader<ChildStdout>);
 
 impl Drop for Running {
     fn drop(&mut self) {
