@@ -190,11 +190,12 @@ impl Ledger {
         self.0.writer.downgrade()
     }
 
-    /// A verb: work in a transaction of its own, durable when it returns.
+    /// A verb: work in a transaction of its own, durable when it returns. The work is done again
+    /// where another one, in the same commit, has to be undone.
     pub(crate) async fn write<T, F>(&self, doing: &'static str, work: F) -> Result<T, Error>
     where
         T: Send + 'static,
-        F: FnOnce(&mut Verb<'_>) -> Result<T, Trouble> + Send + 'static,
+        F: FnOnce(&mut Verb<'_>) -> Result<T, Trouble> + Clone + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
         let call = Call {

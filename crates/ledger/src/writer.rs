@@ -79,8 +79,9 @@ impl Verb<'_> {
 
 /// A verb that waits, with its caller.
 pub(crate) trait Task: Send {
-    /// Does the work; the caller is told later. False where it failed and must be undone.
-    fn run(&mut self, verb: &mut Verb<'_>) -> bool;
+    /// Does the work; the caller is told later. False where it failed and must be undone. It may
+    /// be asked again, on what others did then, until it was told that this time is the last.
+    fn run(&mut self, verb: &mut Verb<'_>, last: bool) -> bool;
     /// Tells the caller, once it is durable or known to be lost.
     fn reply(self: Box<Self>, commit: Result<(), &Error>);
 }
@@ -96,10 +97,15 @@ pub(crate) struct Call<T, F> {
 impl<T, F> Task for Call<T, F>
 where
     T: Send,
-    F: FnOnce(&mut Verb<'_>) -> Result<T, Trouble> + Send,
+    F: FnOnce(&mut Verb<'_>) -> Result<T, Trouble> + Clone + Send,
 {
-    fn run(&mut self, verb: &mut Verb<'_>) -> bool {
-        let Some(work) = self.work.take() else {
+    fn run(&mut self, verb: &mut Verb<'_>, last: bool) -> bool {
+        let work = if last {
+            self.work.take()
+        } else {
+            self.work.clone()
+        };
+        let Some(work) = work else {
             return false;
         };
         let outcome = work(verb).and_then(|value| {
@@ -202,13 +208,30 @@ impl Writer {
         }
     }
 
+    /// A verb that fails has nearly always written nothing yet, and nothing is to be undone then.
+    /// So verbs are first tried without a savepoint each, which would cost more than the verb; where
+    /// one fails after all when it had written, everything is undone and done again with them.
     fn run(&mut self, tasks: &mut [Box<dyn Task>]) -> Result<(), Trouble> {
+        let outcome = match self.attempt(tasks, false) {
+            Ok(false) => self.attempt(tasks, true).map(|_| ()),
+            other => other.map(|_| ()),
+        };
+        // Whatever failed, the next transaction can begin.
+        if outcome.is_err() && !self.sql.is_autocommit() {
+            run(&self.sql, "ROLLBACK", [])?;
+        }
+        outcome
+    }
+
+    /// All tasks in one transaction. False where it was undone because savepoints are needed.
+    fn attempt(&mut self, tasks: &mut [Box<dyn Task>], savepoints: bool) -> Result<bool, Trouble> {
         let alone = tasks.len() == 1;
         run(&self.sql, "BEGIN IMMEDIATE", [])?;
         for task in tasks {
-            if !alone {
+            if savepoints {
                 run(&self.sql, "SAVEPOINT verb", [])?;
             }
+            let before = self.sql.total_changes();
             let mut verb = Verb {
                 sql: &self.sql,
                 now: self.context.clock.now(),
@@ -216,7 +239,7 @@ impl Writer {
                 events: Vec::new(),
                 probe: &mut self.probe,
             };
-            let kept = task.run(&mut verb);
+            let kept = task.run(&mut verb, alone || savepoints);
             // Some failures of the disk end the whole transaction.
             if self.sql.is_autocommit() {
                 return Err(Trouble::Sql(rusqlite::Error::SqliteFailure(
@@ -224,28 +247,24 @@ impl Writer {
                     Some("the transaction was undone by the storage".into()),
                 )));
             }
-            match (kept, alone) {
-                (true, true) => {}
-                (false, true) => {
-                    run(&self.sql, "ROLLBACK", [])?;
-                    return Ok(());
-                }
-                (true, false) => {
+            let written = self.sql.total_changes() != before;
+            match (kept, savepoints) {
+                (true, true) => {
                     run(&self.sql, "RELEASE verb", [])?;
                 }
-                (false, false) => {
+                (false, true) => {
                     run(&self.sql, "ROLLBACK TO verb", [])?;
                     run(&self.sql, "RELEASE verb", [])?;
                 }
+                (false, false) if written => {
+                    run(&self.sql, "ROLLBACK", [])?;
+                    return Ok(alone);
+                }
+                (_, false) => {}
             }
         }
-        if let Err(trouble) = run(&self.sql, "COMMIT", []) {
-            if !self.sql.is_autocommit() {
-                run(&self.sql, "ROLLBACK", [])?;
-            }
-            return Err(trouble);
-        }
-        Ok(())
+        run(&self.sql, "COMMIT", [])?;
+        Ok(true)
     }
 }
 

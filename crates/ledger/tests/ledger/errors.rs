@@ -23,6 +23,36 @@ macro_rules! assert_error {
 }
 
 #[tokio::test]
+async fn a_verb_that_fails_takes_nothing_of_those_in_the_same_commit_with_it() {
+    let place = place().await;
+    let ask = place.ask().await;
+    let mut verbs = tokio::task::JoinSet::new();
+    for number in 0..60 {
+        let (ledger, ask) = (place.ledger.clone(), ask.clone());
+        // Every third one is found to be in no session when it has written already.
+        let session = match number % 3 {
+            0 => SessionId::from_bits(1),
+            _ => place.session,
+        };
+        verbs.spawn(async move { ledger.submit(session, ask, None).await });
+    }
+    let (accepted, refused): (Vec<_>, Vec<_>) = verbs
+        .join_all()
+        .await
+        .into_iter()
+        .partition(Result::is_ok);
+    assert_eq!((accepted.len(), refused.len()), (40, 20));
+    for refused in refused {
+        assert_error!(refused, Error::NotFound { .. });
+    }
+    for accepted in accepted {
+        place.ledger.request(accepted.unwrap()).await.unwrap();
+    }
+    assert_eq!(place.ledger.requests(100, None).await.unwrap().len(), 40);
+    place.holds().await;
+}
+
+#[tokio::test]
 async fn what_is_not_there_is_named() {
     let place = place().await;
     let ledger = &place.ledger;
