@@ -6,6 +6,7 @@ use crate::{
     lease,
     options::Options,
     reader, schema,
+    subscription::Tails,
     wake::{self, Wake},
     writer::{self, Call, Context, Message, Verb, Writer},
 };
@@ -30,6 +31,7 @@ struct Inner {
     reader: mpsc::Sender<reader::Message>,
     wake: Arc<Wake>,
     context: Arc<Context>,
+    tails: Tails,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -128,6 +130,7 @@ impl Ledger {
             reader,
             wake,
             context,
+            tails: Tails::default(),
             threads: Mutex::new(threads),
         })))
     }
@@ -184,6 +187,10 @@ impl Ledger {
 
     pub(crate) fn blobs(&self) -> &Arc<Directory> {
         &self.0.context.blobs
+    }
+
+    pub(crate) fn tails(&self) -> &Tails {
+        &self.0.tails
     }
 
     pub(crate) fn weak_writer(&self) -> mpsc::WeakSender<Message> {

@@ -36,11 +36,8 @@ async fn a_verb_that_fails_takes_nothing_of_those_in_the_same_commit_with_it() {
         };
         verbs.spawn(async move { ledger.submit(session, ask, None).await });
     }
-    let (accepted, refused): (Vec<_>, Vec<_>) = verbs
-        .join_all()
-        .await
-        .into_iter()
-        .partition(Result::is_ok);
+    let (accepted, refused): (Vec<_>, Vec<_>) =
+        verbs.join_all().await.into_iter().partition(Result::is_ok);
     assert_eq!((accepted.len(), refused.len()), (40, 20));
     for refused in refused {
         assert_error!(refused, Error::NotFound { .. });

@@ -135,3 +135,32 @@ async fn a_claim_that_finds_nothing_wakes_nobody() {
     let woken = tokio::time::timeout(Duration::from_millis(50), changes.changed()).await;
     assert!(woken.is_err(), "a claimer that wakes claimers never rests");
 }
+
+#[tokio::test]
+async fn many_subscribers_at_different_places_each_see_every_event_once() {
+    const EVENTS: u64 = 1_300;
+    let place = place().await;
+    let first = place.ledger.last_sequence(place.session).await.unwrap();
+    let last = first + EVENTS;
+    let mut readers = tokio::task::JoinSet::new();
+    let read = async |after: u64| {
+        let mut events = place.ledger.subscribe(place.session, after).await.unwrap();
+        async move {
+            for sequence in after + 1..=last {
+                assert_eq!(events.next().await.unwrap().sequence, sequence);
+            }
+        }
+    };
+    for _ in 0..20 {
+        readers.spawn(read(first).await);
+    }
+    for number in 0..EVENTS {
+        let text = number.to_string();
+        place.ledger.note(place.session, None, text).await.unwrap();
+        if number % 100 == 0 {
+            readers.spawn(read(0).await);
+            readers.spawn(read(first + number).await);
+        }
+    }
+    readers.join_all().await;
+}
