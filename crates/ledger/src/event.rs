@@ -14,7 +14,7 @@ use domain::{
     event::{Body, Envelope},
 };
 use rusqlite::Connection;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// The most events of one verb.
 pub const MAX_EVENTS: usize = 1_000;
@@ -253,30 +253,82 @@ fn holder(verb: &Verb<'_>, subject: Subject) -> Result<Holder, Trouble> {
     }
 }
 
+/// What the writer knows of sessions: the row and the last sequence of each, as long as nobody
+/// else commits and nothing is undone. Nothing but [`append`] moves a sequence on; a verb that
+/// changes or removes a session otherwise calls [`Places::forget`].
+#[derive(Default)]
+pub(crate) struct Places {
+    known: HashMap<SessionId, (i64, i64)>,
+    /// The version of the data that others write.
+    version: Option<i64>,
+}
+
+impl Places {
+    /// The most sessions that are known.
+    const MOST: usize = 4_096;
+
+    /// Forgets everything if another connection has committed since the last time. In a
+    /// transaction that writes, nobody can after it.
+    pub(crate) fn check(&mut self, sql: &Connection) -> Result<(), Trouble> {
+        let version = one(sql, "PRAGMA data_version", [], |row| get(row, 0))?;
+        if version != self.version {
+            self.forget();
+            self.version = version;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn forget(&mut self) {
+        self.known.clear();
+    }
+
+    /// The row of a session and its last sequence.
+    fn of(&mut self, sql: &Connection, session: SessionId) -> Result<(i64, i64), Trouble> {
+        if let Some(known) = self.known.get(&session) {
+            return Ok(*known);
+        }
+        let (row, last) = session_row(sql, session)?;
+        Ok((row, number(last)))
+    }
+
+    fn moved(&mut self, session: SessionId, row: i64, last: i64) {
+        if self.known.len() >= Self::MOST {
+            self.forget();
+        }
+        self.known.insert(session, (row, last));
+    }
+}
+
 /// Gives the verb's events their places and stores them: the last thing a verb does, session by
 /// session in the order of their ids.
 pub(crate) fn append(verb: &mut Verb<'_>) -> Result<(), Trouble> {
-    let mut sessions: BTreeMap<SessionId, Vec<Pending>> = BTreeMap::new();
+    let mut sessions: BTreeMap<SessionId, Vec<(Pending, String)>> = BTreeMap::new();
+    // What is too long is found before anything is written, which spares undoing it.
     for pending in std::mem::take(&mut verb.events) {
-        sessions.entry(pending.session).or_default().push(pending);
+        let body = body(&pending)?;
+        sessions
+            .entry(pending.session)
+            .or_default()
+            .push((pending, body));
     }
     for (session, events) in sessions {
-        let (row, last) = session_row(verb, session)?;
-        let count = events.len() as u64;
+        let (row, last) = verb.places.of(verb.sql, session)?;
+        let count = number(events.len() as u64);
         run(
             verb,
             "UPDATE sessions SET sequence = sequence + ?2 WHERE n = ?1",
-            (row, number(count)),
+            (row, count),
         )?;
-        let first = number(last) + 1;
-        for (sequence, event) in (first..).zip(events) {
-            insert(verb, row, sequence, &event)?;
+        for (sequence, (event, body)) in (last + 1..).zip(events) {
+            insert(verb, row, sequence, &event, body)?;
         }
+        verb.places.moved(session, row, last + count);
     }
     Ok(())
 }
 
-fn insert(verb: &Verb<'_>, session: i64, sequence: i64, event: &Pending) -> Result<(), Trouble> {
+/// The body of an event as it is stored.
+fn body(event: &Pending) -> Result<String, Trouble> {
     let body = to_json(&event.body)?;
     if body.len() > MAX_BYTES {
         return Err(Error::Invalid(format!(
@@ -286,6 +338,16 @@ fn insert(verb: &Verb<'_>, session: i64, sequence: i64, event: &Pending) -> Resu
         ))
         .into());
     }
+    Ok(body)
+}
+
+fn insert(
+    verb: &Verb<'_>,
+    session: i64,
+    sequence: i64,
+    event: &Pending,
+    body: String,
+) -> Result<(), Trouble> {
     references::refer(verb, event.body.blobs())?;
     let attempt = match &event.body {
         Body::Checked { attempt, .. } => Some(attempt.key()),

@@ -112,6 +112,7 @@ impl Ledger {
             wake: Arc::clone(&wake),
             peers: wake::Peers::new(run, path),
             probe: lease::Probe::default(),
+            places: Default::default(),
             seen: None,
         };
         let mut threads = vec![spawn("ledger-write", move || work.work(writing))?];

@@ -7,7 +7,7 @@ use crate::{
     admission::Admission,
     blob::directory::Directory,
     error::{Error, Trouble},
-    event::Pending,
+    event::{Pending, Places},
     lease,
     options::{Clock, Ids},
     sql::{Key, run},
@@ -52,6 +52,7 @@ pub(crate) struct Verb<'a> {
     pub(crate) context: &'a Context,
     pub(crate) events: Vec<Pending>,
     pub(crate) probe: &'a mut lease::Probe,
+    pub(crate) places: &'a mut Places,
 }
 
 impl Deref for Verb<'_> {
@@ -136,6 +137,7 @@ pub(crate) struct Writer {
     pub(crate) wake: Arc<Wake>,
     pub(crate) peers: Peers,
     pub(crate) probe: lease::Probe,
+    pub(crate) places: Places,
     /// The version of the data at the last look.
     pub(crate) seen: Option<i64>,
 }
@@ -216,9 +218,12 @@ impl Writer {
             Ok(false) => self.attempt(tasks, true).map(|_| ()),
             other => other.map(|_| ()),
         };
-        // Whatever failed, the next transaction can begin.
-        if outcome.is_err() && !self.sql.is_autocommit() {
-            run(&self.sql, "ROLLBACK", [])?;
+        if outcome.is_err() {
+            self.places.forget();
+            // Whatever failed, the next transaction can begin.
+            if !self.sql.is_autocommit() {
+                run(&self.sql, "ROLLBACK", [])?;
+            }
         }
         outcome
     }
@@ -227,6 +232,7 @@ impl Writer {
     fn attempt(&mut self, tasks: &mut [Box<dyn Task>], savepoints: bool) -> Result<bool, Trouble> {
         let alone = tasks.len() == 1;
         run(&self.sql, "BEGIN IMMEDIATE", [])?;
+        self.places.check(&self.sql)?;
         for task in tasks {
             if savepoints {
                 run(&self.sql, "SAVEPOINT verb", [])?;
@@ -238,6 +244,7 @@ impl Writer {
                 context: &self.context,
                 events: Vec::new(),
                 probe: &mut self.probe,
+                places: &mut self.places,
             };
             let kept = task.run(&mut verb, alone || savepoints);
             // Some failures of the disk end the whole transaction.
@@ -248,6 +255,9 @@ impl Writer {
                 )));
             }
             let written = self.sql.total_changes() != before;
+            if !kept {
+                self.places.forget();
+            }
             match (kept, savepoints) {
                 (true, true) => {
                     run(&self.sql, "RELEASE verb", [])?;
