@@ -143,23 +143,24 @@ async fn many_subscribers_at_different_places_each_see_every_event_once() {
     let first = place.ledger.last_sequence(place.session).await.unwrap();
     let last = first + EVENTS;
     let mut readers = tokio::task::JoinSet::new();
-    let read = async |after: u64| {
-        let mut events = place.ledger.subscribe(place.session, after).await.unwrap();
+    let read = |after: u64| {
+        let (ledger, session) = (place.ledger.clone(), place.session);
         async move {
+            let mut events = ledger.subscribe(session, after).await.unwrap();
             for sequence in after + 1..=last {
                 assert_eq!(events.next().await.unwrap().sequence, sequence);
             }
         }
     };
     for _ in 0..20 {
-        readers.spawn(read(first).await);
+        readers.spawn(read(first));
     }
     for number in 0..EVENTS {
         let text = number.to_string();
         place.ledger.note(place.session, None, text).await.unwrap();
         if number % 100 == 0 {
-            readers.spawn(read(0).await);
-            readers.spawn(read(first + number).await);
+            readers.spawn(read(0));
+            readers.spawn(read(first + number));
         }
     }
     readers.join_all().await;
