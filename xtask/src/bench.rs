@@ -5,9 +5,11 @@
 mod build;
 mod cold;
 mod figure;
+mod ledger;
 mod memory;
 mod model;
 mod overhead;
+mod peers;
 mod reference;
 mod stage;
 
@@ -16,7 +18,7 @@ use std::path::PathBuf;
 use figure::Report;
 use stage::Stage;
 
-const NAMES: &str = "run-overhead";
+const NAMES: &str = "run-overhead ledger";
 
 /// What is asked of a benchmark.
 #[derive(Debug, Default)]
@@ -41,9 +43,13 @@ impl Options {
                 "--json" => options.json = true,
                 "--build" => options.build = true,
                 "--only" => {
-                    let group = rest.next().ok_or(
-                        "`--only` wants a group: 100, 10k, 90k, cold, waiting, binary, build",
-                    )?;
+                    let group = rest.next().ok_or_else(|| {
+                        format!(
+                            "`--only` wants a group: of run-overhead 100, 10k, 90k, cold, waiting, \
+                             binary, build; of ledger {}",
+                            ledger::GROUPS.join(", ")
+                        )
+                    })?;
                     options.only.push(group.clone());
                 }
                 "--binary" => {
@@ -74,8 +80,11 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
     let (names, options) = Options::parse(arguments)?;
     match names.as_slice() {
         ["run-overhead"] => run_overhead(&options),
+        ["ledger"] => ledger::run(&options),
         [] => Err(format!("name a benchmark: {NAMES}")),
-        [name, ..] => Err(format!("there is no benchmark `{name}`; there is: {NAMES}")),
+        [name, ..] => Err(format!(
+            "there is no benchmark `{name}`; there are: {NAMES}"
+        )),
     }
 }
 

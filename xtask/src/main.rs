@@ -18,7 +18,7 @@ Usage: cargo xtask <COMMAND>
   test [STEP ...]       See to what the tests need and run all of them, or only the steps named.
                         Steps: needs format lint deny build test
   bench NAME [--json] [--build] [--only GROUP] [--binary FILE]
-                        Measure. Names: run-overhead
+                        Measure. Names: run-overhead ledger
 ";
 
 fn main() -> ExitCode {

@@ -16,23 +16,30 @@ const BUILD: [&str; 5] = ["build", "--release", "--locked", "--package", "skep-c
 
 /// Builds the release binary where cargo puts it, and says where that is.
 pub(crate) fn release() -> Result<PathBuf, String> {
-    let output = step::command("cargo", &BUILD)
+    built(&BUILD, "skep")
+}
+
+/// Builds an example of a crate, and says where it is.
+pub(crate) fn example(package: &str, name: &str) -> Result<PathBuf, String> {
+    let build = ["build", "--release", "--locked", "--package", package];
+    built(&[&build[..], &["--example", name]].concat(), name)
+}
+
+fn built(arguments: &[&str], name: &str) -> Result<PathBuf, String> {
+    let output = step::command("cargo", arguments)
         .arg("--message-format=json-render-diagnostics")
         .stderr(Stdio::inherit())
         .output()
         .map_err(|error| format!("cannot start cargo: {error}"))?;
     if !output.status.success() {
-        return Err(format!(
-            "building the release binary failed: {}",
-            output.status
-        ));
+        return Err(format!("building `{name}` failed: {}", output.status));
     }
     String::from_utf8_lossy(&output.stdout)
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
         .filter_map(|message| Some(PathBuf::from(message.get("executable")?.as_str()?)))
-        .find(|path| path.file_name().is_some_and(|name| name == "skep"))
-        .ok_or_else(|| "cargo built no `skep`".to_owned())
+        .find(|path| path.file_name().is_some_and(|file| file == name))
+        .ok_or_else(|| format!("cargo built no `{name}`"))
 }
 
 /// Measures the binary's file.

@@ -44,6 +44,8 @@ pub(crate) struct Figure {
     range: Option<(f64, f64)>,
     samples: usize,
     mark: Option<f64>,
+    /// Whether the mark is the least, and not the most.
+    at_least: bool,
     peer: Option<(&'static str, f64)>,
 }
 
@@ -57,6 +59,7 @@ impl Figure {
             range: None,
             samples: 1,
             mark: None,
+            at_least: false,
             peer: None,
         }
     }
@@ -76,6 +79,13 @@ impl Figure {
         self
     }
 
+    /// What it should reach.
+    pub(crate) fn at_least(mut self, mark: f64) -> Figure {
+        self.mark = Some(mark);
+        self.at_least = true;
+        self
+    }
+
     /// What it is compared with, in the unit that `docs/benchmarks.md` says.
     pub(crate) fn peer(mut self, peer: &'static str, value: f64) -> Figure {
         self.peer = Some((peer, value));
@@ -83,7 +93,10 @@ impl Figure {
     }
 
     fn ok(&self) -> Option<bool> {
-        self.mark.map(|mark| self.value <= mark)
+        self.mark.map(|mark| match self.at_least {
+            true => self.value >= mark,
+            false => self.value <= mark,
+        })
     }
 
     fn object(&self) -> String {
@@ -108,7 +121,9 @@ impl Figure {
             self.name.clone(),
             number(self.value),
             self.unit.to_owned(),
-            self.mark.map(|it| format!("≤ {it}")).unwrap_or_default(),
+            self.mark
+                .map(|it| format!("{} {it}", if self.at_least { "≥" } else { "≤" }))
+                .unwrap_or_default(),
             match self.ok() {
                 Some(true) => "met",
                 Some(false) => "MISSED",
