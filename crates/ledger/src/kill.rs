@@ -35,7 +35,9 @@ impl FromStr for KillPoint {
             from: (*from).to_owned(),
             to: (*to).to_owned(),
             is_after: *when == "after",
-            left: count.parse().map_err(|_| format!("`{count}` is no count"))?,
+            left: count
+                .parse()
+                .map_err(|_| format!("`{count}` is no count"))?,
             is_reached: false,
         })
     }

@@ -113,6 +113,7 @@ impl Ledger {
             peers: wake::Peers::new(run, path),
             probe: lease::Probe::default(),
             places: Default::default(),
+            kill: crate::kill::KillPoint::wanted(),
             seen: None,
         };
         let mut threads = vec![spawn("ledger-write", move || work.work(writing))?];

@@ -26,6 +26,7 @@ pub mod event;
 pub mod find;
 mod held;
 mod history;
+mod kill;
 mod lease;
 mod ledger;
 mod limit;

@@ -8,6 +8,7 @@ use crate::{
     blob::directory::Directory,
     error::{Error, Trouble},
     event::{Pending, Places},
+    kill::KillPoint,
     lease,
     options::{Clock, Ids},
     sql::{Key, run},
@@ -53,6 +54,8 @@ pub(crate) struct Verb<'a> {
     pub(crate) events: Vec<Pending>,
     pub(crate) probe: &'a mut lease::Probe,
     pub(crate) places: &'a mut Places,
+    /// Where a test wants this process to die.
+    pub(crate) kill: Option<&'a mut KillPoint>,
 }
 
 impl Deref for Verb<'_> {
@@ -70,6 +73,9 @@ impl Verb<'_> {
 
     /// An event that is recorded when the verb succeeds.
     pub(crate) fn event(&mut self, session: SessionId, request: Option<RequestId>, body: Body) {
+        if let (Some(point), Some(step)) = (self.kill.as_mut(), body.step()) {
+            point.passes(step);
+        }
         self.events.push(Pending {
             session,
             request,
@@ -138,6 +144,8 @@ pub(crate) struct Writer {
     pub(crate) peers: Peers,
     pub(crate) probe: lease::Probe,
     pub(crate) places: Places,
+    /// Where a test wants this process to die.
+    pub(crate) kill: Option<KillPoint>,
     /// The version of the data at the last look.
     pub(crate) seen: Option<i64>,
 }
@@ -245,6 +253,7 @@ impl Writer {
                 events: Vec::new(),
                 probe: &mut self.probe,
                 places: &mut self.places,
+                kill: self.kill.as_mut(),
             };
             let kept = task.run(&mut verb, alone || savepoints);
             // Some failures of the disk end the whole transaction.
@@ -273,7 +282,13 @@ impl Writer {
                 (_, false) => {}
             }
         }
+        if let Some(point) = &self.kill {
+            point.before_commit();
+        }
         run(&self.sql, "COMMIT", [])?;
+        if let Some(point) = &self.kill {
+            point.after_commit();
+        }
         Ok(true)
     }
 }
