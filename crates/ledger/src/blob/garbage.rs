@@ -8,11 +8,12 @@ use super::{blocking, directory, directory::Directory};
 use crate::{
     error::{Error, Trouble},
     ledger::Ledger,
+    schema,
     sql::{all, get, one, run},
     writer::Verb,
 };
 use domain::BlobId;
-use rusqlite::Row;
+use rusqlite::{Connection, Row};
 use std::{
     fs::{File, TryLockError},
     io::{self, ErrorKind},
@@ -84,15 +85,13 @@ impl Ledger {
     async fn collect(&self, ids: Vec<BlobId>, before: SystemTime) -> Result<Collected, Error> {
         self.write("collect garbage", move |verb| {
             let _kept = lock_for_removal(&verb.context.run)?;
+            // A file that is gone does not come back when this transaction is undone. So a name
+            // that another verb of it has just taken away still counts.
+            let durable = schema::connect(&verb.context.directory, false)?;
             let mut collected = Collected::default();
             for id in ids {
-                let refs = one(
-                    verb,
-                    "SELECT refs FROM blobs WHERE id = ?1",
-                    [id.as_bytes()],
-                    |row| get::<i64>(row, 0),
-                )?;
-                if refs.unwrap_or(0) > 0 {
+                let refs = named(verb, id)?;
+                if refs.unwrap_or(0) > 0 || named(&durable, id)?.unwrap_or(0) > 0 {
                     continue;
                 }
                 let removed = remove(&verb.context.blobs, id, before)
@@ -122,6 +121,16 @@ impl Collected {
             bytes: self.bytes + other.bytes,
         }
     }
+}
+
+/// How often a blob is named; none where it was never counted.
+fn named(sql: &Connection, id: BlobId) -> Result<Option<i64>, Trouble> {
+    one(
+        sql,
+        "SELECT refs FROM blobs WHERE id = ?1",
+        [id.as_bytes()],
+        |row| get(row, 0),
+    )
 }
 
 /// The name of a blob from its column.

@@ -6,7 +6,7 @@ use domain::{
     entity::Included,
     event::{self, Body},
 };
-use ledger::{ChangeOutcome, Error, Exchange, Pruned, Spender};
+use ledger::{ChangeOutcome, Depth, Error, Exchange, Pruned, Spender};
 use proptest::prelude::*;
 use rusqlite::Connection;
 use std::time::Duration;
@@ -295,4 +295,25 @@ proptest! {
             place.holds().await;
         });
     }
+}
+
+#[tokio::test]
+async fn a_blob_stays_until_it_is_durable_that_nothing_names_it() {
+    let place = place().await;
+    let ledger = &place.ledger;
+    for round in 0..20 {
+        place.done(&format!("round {round}")).await;
+        place.clock.advance(HOUR);
+        // At once, so that both are in one transaction when they can be.
+        let (pruned, collected) = tokio::join!(
+            ledger.prune(place.time()),
+            ledger.collect_garbage(Duration::ZERO)
+        );
+        assert_eq!(pruned.unwrap().requests, 1);
+        collected.unwrap();
+        let violations = ledger.check_to(Depth::Blobs, |_| {}).await.unwrap();
+        assert!(violations.is_empty(), "{violations:#?}");
+    }
+    ledger.collect_garbage(Duration::ZERO).await.unwrap();
+    assert_eq!(place.rows("blobs"), 0);
 }
