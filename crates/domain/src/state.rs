@@ -290,7 +290,8 @@ states! {
         Preparing = "preparing",
         /// Its agent is at work.
         Running = "running",
-        /// It waits for a quota; workspace and agent session are kept.
+        /// It waits for a quota, or for another process where its own has ended; workspace and
+        /// agent session are kept.
         Suspended = "suspended",
         /// The gate looks at what its agent made.
         Checking = "checking",
@@ -302,7 +303,7 @@ states! {
         Failed = "failed",
         /// It was cancelled.
         Cancelled = "cancelled",
-        /// The process that did it ended.
+        /// The process that did it ended, and it could not be gone on with.
         Lost = "lost",
     }
 }
@@ -312,7 +313,7 @@ commands! {
     AttemptCommand {
         /// The agent starts, or goes on with findings.
         Run,
-        /// Wait for a quota.
+        /// Wait for a quota, or for another process.
         Suspend,
         /// The agent has ended its turn; the gate begins.
         Check,
@@ -324,7 +325,7 @@ commands! {
         Fail,
         /// It is cancelled.
         Cancel,
-        /// The process that did it ended.
+        /// The process that did it ended, and it cannot be gone on with.
         Lose,
     }
 }
@@ -353,8 +354,8 @@ impl Machine for AttemptState {
         }
         Some(match (self, command) {
             (S::Preparing | S::Suspended | S::Checking, C::Run) => S::Running,
-            (S::Running, C::Suspend) => S::Suspended,
-            (S::Running, C::Check) => S::Checking,
+            (S::Running | S::Checking, C::Suspend) => S::Suspended,
+            (S::Running | S::Suspended, C::Check) => S::Checking,
             (S::Checking, C::Pass) => S::Passed,
             (S::Running | S::Checking, C::Reject) => S::Rejected,
             (_, C::Fail) => S::Failed,

@@ -19,7 +19,8 @@ use domain::{
     state::{AttemptCommand, JobCommand},
 };
 
-/// How often a job is claimed before its failure is final.
+/// How often a job is claimed before its failure is final. A claim whose holder was lost does not
+/// count.
 pub const MAX_ATTEMPTS: u32 = 3;
 
 /// What an attempt starts with.
@@ -68,6 +69,11 @@ pub enum Settlement {
         /// Why.
         failure: Failure,
     },
+    /// It was resumed and cannot be gone on with: a new attempt may start.
+    Lost {
+        /// Why.
+        failure: Failure,
+    },
     /// Its holder cancelled it, and the job with it.
     Cancelled,
 }
@@ -100,7 +106,8 @@ impl Ledger {
         let lease = lease.clone();
         self.write("note that an agent runs", move |verb| {
             let (job, held, attempt) = under_way(verb, &lease)?;
-            if held.state == JobState::Checking {
+            // One that is claimed only has a suspended attempt, which is resumed.
+            if held.state != JobState::Running {
                 transition::job(verb, job, JobCommand::Revise, None)?;
             }
             transition::attempt(verb, attempt, AttemptCommand::Run)?;
@@ -191,7 +198,10 @@ pub(crate) fn held(verb: &Verb<'_>, job: JobId) -> Result<HeldJob, Trouble> {
 }
 
 /// The job and the attempt that are under way under this lease.
-fn under_way(verb: &Verb<'_>, lease: &Lease) -> Result<(JobId, HeldJob, AttemptId), Trouble> {
+pub(crate) fn under_way(
+    verb: &Verb<'_>,
+    lease: &Lease,
+) -> Result<(JobId, HeldJob, AttemptId), Trouble> {
     lease::verify(verb, lease)?;
     let job = lease.job()?;
     let held = held(verb, job)?;
@@ -206,6 +216,12 @@ fn start(verb: &mut Verb<'_>, lease: &Lease, new: &NewAttempt) -> Result<Attempt
     let job = lease.job()?;
     transition::job(verb, job, JobCommand::Start, None)?;
     let held = held(verb, job)?;
+    if let Some(open) = held.attempt {
+        return Err(Error::Invalid(format!(
+            "the job {job} has the open attempt {open}: resume it, or lose it"
+        ))
+        .into());
+    }
     let attempt: AttemptId = verb.id();
     let number = held.attempts + 1;
     run(
@@ -308,6 +324,21 @@ fn settle(verb: &mut Verb<'_>, lease: &Lease, settlement: Settlement) -> Result<
                 transition::end_attempt(verb, attempt, AttemptCommand::Fail, end)?;
             }
             retry_or_die(verb, job, &held, failure)?
+        }
+        Settlement::Lost { failure } => {
+            let end = End {
+                failure: Some(failure.clone()),
+                ..end
+            };
+            if let Some(attempt) = held.attempt {
+                transition::end_attempt(verb, attempt, AttemptCommand::Lose, end)?;
+            }
+            let command = if held.may_retry() {
+                JobCommand::Retry
+            } else {
+                JobCommand::Die
+            };
+            transition::job(verb, job, command, Some(failure))?
         }
         Settlement::Cancelled => {
             cancel(verb, job, &held)?;

@@ -12,6 +12,7 @@ use crate::{
     park,
     queue::{self, Kind, Seek},
     read,
+    resume::{self, OpenAttempt},
     sql::{Key, id, one},
     transition,
     writer::Verb,
@@ -40,6 +41,8 @@ pub struct ClaimedJob {
     pub job: Job,
     /// Its request.
     pub request: Request,
+    /// The attempt that its last holder left: resume it, or lose it, before anything else.
+    pub attempt: Option<OpenAttempt>,
 }
 
 /// A change that is to be merged.
@@ -144,11 +147,13 @@ fn job(verb: &mut Verb<'_>, owner: OwnerId, seek: &Seek) -> Result<Option<Claime
     let job: JobId = named(verb, "SELECT id FROM jobs WHERE n = ?1", row)?;
     transition::job(verb, job, JobCommand::Claim, None)?;
     history::claimed(verb, row)?;
+    let attempt = resume::open_attempt(verb, job)?;
     let job = read::job(verb, job)?;
     Ok(Some(ClaimedJob {
         lease: lease::grant(verb, owner, Subject::Job(job.id))?,
         request: read::request(verb, job.request)?,
         job,
+        attempt,
     }))
 }
 

@@ -54,8 +54,9 @@ fn add(verb: &Verb<'_>, measure: &str, bucket: i64) -> Result<(), Trouble> {
 pub(crate) fn claimed(verb: &Verb<'_>, job: i64) -> Result<(), Trouble> {
     let (first, place, patience) = one(
         verb,
-        "UPDATE jobs SET claims = claims + 1, first_claim = COALESCE(first_claim, ?2) \
-         WHERE n = ?1 RETURNING claims = 1, place, \
+        "UPDATE jobs SET claims = claims + 1, first_claim = COALESCE(first_claim, ?2), \
+         mark = (SELECT s.sequence FROM requests r JOIN sessions s ON s.id = r.session \
+         WHERE r.id = jobs.request) WHERE n = ?1 RETURNING first_claim = ?2, place, \
          (SELECT patience FROM requests r WHERE r.id = jobs.request)",
         (job, verb.now.0),
         |row| {

@@ -1,18 +1,18 @@
 //! Leases: a claim with a fence and a deadline, and how it ends.
 
 use crate::{
-    attempt, budget,
+    budget,
     error::{Error, Trouble},
     ledger::Ledger,
     owner::{self, OwnerId},
-    park, progress,
+    park, resume,
     sql::{Key, all, get, id, number, one, run, time},
     transition,
     writer::Verb,
 };
 use domain::{
     ChangeId, Failure, JobId, LeaseId, Reason, RequestId, Timestamp,
-    state::{AttemptCommand, ChangeCommand, JobCommand, RequestCommand},
+    state::{ChangeCommand, RequestCommand},
 };
 use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
@@ -285,24 +285,9 @@ fn expire(verb: &mut Verb<'_>, lease: &Row) -> Result<(), Trouble> {
             transition::change(verb, change, ChangeCommand::Requeue, Default::default())?;
         }
         Subject::Job(job) => {
-            let failure = Failure::new(Reason::OwnerLost, "");
-            let held = attempt::held(verb, job)?;
-            if let Some(attempt) = held.attempt {
-                // It is known to have worked until its last heartbeat at the most.
-                let until = verb.now.min(lease.deadline);
-                let end = transition::End {
-                    failure: Some(failure.clone()),
-                    ..transition::End::at(until)
-                };
-                transition::end_attempt(verb, attempt, AttemptCommand::Lose, end)?;
-            }
-            let command = if held.may_retry() {
-                JobCommand::Retry
-            } else {
-                JobCommand::Die
-            };
-            transition::job(verb, job, command, Some(failure))?;
-            progress::follow(verb, held.request)?;
+            // It is known to have worked until its last heartbeat at the most.
+            let until = verb.now.min(lease.deadline);
+            resume::lose_holder(verb, job, until)?;
         }
     }
     Ok(())

@@ -30,6 +30,10 @@ const MIGRATIONS: &[Migration] = &[
         sql: include_str!("../migrations/0003.sql"),
         then: references::count_existing,
     },
+    Migration {
+        sql: include_str!("../migrations/0004.sql"),
+        then: |_, _| Ok(()),
+    },
 ];
 
 /// The version that this program writes.

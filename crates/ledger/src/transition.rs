@@ -5,7 +5,7 @@ use crate::{
     error::{Error, Trouble},
     history,
     queue::{self, Kind, Offer},
-    sql::{Key, get, id, one, run, time, to_json, to_maybe_json, word},
+    sql::{Key, count, get, id, one, run, time, to_json, to_maybe_json, word},
     writer::Verb,
 };
 use domain::{
@@ -16,6 +16,7 @@ use domain::{
     machine::Machine,
     state::{AttemptCommand, ChangeCommand, JobCommand, RequestCommand},
 };
+use std::time::Duration;
 
 /// Tells a request. While it is queued it is offered to planners; its jobs are offered only while
 /// it is under way. At its end its account is closed.
@@ -182,8 +183,9 @@ pub(crate) fn job(
     run(
         verb,
         "UPDATE jobs SET state = ?2, failure = ?3, ended = ?4, \
-         attempt = CASE ?5 WHEN 1 THEN attempt ELSE NULL END, place = ?6, offered = 0, \
-         until = ?7 WHERE n = ?1",
+         attempt = CASE WHEN ?5 THEN attempt WHEN EXISTS (SELECT 1 FROM attempts t \
+         WHERE t.id = jobs.attempt AND t.ended IS NULL) THEN attempt ELSE NULL END, place = ?6, \
+         offered = 0, until = ?7 WHERE n = ?1",
         (
             row.n,
             to.as_str(),
@@ -262,7 +264,7 @@ impl End {
     }
 }
 
-/// Tells an attempt its end and spends its wall time. Its grants must be closed already.
+/// Tells an attempt its end and spends its wall time that is not booked yet. Its grants must be closed already.
 pub(crate) fn end_attempt(
     verb: &mut Verb<'_>,
     attempt: AttemptId,
@@ -284,22 +286,82 @@ pub(crate) fn end_attempt(
             verb.now.0,
         ),
     )?;
-    history::ran(verb, end.until.since(row.created))?;
-    let wall = end.until.since(row.created).as_millis();
+    let last = spend_time(verb, &row, attempt, end.until)?;
+    history::ran(verb, row.ran.saturating_add(last))?;
+    attempt_event(verb, &row, attempt, to, end.failure);
+    Ok(to)
+}
+
+/// Suspends an attempt whose holder is lost, and spends its wall time until then. Its grants must
+/// be closed already.
+pub(crate) fn suspend_attempt(
+    verb: &mut Verb<'_>,
+    attempt: AttemptId,
+    until: Timestamp,
+    failure: Failure,
+) -> Result<(), Trouble> {
+    let row = attempt_row(verb, attempt)?;
+    let to = row.state.apply(AttemptCommand::Suspend)?;
+    run(
+        verb,
+        "UPDATE attempts SET state = ?2, was = ?3 WHERE id = ?1",
+        (attempt.key(), to.as_str(), row.state.as_str()),
+    )?;
+    spend_time(verb, &row, attempt, until)?;
+    attempt_event(verb, &row, attempt, to, Some(failure));
+    Ok(())
+}
+
+/// Lets a suspended attempt go on where it was. Its wall time counts from now on.
+pub(crate) fn resume_attempt(
+    verb: &mut Verb<'_>,
+    attempt: AttemptId,
+) -> Result<AttemptState, Trouble> {
+    let row = attempt_row(verb, attempt)?;
+    let command = match row.was {
+        Some(AttemptState::Checking) => AttemptCommand::Check,
+        _ => AttemptCommand::Run,
+    };
+    let to = row.state.apply(command)?;
+    run(
+        verb,
+        "UPDATE attempts SET state = ?2, was = NULL, resumed = ?3 WHERE id = ?1",
+        (attempt.key(), to.as_str(), verb.now.0),
+    )?;
+    attempt_event(verb, &row, attempt, to, None);
+    Ok(to)
+}
+
+/// Spends the wall time of an attempt that is not booked yet, and says how much that is: none while
+/// it is suspended.
+fn spend_time(
+    verb: &Verb<'_>,
+    row: &AttemptRow,
+    attempt: AttemptId,
+    until: Timestamp,
+) -> Result<Duration, Trouble> {
+    if row.state == AttemptState::Suspended {
+        return Ok(Duration::ZERO);
+    }
+    let ran = until.since(row.since);
     let spent = Amount {
-        wall_ms: u64::try_from(wall)
+        wall_ms: u64::try_from(ran.as_millis())
             .unwrap_or(Amount::UNBOUNDED)
             .min(Amount::UNBOUNDED),
         ..Amount::ZERO
     };
     budget::spend(verb, row.account, attempt, spent)?;
-    attempt_event(verb, &row, attempt, to, end.failure);
-    Ok(to)
+    Ok(ran)
 }
 
 struct AttemptRow {
     state: AttemptState,
-    created: Timestamp,
+    /// The state that it left, while it is suspended.
+    was: Option<AttemptState>,
+    /// Since when its wall time is not booked.
+    since: Timestamp,
+    /// How long it ran before, as it is booked.
+    ran: Duration,
     request: RequestId,
     session: SessionId,
     account: i64,
@@ -308,13 +370,19 @@ struct AttemptRow {
 fn attempt_row(verb: &Verb<'_>, attempt: AttemptId) -> Result<AttemptRow, Trouble> {
     one(
         verb,
-        "SELECT a.state, a.created, a.request, r.session, j.account FROM attempts a \
+        "SELECT a.state, COALESCE(a.resumed, a.created), a.request, r.session, j.account, a.was, \
+         a.wall FROM attempts a \
          JOIN requests r ON r.id = a.request JOIN jobs j ON j.id = a.job WHERE a.id = ?1",
         [attempt.key()],
         |row| {
             Ok(AttemptRow {
                 state: word(row, 0)?,
-                created: time(row, 1)?,
+                was: match get::<Option<String>>(row, 5)? {
+                    Some(_) => Some(word(row, 5)?),
+                    None => None,
+                },
+                since: time(row, 1)?,
+                ran: Duration::from_millis(count(row, 6)?),
                 request: id(row, 2)?,
                 session: id(row, 3)?,
                 account: get(row, 4)?,

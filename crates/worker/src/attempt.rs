@@ -44,7 +44,15 @@ pub(crate) async fn work(worker: &Worker, claimed: ClaimedJob, cancel: &Cancella
         lease,
         job,
         request,
+        attempt: open,
     } = claimed;
+    if open.is_some() {
+        let why = Failure::new(Reason::OwnerLost, "");
+        if let Err(error) = worker.ledger.lose_attempt(&lease, why).await {
+            tracing::error!(%error, job = %job.id, "a lost attempt could not be given up");
+            return;
+        }
+    }
     let settlement = match prepare(worker, &lease, &request, &job, cancel).await {
         Ok(settlement) => settlement,
         Err(failure) if failure.reason == Reason::Cancelled => Settlement::Cancelled,

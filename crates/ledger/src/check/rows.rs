@@ -188,6 +188,18 @@ pub(super) fn queues(sql: &Connection, report: &mut Report) -> Result<(), Troubl
              WHERE t.ended IS NULL AND j.attempt IS NOT t.id",
         ),
         (
+            "an attempt is not where its job is",
+            "SELECT t.n FROM attempts t JOIN jobs j ON j.id = t.job WHERE CASE t.state \
+             WHEN 'preparing' THEN j.state <> 'running' WHEN 'running' THEN j.state <> 'running' \
+             WHEN 'checking' THEN j.state <> 'checking' \
+             WHEN 'suspended' THEN j.state IN ('blocked', 'running', 'checking') ELSE FALSE END",
+        ),
+        (
+            "an attempt does not know where to go on, or another one does",
+            "SELECT n FROM attempts WHERE (state = 'suspended') <> (was IS NOT NULL) \
+             AND ended IS NULL",
+        ),
+        (
             "a job counts other attempts than there are",
             "SELECT n FROM jobs j WHERE attempts <> \
              (SELECT COUNT(*) FROM attempts t WHERE t.job = j.id)",

@@ -296,10 +296,14 @@ async fn spend(sequence: Vec<Step>) {
             Step::Claim => {
                 if let Some(claimed) = place.try_claim().await {
                     let lease = &claimed.lease;
-                    let new = crate::support::new_attempt();
-                    ledger.start_attempt(lease, new).await.unwrap();
-                    ledger.attempt_running(lease).await.unwrap();
-                    ledger.attempt_checking(lease, "d".into()).await.unwrap();
+                    if claimed.attempt.is_some() {
+                        ledger.resume_attempt(lease).await.unwrap();
+                    } else {
+                        let new = crate::support::new_attempt();
+                        ledger.start_attempt(lease, new).await.unwrap();
+                        ledger.attempt_running(lease).await.unwrap();
+                        ledger.attempt_checking(lease, "d".into()).await.unwrap();
+                    }
                     held.push(claimed);
                 }
             }

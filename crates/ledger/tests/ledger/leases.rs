@@ -1,8 +1,12 @@
 //! Leases: what is held, by whom, until when.
 
 use crate::support::{new_attempt, open, passed, place, tokens};
-use domain::{JobState, Reason, RequestState, state::AttemptState};
-use ledger::{Error, Spender};
+use domain::{
+    Failure, JobState, Reason, RequestState,
+    event::{Agent, Body},
+    state::AttemptState,
+};
+use ledger::{Error, Settlement, Spender};
 use std::time::Duration;
 
 const LONG: Duration = Duration::from_secs(3_600);
@@ -41,8 +45,7 @@ async fn a_holder_whose_lease_was_ended_can_change_nothing() {
     assert!(matches!(refused, Err(Error::Refused(_))), "{refused:?}");
 
     let attempt = ledger.attempt(attempt).await.unwrap();
-    assert_eq!(attempt.state, AttemptState::Lost);
-    assert_eq!(attempt.failure.unwrap().reason, Reason::OwnerLost);
+    assert_eq!(attempt.state, AttemptState::Suspended);
     assert_eq!(attempt.spent.tokens, 100, "it may have been spent");
     assert_eq!(
         attempt.spent.wall_ms, 60_000,
@@ -120,11 +123,141 @@ async fn a_request_whose_planners_are_lost_thrice_has_failed() {
 }
 
 #[tokio::test]
-async fn a_job_whose_holders_are_lost_thrice_is_dead() {
+async fn an_attempt_whose_holder_is_lost_goes_on_with_the_next_one() {
+    let place = place().await;
+    let ledger = &place.ledger;
+    place.planned(&["a", "b"]).await;
+    let turn = place.running().await;
+    let gate = place.checking().await;
+    place.lose().await;
+
+    let next = place.claim().await;
+    assert_eq!(next.job.id, turn.job.id);
+    let open = next.attempt.unwrap();
+    assert!(!open.checking);
+    assert_eq!(open.attempt.number, 1);
+    let refused = ledger.start_attempt(&next.lease, new_attempt()).await;
+    assert!(matches!(refused, Err(Error::Invalid(_))), "{refused:?}");
+    place.clock.advance(Duration::from_secs(5));
+    let resumed = ledger.resume_attempt(&next.lease).await.unwrap();
+    assert_eq!(resumed.state, AttemptState::Running);
+    assert_eq!(resumed.id, open.attempt.id);
+
+    let next_gate = place.claim().await;
+    assert_eq!(next_gate.job.id, gate.job.id);
+    assert!(next_gate.attempt.unwrap().checking);
+    let resumed = ledger.resume_attempt(&next_gate.lease).await.unwrap();
+    assert_eq!(resumed.state, AttemptState::Checking);
+    assert_eq!(resumed.tree, Some("d".repeat(40)));
+    place.holds().await;
+
+    place.clock.advance(Duration::from_secs(7));
+    ledger
+        .settle_attempt(&next_gate.lease, passed())
+        .await
+        .unwrap();
+    let settled = ledger.attempt(resumed.id).await.unwrap();
+    assert_eq!(settled.state, AttemptState::Passed);
+    assert_eq!(
+        settled.spent.wall_ms, 67_000,
+        "the lease and the seven seconds, and not the time between"
+    );
+    place.holds().await;
+}
+
+#[tokio::test]
+async fn an_attempt_that_cannot_be_gone_on_with_is_lost_and_a_new_one_starts() {
+    let place = place().await;
+    let ledger = &place.ledger;
+    place.planned(&["a"]).await;
+    place.running().await;
+    place.lose().await;
+    let claimed = place.claim().await;
+    let lost = claimed.attempt.unwrap().attempt.id;
+    let why = Failure::new(Reason::OwnerLost, "its workspace is gone");
+    ledger
+        .lose_attempt(&claimed.lease, why.clone())
+        .await
+        .unwrap();
+    place.holds().await;
+    let next = ledger
+        .start_attempt(&claimed.lease, new_attempt())
+        .await
+        .unwrap();
+    assert_eq!(next.number, 2);
+    let lost = ledger.attempt(lost).await.unwrap();
+    assert_eq!(lost.state, AttemptState::Lost);
+    assert_eq!(lost.failure, Some(why));
+    // One that was resumed and diverged gives its job back.
+    place.ledger.attempt_running(&claimed.lease).await.unwrap();
+    place.lose().await;
+    let claimed = place.claim().await;
+    ledger.resume_attempt(&claimed.lease).await.unwrap();
+    let failure = Failure::new(Reason::OwnerLost, "it diverged");
+    let settled = ledger
+        .settle_attempt(&claimed.lease, Settlement::Lost { failure })
+        .await
+        .unwrap();
+    assert_eq!(settled.job, JobState::Ready);
+    assert!(place.claim().await.attempt.is_none());
+    place.holds().await;
+}
+
+#[tokio::test]
+async fn an_attempt_that_waits_for_its_next_holder_can_be_cancelled() {
     let place = place().await;
     let request = place.planned(&["a"]).await;
-    for _ in 0..ledger::MAX_ATTEMPTS {
-        place.running().await;
+    let held = place.running().await;
+    place.lose().await;
+    assert_eq!(place.ledger.open_attempts().await.unwrap().len(), 1);
+    place.holds().await;
+    place.ledger.cancel_request(request).await.unwrap();
+    let attempt = &place.ledger.attempts(held.job.id).await.unwrap()[0];
+    assert_eq!(attempt.state, AttemptState::Cancelled);
+    assert_eq!(attempt.spent.wall_ms, 60_000);
+    assert!(place.ledger.open_attempts().await.unwrap().is_empty());
+    place.holds().await;
+}
+
+#[tokio::test]
+async fn a_job_that_goes_on_a_step_each_time_is_never_lost_too_often() {
+    let place = place().await;
+    place.planned(&["a"]).await;
+    let first = place.running().await;
+    for _ in 0..3 * ledger::MAX_LOST {
+        place.lose().await;
+        let claimed = place.claim().await;
+        let attempt = claimed.attempt.unwrap().attempt.id;
+        place.ledger.resume_attempt(&claimed.lease).await.unwrap();
+        let event = Agent::ToolResult {
+            id: "call".into(),
+            output: String::new(),
+            omitted: 0,
+            ok: true,
+            duration_ms: 0,
+            full: None,
+        };
+        let body = Body::Agent { attempt, event };
+        place
+            .ledger
+            .record(&claimed.lease, vec![body])
+            .await
+            .unwrap();
+    }
+    let attempts = place.ledger.attempts(first.job.id).await.unwrap();
+    assert_eq!(attempts.len(), 1);
+    place.holds().await;
+}
+
+#[tokio::test]
+async fn a_job_whose_holders_are_lost_again_and_again_without_a_step_is_dead() {
+    let place = place().await;
+    let request = place.planned(&["a"]).await;
+    place.running().await;
+    place.lose().await;
+    for _ in 1..ledger::MAX_LOST {
+        let claimed = place.claim().await;
+        place.ledger.resume_attempt(&claimed.lease).await.unwrap();
         place.lose().await;
     }
     assert!(place.try_claim().await.is_none());

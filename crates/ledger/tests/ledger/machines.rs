@@ -2,10 +2,11 @@
 
 use crate::support::{new_attempt, passed, place};
 use domain::{
-    ChangeState, Failure, JobState, Reason, RequestState,
+    AttemptState, ChangeState, Failure, JobState, Reason, RequestState,
+    event::{Agent, Body},
     machine::Machine,
     progress::{Dependency, Settled, request_command},
-    state::{ChangeCommand, JobCommand, RequestCommand},
+    state::{AttemptCommand, ChangeCommand, JobCommand, RequestCommand},
 };
 use ledger::{ChangeOutcome, ClaimedChange, ClaimedJob, Error, Settlement};
 use proptest::prelude::*;
@@ -25,6 +26,12 @@ struct ModelJob {
     claims: u32,
     /// When it was ready for the first time.
     place: Option<u64>,
+    /// Holders that were lost in a row without a step between.
+    lost: u32,
+    /// Whether a step was made since the claim.
+    stepped: bool,
+    /// The open attempt; where it is suspended, the state that it left besides.
+    attempt: Option<(AttemptState, AttemptState)>,
     after: Vec<usize>,
 }
 
@@ -84,12 +91,22 @@ impl Model {
         }
     }
 
-    fn fail(&mut self, job: usize, outside: bool) {
-        let again = outside && self.jobs[job].claims < ledger::MAX_ATTEMPTS;
+    /// The holder is lost: what its agent or gate was at waits for the next one.
+    fn lose(&mut self, job: usize) {
+        let one = &mut self.jobs[job];
+        one.claims -= 1;
+        one.lost = if one.stepped { 0 } else { one.lost + 1 };
+        let may_go_on = one.lost < ledger::MAX_LOST;
+        one.attempt = one.attempt.and_then(|(state, left)| match state {
+            _ if !may_go_on => None,
+            AttemptState::Suspended => Some((state, left)),
+            AttemptState::Preparing => None,
+            _ => Some((state.apply(AttemptCommand::Suspend).unwrap(), state)),
+        });
         self.tell(
             job,
-            if again {
-                JobCommand::Park
+            if may_go_on {
+                JobCommand::Retry
             } else {
                 JobCommand::Die
             },
@@ -97,12 +114,13 @@ impl Model {
         self.follow();
     }
 
-    fn lose(&mut self, job: usize) {
-        let again = self.jobs[job].claims < ledger::MAX_ATTEMPTS;
+    fn fail(&mut self, job: usize, outside: bool) {
+        self.jobs[job].attempt = None;
+        let again = outside && self.jobs[job].claims < ledger::MAX_ATTEMPTS;
         self.tell(
             job,
             if again {
-                JobCommand::Retry
+                JobCommand::Park
             } else {
                 JobCommand::Die
             },
@@ -117,6 +135,9 @@ enum Step {
     Start(usize),
     Run(usize),
     Check(usize),
+    Resume(usize),
+    GiveUp(usize),
+    Step(usize),
     Pass(usize),
     Empty(usize),
     Reject(usize),
@@ -141,6 +162,9 @@ fn steps() -> impl Strategy<Value = Step> {
         10 => any().prop_map(Step::Start),
         12 => any().prop_map(Step::Run),
         12 => any().prop_map(Step::Check),
+        8 => any().prop_map(Step::Resume),
+        2 => any().prop_map(Step::GiveUp),
+        3 => any().prop_map(Step::Step),
         10 => any().prop_map(Step::Pass),
         2 => any().prop_map(Step::Empty),
         2 => any().prop_map(Step::Reject),
@@ -197,6 +221,9 @@ async fn walk(after: Vec<Vec<usize>>, sequence: Vec<Step>) {
                 change: None,
                 claims: 0,
                 place: after.is_empty().then_some(0),
+                lost: 0,
+                stepped: false,
+                attempt: None,
                 after,
             })
             .collect(),
@@ -225,6 +252,12 @@ async fn walk(after: Vec<Vec<usize>>, sequence: Vec<Step>) {
                     let job = index(claimed.job.id);
                     model.tell(job, JobCommand::Claim);
                     model.jobs[job].claims += 1;
+                    model.jobs[job].stepped = false;
+                    let open = claimed.attempt.as_ref();
+                    let open = open.map(|open| (open.attempt.state, open.checking));
+                    let known = model.jobs[job].attempt;
+                    let known = known.map(|(state, left)| (state, left == AttemptState::Checking));
+                    assert_eq!(open, known);
                     held.push((job, claimed));
                 }
             }
@@ -245,6 +278,20 @@ async fn walk(after: Vec<Vec<usize>>, sequence: Vec<Step>) {
                     ),
                 };
                 let next = model.jobs[job].state.next(command);
+                let suspended =
+                    matches!(model.jobs[job].attempt, Some((AttemptState::Suspended, _)));
+                if suspended && matches!(step, Step::Start(_)) {
+                    assert!(matches!(result, Err(Error::Invalid(_))), "{result:?}");
+                    continue;
+                }
+                if result.is_ok() {
+                    let state = match step {
+                        Step::Start(_) => AttemptState::Preparing,
+                        Step::Run(_) => AttemptState::Running,
+                        _ => AttemptState::Checking,
+                    };
+                    model.jobs[job].attempt = Some((state, state));
+                }
                 // An attempt that is being prepared runs while its job does already; its gate
                 // begins only after that.
                 match (step, &result) {
@@ -255,6 +302,56 @@ async fn walk(after: Vec<Vec<usize>>, sequence: Vec<Step>) {
                     _ => {
                         agree(&result, next.is_some(), step);
                         model.jobs[job].state = next.unwrap_or(model.jobs[job].state);
+                    }
+                }
+            }
+            Step::Resume(at) | Step::GiveUp(at) | Step::Step(at) => {
+                let Some(at) = picked(at, &held) else {
+                    continue;
+                };
+                let (job, lease) = (held[at].0, held[at].1.lease.clone());
+                let open = model.jobs[job].attempt;
+                let suspended = matches!(open, Some((AttemptState::Suspended, _)));
+                match step {
+                    Step::Resume(_) => {
+                        let result = ledger.resume_attempt(&lease).await;
+                        agree(&result, suspended, step);
+                        if let (Ok(attempt), Some((_, left))) = (result, open) {
+                            assert_eq!(attempt.state, left);
+                            model.jobs[job].attempt = Some((left, left));
+                            model.tell(job, JobCommand::Start);
+                            if left == AttemptState::Checking {
+                                model.tell(job, JobCommand::Check);
+                            }
+                        }
+                    }
+                    Step::GiveUp(_) => {
+                        let failure = Failure::new(Reason::OwnerLost, "");
+                        match ledger.lose_attempt(&lease, failure).await {
+                            Ok(()) => {
+                                assert!(suspended);
+                                model.jobs[job].attempt = None;
+                            }
+                            Err(Error::Invalid(_)) => assert!(open.is_some() && !suspended),
+                            result => agree(&result, false, step),
+                        }
+                    }
+                    _ => {
+                        let Some(attempt) = ledger.attempts(ids[job]).await.unwrap().pop() else {
+                            continue;
+                        };
+                        if open.is_none() {
+                            continue;
+                        }
+                        let event = Agent::Finished {
+                            summary: String::new(),
+                        };
+                        let body = Body::Agent {
+                            attempt: attempt.id,
+                            event,
+                        };
+                        ledger.record(&lease, vec![body]).await.unwrap();
+                        model.jobs[job].stepped = true;
                     }
                 }
             }
@@ -293,11 +390,13 @@ async fn walk(after: Vec<Vec<usize>>, sequence: Vec<Step>) {
                 match (&result, step) {
                     (Ok(_), Step::Pass(_)) => {
                         model.tell(job, JobCommand::Deliver);
+                        model.jobs[job].attempt = None;
                         model.jobs[job].change = Some(ChangeState::Queued);
                         model.follow();
                     }
                     (Ok(_), Step::Empty(_)) => {
                         model.tell(job, JobCommand::SettleEmpty);
+                        model.jobs[job].attempt = None;
                         model.follow();
                     }
                     (Ok(_), Step::Reject(_)) => model.fail(job, false),
@@ -405,6 +504,7 @@ async fn walk(after: Vec<Vec<usize>>, sequence: Vec<Step>) {
                 agree(&result, next.is_some(), step);
                 if next.is_some() {
                     model.tell(job, JobCommand::Cancel);
+                    model.jobs[job].attempt = None;
                     model.follow();
                     held.retain(|(known, _)| *known != job);
                 }
@@ -419,6 +519,7 @@ async fn walk(after: Vec<Vec<usize>>, sequence: Vec<Step>) {
                 for job in 0..model.jobs.len() {
                     if !model.jobs[job].state.is_terminal() {
                         model.tell(job, JobCommand::Cancel);
+                        model.jobs[job].attempt = None;
                     }
                     let intended = ledger
                         .changes_of(request)
@@ -447,6 +548,13 @@ async fn walk(after: Vec<Vec<usize>>, sequence: Vec<Step>) {
                 stored.state, model.jobs[job].state,
                 "job {job} after {step:?}"
             );
+        }
+        for (job, known) in model.jobs.iter().enumerate() {
+            let attempts = ledger.attempts(ids[job]).await.unwrap();
+            let open = attempts.iter().find(|attempt| attempt.ended.is_none());
+            let open = open.map(|attempt| attempt.state);
+            let known = known.attempt.map(|(state, _)| state);
+            assert_eq!(open, known, "attempt of job {job} after {step:?}");
         }
         for change in ledger.changes_of(request).await.unwrap() {
             let known = model.jobs[index(change.job)].change;

@@ -153,7 +153,8 @@ async fn the_leases_of_a_killed_process_end_at_once() {
     assert_eq!(claimed.job.id.to_string(), job);
     assert_eq!(claimed.job.attempts, 1);
     let attempts = ledger.attempts(claimed.job.id).await.unwrap();
-    assert_eq!(attempts[0].state, AttemptState::Lost);
+    assert_eq!(attempts[0].state, AttemptState::Suspended);
+    assert_eq!(claimed.attempt.unwrap().attempt.id, attempts[0].id);
     assert_eq!(
         ledger.jobs(request).await.unwrap()[0].state,
         JobState::Leased
