@@ -24,7 +24,7 @@ impl Node {
         request: RequestId,
         cancel: &CancellationToken,
     ) -> Result<Request, Error> {
-        if let Err(error) = self.sites.sweep().await {
+        if let Err(error) = self.sites.sweep(&self.ledger).await {
             tracing::warn!(%error, "what an earlier process left could not be swept");
         }
         self.publish_pending(request).await;

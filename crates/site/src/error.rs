@@ -41,6 +41,24 @@ pub enum Error {
     /// The ledger does not have what it should.
     #[error("the files that are taken along cannot be read from the ledger")]
     Ledger(#[from] ledger::Error),
+    /// Processes of a killed holder do not end.
+    #[error("processes {pids} of the killed holder still use the workspace {id}")]
+    InUse {
+        /// The workspace.
+        id: String,
+        /// Their ids.
+        pids: String,
+    },
+    /// The workspace lies over another commit than the attempt.
+    #[error("the workspace {id} lies over {found} instead of {wanted}")]
+    OtherBase {
+        /// The workspace.
+        id: String,
+        /// The key of the base that it lies over.
+        found: String,
+        /// The one that was meant.
+        wanted: String,
+    },
     /// A task of the program itself ended early.
     #[error("a task ended before its work was done")]
     Ended,
@@ -60,6 +78,7 @@ impl Error {
             Self::Workspace(workspace::Error::Limit { .. }) => Reason::LimitReached,
             Self::Workspace(_) | Self::Unreadable { .. } => Reason::Storage,
             Self::Sandbox(_) => Reason::SandboxUnavailable,
+            Self::InUse { .. } | Self::OtherBase { .. } => Reason::Storage,
             Self::Ledger(_) => Reason::Storage,
             Self::Ended => Reason::Bug,
         }

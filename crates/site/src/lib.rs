@@ -10,6 +10,7 @@
 //! - [`Wanted`] says what a site should hold.
 //! - [`Site`] is one: [`Site::run`], [`Site::extract`], [`Site::close`].
 
+mod again;
 mod error;
 mod extract;
 mod fill;

@@ -11,7 +11,7 @@ use git::{CommitId, Mirror, Source, TreeId};
 use ledger::Ledger;
 use sandbox::toolchains::{self, ToolMount, Toolchains};
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     ffi::OsString,
     path::{Path, PathBuf},
     sync::{
@@ -141,13 +141,17 @@ impl Sites {
         self.shared.options.backend.kind()
     }
 
-    /// Moves what no process works in to the trash, and empties it in the background.
+    /// Moves what no process works in to the trash, and empties it in the background. The workspaces
+    /// of attempts that are open in the ledger stay: their next holders go on in them.
     ///
     /// # Errors
-    /// When the store cannot be read.
-    pub async fn sweep(&self) -> Result<(), Error> {
+    /// When the ledger or the store cannot be read.
+    pub async fn sweep(&self, ledger: &Ledger) -> Result<(), Error> {
+        // Asked first: an attempt that opens after this is held by its process.
+        let open = ledger.open_attempts().await?;
+        let open: HashSet<String> = open.iter().map(ToString::to_string).collect();
         let sites = self.clone();
-        blocking(move || Ok(sites.shared.store.sweep(|_| false).map(drop)?)).await?;
+        blocking(move || Ok(sites.shared.store.sweep(|id| open.contains(id)).map(drop)?)).await?;
         self.clean();
         Ok(())
     }
@@ -213,7 +217,7 @@ impl Sites {
         source: Option<Source>,
     ) -> Result<Base, Error> {
         let (sites, mirror) = (self.clone(), mirror.clone());
-        let key = format!("{repository}-{commit}");
+        let key = base_key(repository, commit);
         blocking(move || {
             let build = |directory: &Path| mirror.checkout(commit, directory, source.as_ref());
             sites
@@ -238,10 +242,7 @@ impl Sites {
             let (include, toolchains) = (Arc::clone(&wanted.include), toolchains.clone());
             blocking(move || sites.workspace(&id, &base, &include, &toolchains)).await?
         };
-        let mut guard = Guard {
-            sites: self.clone(),
-            workspace: Some(workspace),
-        };
+        let mut guard = Guard::new(self, workspace);
         if let Some(setup) = &wanted.setup {
             self.set_up(&mut guard, setup, &toolchains, &wanted).await?;
         }
@@ -333,7 +334,11 @@ impl Sites {
         Ok(())
     }
 
-    async fn sandbox(
+    pub(crate) fn store(&self) -> &Store {
+        &self.shared.store
+    }
+
+    pub(crate) async fn sandbox(
         &self,
         workspace: &Workspace,
         toolchains: &Toolchains,
@@ -421,6 +426,11 @@ impl Sites {
     }
 }
 
+/// The name of a commit's base.
+pub(crate) fn base_key(repository: &str, commit: CommitId) -> String {
+    format!("{repository}-{commit}")
+}
+
 /// Variables that say where toolchains are when the home is another one.
 const TOOLCHAIN_VARIABLES: [&str; 9] = [
     "CARGO_HOME",
@@ -460,17 +470,24 @@ pub fn unsealed(host: &Host) -> Toolchains {
 }
 
 /// A workspace that is deleted unless it becomes a site.
-struct Guard {
+pub(crate) struct Guard {
     sites: Sites,
     workspace: Option<Workspace>,
 }
 
 impl Guard {
-    fn workspace(&self) -> Result<&Workspace, Error> {
+    pub(crate) fn new(sites: &Sites, workspace: Workspace) -> Self {
+        Self {
+            sites: sites.clone(),
+            workspace: Some(workspace),
+        }
+    }
+
+    pub(crate) fn workspace(&self) -> Result<&Workspace, Error> {
         self.workspace.as_ref().ok_or(Error::Ended)
     }
 
-    fn take(&mut self) -> Result<Workspace, Error> {
+    pub(crate) fn take(&mut self) -> Result<Workspace, Error> {
         self.workspace.take().ok_or(Error::Ended)
     }
 

@@ -13,7 +13,8 @@ use workspace::{Limits, Workspace};
 /// The most bytes of output that are kept of one command, head and tail together.
 pub(crate) const MAX_OUTPUT: usize = 1 << 20;
 
-/// A workspace with its sandbox. Dropping it ends what runs in it and deletes the workspace.
+/// A workspace with its sandbox. Dropping it ends what runs in it and deletes the workspace, unless
+/// it is to outlive the process.
 pub struct Site {
     sites: Sites,
     workspace: Option<Arc<Workspace>>,
@@ -21,6 +22,7 @@ pub struct Site {
     environment: Vec<(OsString, OsString)>,
     mirror: Mirror,
     base: TreeId,
+    outlives: bool,
 }
 
 /// What a command did.
@@ -60,7 +62,14 @@ impl Site {
             environment,
             mirror,
             base,
+            outlives: false,
         }
+    }
+
+    /// From now on the workspace is deleted by [`Site::close`] alone: work that is dropped half-way
+    /// can be gone on with.
+    pub fn outlive(&mut self) {
+        self.outlives = true;
     }
 
     /// The sandbox.
@@ -128,6 +137,20 @@ impl Site {
         Ok(ended?)
     }
 
+    /// Ends what runs in the site and keeps the workspace, so that the attempt can be gone on with:
+    /// [`Sites::reopen`].
+    ///
+    /// # Errors
+    /// When the sandbox does not end.
+    pub async fn leave(mut self) -> Result<(), Error> {
+        let ended = match self.sandbox.take() {
+            Some(sandbox) => sandbox.destroy().await,
+            None => Ok(()),
+        };
+        self.workspace = None;
+        Ok(ended?)
+    }
+
     fn discard(&mut self) {
         if let Some(workspace) = self.workspace.take().and_then(Arc::into_inner) {
             discard(&self.sites, workspace);
@@ -138,7 +161,9 @@ impl Site {
 impl Drop for Site {
     fn drop(&mut self) {
         self.sandbox = None;
-        self.discard();
+        if !self.outlives {
+            self.discard();
+        }
     }
 }
 

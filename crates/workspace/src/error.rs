@@ -68,6 +68,20 @@ pub enum Error {
         /// The id.
         id: String,
     },
+    /// Another process has this workspace open.
+    #[error("the workspace {id:?} is in use by another process")]
+    WorkspaceInUse {
+        /// The id.
+        id: String,
+    },
+    /// The machine was started anew since this workspace was written, which was never synced.
+    #[error(
+        "the machine was restarted since the workspace {id:?} was written: it may be incomplete"
+    )]
+    OtherBoot {
+        /// The id.
+        id: String,
+    },
     /// There is no base with this key.
     #[error("there is no base {key:?}: build it first")]
     NoBase {

@@ -14,6 +14,16 @@ pub(crate) struct Record {
     pub(crate) base: String,
     /// How many layers of its own lie frozen between the base and what is written.
     pub(crate) layers: u32,
+    /// The boot of the machine in which its files were written, where that is known: they are not
+    /// synced, so that only within this boot they are sure to be whole.
+    pub(crate) boot: Option<String>,
+}
+
+/// The name of this boot of the machine; none where the kernel does not tell it.
+pub(crate) fn this_boot() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let boot = text.trim();
+    is_plain(boot).then(|| boot.to_owned())
 }
 
 /// The name of the record in a workspace's directory.
@@ -27,13 +37,14 @@ impl Record {
             Layering::Overlay => "overlay",
             Layering::Copy => "copy",
         };
-        write(
-            &dir.join(NAME),
-            &format!(
-                "workspace {kind}\nbase {}\nlayers {}\n",
-                self.base, self.layers
-            ),
-        )
+        let mut text = format!(
+            "workspace {kind}\nbase {}\nlayers {}\n",
+            self.base, self.layers
+        );
+        if let Some(boot) = &self.boot {
+            text.push_str(&format!("boot {boot}\n"));
+        }
+        write(&dir.join(NAME), &text)
     }
 
     pub(crate) fn read(dir: &Path) -> Result<Record, Error> {
@@ -50,10 +61,15 @@ impl Record {
         };
         let base = lines.next()?.strip_prefix("base ")?;
         let layers = lines.next()?.strip_prefix("layers ")?.parse().ok()?;
+        let boot = match lines.next() {
+            Some(line) => Some(line.strip_prefix("boot ").filter(|boot| is_plain(boot))?),
+            None => None,
+        };
         (is_plain(base) && lines.next().is_none()).then(|| Record {
             kind,
             base: base.to_owned(),
             layers,
+            boot: boot.map(str::to_owned),
         })
     }
 }

@@ -133,6 +133,18 @@ impl Store {
         Workspace::open(self, id)
     }
 
+    /// Takes the workspace `id` over from a process that was killed, to mount it once more. Its layers
+    /// are used only within the boot of the machine in which they were written, because nothing of
+    /// them was synced; and only once no process holds them, neither the workspace nor a mount.
+    ///
+    /// # Errors
+    /// [`Error::NoWorkspace`], [`Error::WorkspaceInUse`], [`Error::OtherBoot`], [`Error::NoBase`];
+    /// [`Error::Name`], [`Error::Record`], [`Error::Io`].
+    pub fn reopen_workspace(&self, id: &str) -> Result<Workspace, Error> {
+        check_name("workspace", id)?;
+        Workspace::reopen(self, id)
+    }
+
     /// The ids of all workspaces, sorted.
     ///
     /// # Errors

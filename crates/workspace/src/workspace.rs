@@ -13,9 +13,12 @@ use crate::error::{Error, io, std_io};
 use crate::lock::{Hold, Lock};
 use crate::manifest::Manifest;
 use crate::overlay;
-use crate::record::Record;
-use crate::store::{Layering, Store};
+use crate::record::{self, Record};
+use crate::store::{Layering, Store, rename_new};
 use crate::usage;
+
+/// How often a workspace is opened again.
+const MAX_REOPENED: u32 = 1_000;
 
 /// What has to be mounted, or used as it is, so that an attempt sees its files.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,8 +68,36 @@ impl Workspace {
             kind,
             base: base.key().to_owned(),
             layers: 0,
+            boot: record::this_boot(),
         }
         .write(dir)
+    }
+
+    /// Opens a workspace whose processes were killed, to be mounted again.
+    pub(crate) fn reopen(store: &Store, id: &str) -> Result<Workspace, Error> {
+        let dir = store.workspace_dir(id);
+        match fs::lstat(&dir) {
+            Ok(_) => {}
+            Err(Errno::NOENT) => return Err(Error::NoWorkspace { id: id.to_owned() }),
+            Err(errno) => return Err(io("look at", &dir)(errno)),
+        }
+        let lock = Lock::directory(&dir, Hold::Alone)?
+            .ok_or_else(|| Error::WorkspaceInUse { id: id.to_owned() })?;
+        let record = Record::read(&dir)?;
+        if record.boot.is_none() || record.boot != record::this_boot() {
+            return Err(Error::OtherBoot { id: id.to_owned() });
+        }
+        let base = store.base_dir(&record.base).join("tree");
+        if fs::lstat(&base).is_err() {
+            return Err(Error::NoBase { key: record.base });
+        }
+        if record.kind == Layering::Overlay {
+            renew_work(&dir)?;
+        }
+        let lock = lock
+            .share(&dir)?
+            .ok_or_else(|| Error::NoWorkspace { id: id.to_owned() })?;
+        Self::held(store, id, lock)
     }
 
     pub(crate) fn open(store: &Store, id: &str) -> Result<Workspace, Error> {
@@ -232,4 +263,22 @@ impl Workspace {
     fn base_tree(&self) -> PathBuf {
         self.store.base_dir(&self.record.base).join("tree")
     }
+}
+
+/// Gives an overlay that was mounted before a new scratch directory. In the old one the kernel left
+/// `incompat/volatile`, by which it refuses to mount the layers again: it cannot know whether they
+/// were written to the disk before the machine went down. Within one boot, what was written is there.
+fn renew_work(dir: &Path) -> Result<(), Error> {
+    let work = dir.join("work");
+    for number in 0..MAX_REOPENED {
+        let spent = dir.join(format!("spent-{number}"));
+        match rename_new(&work, &spent) {
+            Ok(()) => return make_dir(&work),
+            // An earlier call ended between its two steps.
+            Err(Errno::NOENT) => return make_dir(&work),
+            Err(Errno::EXIST | Errno::NOTEMPTY) => {}
+            Err(errno) => return Err(io("move", &work)(errno)),
+        }
+    }
+    Err(io("move", &work)(Errno::EXIST))
 }

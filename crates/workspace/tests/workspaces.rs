@@ -104,3 +104,60 @@ fn a_deleted_id_is_free_at_once() {
         }
     }
 }
+
+#[test]
+fn a_workspace_whose_process_was_killed_is_taken_over_with_what_it_wrote() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, base) = store(dir.path(), Layering::Overlay);
+    let workspace = store.create("w1", &base).unwrap();
+    let Layers::Overlay { upper, work, .. } = workspace.layers() else {
+        panic!("not an overlay")
+    };
+    fs::write(upper.join("b"), "written").unwrap();
+    // As the kernel leaves it.
+    fs::create_dir_all(work.join("incompat/volatile")).unwrap();
+    assert!(matches!(
+        store.reopen_workspace("w1"),
+        Err(Error::WorkspaceInUse { .. })
+    ));
+    drop(workspace);
+    for _ in 0..3 {
+        let again = store.reopen_workspace("w1").unwrap();
+        assert_eq!(fs::read_dir(&work).unwrap().count(), 0);
+        assert_eq!(fs::read_to_string(upper.join("b")).unwrap(), "written");
+        fs::create_dir_all(work.join("incompat/volatile")).unwrap();
+        drop(again);
+    }
+    // It is frozen and deleted as any other.
+    let mut again = store.reopen_workspace("w1").unwrap();
+    again.freeze().unwrap();
+    again.delete().unwrap();
+    store.empty_trash(&AtomicBool::new(false)).unwrap();
+    assert!(matches!(
+        store.reopen_workspace("w1"),
+        Err(Error::NoWorkspace { .. })
+    ));
+}
+
+#[test]
+fn a_workspace_of_an_earlier_boot_or_without_its_base_is_not_taken_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, base) = store(dir.path(), Layering::Overlay);
+    drop(store.create("w1", &base).unwrap());
+    let record = dir.path().join("workspaces/w1/record");
+    let text = fs::read_to_string(&record).unwrap();
+    let (head, boot) = text.split_once("boot ").unwrap();
+    for other in ["", "boot 00000000-0000-4000-8000-000000000000\n"] {
+        fs::write(&record, format!("{head}{other}")).unwrap();
+        assert!(matches!(
+            store.reopen_workspace("w1"),
+            Err(Error::OtherBoot { .. })
+        ));
+    }
+    fs::write(&record, format!("{head}boot {boot}")).unwrap();
+    fs::remove_dir_all(dir.path().join("bases/k")).unwrap();
+    assert!(matches!(
+        store.reopen_workspace("w1"),
+        Err(Error::NoBase { .. })
+    ));
+}

@@ -1,0 +1,117 @@
+//! Opening the site of an attempt again whose holder was killed.
+
+use crate::{
+    error::Error,
+    open::{Guard, Sites, Wanted, base_key, blocking},
+    site::Site,
+};
+use git::Mirror;
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::{Pid, PidfdFlags, pidfd_open},
+};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
+
+/// How long the processes of a killed holder may take to end. The kernel ends them with their
+/// namespace, in some milliseconds.
+const WITHIN: Duration = Duration::from_secs(10);
+
+/// The most bytes that are looked at of one process's mounts.
+const MOST: usize = 1 << 20;
+
+impl Sites {
+    /// Opens the site of an attempt again whose holder was killed: the same workspace with all that
+    /// was written in it, and a new sandbox. Nothing is set up again.
+    ///
+    /// # Errors
+    /// When the workspace is not there, or cannot be trusted: the machine was restarted, its base is
+    /// gone, or something still writes to it. A sweep takes it away once the attempt has ended.
+    pub async fn reopen(&self, mirror: &Mirror, wanted: Wanted) -> Result<Site, Error> {
+        let toolchains = self.toolchains(&wanted.extra_roots);
+        let workspace = {
+            let (sites, id) = (self.clone(), wanted.id.clone());
+            blocking(move || {
+                wait_for_the_dead(&id)?;
+                Ok(sites.store().reopen_workspace(&id)?)
+            })
+            .await?
+        };
+        let mut guard = Guard::new(self, workspace);
+        let key = base_key(&wanted.repository, wanted.base);
+        let found = guard.workspace()?.base_key();
+        if found != key {
+            return Err(Error::OtherBase {
+                id: wanted.id,
+                found: found.to_owned(),
+                wanted: key,
+            });
+        }
+        let sandbox = self
+            .sandbox(guard.workspace()?, &toolchains, &wanted)
+            .await?;
+        let base_tree = mirror.tree_of(wanted.base)?;
+        let workspace = guard.take()?;
+        Ok(Site::new(
+            self.clone(),
+            workspace,
+            sandbox,
+            &toolchains,
+            mirror.clone(),
+            base_tree,
+        ))
+    }
+}
+
+/// Waits until no process has the workspace `id` mounted. Those of a killed holder are ended by the
+/// kernel, but not in the same moment; two mounts of one layer would spoil it.
+pub(crate) fn wait_for_the_dead(id: &str) -> Result<(), Error> {
+    let deadline = Instant::now() + WITHIN;
+    loop {
+        let alive = users(id);
+        let Some(&first) = alive.first() else {
+            return Ok(());
+        };
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            let pids: Vec<String> = alive.iter().map(ToString::to_string).collect();
+            return Err(Error::InUse {
+                id: id.to_owned(),
+                pids: pids.join(", "),
+            });
+        }
+        wait_for(first, left);
+    }
+}
+
+/// The processes that have the workspace among their mounts. One whose mounts may not be read is
+/// another user's, and cannot have it.
+fn users(id: &str) -> Vec<i32> {
+    let part = format!("workspaces/{id}/");
+    let Ok(list) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    list.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|pid: &i32| {
+            fs::read_to_string(format!("/proc/{pid}/mountinfo"))
+                .is_ok_and(|mounts| mounts.len() <= MOST && mounts.contains(&part))
+        })
+        .collect()
+}
+
+/// Waits for the end of a process, or for so long.
+fn wait_for(pid: i32, left: Duration) {
+    let Some(pid) = Pid::from_raw(pid) else {
+        return;
+    };
+    // Gone already when there is no descriptor to be had; what is wrong with the wait, the next look
+    // shows.
+    if let (Ok(end), Ok(left)) = (
+        pidfd_open(pid, PidfdFlags::empty()),
+        Timespec::try_from(left),
+    ) {
+        poll(&mut [PollFd::new(&end, PollFlags::IN)], Some(&left)).ok();
+    }
+}
