@@ -81,7 +81,7 @@ pub struct Context<'a> {
     pub model: Option<&'a dyn Model>,
     /// Who records what happens.
     pub observer: &'a dyn Observer,
-    /// In a replay, what the tools gave when it was recorded.
+    /// In a replay, or where a session goes on, what the tools gave when it was recorded.
     pub recorded: Option<&'a dyn ToolResults>,
     /// Ends the turn.
     pub cancel: CancellationToken,
@@ -128,11 +128,41 @@ pub struct ToolOutput {
     pub omitted: u64,
 }
 
-/// What tools gave in a recording. In a replay the tools run for real, but the model is told
-/// what it was told then, so that a duration that a command prints is no divergence.
+/// What tools gave in a recording.
+///
+/// In a replay the tools run for real, but the model is told what it was told then, so that a
+/// duration that a command prints is no divergence. Where a session goes on whose process was
+/// killed, what has run is not run again.
 pub trait ToolResults: Send + Sync {
-    /// What the model is told of a call. `index` counts the calls of the session from 0.
+    /// What is known of a call before its tool runs. `index` counts the calls of the session from 0.
+    fn before(&self, index: u64, id: &str) -> Before {
+        let _unused = (index, id);
+        Before::Run
+    }
+
+    /// What the model is told of a call.
     fn told(&self, index: u64, id: &str, fresh: ToolOutput) -> ToolOutput;
+
+    /// Whether the waits before further tries are left out: they were waited for then.
+    fn is_past(&self) -> bool {
+        true
+    }
+}
+
+/// What a recording knows of a call before its tool runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Before {
+    /// The tool is to run.
+    Run,
+    /// It has run and gave this.
+    Done(ToolOutput),
+    /// It was about to run, and nobody knows whether it did: it is not run again.
+    Unknown,
+    /// In its place another call was recorded: the session cannot go on.
+    Other {
+        /// The id of that one.
+        recorded: String,
+    },
 }
 
 /// What a turn begins with.
@@ -142,6 +172,20 @@ pub enum Input {
     Task,
     /// What the checks found wrong with the work so far, or what else there is to say.
     Feedback(String),
+    /// The turn was under way when its process was killed, and goes on. What it began with, where
+    /// that was not the task.
+    Interrupted(Option<String>),
+}
+
+/// How a session goes on whose process was killed in the middle of a turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recovery {
+    /// It is begun anew and given what was recorded of its model and tools, up to where it was.
+    Journal,
+    /// It has a memory of its own in its home, and is told that it was interrupted.
+    Memory,
+    /// Not at all; only a new turn can begin.
+    Nothing,
 }
 
 /// A kind of agent.
@@ -158,6 +202,18 @@ pub trait Agent: Send + Sync {
     ///
     /// When `state` is not a state of this agent.
     fn resume(&self, task: Task, state: &[u8]) -> Result<Box<dyn Session>, Error>;
+
+    /// How a session goes on whose process was killed.
+    fn recovery(&self) -> Recovery {
+        Recovery::Nothing
+    }
+
+    /// A session after its process was killed. `named` is the name that it gave its own conversation
+    /// by [`crate::event::AgentEvent::Session`].
+    fn recover(&self, task: Task, named: Option<&str>) -> Box<dyn Session> {
+        let _unused = named;
+        self.start(task)
+    }
 }
 
 /// One conversation with an agent.
@@ -234,6 +290,14 @@ pub enum Error {
     /// The agent's program did not say what its protocol wants.
     #[error("the agent's program ended without a result: {said}")]
     NoResult {
+        /// The last that it said.
+        said: String,
+    },
+    /// Its own conversation, which was to go on, is not there.
+    #[error("the conversation of {agent} cannot be continued: {said}")]
+    Forgotten {
+        /// The agent.
+        agent: String,
         /// The last that it said.
         said: String,
     },

@@ -86,8 +86,8 @@ impl CommandSession {
     async fn work(&self, input: Input, context: &Context<'_>) -> Result<String, Stopped> {
         let guard = Guard::new(context.cancel.clone(), self.task.limits.wall);
         let prompt = match input {
-            Input::Task => briefing(&self.task),
-            Input::Feedback(text) => format!(
+            Input::Task | Input::Interrupted(None) => briefing(&self.task),
+            Input::Feedback(text) | Input::Interrupted(Some(text)) => format!(
                 "{}\nThis was worked on already, and the checkout holds that work. It was \
 checked, and it is not finished:\n\n{text}\n",
                 briefing(&self.task)

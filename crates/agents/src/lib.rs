@@ -23,6 +23,6 @@ pub mod profile;
 mod turn;
 
 pub use agent::{
-    Agent, CheckNote, Context, Error, Gateway, Input, Limits, Outcome, Session, Stopped, Task,
-    ToolOutput, ToolResults,
+    Agent, Before, CheckNote, Context, Error, Gateway, Input, Limits, Outcome, Recovery, Session,
+    Stopped, Task, ToolOutput, ToolResults,
 };

@@ -12,7 +12,9 @@ use skep_agents::builtin::{Builtin, Options};
 use skep_agents::event::AgentEvent;
 use skep_agents::model;
 use skep_agents::{Agent, Error, Input, Outcome, Stopped, Task, ToolOutput};
-use support::{Answer, Record, Recorded, Scripted, call, context, in_time, shell, text};
+use support::{
+    Answer, Interrupted, Record, Recorded, Scripted, call, context, in_time, shell, text,
+};
 use tokio_util::sync::CancellationToken;
 
 fn task(dir: &tempfile::TempDir) -> Task {
@@ -537,6 +539,30 @@ async fn a_replay_runs_the_tools_but_tells_the_model_what_was_recorded() {
     );
     let stamps = std::fs::read_to_string(dir.path().join("stamps")).unwrap();
     assert_eq!(stamps.lines().count(), 2);
+}
+
+#[tokio::test]
+async fn a_session_that_goes_on_runs_no_tool_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = Scripted::new([
+        shell("1", "echo one >> ran"),
+        shell("2", "echo two >> ran"),
+        shell("3", "echo three >> ran"),
+        shell("4", "echo four >> ran"),
+    ]);
+    let record = Record::default();
+    let mut world = context(&model, &record);
+    world.recorded = Some(&Interrupted);
+    let mut session = Builtin::default().start(task(&dir));
+    let outcome = in_time(session.turn(Input::Task, &world)).await;
+    let Stopped::Failed(Error::Model(model::Error::Diverged { place })) = &outcome.stopped else {
+        panic!("{outcome:?}")
+    };
+    assert!(place.contains("another"), "{place}");
+    let ran = std::fs::read_to_string(dir.path().join("ran")).unwrap();
+    assert_eq!(ran, "three\n");
+    assert!(model.request(1).to_string().contains("it has run"));
+    assert!(model.request(2).to_string().contains("is unknown"));
 }
 
 #[tokio::test]

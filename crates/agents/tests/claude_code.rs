@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use serde_json::{Value, json};
 use skep_agents::event::AgentEvent;
 use skep_agents::profile::Profile;
-use skep_agents::{Context, Error, Gateway, Input, Stopped, Task, find};
+use skep_agents::{Context, Error, Gateway, Input, Recovery, Stopped, Task, find};
 use support::{Host, Record, in_time};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::OnceCell;
@@ -278,8 +278,20 @@ async fn it_works_headless_and_a_second_round_continues_its_session() {
     assert_eq!(outcome.summary, "I mended it.");
     let made = std::fs::read_to_string(world.work.path().join("made.txt")).unwrap();
     assert_eq!(made, "one\ntwo\n");
+    // And one whose predecessor was killed, by the name that was recorded.
+    let name = record.session();
+    let task = Task::new("Make made.txt.", world.work.path());
+    assert_eq!(agent.recovery(), Recovery::Memory);
+    let mut after = agent.recover(task, Some(&name));
+    let outcome = in_time(after.turn(Input::Interrupted(None), &context)).await;
+    assert!(matches!(outcome.stopped, Stopped::Completed), "{outcome:?}");
     let requests = endpoint.requests.lock().unwrap();
-    assert_eq!(requests.len(), 4);
+    assert_eq!(requests.len(), 5);
+    let last = requests[4]["messages"].to_string();
+    assert!(
+        last.contains("I mended it.") && last.contains("was interrupted"),
+        "{last}"
+    );
     let second = requests[2]["messages"].to_string();
     assert!(
         second.contains("Make made.txt.") && second.contains("I made it."),
@@ -342,7 +354,7 @@ async fn a_session_that_is_gone_is_a_failure_and_not_a_fresh_start() {
     ))
     .await;
     assert!(
-        matches!(outcome.stopped, Stopped::Failed(Error::Program { .. })),
+        matches!(outcome.stopped, Stopped::Failed(Error::Forgotten { .. })),
         "{outcome:?}"
     );
     assert_eq!(endpoint.requests.lock().unwrap().len(), 0);

@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc, OnceLock,
-    atomic::{AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use bytes::Bytes;
@@ -70,6 +70,8 @@ pub struct Cassette {
 struct Shared {
     exchanges: Vec<Recorded>,
     next: AtomicUsize,
+    /// Whether a call was made after the last recorded one.
+    passed: AtomicBool,
     /// The first difference; after it nothing is played any more.
     diverged: OnceLock<Diverged>,
 }
@@ -111,6 +113,7 @@ impl Cassette {
             shared: Arc::new(Shared {
                 exchanges,
                 next: AtomicUsize::new(0),
+                passed: AtomicBool::new(false),
                 diverged: OnceLock::new(),
             }),
         })
@@ -136,6 +139,44 @@ impl Cassette {
         let dialect = Endpoint::from_path("POST", &first.path)?.dialect()?;
         let asked = dialects::Request::inspect(dialect, &first.request).ok()?;
         Some(Route::offline(asked.model, dialect))
+    }
+
+    /// The same without the call at its end that was cut off with its caller: nobody saw its answer,
+    /// so it is made again.
+    #[must_use]
+    pub fn without_cut_end(&self) -> Self {
+        let mut exchanges = self.shared.exchanges.clone();
+        while exchanges
+            .last()
+            .is_some_and(|last| last.failure == Some(Reason::Cancelled))
+        {
+            exchanges.pop();
+        }
+        Self {
+            shared: Arc::new(Shared {
+                exchanges,
+                next: AtomicUsize::new(0),
+                passed: AtomicBool::new(false),
+                diverged: OnceLock::new(),
+            }),
+        }
+    }
+
+    /// Whether every recorded call has its answer again: the next one is a new one.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.shared.next.load(Ordering::Relaxed) >= self.shared.exchanges.len()
+            && self.shared.diverged.get().is_none()
+    }
+
+    /// Whether a new call was made already, after all that were recorded.
+    #[must_use]
+    pub fn is_passed(&self) -> bool {
+        self.shared.passed.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn pass(&self) {
+        self.shared.passed.store(true, Ordering::Relaxed);
     }
 
     /// Whether every call was made again, and none differed.

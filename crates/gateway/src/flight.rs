@@ -67,6 +67,7 @@ impl Estimate {
                         .min(Amount::UNBOUNDED),
                 )
             }),
+            iterations: 1,
             ..Amount::ZERO
         }
     }
@@ -79,6 +80,7 @@ impl Estimate {
             Amount {
                 tokens: usage.total().unwrap_or(0).min(Amount::UNBOUNDED),
                 money: Micros(money.map_or(0, |m| m.0.min(Amount::UNBOUNDED))),
+                iterations: 1,
                 ..Amount::ZERO
             }
         };

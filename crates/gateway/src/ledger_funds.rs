@@ -153,7 +153,9 @@ pub async fn cassette(
     let exchanges = ledger.exchanges(attempt).await.map_err(failed)?;
     let mut recorded = Vec::with_capacity(exchanges.len());
     let mut before = 0;
-    for (place, exchange) in (1u64..).zip(exchanges) {
+    let count = exchanges.len();
+    for (index, exchange) in exchanges.into_iter().enumerate() {
+        let place = recorded.len() as u64 + 1;
         let changed = |field: &str, recorded: String, now: String| Diverged {
             call: place,
             field: field.into(),
@@ -175,6 +177,13 @@ pub async fn cassette(
         if is != exchange.digest {
             return Err(changed("(record)", exchange.digest, is).into());
         }
+        let is_failure = |(name, _): &(String, String)| name == FAILURE;
+        let failure = exchange.headers.iter().find(|pair| is_failure(pair));
+        let failure = failure.map(|(_, name)| reason_named(name));
+        // It was cut off with its caller, and made again when the attempt went on.
+        if failure == Some(Reason::Cancelled) && index + 1 < count {
+            continue;
+        }
         let part = async |field: &str, id: BlobId| match ledger.blob(id, max).await {
             Ok(content) => Ok(Bytes::from(content)),
             Err(ledger::Error::BlobCorrupt { .. }) => {
@@ -187,8 +196,6 @@ pub async fn cassette(
         };
         let request = part("request", exchange.request).await?;
         let response = part("response", exchange.response).await?;
-        let is_failure = |(name, _): &(String, String)| name == FAILURE;
-        let failure = exchange.headers.iter().find(|pair| is_failure(pair));
         recorded.push(Recorded {
             call: place,
             path: exchange.endpoint,
@@ -197,7 +204,7 @@ pub async fn cassette(
             response,
             response_blob: exchange.response,
             status: (exchange.status != NO_STATUS).then_some(exchange.status),
-            failure: failure.map(|(_, name)| reason_named(name)),
+            failure,
             headers: exchange.headers,
         });
     }

@@ -18,17 +18,30 @@ pub(crate) fn of(stopped: &Stopped, seen: Option<Failure>) -> Option<Failure> {
             Error::Model(model::Error::Cancelled) => Failure::new(Reason::Cancelled, ""),
             Error::Model(model) => seen.unwrap_or_else(|| of_model(model)),
             // Of its model, a program inside knows only what it was answered.
-            Error::Program { .. } | Error::NoResult { .. } => match seen {
-                Some(seen) => Failure::new(
-                    seen.reason,
-                    format!("{}: {}", domain::failure::chain(error), seen.detail),
-                ),
-                None => Failure::caused(reason(error), error),
-            },
+            Error::Program { .. } | Error::NoResult { .. } | Error::Forgotten { .. } => {
+                match seen {
+                    Some(seen) => Failure::new(
+                        seen.reason,
+                        format!("{}: {}", domain::failure::chain(error), seen.detail),
+                    ),
+                    None => Failure::caused(reason(error), error),
+                }
+            }
             other => Failure::caused(reason(other), other),
         },
     };
     Some(failure)
+}
+
+/// Whether a session that was to go on could not: what it did now is not what was recorded, or its
+/// own conversation is gone. `seen` is what the gateway last said.
+pub(crate) fn is_divergence(stopped: &Stopped, seen: Option<&Failure>) -> bool {
+    match stopped {
+        Stopped::Failed(Error::Model(model::Error::Diverged { .. })) => true,
+        // One that could not reach its model does not say so either.
+        Stopped::Failed(Error::Forgotten { .. }) => seen.is_none(),
+        _ => false,
+    }
 }
 
 /// Whether a turn that ended so may leave work behind that a person wants to see.
@@ -68,7 +81,8 @@ fn reason(error: &Error) -> Reason {
         Error::Model(_)
         | Error::Refused { .. }
         | Error::Program { .. }
-        | Error::NoResult { .. } => Reason::AgentFailed,
+        | Error::NoResult { .. }
+        | Error::Forgotten { .. } => Reason::AgentFailed,
         Error::Exec(exec::Error::Start { .. }) => Reason::AgentMissing,
         Error::Exec(exec::Error::Gone { .. }) => Reason::LimitReached,
         Error::Halted(_) => Reason::Cancelled,

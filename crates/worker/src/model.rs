@@ -4,6 +4,7 @@ use agents::model::{Chunks, Error, Model};
 use async_trait::async_trait;
 use bytes::Bytes;
 use dialects::Dialect;
+use domain::Reason;
 use gateway::{Call, Grant};
 
 /// Calls the granted model.
@@ -65,6 +66,15 @@ fn translate(error: gateway::Error) -> Error {
         },
         E::Diverged(diverged) => Error::Diverged {
             place: diverged.to_string(),
+        },
+        // As it was told when it was recorded.
+        E::Recorded { reason } => match reason {
+            Reason::Unreachable | Reason::TimedOut | Reason::ProviderFailed => {
+                Error::Network { reason: said }
+            }
+            Reason::BadAnswer => Error::Nonsense { reason: said },
+            Reason::Cancelled => Error::Cancelled,
+            _ => Error::Refused { reason: said },
         },
         _ => Error::Refused { reason: said },
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use dialects::{Decoder, Delta, End, Reply};
 
 use super::Options;
-use crate::agent::{Context, Stopped};
+use crate::agent::{Context, Stopped, ToolResults};
 use crate::event::AgentEvent;
 use crate::guard::Guard;
 use crate::model::{self, Model};
@@ -47,7 +47,7 @@ pub(super) async fn ask(
                 other => Stopped::Failed(other.into()),
             });
         };
-        let wait = if context.recorded.is_some() {
+        let wait = if context.recorded.is_some_and(ToolResults::is_past) {
             Duration::ZERO
         } else {
             wait

@@ -16,7 +16,7 @@ mod tools;
 
 use std::time::Duration;
 
-use crate::agent::{Agent, Error, Session, Task};
+use crate::agent::{Agent, Error, Recovery, Session, Task};
 
 use session::BuiltinSession;
 
@@ -75,6 +75,10 @@ impl Agent for Builtin {
 
     fn start(&self, task: Task) -> Box<dyn Session> {
         Box::new(BuiltinSession::new(task, self.options.clone()))
+    }
+
+    fn recovery(&self) -> Recovery {
+        Recovery::Journal
     }
 
     fn resume(&self, task: Task, state: &[u8]) -> Result<Box<dyn Session>, Error> {

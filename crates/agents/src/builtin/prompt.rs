@@ -79,6 +79,19 @@ steps.";
 pub(super) const REPEATED: &str = "You have done the same thing several times with the same \
 result. Do something else, or, if the task cannot be done, say why and stop.";
 
+/// What opens a turn that goes on after an interruption.
+pub(super) fn interrupted(text: Option<&str>) -> String {
+    let mut said = String::from(
+        "The work was interrupted. What a command that ran at that moment did is unknown: look at \
+the state of the checkout, then go on.",
+    );
+    if let Some(text) = text {
+        said.push_str("\n\n");
+        said.push_str(&feedback(text));
+    }
+    said
+}
+
 /// What is told of a call whose result was lost.
 pub(super) const UNKNOWN_RESULT: &str = "Whether this ran, and what it gave, is unknown: the \
 work was interrupted. Look at the state of the checkout before you go on.";

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::call::ask;
 use super::repetition::{Repetition, Verdict};
 use super::{Options, prompt, tools};
-use crate::agent::{Context, Error, Input, Outcome, Session, Stopped, Task, ToolOutput};
+use crate::agent::{Before, Context, Error, Input, Outcome, Session, Stopped, Task, ToolOutput};
 use crate::event::{AgentEvent, bounded};
 use crate::guard::Guard;
 use crate::model;
@@ -181,6 +181,7 @@ impl BuiltinSession {
         self.kept.conversation.push_user(match input {
             Input::Task => self.task.prompt.clone(),
             Input::Feedback(text) => prompt::feedback(&text),
+            Input::Interrupted(text) => prompt::interrupted(text.as_deref()),
         });
     }
 
@@ -260,12 +261,21 @@ was done."
             };
             record(context, intent).await?;
             let started = Instant::now();
-            let fresh = match action {
-                Err(why) => tools::not_done(why),
-                Ok(action) => guard
+            let known = context.recorded.map_or(Before::Run, |recorded| {
+                recorded.before(self.kept.calls, &call.id)
+            });
+            let fresh = match (known, action) {
+                (Before::Run, Err(why)) => tools::not_done(why),
+                (Before::Run, Ok(action)) => guard
                     .run(tools::carry_out(&action, &self.task, context))
                     .await?
                     .map_err(Stopped::Failed)?,
+                (Before::Done(output), _) => output,
+                (Before::Unknown, _) => tools::not_done(prompt::UNKNOWN_RESULT.to_owned()),
+                (Before::Other { recorded }, _) => {
+                    let place = format!("the call `{recorded}` of a tool is now `{}`", call.id);
+                    return Err(Stopped::Failed(model::Error::Diverged { place }.into()));
+                }
             };
             let told = self.told(&call.id, fresh, context);
             let event = AgentEvent::ToolResult {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::agent::{Agent, Context, Error, Input, Outcome, Session, Stopped, Task};
+use crate::agent::{Agent, Context, Error, Input, Outcome, Recovery, Session, Stopped, Task};
 use crate::command::{briefing, last_words};
 use crate::event::AgentEvent;
 use crate::exec::{self, Output, Request, Running};
@@ -56,6 +56,21 @@ impl Agent for ClaudeCode {
         })
     }
 
+    fn recovery(&self) -> Recovery {
+        Recovery::Memory
+    }
+
+    fn recover(&self, task: Task, named: Option<&str>) -> Box<dyn Session> {
+        Box::new(ClaudeSession {
+            launch: self.launch.clone(),
+            task,
+            kept: Kept {
+                session: named.map(str::to_owned),
+                turns: 0,
+            },
+        })
+    }
+
     fn resume(&self, task: Task, state: &[u8]) -> Result<Box<dyn Session>, Error> {
         let kept = serde_json::from_slice(state).map_err(|source| Error::State {
             agent: self.name().to_owned(),
@@ -89,12 +104,24 @@ impl ClaudeSession {
     /// task.
     fn prompt(&self, input: Input) -> String {
         match (input, &self.kept.session) {
-            (Input::Task, _) => briefing(&self.task),
+            (Input::Task, _) | (Input::Interrupted(None), None) => briefing(&self.task),
+            (Input::Interrupted(text), Some(_)) => {
+                let mut said = String::from(
+                    "The work was interrupted: the process that ran you was ended. What a command \
+that ran at that moment did is unknown. Look at the state of the checkout, then go on with the task.\n",
+                );
+                if let Some(text) = text {
+                    said.push_str(&format!(
+                        "\nYour work was checked before, and this was found:\n\n{text}\n"
+                    ));
+                }
+                said
+            }
             (Input::Feedback(text), Some(_)) => format!(
                 "Your work was checked, and it is not finished:\n\n{text}\n\nPlease mend this. \
 The checkout is as you left it.\n"
             ),
-            (Input::Feedback(text), None) => {
+            (Input::Feedback(text) | Input::Interrupted(Some(text)), None) => {
                 format!(
                     "{}\nWhat was found wrong so far:\n\n{text}\n",
                     briefing(&self.task)
@@ -229,8 +256,17 @@ impl Session for ClaudeSession {
     async fn turn(&mut self, input: Input, context: &Context<'_>) -> Outcome {
         let before = self.kept.turns;
         let mut reader = Reader::new(self.kept.session.clone());
+        let resumed = self.kept.session.is_some();
         let (summary, stopped) = match self.work(input, context, &mut reader).await {
             Ok(summary) => (summary, Stopped::Completed),
+            // It ended before a step of its model: there was nothing to continue.
+            Err(Stopped::Failed(Error::Program { said, .. } | Error::NoResult { said }))
+                if resumed && self.kept.turns == before =>
+            {
+                let agent = self.launch.name.clone();
+                let gone = Error::Forgotten { agent, said };
+                (String::new(), Stopped::Failed(gone))
+            }
             Err(stopped) => (String::new(), stopped),
         };
         let stopped = close(&summary, stopped, context).await;

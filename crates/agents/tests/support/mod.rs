@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use skep_agents::event::{AgentEvent, Halt, Observer};
 use skep_agents::exec::{self, Captured, Exec, Exit, Output, Request, Running};
 use skep_agents::model::{self, Chunks, Model};
-use skep_agents::{Context, ToolOutput, ToolResults};
+use skep_agents::{Before, Context, ToolOutput, ToolResults};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
 
@@ -377,6 +377,16 @@ impl Record {
             .collect()
     }
 
+    /// The name that the agent gave its own conversation.
+    pub fn session(&self) -> String {
+        let events = self.events.lock().unwrap();
+        let name = events.iter().rev().find_map(|event| match event {
+            AgentEvent::Session { id } => Some(id.clone()),
+            _ => None,
+        });
+        name.expect("it has named its conversation")
+    }
+
     pub fn results(&self) -> Vec<(String, bool)> {
         let events = self.events.lock().unwrap();
         events
@@ -386,6 +396,31 @@ impl Record {
                 _ => None,
             })
             .collect()
+    }
+}
+
+/// What was recorded of a session that goes on: a call that has run, and one that was about to.
+pub struct Interrupted;
+
+impl ToolResults for Interrupted {
+    fn before(&self, index: u64, id: &str) -> Before {
+        match index {
+            0 if id == "1" => Before::Done(ToolOutput {
+                text: "it has run".into(),
+                ok: true,
+                exit: None,
+                omitted: 0,
+            }),
+            1 => Before::Unknown,
+            2 => Before::Run,
+            _ => Before::Other {
+                recorded: "another".into(),
+            },
+        }
+    }
+
+    fn told(&self, _: u64, _: &str, fresh: ToolOutput) -> ToolOutput {
+        fresh
     }
 }
 

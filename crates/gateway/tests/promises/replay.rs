@@ -187,3 +187,50 @@ async fn an_agent_in_a_sandbox_is_replayed_too() {
         .await;
     assert_eq!(response.status(), 409);
 }
+
+#[tokio::test]
+async fn what_was_recorded_is_answered_for_nothing_and_then_the_provider_is_asked() {
+    let answer = || stream(&messages_stream(), 500);
+    let (mut exchanges, answers) =
+        record(&[ask("one"), ask("two")], vec![answer(), answer()]).await;
+    // The last one was cut off with its caller: nobody saw its answer.
+    exchanges[1].failure = Some(Reason::Cancelled);
+    let cassette = Cassette::load(exchanges).unwrap().without_cut_end();
+    assert_eq!(cassette.len(), 1);
+    let upstream = Upstream::start(vec![answer(), answer()]).await;
+    let gateway = gateway(&upstream);
+    let purse = Purse::with(1_000_000);
+    let mut spec = spec(&gateway, &purse);
+    spec.mode = Mode::Continue(cassette.clone());
+    let grant = gateway.grant(spec);
+    assert!(!cassette.is_over());
+    let played = play(&grant, &[ask("one")]).await;
+    assert_eq!(played[0], answers[0]);
+    assert!(cassette.is_over() && !cassette.is_passed());
+    assert_eq!((upstream.connections(), grant.calls()), (0, 0));
+    let live = play(&grant, &[ask("two"), ask("three")]).await;
+    assert!(live.iter().all(Result::is_ok), "{live:?}");
+    assert!(cassette.is_passed());
+    assert_eq!(grant.calls(), 2);
+    let settled = purse.wait(2).await;
+    assert_eq!(settled[0].call, 1);
+    assert_eq!(settled[0].spent.iterations, 1);
+}
+
+#[tokio::test]
+async fn a_recording_that_is_not_what_is_asked_now_never_leads_to_the_provider() {
+    let answer = stream(&messages_stream(), 500);
+    let (exchanges, _) = record(&[ask("one")], vec![answer]).await;
+    let cassette = Cassette::load(exchanges).unwrap();
+    let upstream = Upstream::start(vec![]).await;
+    let gateway = gateway(&upstream);
+    let purse = Purse::with(1_000_000);
+    let mut spec = spec(&gateway, &purse);
+    spec.mode = Mode::Continue(cassette);
+    let grant = gateway.grant(spec);
+    for _ in 0..2 {
+        let error = grant.call(ask("another")).await.unwrap_err();
+        assert_eq!(diverged(error).call, 1);
+    }
+    assert_eq!(upstream.connections(), 0);
+}
