@@ -377,7 +377,10 @@ impl State {
         if let Some(cassette) = recording {
             let redactor = &state.gateway.redactor;
             let path = redactor.text(path);
-            return cassette.play(dialect, &path, &redactor.bytes(body), strict, redactor);
+            let body = redactor.bytes(body);
+            return cassette
+                .play(dialect, &path, &body, strict, redactor)
+                .inspect(|_| state.last.answered());
         }
         if body.len() > state.gateway.bounds.request_bytes {
             return Err(Error::RequestTooLarge {

@@ -8,7 +8,7 @@
 
 use dialects::{Dialect, Prices};
 use domain::{
-    AttemptState, ChangeState, JobState, RequestState,
+    Amount, AttemptState, ChangeState, JobState, Reason, RequestState,
     entity::{Planning, Request, Verdict},
     event::Body,
     plan::Plan,
@@ -802,6 +802,50 @@ async fn a_role_that_fails_ends_the_work_and_what_was_under_way_is_gone_on_with_
     assert_eq!(request.state, RequestState::Done, "{:?}", request.failure);
     let attempts = node.ledger().attempts(jobs[0].id).await.unwrap();
     let states: Vec<_> = attempts.iter().map(|attempt| attempt.state).collect();
-    assert_eq!(states, [AttemptState::Lost, AttemptState::Passed]);
+    assert_eq!(states, [AttemptState::Passed], "it is the same attempt");
+    node.close().await;
+}
+
+#[tokio::test]
+async fn a_budget_bounds_the_turns_and_the_time_of_an_agent() {
+    let script = Script::new().job(
+        Job::on("Turn")
+            .with_tools()
+            .step(Step::shell("true"))
+            .step(Step::shell("true"))
+            .step(Step::shell("true")),
+    );
+    let script = script.job(
+        Job::on("Wait")
+            .with_tools()
+            .step(Step::shell("sleep 1000"))
+            .step(Step::say("It is done.")),
+    );
+    let world = World::new(script);
+    let node = world.node(Dialect::ChatCompletions).await;
+    let repo = checked_repo();
+    let bounded = |prompt, budget| New {
+        budget: Some(budget),
+        ..new(repo.path(), prompt)
+    };
+    let turns = Amount {
+        iterations: 2,
+        ..Amount::unbounded()
+    };
+    let request = run(&node, bounded("Turn and turn", turns)).await;
+    let failure = request.failure.unwrap();
+    assert_eq!(failure.reason, Reason::TurnLimit, "{failure:?}");
+    assert_eq!(world.model.conversations().len(), 2);
+    let spent = node.ledger().spent(request.id).await.unwrap();
+    assert_eq!(spent.iterations, 2);
+
+    let time = Amount {
+        wall_ms: 3_000,
+        ..Amount::unbounded()
+    };
+    let request = run(&node, bounded("Wait for ever", time)).await;
+    let failure = request.failure.unwrap();
+    assert_eq!(failure.reason, Reason::TimedOut, "{failure:?}");
+    assert!(node.ledger().check().await.unwrap().is_empty());
     node.close().await;
 }

@@ -1,13 +1,19 @@
 //! What an agent does, recorded in the ledger in the words of the domain.
 
+use crate::story::Mark;
 use agents::event::{AgentEvent, Halt, Observer};
 use async_trait::async_trait;
 use domain::{
     AttemptId,
     event::{Agent, Body, MAX_TEXT},
 };
+use gateway::Cassette;
 use ledger::{Lease, Ledger};
-use std::time::{Duration, Instant};
+use std::{
+    collections::VecDeque,
+    sync::PoisonError,
+    time::{Duration, Instant},
+};
 use tokio::sync::Mutex;
 
 /// Streamed text waits so long, or until there is so much of it, before it becomes an event.
@@ -20,6 +26,32 @@ pub(crate) struct Recorder<'a> {
     lease: &'a Lease,
     attempt: AttemptId,
     waiting: Mutex<Option<Streamed>>,
+    past: Option<Past>,
+}
+
+/// What was recorded already of an agent that goes through its journal.
+struct Past {
+    marks: std::sync::Mutex<VecDeque<Mark>>,
+    cassette: Cassette,
+}
+
+impl Past {
+    /// Whether an event was recorded already. Words belong to a call of the model, and are recorded
+    /// with it.
+    fn holds(&self, event: &AgentEvent) -> bool {
+        if self.cassette.is_passed() {
+            return false;
+        }
+        let Some(mark) = Mark::of(event) else {
+            return true;
+        };
+        let mut marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = marks.iter().position(|known| *known == mark);
+        if let Some(place) = found {
+            marks.drain(..=place);
+        }
+        found.is_some()
+    }
 }
 
 /// Text that has not become an event yet.
@@ -36,6 +68,18 @@ impl<'a> Recorder<'a> {
             lease,
             attempt,
             waiting: Mutex::default(),
+            past: None,
+        }
+    }
+
+    /// One that does not record again what is recorded: these events, until the cassette is over.
+    pub(crate) fn after(self, marks: &[Mark], cassette: &Cassette) -> Self {
+        Self {
+            past: Some(Past {
+                marks: std::sync::Mutex::new(marks.iter().cloned().collect()),
+                cassette: cassette.clone(),
+            }),
+            ..self
         }
     }
 
@@ -109,6 +153,9 @@ impl Streamed {
 #[async_trait]
 impl Observer for Recorder<'_> {
     async fn record(&self, event: AgentEvent) -> Result<(), Halt> {
+        if self.past.as_ref().is_some_and(|past| past.holds(&event)) {
+            return Ok(());
+        }
         let recorded = match event {
             AgentEvent::Text { text } => self.stream(false, text).await,
             AgentEvent::Reasoning { text } => self.stream(true, text).await,

@@ -30,7 +30,8 @@ pub(crate) async fn gate(
             .map_err(|error| Failure::new(Reason::PolicyInvalid, error.to_string()))?;
         if commands.iter().any(|command| command.needed) {
             let wanted = Wanted {
-                id: format!("{}-check-{round}", place.attempt),
+                // One that a killed holder left does not stand in the way.
+                id: format!("{}-check-{round}-{}", place.attempt, place.lease.token),
                 tree: Some(tree),
                 channel: false,
                 programs: Vec::new(),

@@ -2,12 +2,15 @@
 //!
 //! A worker claims a job, opens a site for it, lets an agent work there, extracts what changed,
 //! asks the gate, gives the agent the findings for one more round, and settles the attempt. It
-//! never merges. All that it knows is in the ledger: when it dies, the next worker begins anew.
+//! never merges. All that it knows is in the ledger and the workspace: when it dies, the next worker
+//! goes on where it was, within the turn of the agent.
 //!
 //! - [`Worker`] claims and works: [`Worker::step`].
 //! - [`replay`] runs an attempt again from its recording, without a model and without spending.
 
+mod again;
 mod attempt;
+mod candidate;
 mod events;
 mod exec;
 mod failure;
@@ -15,6 +18,8 @@ mod gate;
 mod message;
 mod model;
 mod replay;
+mod rounds;
+mod story;
 mod task;
 mod worker;
 

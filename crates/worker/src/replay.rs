@@ -7,31 +7,24 @@
 use crate::{
     exec::SandboxExec,
     model::GrantModel,
+    story::{MAX_BODY, Story},
     task,
     worker::{Ready, Worker},
 };
 use agents::{
-    Context, Input, ToolOutput, ToolResults,
+    Context, Input, Limits,
     event::{AgentEvent, Halt, Observer},
 };
 use async_trait::async_trait;
 use domain::{
-    Amount, AttemptId, BlobId, Failure, Reason,
+    Amount, AttemptId, Failure, Reason,
     entity::{Attempt, Job, Request},
-    event::{Agent, Body},
 };
 use gateway::{Cassette, Diverged, FundsError, GrantSpec, Mode, Settlement};
 use git::CommitId;
 use site::Wanted;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
-
-/// The most events of an attempt that are read.
-const MAX_EVENTS: usize = 200_000;
-/// How many events are read at once.
-const PAGE: usize = 1_000;
-/// The most bytes of one recorded body.
-const MAX_BODY: u64 = 64 << 20;
 
 /// What a replay found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -136,126 +129,6 @@ pub async fn replay(
     })
 }
 
-/// What happened in an attempt, as far as a replay needs it.
-struct Story {
-    /// What each round began with: nothing for the task.
-    rounds: Vec<Option<String>>,
-    /// What the model was told of each tool call, in order.
-    told: Vec<(String, String, bool)>,
-    /// How many calls of the model were made so far.
-    calls: u64,
-    differing: Mutex<Vec<String>>,
-}
-
-impl Story {
-    async fn read(worker: &Worker, request: &Request, attempt: AttemptId) -> Result<Self, Error> {
-        let mut story = Self {
-            rounds: Vec::new(),
-            told: Vec::new(),
-            calls: 0,
-            differing: Mutex::default(),
-        };
-        let mut after = 0;
-        let mut read = 0;
-        loop {
-            let page = worker
-                .ledger
-                .request_events(request.id, after, PAGE)
-                .await?;
-            let Some(last) = page.last() else { break };
-            after = last.sequence;
-            read += page.len();
-            for envelope in page {
-                match envelope.body {
-                    Body::Agent { attempt: of, event } if of == attempt => {
-                        story.take(worker, event).await?;
-                    }
-                    Body::ModelCalled {
-                        attempt: Some(of), ..
-                    } if of == attempt => story.calls += 1,
-                    _ => {}
-                }
-            }
-            if read >= MAX_EVENTS {
-                break;
-            }
-        }
-        Ok(story)
-    }
-
-    async fn take(&mut self, worker: &Worker, event: Agent) -> Result<(), Error> {
-        // What is told belongs to the next call.
-        let call = self.calls + 1;
-        let text = async |id: BlobId, field: &str| {
-            let changed = |now: &str| {
-                Error::Diverged(Diverged {
-                    call,
-                    field: field.to_owned(),
-                    recorded: id.to_string(),
-                    now: now.to_owned(),
-                })
-            };
-            match worker.ledger.blob(id, MAX_BODY).await {
-                Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
-                Err(ledger::Error::BlobCorrupt { .. }) => Err(changed("(damaged)")),
-                Err(ledger::Error::NotFound { .. }) => Err(changed("(absent)")),
-                Err(error) => Err(error.into()),
-            }
-        };
-        match event {
-            Agent::Turn {
-                feedback: Some(id), ..
-            } => self.rounds.push(Some(text(id, "feedback").await?)),
-            Agent::Turn { feedback: None, .. } => self.rounds.push(None),
-            Agent::ToolResult {
-                id,
-                output,
-                ok,
-                full,
-                ..
-            } => {
-                let told = match full {
-                    Some(full) => text(full, &format!("output of {id}")).await?,
-                    None => output,
-                };
-                self.told.push((id, told, ok));
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn differing(&self) -> Vec<String> {
-        self.differing
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-}
-
-impl ToolResults for Story {
-    fn told(&self, index: u64, id: &str, fresh: ToolOutput) -> ToolOutput {
-        let recorded = usize::try_from(index)
-            .ok()
-            .and_then(|index| self.told.get(index));
-        let Some((recorded_id, text, ok)) = recorded else {
-            return fresh;
-        };
-        if recorded_id != id || *text != fresh.text {
-            let mut differing = self
-                .differing
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            differing.push(id.to_owned());
-        }
-        ToolOutput {
-            text: text.clone(),
-            ok: *ok,
-            ..fresh
-        }
-    }
-}
-
 struct Again<'a> {
     worker: &'a Worker,
     attempt: &'a Attempt,
@@ -304,7 +177,12 @@ impl Again<'_> {
         let mut spec = GrantSpec::new(Arc::new(Nothing), route, cancel.child_token());
         spec.mode = Mode::Replay(cassette.clone());
         let grant = worker.gateway.grant(spec);
-        let task = task::task(request, job, &mirror, base, site.inside());
+        let mut task = task::task(request, job, &mirror, base, site.inside());
+        task.limits.turns = match &attempt.failure {
+            // It ends where it ended.
+            Some(failure) if failure.reason == Reason::TurnLimit => story.answers,
+            _ => Limits::default().turns,
+        };
         let outcome = {
             let exec = SandboxExec(site.sandbox().map_err(|error| error.failure())?);
             let granted = GrantModel::new(&grant);

@@ -3,11 +3,12 @@
 
 use agents::{CheckNote, Limits, Task};
 use domain::{
+    Amount,
     entity::{Job, Request},
     policy::FILE,
 };
 use git::{CommitId, Mirror};
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 /// The files in which repositories speak to agents, the first that is there.
 const INSTRUCTIONS: [&str; 2] = ["AGENTS.md", "CLAUDE.md"];
@@ -47,11 +48,19 @@ pub(crate) fn task(
         }))
         .collect();
     task.rules = rules(request, job);
-    task.limits = Limits {
-        turns: turns(request),
-        ..Limits::default()
-    };
     task
+}
+
+/// What an agent may use: what is left in its job's account, and no more than is usual. A session
+/// that goes on by its journal makes its `past` calls again, for nothing.
+pub(crate) fn limits(free: Amount, past: u64) -> Limits {
+    let usual = Limits::default();
+    let turns = free.iterations.saturating_add(past);
+    Limits {
+        turns: u32::try_from(turns).unwrap_or(u32::MAX).min(usual.turns),
+        wall: Duration::from_millis(free.wall_ms).min(usual.wall),
+        ..usual
+    }
 }
 
 fn prompt(job: &Job) -> String {
@@ -82,10 +91,4 @@ fn rules(request: &Request, job: &Job) -> Vec<String> {
         rules.push(format!("Touch at most {most} files."));
     }
     rules
-}
-
-/// The steps that the request's budget leaves to one attempt.
-fn turns(request: &Request) -> u32 {
-    let most = u64::from(Limits::default().turns);
-    u32::try_from(request.ask.budget.iterations.clamp(1, most)).unwrap_or(1)
 }

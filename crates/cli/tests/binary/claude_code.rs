@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use testkit::Home;
-use testkit::models::{Dialect, Job, Script, Step};
+use testkit::models::{Dialect, Hold, Job, Script, Step};
 
 use crate::world::{self, DEADLINE, PROMPT, Told, World, before, outside};
 
@@ -154,4 +154,33 @@ fn without_claude_code_a_run_says_how_to_install_it() {
         ran.stderr
     );
     was.assert_same(&world.repo.snapshot());
+}
+
+#[test]
+fn killed_in_the_middle_it_continues_its_own_conversation() {
+    let hold = Hold::new();
+    let script = Script::new().job(
+        Job::on(PROMPT)
+            .with_tools()
+            // What it makes of an answer that never came is its own affair.
+            .in_order()
+            .step(Step::shell("echo one >> log.txt"))
+            .step(Step::say("Nobody hears this.").held_by(&hold))
+            .step(Step::shell("echo 42 > answer.txt"))
+            .step(Step::say("The answer is 42.")),
+    );
+    let world = world(false, script);
+    let mut running = world.start(&RUN);
+    world.model.wait_for(DEADLINE, |it| it.step == 1);
+    running.kill();
+    hold.release();
+    let ran = world.skep(&["retry", "--json"]).expect_code(0);
+    world.assert_nothing_left();
+    let events = ran.json_lines();
+    let began = events.iter().filter(|it| it["type"] == "attempt_started");
+    assert_eq!(began.count(), 1);
+    assert_eq!(world.integrated("log.txt"), "one\n");
+    assert_eq!(world.integrated("answer.txt"), "42\n");
+    let told = world.model.conversations();
+    assert!(told.last().unwrap().text().contains("was interrupted"));
 }

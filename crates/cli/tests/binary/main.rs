@@ -20,6 +20,7 @@ mod ordinary_user;
 mod policy;
 mod refusals;
 mod repositories;
+mod resume;
 mod signals;
 mod taking;
 mod terminal;

@@ -126,9 +126,9 @@ fn what_is_killed_takes_its_sandboxes_along_and_the_next_run_sweeps() {
     world.model.set_script(mending());
     world.run();
     assert_eq!(world.integrated("answer.txt"), "42\n");
-    world.assert_nothing_left();
+    leaks::assert_none(&world.data());
     assert_no_cgroup_of(pid);
-    // What was cut off is still known, and can be ended.
+    // What was cut off is still known, with its workspace, and can be ended.
     let listed = world.skep(&["list", "--json"]).expect_code(0).json_lines();
     let requests = listed[0]["requests"].as_array().unwrap();
     assert_eq!(requests.len(), 2);
@@ -139,6 +139,7 @@ fn what_is_killed_takes_its_sandboxes_along_and_the_next_run_sweeps() {
     world.skep(&["drop"]).expect_code(0);
     world.skep(&["retry", id]).expect_code(0);
     assert_eq!(world.integrated("answer.txt"), "42\n");
+    world.assert_nothing_left();
 }
 
 #[test]

@@ -137,7 +137,7 @@ enum Step {
     Check(usize),
     Resume(usize),
     GiveUp(usize),
-    Step(usize),
+    Record(usize),
     Pass(usize),
     Empty(usize),
     Reject(usize),
@@ -164,7 +164,7 @@ fn steps() -> impl Strategy<Value = Step> {
         12 => any().prop_map(Step::Check),
         8 => any().prop_map(Step::Resume),
         2 => any().prop_map(Step::GiveUp),
-        3 => any().prop_map(Step::Step),
+        3 => any().prop_map(Step::Record),
         10 => any().prop_map(Step::Pass),
         2 => any().prop_map(Step::Empty),
         2 => any().prop_map(Step::Reject),
@@ -305,7 +305,7 @@ async fn walk(after: Vec<Vec<usize>>, sequence: Vec<Step>) {
                     }
                 }
             }
-            Step::Resume(at) | Step::GiveUp(at) | Step::Step(at) => {
+            Step::Resume(at) | Step::GiveUp(at) | Step::Record(at) => {
                 let Some(at) = picked(at, &held) else {
                     continue;
                 };
