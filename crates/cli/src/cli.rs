@@ -58,7 +58,9 @@ pub(crate) enum Command {
     Cancel(commands::cancel::Args),
     /// Try again what did not work, from the tip of the integration branch
     Retry(commands::retry::Args),
-    /// Go on with requests whose process has ended
+    /// Stop a request or a job for now
+    Pause(commands::pause::Args),
+    /// Go on with requests that were paused, or whose process has ended
     Resume(commands::resume::Args),
     /// Say what a request or job waits for, or what broke it
     Why(commands::why::Args),

@@ -13,6 +13,7 @@ pub(crate) mod ledger;
 pub(crate) mod limit;
 pub(crate) mod list;
 pub(crate) mod log;
+pub(crate) mod pause;
 pub(crate) mod replay;
 pub(crate) mod resume;
 pub(crate) mod retry;
@@ -49,6 +50,7 @@ pub(crate) fn run(command: Command, context: &Context) -> Result<Exit, Error> {
         Command::Diff(args) => wait(diff::run(args, context)),
         Command::Cancel(args) => wait(cancel::run(args, context)),
         Command::Retry(args) => wait(retry::run(args, context)),
+        Command::Pause(args) => wait(pause::run(args, context)),
         Command::Resume(args) => wait(resume::run(args, context)),
         Command::Why(args) => wait(why::run(args, context)),
         Command::DeadLetters(args) => wait(dead_letters::run(args, context)),

@@ -76,6 +76,23 @@ struct Shared {
     diverged: OnceLock<Diverged>,
 }
 
+/// The status of an answer that refuses a call for its rate (RFC 6585, section 4).
+const TOO_MANY_REQUESTS: u16 = 429;
+
+impl From<Vec<Recorded>> for Cassette {
+    /// Exchanges that were looked at already.
+    fn from(exchanges: Vec<Recorded>) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                exchanges,
+                next: AtomicUsize::new(0),
+                passed: AtomicBool::new(false),
+                diverged: OnceLock::new(),
+            }),
+        }
+    }
+}
+
 impl Cassette {
     /// A cassette of these exchanges, in the order of their calls.
     ///
@@ -109,14 +126,7 @@ impl Cassette {
                 }
             }
         }
-        Ok(Self {
-            shared: Arc::new(Shared {
-                exchanges,
-                next: AtomicUsize::new(0),
-                passed: AtomicBool::new(false),
-                diverged: OnceLock::new(),
-            }),
-        })
+        Ok(Self::from(exchanges))
     }
 
     /// How many calls are recorded.
@@ -152,14 +162,16 @@ impl Cassette {
         {
             exchanges.pop();
         }
-        Self {
-            shared: Arc::new(Shared {
-                exchanges,
-                next: AtomicUsize::new(0),
-                passed: AtomicBool::new(false),
-                diverged: OnceLock::new(),
-            }),
-        }
+        Self::from(exchanges)
+    }
+
+    /// The same without the calls that were refused for their rate: nothing follows from them but
+    /// that they were made again later, perhaps after a pause that ended the turn.
+    #[must_use]
+    pub fn without_refused(&self) -> Self {
+        let all = self.shared.exchanges.iter();
+        let kept = all.filter(|exchange| exchange.status != Some(TOO_MANY_REQUESTS));
+        Self::from(kept.cloned().collect::<Vec<_>>())
     }
 
     /// Whether every recorded call has its answer again: the next one is a new one.

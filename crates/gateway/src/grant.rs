@@ -7,6 +7,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -146,15 +147,17 @@ pub struct Grant {
     _guard: Arc<DropGuard>,
 }
 
-/// The failure of the last call; none once a call is answered.
+/// The failure of the last call, and when the provider says to come back; none once a call is
+/// answered.
 #[derive(Debug, Default)]
-pub(crate) struct Last(Mutex<Option<domain::Failure>>);
+pub(crate) struct Last(Mutex<Option<(domain::Failure, Option<Duration>)>>);
 
 impl Last {
     pub(crate) fn failed(&self, error: &Error) {
         // Both follow from an end that has its own reason.
         if !matches!(error, Error::Revoked | Error::Abandoned) {
-            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.failure());
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) =
+                Some((error.failure(), error.retry_after()));
         }
     }
 
@@ -162,7 +165,7 @@ impl Last {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    fn get(&self) -> Option<domain::Failure> {
+    fn get(&self) -> Option<(domain::Failure, Option<Duration>)> {
         self.0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -241,7 +244,13 @@ impl Grant {
     /// the grant is no failure.
     #[must_use]
     pub fn last_failure(&self) -> Option<domain::Failure> {
-        self.state.last.get()
+        Some(self.state.last.get()?.0)
+    }
+
+    /// When the provider says to come back, if it said so when the last call failed.
+    #[must_use]
+    pub fn last_retry_after(&self) -> Option<Duration> {
+        self.state.last.get()?.1
     }
 
     /// Makes a call and returns when the head of its answer is there.

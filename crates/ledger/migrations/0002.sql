@@ -68,6 +68,7 @@ ALTER TABLE jobs ADD COLUMN queue INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE jobs ADD COLUMN place INTEGER NOT NULL DEFAULT 0;         -- 0 until it is first ready
 ALTER TABLE jobs ADD COLUMN offered INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE jobs ADD COLUMN until INTEGER;                            -- parked until then
+ALTER TABLE jobs ADD COLUMN parks INTEGER NOT NULL DEFAULT 0;         -- how often for a quota
 ALTER TABLE jobs ADD COLUMN first_claim INTEGER;
 DROP INDEX jobs_ready;
 CREATE INDEX jobs_ready ON jobs (request, place, n) WHERE state = 'ready' AND offered = 0;

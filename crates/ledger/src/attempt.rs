@@ -4,7 +4,7 @@ use crate::{
     error::{Error, Trouble},
     lease::{self, Lease, Subject},
     ledger::Ledger,
-    park, progress,
+    park, pause, progress,
     queue::{self, Kind, Offer, Queue},
     read,
     sql::{Key, get, id, number, one, run, small},
@@ -13,7 +13,7 @@ use crate::{
 };
 use domain::{
     AttemptId, AttemptState, ChangeId, ChangeState, Class, Failure, JobId, JobState, Reason,
-    RequestId, SessionId,
+    RequestId, SessionId, Timestamp,
     entity::{Attempt, ObjectName},
     event::Body,
     state::{AttemptCommand, JobCommand},
@@ -68,6 +68,14 @@ pub enum Settlement {
     Failed {
         /// Why.
         failure: Failure,
+    },
+    /// A provider has no quota for it until a time: the job sleeps with its attempt, wakes once, and
+    /// goes on. That costs no claim.
+    Parked {
+        /// Why.
+        failure: Failure,
+        /// Until when.
+        until: Timestamp,
     },
     /// It was resumed and cannot be gone on with: a new attempt may start.
     Lost {
@@ -316,15 +324,10 @@ fn settle(verb: &mut Verb<'_>, lease: &Lease, settlement: Settlement) -> Result<
             retry_or_die(verb, job, &held, failure)?
         }
         Settlement::Failed { failure } => {
-            let end = End {
-                failure: Some(failure.clone()),
-                ..end
-            };
-            if let Some(attempt) = held.attempt {
-                transition::end_attempt(verb, attempt, AttemptCommand::Fail, end)?;
-            }
+            fail(verb, &held, failure.clone())?;
             retry_or_die(verb, job, &held, failure)?
         }
+        Settlement::Parked { failure, until } => pause::park(verb, job, &held, failure, until)?,
         Settlement::Lost { failure } => {
             let end = End {
                 failure: Some(failure.clone()),
@@ -347,6 +350,19 @@ fn settle(verb: &mut Verb<'_>, lease: &Lease, settlement: Settlement) -> Result<
     };
     progress::follow(verb, held.request)?;
     Ok(Settled { job: state, change })
+}
+
+/// Ends the open attempt of a job with a failure.
+pub(crate) fn fail(verb: &mut Verb<'_>, held: &HeldJob, failure: Failure) -> Result<(), Trouble> {
+    let Some(attempt) = held.attempt else {
+        return Ok(());
+    };
+    let end = End {
+        failure: Some(failure),
+        ..End::at(verb.now)
+    };
+    transition::end_attempt(verb, attempt, AttemptCommand::Fail, end)?;
+    Ok(())
 }
 
 fn retry_or_die(

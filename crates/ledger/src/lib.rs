@@ -33,6 +33,7 @@ mod limit;
 pub mod options;
 mod owner;
 mod park;
+mod pause;
 mod plan;
 mod progress;
 mod queue;

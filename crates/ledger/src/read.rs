@@ -66,7 +66,7 @@ impl Ledger {
                 sql,
                 "SELECT r.id, r.session, a.body, r.state, r.failure, r.created, r.ended \
                  FROM requests r INDEXED BY requests_open JOIN asks a ON a.request = r.n \
-                 WHERE r.ended IS NULL AND r.held = 0 AND NOT EXISTS (SELECT 1 FROM leases l \
+                 WHERE r.ended IS NULL AND r.state <> 'paused' AND r.held = 0 AND NOT EXISTS (SELECT 1 FROM leases l \
                  WHERE (l.kind = 'request' AND l.subject = r.id) OR (l.kind = 'change' AND \
                  l.subject IN (SELECT id FROM changes c WHERE c.request = r.id))) \
                  ORDER BY r.n LIMIT ?1",

@@ -134,7 +134,7 @@ pub(crate) fn lose_holder(
         match read::attempt(verb, attempt)?.state {
             AttemptState::Suspended if may_go_on => {}
             AttemptState::Running | AttemptState::Checking if may_go_on => {
-                transition::suspend_attempt(verb, attempt, until, failure.clone())?;
+                transition::suspend_attempt(verb, attempt, until, Some(failure.clone()))?;
             }
             _ => {
                 let end = End {

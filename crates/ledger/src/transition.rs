@@ -292,13 +292,13 @@ pub(crate) fn end_attempt(
     Ok(to)
 }
 
-/// Suspends an attempt whose holder is lost, and spends its wall time until then. Its grants must
-/// be closed already.
+/// Suspends an attempt that nobody holds any more, and spends its wall time until then. Its grants
+/// must be closed already.
 pub(crate) fn suspend_attempt(
     verb: &mut Verb<'_>,
     attempt: AttemptId,
     until: Timestamp,
-    failure: Failure,
+    failure: Option<Failure>,
 ) -> Result<(), Trouble> {
     let row = attempt_row(verb, attempt)?;
     let to = row.state.apply(AttemptCommand::Suspend)?;
@@ -308,7 +308,7 @@ pub(crate) fn suspend_attempt(
         (attempt.key(), to.as_str(), row.state.as_str()),
     )?;
     spend_time(verb, &row, attempt, until)?;
-    attempt_event(verb, &row, attempt, to, Some(failure));
+    attempt_event(verb, &row, attempt, to, failure);
     Ok(())
 }
 

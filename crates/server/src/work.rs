@@ -24,9 +24,7 @@ impl Node {
         request: RequestId,
         cancel: &CancellationToken,
     ) -> Result<Request, Error> {
-        if let Err(error) = self.sites.sweep(&self.ledger).await {
-            tracing::warn!(%error, "what an earlier process left could not be swept");
-        }
+        self.sweep().await;
         self.publish_pending(request).await;
         let owner = self.ledger.owner().await?;
         let stop = CancellationToken::new();
@@ -77,8 +75,17 @@ impl Node {
             tracing::warn!("the roles did not end in time; their sandboxes end with this process");
         }
         ended?;
+        // An attempt that was suspended when its request was cancelled left its workspace.
+        self.sweep().await;
         self.publish_pending(request).await;
         Ok(self.ledger.request(request).await?)
+    }
+
+    /// Takes away what nobody works in any more.
+    async fn sweep(&self) {
+        if let Err(error) = self.sites.sweep(&self.ledger).await {
+            tracing::warn!(%error, "what an earlier process left could not be swept");
+        }
     }
 
     /// Publishes what is integrated and was not published, where a process ended in between.

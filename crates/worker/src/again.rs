@@ -111,6 +111,7 @@ impl Taker<'_> {
                 gateway::cassette(&self.worker.ledger, attempt.id, MAX_BODY)
                     .await
                     .map_err(|error| lost(&error))?
+                    .without_refused()
                     .without_cut_end(),
             ),
             _ => None,

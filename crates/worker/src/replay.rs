@@ -104,7 +104,9 @@ pub async fn replay(
             agent: attempt.agent,
         });
     }
-    let cassette = gateway::cassette(&worker.ledger, attempt.id, MAX_BODY).await?;
+    let cassette = gateway::cassette(&worker.ledger, attempt.id, MAX_BODY)
+        .await?
+        .without_refused();
     if cassette.is_empty() {
         return Err(Error::NotRecorded(attempt.id));
     }

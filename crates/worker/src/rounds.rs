@@ -20,7 +20,7 @@ use gateway::{Grant, GrantSpec, LedgerFunds, Mode, Served};
 use git::TreeId;
 use ledger::{Settlement, Spender};
 use site::Site;
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 /// The way to a model, for as long as the attempt lasts.
@@ -354,7 +354,7 @@ impl Talk<'_> {
             }
             let (tree, summary) = match self.turn(session, input).await? {
                 Turned::Ended { tree, summary } => (tree, summary),
-                Turned::Lost(settlement) => return Ok(settlement),
+                Turned::Over(settlement) => return Ok(settlement),
             };
             match judge(self.place, tree, round, summary, &self.context.cancel).await? {
                 Judged::Settled(settlement) => return Ok(settlement),
@@ -386,6 +386,15 @@ impl Talk<'_> {
         })
     }
 
+    /// How long to sleep where the provider has no quota left and says when it will.
+    fn quota(&self, failure: &Failure) -> Option<Duration> {
+        if failure.reason != Reason::RateLimited {
+            return None;
+        }
+        let wait = self.granted.and_then(Grant::last_retry_after)?;
+        (wait > QUOTA).then_some(wait.min(LONGEST_SLEEP))
+    }
+
     /// Lets the agent make a turn, and reads what it left.
     async fn turn(&self, session: &mut dyn Session, input: Input) -> Result<Turned, Failure> {
         let Self { place, site, .. } = *self;
@@ -397,9 +406,13 @@ impl Talk<'_> {
         if self.again.is_some() && failure::is_divergence(&stopped, seen.as_ref()) {
             let failed = failure::of(&stopped, None);
             let why = failed.map(|failure| failure.detail).unwrap_or_default();
-            return Ok(Turned::Lost(lost(why)));
+            return Ok(Turned::Over(lost(why)));
         }
         if let Some(failure) = failure::of(&stopped, seen) {
+            if let Some(wait) = self.quota(&failure) {
+                let until = place.ledger.now().plus(wait);
+                return Ok(Turned::Over(Settlement::Parked { failure, until }));
+            }
             if failure::leaves_work(&stopped) {
                 salvage(place, site, tree_of(place)?, &summary).await;
             }
@@ -424,10 +437,16 @@ impl Talk<'_> {
     }
 }
 
+/// Who asks for a longer wait than this has no quota left; shorter ones are waited for by agents.
+const QUOTA: Duration = Duration::from_secs(90);
+/// A job that sleeps is asked again after so long at the most: a provider's quotas are by the week
+/// at the longest.
+const LONGEST_SLEEP: Duration = Duration::from_secs(8 * 24 * 3_600);
+
 /// What came of a turn.
 enum Turned {
     /// The agent has ended it, and left this.
     Ended { tree: TreeId, summary: String },
-    /// It could not go on with what it had begun.
-    Lost(Settlement),
+    /// The attempt does not go on with it now: it is lost, or waits for a quota.
+    Over(Settlement),
 }

@@ -8,18 +8,20 @@ use crate::{
     settings::{Flags, Settings},
     signals::Signals,
 };
+use domain::RequestState;
 use ledger::Found;
 use server::{Node, Submitted};
 
-/// Go on with requests whose process has ended
+/// Go on with requests that were paused, or whose process has ended
 ///
 /// Everything that was done is kept: a finished turn of an agent is not run again, and a change
-/// lands once. Requests that another process works on are left to it.
+/// lands once. Requests that another process works on are left to it. What is paused goes on only
+/// where it is named; the process that works on its request, if there is one, takes it up.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  skep resume\n  skep resume r-7k2")]
 pub(crate) struct Args {
-    /// The request, by its id or the beginning of it [default: every one that was interrupted, the
-    /// oldest first]
+    /// The request, or a paused job, by its id or the beginning of it [default: every request that
+    /// was interrupted, the oldest first]
     id: Option<String>,
 }
 
@@ -30,8 +32,17 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
     let node = signals.or(Node::open(settings.options)).await??;
     let submitted = match &args.id {
         Some(id) => match node.ledger().find(id).await? {
-            Found::Request(request) => one(&node, request).await?,
-            other => return Err(super::wrong_kind(other, "resume", "a request")),
+            Found::Request(request) => {
+                if node.ledger().request(request).await?.state == RequestState::Paused {
+                    node.ledger().resume_request(request).await?;
+                }
+                one(&node, request).await?
+            }
+            Found::Job(job) => {
+                node.ledger().resume_job(job).await?;
+                one(&node, node.ledger().job(job).await?.request).await?
+            }
+            other => return Err(super::wrong_kind(other, "resume", "a request or a job")),
         },
         None => node.interrupted().await?,
     };

@@ -1,6 +1,6 @@
 //! Looking after what Skep does: why something stands still, what died, how it went, limits.
 
-use crate::world::{PROMPT, Told, World, wrong_answer};
+use crate::world::{DEADLINE, PROMPT, Told, World, wrong_answer};
 use testkit::models::{Dialect, Job, Script, Step};
 
 /// A world in which a request has failed, and its id.
@@ -83,4 +83,39 @@ fn limits_are_set_shown_and_taken_away() {
         .skep(&["limit", "--agent", "builtin", "none"])
         .expect_code(0);
     assert!(!left.stdout.contains("builtin"), "{}", left.stdout);
+}
+
+#[test]
+fn a_paused_request_stops_its_agent_and_goes_on_with_the_same_attempt() {
+    let script = Script::new().job(
+        Job::on(PROMPT)
+            .with_tools()
+            .step(Step::shell("echo begun >> steps.txt"))
+            .step(Step::shell("sleep 1000"))
+            .step(Step::shell("echo 42 > answer.txt"))
+            .step(Step::say("The answer is 42.")),
+    );
+    let world = World::new(Dialect::Chat, wrong_answer(), script);
+    let mut running = world.start(&["run", "--json", "--plan", "none", PROMPT]);
+    running.line(DEADLINE, |line| line.contains("sleep 1000"));
+    let listed = world.skep(&["list", "--json"]).expect_code(0).json_lines();
+    let id = listed[0]["requests"][0]["id"].as_str().unwrap().to_owned();
+    world.skep(&["pause", &id]).expect_code(0);
+    running.line(DEADLINE, |line| line.contains("\"to\":\"suspended\""));
+    let why = world.skep(&["why", &id]).expect_code(0).stdout;
+    assert!(
+        why.contains("paused") && why.contains("skep resume"),
+        "{why}"
+    );
+    world.skep(&["pause", &id]).expect_code(6);
+    world.skep(&["resume", &id]).expect_code(0);
+    let ended = running.finish(DEADLINE).expect_code(0);
+    assert!(ended.stdout.contains("\"to\":\"done\""), "{}", ended.stdout);
+    // What had been done was not done again.
+    assert_eq!(world.integrated("steps.txt"), "begun\n");
+    assert_eq!(world.integrated("answer.txt"), "42\n");
+    let stats = world.skep(&["stats", "--json"]).expect_code(0).json_lines();
+    assert_eq!(stats[0]["run"]["count"], 1);
+    world.skep(&["ledger", "check"]).expect_code(0);
+    world.assert_nothing_left();
 }

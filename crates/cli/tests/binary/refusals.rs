@@ -158,7 +158,7 @@ fn a_model_that_does_not_exist_is_named() {
 }
 
 #[test]
-fn a_rate_limit_is_waited_for_and_one_that_stays_is_said() {
+fn a_rate_limit_is_waited_for_and_without_a_quota_the_job_sleeps_until_there_is_one() {
     let script = Script::new().job(
         testkit::models::Job::on(PROMPT)
             .with_tools()
@@ -170,7 +170,22 @@ fn a_rate_limit_is_waited_for_and_one_that_stays_is_said() {
     assert_eq!(world.integrated("answer.txt"), "42\n");
 
     let world = misbehaving(Dialect::Messages, Fault::RateLimited(86_400));
-    refuses(&world, &RUN, 1, &["429"]);
+    let mut run = vec!["run", "--json"];
+    run.extend(&RUN[1..]);
+    let mut running = world.start(&run);
+    running.line(DEADLINE, |line| line.contains("\"to\":\"parked\""));
+    let calls = world.model.requests().len();
+    let why = world.skep(&["why"]).expect_code(0).stdout;
+    assert!(
+        why.contains("sleeps for another 2") && why.contains("begins by itself"),
+        "{why}"
+    );
+    let listed = world.skep(&["list", "--json"]).expect_code(0).json_lines();
+    let id = listed[0]["requests"][0]["id"].as_str().unwrap();
+    world.skep(&["cancel", id]).expect_code(0);
+    running.finish(DEADLINE).expect_code(130);
+    assert_eq!(world.model.requests().len(), calls, "it is not asked again");
+    world.assert_nothing_left();
 }
 
 #[test]
