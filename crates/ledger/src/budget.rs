@@ -168,28 +168,31 @@ impl Ledger {
     /// # Errors
     /// [`Error::NotFound`].
     pub async fn spent(&self, request: RequestId) -> Result<Amount, Error> {
-        self.read("read what was spent", move |sql| {
-            let account: i64 = one(
-                sql,
-                "SELECT account FROM requests WHERE id = ?1",
-                [request.key()],
-                |row| get(row, 0),
-            )?
-            .ok_or_else(|| Error::missing("request", request))?;
-            let running = all(
-                sql,
-                "SELECT a.committed_tokens, a.committed_money, a.committed_wall, \
-                 a.committed_iterations FROM jobs j JOIN accounts a ON a.n = j.account \
-                 WHERE j.request = ?1 AND j.ended IS NULL",
-                [request.key()],
-                |row| amount(row, 0),
-            )?;
-            Ok(running
-                .into_iter()
-                .fold(load(sql, account)?.committed, Amount::plus))
-        })
-        .await
+        self.read("read what was spent", move |sql| spent(sql, request))
+            .await
     }
+}
+
+/// What a request has spent until now, its running jobs included.
+pub(crate) fn spent(sql: &Connection, request: RequestId) -> Result<Amount, Trouble> {
+    let account: i64 = one(
+        sql,
+        "SELECT account FROM requests WHERE id = ?1",
+        [request.key()],
+        |row| get(row, 0),
+    )?
+    .ok_or_else(|| Error::missing("request", request))?;
+    let running = all(
+        sql,
+        "SELECT a.committed_tokens, a.committed_money, a.committed_wall, \
+         a.committed_iterations FROM jobs j JOIN accounts a ON a.n = j.account \
+         WHERE j.request = ?1 AND j.ended IS NULL",
+        [request.key()],
+        |row| amount(row, 0),
+    )?;
+    Ok(running
+        .into_iter()
+        .fold(load(sql, account)?.committed, Amount::plus))
 }
 
 fn top_up(verb: &Verb<'_>, request: RequestId, amount: Amount) -> Result<(), Trouble> {

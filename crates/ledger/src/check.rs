@@ -108,6 +108,7 @@ fn check(
     rows::sequences(sql, &mut report)?;
     rows::leases(sql, &mut report)?;
     rows::queues(sql, &mut report)?;
+    rows::outbox(sql, &mut report)?;
     requests(sql, &mut report, progress)?;
     if depth == Depth::Blobs {
         blobs::files(sql, top, &mut report, progress)?;

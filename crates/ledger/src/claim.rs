@@ -109,7 +109,7 @@ impl Ledger {
     }
 }
 
-fn claim<T>(
+pub(crate) fn claim<T>(
     verb: &mut Verb<'_>,
     mut take: impl FnMut(&mut Verb<'_>) -> Result<Option<T>, Trouble>,
 ) -> Result<Option<T>, Trouble> {

@@ -5,12 +5,12 @@ use crate::{
     error::{Error, Trouble},
     lease::{self, Lease, Subject},
     ledger::Ledger,
-    retention,
+    outbox, retention,
     sql::{Key, all, count, get, id, json, number, one, run, time, to_json},
     writer::Verb,
 };
 use domain::{
-    AttemptId, RequestId, SessionId,
+    AttemptId, EventId, RequestId, SessionId,
     event::{Body, Envelope},
 };
 use rusqlite::Connection;
@@ -155,6 +155,22 @@ fn envelope(row: &rusqlite::Row<'_>, session: SessionId) -> Result<Envelope, Tro
     })
 }
 
+/// The event of this id among those of a request.
+pub(crate) fn of_request(
+    sql: &Connection,
+    session: SessionId,
+    request: RequestId,
+    event: EventId,
+) -> Result<Option<Envelope>, Trouble> {
+    one(
+        sql,
+        "SELECT id, sequence, time, request, body FROM events \
+         WHERE request = ?1 AND id = ?2 ORDER BY sequence DESC LIMIT 1",
+        (request.key(), event.key()),
+        |row| envelope(row, session),
+    )
+}
+
 /// The row of a session and its last sequence.
 fn session_row(sql: &Connection, session: SessionId) -> Result<(i64, u64), Trouble> {
     one(
@@ -250,6 +266,14 @@ fn holder(verb: &Verb<'_>, subject: Subject) -> Result<Holder, Trouble> {
             read,
         )?
         .ok_or_else(|| Error::missing("change", change).into()),
+        Subject::Notification(event) => one(
+            verb,
+            "SELECT s.id, o.request, NULL FROM outbox o JOIN sessions s ON s.n = o.session \
+             WHERE o.event = ?1",
+            [event.key()],
+            read,
+        )?
+        .ok_or_else(|| Error::missing("notification", event).into()),
     }
 }
 
@@ -349,6 +373,7 @@ fn insert(
     body: String,
 ) -> Result<(), Trouble> {
     references::refer(verb, event.body.blobs())?;
+    let id: EventId = verb.id();
     let attempt = match &event.body {
         Body::Checked { attempt, .. } => Some(attempt.key()),
         _ => None,
@@ -360,12 +385,12 @@ fn insert(
         (
             session,
             sequence,
-            verb.id::<domain::EventId>().key(),
+            id.key(),
             verb.now.0,
             event.request.map(Key::key),
             attempt,
             body,
         ),
     )?;
-    Ok(())
+    outbox::store(verb, session, id, event)
 }

@@ -4,6 +4,7 @@ use crate::{
     budget,
     error::{Error, Trouble},
     ledger::Ledger,
+    outbox,
     owner::{self, OwnerId},
     park, resume,
     sql::{Key, all, get, id, number, one, run, time},
@@ -11,7 +12,7 @@ use crate::{
     writer::Verb,
 };
 use domain::{
-    ChangeId, Failure, JobId, LeaseId, Reason, RequestId, Timestamp,
+    ChangeId, EventId, Failure, JobId, LeaseId, Reason, RequestId, Timestamp,
     state::{ChangeCommand, RequestCommand},
 };
 use rusqlite::Connection;
@@ -46,6 +47,8 @@ pub enum Subject {
     Job(JobId),
     /// A change that is being merged.
     Change(ChangeId),
+    /// A notification that is being told, by its event.
+    Notification(EventId),
 }
 
 impl Subject {
@@ -54,6 +57,7 @@ impl Subject {
             Self::Request(id) => ("request", id.key()),
             Self::Job(id) => ("job", id.key()),
             Self::Change(id) => ("change", id.key()),
+            Self::Notification(id) => ("notification", id.key()),
         }
     }
 
@@ -62,6 +66,7 @@ impl Subject {
             "request" => Ok(Self::Request(RequestId::read(key))),
             "job" => Ok(Self::Job(JobId::read(key))),
             "change" => Ok(Self::Change(ChangeId::read(key))),
+            "notification" => Ok(Self::Notification(EventId::read(key))),
             other => Err(Trouble::Row(format!("a lease holds a `{other}`"))),
         }
     }
@@ -86,6 +91,13 @@ impl Lease {
         match self.subject {
             Subject::Change(id) => Ok(id),
             _ => Err(self.holds_no("change")),
+        }
+    }
+
+    pub(crate) fn notification(&self) -> Result<EventId, Error> {
+        match self.subject {
+            Subject::Notification(id) => Ok(id),
+            _ => Err(self.holds_no("notification")),
         }
     }
 
@@ -284,6 +296,7 @@ fn expire(verb: &mut Verb<'_>, lease: &Row) -> Result<(), Trouble> {
         Subject::Change(change) => {
             transition::change(verb, change, ChangeCommand::Requeue, Default::default())?;
         }
+        Subject::Notification(notification) => outbox::lose(verb, notification)?,
         Subject::Job(job) => {
             // It is known to have worked until its last heartbeat at the most.
             let until = verb.now.min(lease.deadline);

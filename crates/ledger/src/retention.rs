@@ -9,6 +9,7 @@ use crate::{
     cassette::Exchange,
     error::{Error, Trouble},
     ledger::Ledger,
+    outbox,
     sql::{Key, all, count, get, json, number, one, run, time},
     writer::Verb,
 };
@@ -202,6 +203,7 @@ fn prune(verb: &mut Verb<'_>, session: i64, before: Timestamp) -> Result<Step, T
     )?;
     references::forget(verb, old.blobs)?;
     for request in old.requests {
+        outbox::prune(verb, request)?;
         let left = one(
             verb,
             "SELECT 1 FROM events WHERE request = ?1 LIMIT 1",

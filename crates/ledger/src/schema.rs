@@ -34,6 +34,10 @@ const MIGRATIONS: &[Migration] = &[
         sql: include_str!("../migrations/0004.sql"),
         then: |_, _| Ok(()),
     },
+    Migration {
+        sql: include_str!("../migrations/0005.sql"),
+        then: |_, _| Ok(()),
+    },
 ];
 
 /// The version that this program writes.

@@ -88,6 +88,12 @@ pub(super) fn leases(sql: &Connection, report: &mut Report) -> Result<(), Troubl
         [],
         |row| Ok(Subject::Change(id(row, 0)?)),
     )?);
+    held.extend(all(
+        sql,
+        "SELECT event FROM outbox WHERE due IS NULL",
+        [],
+        |row| Ok(Subject::Notification(id(row, 0)?)),
+    )?);
     for subject in held.difference(&live) {
         report.expect(false, || format!("{subject:?} is held without a lease"));
     }
@@ -95,6 +101,22 @@ pub(super) fn leases(sql: &Connection, report: &mut Report) -> Result<(), Troubl
         report.expect(false, || format!("{subject:?} has a lease and is not held"));
     }
     Ok(())
+}
+
+/// What is to be told is there and is of its request, and is not tried for ever.
+pub(super) fn outbox(sql: &Connection, report: &mut Report) -> Result<(), Trouble> {
+    report.none(
+        sql,
+        "a notification is of no event of its request",
+        "SELECT o.event FROM outbox o LEFT JOIN events e ON e.request = o.request \
+         AND e.id = o.event AND e.session = o.session WHERE e.n IS NULL",
+    )?;
+    report.none(
+        sql,
+        "a notification was tried more often than it may be, or is for nobody",
+        "SELECT event FROM outbox WHERE claims > 10 OR (claims = 10 AND due IS NOT NULL) \
+         OR json_array_length(sinks) = 0",
+    )
 }
 
 /// Counters and references agree with the rows that they are about.

@@ -22,6 +22,7 @@ mod garbage;
 mod leases;
 mod lifecycle;
 mod machines;
+mod outbox;
 mod pauses;
 mod processes;
 mod queues;
