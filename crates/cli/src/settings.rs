@@ -2,7 +2,7 @@
 
 use crate::{
     config::{
-        Budget, DEFAULT_AGENT, DEFAULT_PARALLEL, Error as ConfigError, MAX_PARALLEL,
+        Budget, DEFAULT_AGENT, DEFAULT_PARALLEL, Error as ConfigError, MAX_PARALLEL, notify,
         providers::Configured,
     },
     context::Context,
@@ -81,6 +81,7 @@ impl Settings {
                 providers: Providers::new(configured.settings, configured.prices)?,
                 default_model: None,
                 sandbox: flags.sandbox.unwrap_or(Kind::Namespace),
+                notify: notify::sinks(&file, env),
             },
         })
     }

@@ -8,7 +8,7 @@
 //!
 //! The three main types are [`Gateway`] (the providers and the pool of connections), [`Grant`]
 //! (what one spender may use, revocable) and [`Cassette`] (recorded exchanges in place of a
-//! provider).
+//! provider). Besides, a [`Hook`] takes a message to an address that a person has configured.
 
 mod body;
 mod cassette;
@@ -21,6 +21,7 @@ mod funds;
 mod gateway;
 mod grant;
 mod headers;
+mod hook;
 mod ledger_funds;
 mod providers;
 mod redact;
@@ -35,6 +36,7 @@ pub use error::Error;
 pub use funds::{Error as FundsError, Funds, Settlement};
 pub use gateway::{Bounds, Gateway, Options};
 pub use grant::{Call, Grant, GrantSpec, Limits, Mode, Response};
+pub use hook::{Error as HookError, Hook};
 pub use ledger_funds::{CassetteError, LedgerFunds, cassette};
 pub use providers::{Error as RouteError, Provider, Providers, Route, Settings};
 pub use secret::Secret;

@@ -1,6 +1,6 @@
 //! Opening a node: ledger, sites, gateway and roles in one process.
 
-use crate::{Error, agents::HostAgents};
+use crate::{Error, agents::HostAgents, sink::Sink};
 use gateway::{Bounds, Gateway, Providers};
 use integrator::Integrator;
 use ledger::Ledger;
@@ -32,6 +32,8 @@ pub struct Options {
     pub default_model: Option<String>,
     /// The kind of sandbox.
     pub sandbox: Kind,
+    /// Who is told when a request has ended or waits for a person.
+    pub notify: Vec<Sink>,
 }
 
 /// A whole Skep in one process. Cheap to clone.

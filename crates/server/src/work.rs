@@ -48,6 +48,9 @@ impl Node {
                 step.map_err(|error| Error::Role(domain::failure::chain(&error)))
             },
         ));
+        let telling = CancellationToken::new();
+        let mut notifier = JoinSet::new();
+        notifier.spawn(self.clone().tell(owner.clone(), telling.clone()));
         roles.spawn(
             self.clone()
                 .role(owner, stop.clone(), move |node, owner, stop| async move {
@@ -78,6 +81,13 @@ impl Node {
         // An attempt that was suspended when its request was cancelled left its workspace.
         self.sweep().await;
         self.publish_pending(request).await;
+        self.told(request).await;
+        telling.cancel();
+        while let Some(ended) = notifier.join_next().await {
+            if let Err(error) = ended {
+                tracing::error!(%error, "the role that tells people ended badly");
+            }
+        }
         Ok(self.ledger.request(request).await?)
     }
 

@@ -63,6 +63,7 @@ impl World {
             providers,
             default_model: None,
             sandbox: sandbox::Kind::Namespace,
+            notify: Vec::new(),
         })
         .await
         .unwrap()

@@ -330,6 +330,7 @@ impl Tour<'_> {
             providers: Providers::new([scripted], prices)?,
             default_model: None,
             sandbox: Kind::Namespace,
+            notify: Vec::new(),
         })
     }
 }

@@ -17,6 +17,7 @@ use server::{Node, Submitted};
 /// Everything that was done is kept: a finished turn of an agent is not run again, and a change
 /// lands once. Requests that another process works on are left to it. What is paused goes on only
 /// where it is named; the process that works on its request, if there is one, takes it up.
+/// Notifications that no process has told yet are told.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  skep resume\n  skep resume r-7k2")]
 pub(crate) struct Args {
@@ -77,6 +78,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
             break;
         }
     }
+    node.tell_due().await?;
     node.close().await;
     Ok(worst)
 }

@@ -1,6 +1,9 @@
 //! The configuration file.
 
-use super::{Budget, MAX_PARALLEL};
+use super::{
+    Budget, MAX_PARALLEL,
+    notify::{self, Notify},
+};
 use serde::Deserialize;
 use std::{
     collections::BTreeMap,
@@ -88,6 +91,8 @@ pub(crate) struct File {
     pub(crate) data: Option<PathBuf>,
     /// Who serves models, by name.
     pub(crate) providers: BTreeMap<String, Provider>,
+    /// Who is told when a request has ended or waits for a person.
+    pub(crate) notify: Vec<Notify>,
 }
 
 /// Who serves models.
@@ -210,6 +215,9 @@ impl File {
         {
             return wrong("`data` must be an absolute path".into());
         }
+        if let Err(message) = notify::validate(&self.notify) {
+            return wrong(message);
+        }
         for (name, provider) in &self.providers {
             if provider.key_env.is_some() && provider.key_file.is_some() {
                 return wrong(format!(
@@ -234,7 +242,7 @@ impl File {
     }
 }
 
-fn is_variable(name: &str) -> bool {
+pub(crate) fn is_variable(name: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
     !name.is_empty()
         && name.len() <= 100

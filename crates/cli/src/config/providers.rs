@@ -68,6 +68,9 @@ impl Configured {
                 all.prices.set(format!("{name}/{model}"), converted(*price));
             }
         }
+        // An address may be as good as a key.
+        let addresses = file.notify.iter().filter_map(|table| table.variable());
+        all.key_variables.extend(addresses.cloned());
         Ok(all)
     }
 }

@@ -15,6 +15,7 @@ mod docs;
 mod init_doctor;
 mod lands;
 mod looking_after;
+mod notify;
 mod operations;
 mod ordinary_user;
 mod policy;
