@@ -8,13 +8,14 @@ use crate::{
     state::{AttemptState, ChangeState, JobState, RequestState},
     time::Timestamp,
 };
+use schemars::{JsonSchema, generate::SchemaSettings};
 use serde::{Deserialize, Serialize};
 
 /// The most bytes of text that one event carries; what is longer goes to a blob.
 pub const MAX_TEXT: usize = 16 * 1024;
 
 /// An event as it is stored and delivered.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Envelope {
     /// Its id, the same wherever it is delivered.
     pub id: EventId,
@@ -33,7 +34,7 @@ pub struct Envelope {
 }
 
 /// What happened.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", content = "payload", rename_all = "snake_case")]
 pub enum Body {
     /// A session began.
@@ -194,7 +195,7 @@ pub enum Body {
 }
 
 /// A job as its plan names it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PlannedJob {
     /// The job.
     pub job: JobId,
@@ -207,7 +208,7 @@ pub struct PlannedJob {
 }
 
 /// What an agent said or did, whatever agent it is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Agent {
     /// A turn began: the agent was given a prompt.
@@ -299,6 +300,15 @@ pub struct Step {
     pub from: &'static str,
     /// The state after.
     pub to: &'static str,
+}
+
+/// The JSON Schema of every event, as it is stored and delivered.
+#[must_use]
+pub fn schema() -> serde_json::Value {
+    let settings = SchemaSettings::draft2020_12().for_serialize();
+    let mut schema = settings.into_generator().into_root_schema_for::<Envelope>();
+    schema.insert("title".into(), "Events of Skep".into());
+    schema.to_value()
 }
 
 impl Body {

@@ -1,5 +1,6 @@
 //! Why something did not succeed: a reason from a closed list, with its class and remedy.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -22,7 +23,7 @@ pub enum Class {
 macro_rules! reasons {
     ($($(#[$doc:meta])* $name:ident = $class:ident, retry: $retry:literal, $summary:literal, $remedy:literal;)*) => {
         /// A reason for a failure. The list is closed: a new one is a change of the interface.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
         #[serde(rename_all = "snake_case")]
         pub enum Reason { $($(#[$doc])* $name,)* }
 
@@ -105,7 +106,7 @@ reasons! {
 }
 
 /// A failure: the reason, and what exactly happened.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, thiserror::Error)]
 pub struct Failure {
     /// The reason.
     pub reason: Reason,

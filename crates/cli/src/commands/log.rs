@@ -13,7 +13,7 @@ use crate::{
 };
 use domain::{
     AttemptId, ChangeId, JobId, RequestId, SessionId,
-    event::{Body, Envelope},
+    event::{Body, Envelope, schema as event_schema},
     machine::Machine as _,
 };
 use jiff::tz::TimeZone;
@@ -25,7 +25,7 @@ const PAGE: usize = 1_000;
 /// Print what happened, event by event
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  skep log\n  skep log r-7k2\n  skep log -f r-7k2\n  skep log --json a-3fd | jq .payload"
+    after_help = "Examples:\n  skep log\n  skep log r-7k2\n  skep log -f r-7k2\n  skep log --json a-3fd | jq .payload\n  skep log --schema > events.schema.json"
 )]
 pub(crate) struct Args {
     /// The session, request, job, attempt or change, by its id or the beginning of it [default: the
@@ -34,6 +34,9 @@ pub(crate) struct Args {
     /// Go on as it happens, until the request has ended
     #[arg(long, short)]
     follow: bool,
+    /// Print the JSON Schema of events instead
+    #[arg(long, conflicts_with_all = ["id", "follow"])]
+    schema: bool,
 }
 
 /// Which events are asked for.
@@ -46,6 +49,10 @@ enum Wanted {
 }
 
 pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
+    if args.schema {
+        context.output.say(&schema())?;
+        return Ok(Exit::Done);
+    }
     let ledger = context.ledger().await?;
     let found = super::named_or_newest(&ledger, args.id.as_deref(), context).await?;
     let mut log = Log::open(&ledger, found, context).await?;
@@ -57,6 +64,11 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
     };
     ledger.close().await;
     Ok(exit)
+}
+
+/// The schema of events, as it is published.
+fn schema() -> String {
+    format!("{:#}\n", event_schema())
 }
 
 struct Log<'a> {
@@ -211,7 +223,15 @@ const fn about(body: &Body) -> (Option<JobId>, Option<AttemptId>, Option<ChangeI
 
 #[cfg(test)]
 mod tests {
-    use crate::view::{event, paint::plain, sample, story::Story};
+    use crate::{
+        docs,
+        view::{event, paint::plain, sample, story::Story},
+    };
+
+    #[test]
+    fn the_published_schema_is_that_of_the_events() {
+        docs::is_current("docs/events.schema.json", &super::schema());
+    }
 
     #[test]
     fn every_event_has_its_line() {
