@@ -68,6 +68,8 @@ pub(crate) enum Command {
     DeadLetters(commands::dead_letters::Args),
     /// Say how jobs ended, how long they waited and ran, and what waits now
     Stats(commands::stats::Args),
+    /// List sessions, the newest first, search them, or give one another name
+    Sessions(commands::sessions::Args),
     /// Add to the budget of a request that has not ended
     TopUp(commands::top_up::Args),
     /// Show or change how many jobs may be under way at once

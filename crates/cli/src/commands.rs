@@ -18,6 +18,7 @@ pub(crate) mod replay;
 pub(crate) mod resume;
 pub(crate) mod retry;
 pub(crate) mod run;
+pub(crate) mod sessions;
 pub(crate) mod show;
 pub(crate) mod stats;
 pub(crate) mod top_up;
@@ -55,6 +56,7 @@ pub(crate) fn run(command: Command, context: &Context) -> Result<Exit, Error> {
         Command::Why(args) => wait(why::run(args, context)),
         Command::DeadLetters(args) => wait(dead_letters::run(args, context)),
         Command::Stats(args) => wait(stats::run(args, context)),
+        Command::Sessions(args) => wait(sessions::run(args, context)),
         Command::TopUp(args) => wait(top_up::run(args, context)),
         Command::Limit(args) => wait(limit::run(args, context)),
         Command::Replay(args) => wait(replay::run(args, context)),

@@ -42,6 +42,11 @@ pub enum Body {
         /// Its name.
         name: String,
     },
+    /// A session has another name.
+    SessionRenamed {
+        /// The name.
+        name: String,
+    },
     /// A request was accepted.
     RequestSubmitted {
         /// The request.
@@ -330,6 +335,7 @@ impl Body {
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::SessionCreated { .. } => "session_created",
+            Self::SessionRenamed { .. } => "session_renamed",
             Self::RequestSubmitted { .. } => "request_submitted",
             Self::RequestChanged { .. } => "request_changed",
             Self::Planned { .. } => "planned",

@@ -11,3 +11,8 @@ CREATE TABLE outbox (
 ) STRICT;
 CREATE INDEX outbox_due ON outbox (due) WHERE due IS NOT NULL;
 CREATE INDEX outbox_of_request ON outbox (request);
+
+-- What a session is found by, which stays when a person gives it another name.
+ALTER TABLE sessions ADD COLUMN key TEXT NOT NULL DEFAULT '';
+UPDATE sessions SET key = name;
+CREATE UNIQUE INDEX sessions_by_key ON sessions (key);

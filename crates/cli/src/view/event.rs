@@ -201,6 +201,9 @@ pub(crate) fn full(envelope: &Envelope, story: &Story) -> String {
     };
     let (who, what, below) = match &envelope.body {
         Body::SessionCreated { name } => (String::new(), format!("session {name}"), None),
+        Body::SessionRenamed { name } => {
+            (String::new(), format!("session renamed to {name}"), None)
+        }
         Body::RequestSubmitted {
             request,
             title,

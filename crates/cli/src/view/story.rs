@@ -267,7 +267,7 @@ impl Story {
         }
         let time = envelope.time;
         match &envelope.body {
-            Body::SessionCreated { .. } => {}
+            Body::SessionCreated { .. } | Body::SessionRenamed { .. } => {}
             Body::RequestSubmitted {
                 title,
                 base,

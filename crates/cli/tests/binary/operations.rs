@@ -119,3 +119,30 @@ fn a_paused_request_stops_its_agent_and_goes_on_with_the_same_attempt() {
     world.skep(&["ledger", "check"]).expect_code(0);
     world.assert_nothing_left();
 }
+
+#[test]
+fn a_session_is_found_by_its_name_and_keeps_its_log_under_another_one() {
+    let world = World::simple();
+    world.run();
+    let listed = world.skep(&["sessions", "--json"]).expect_code(0);
+    let listed: serde_json::Value = serde_json::from_str(&listed.stdout).unwrap();
+    let id = listed["sessions"][0]["id"].as_str().unwrap().to_owned();
+    let renamed = world
+        .skep(&["sessions", "--rename", &id, "the answer"])
+        .expect_code(0);
+    assert!(renamed.stdout.contains("the answer"), "{}", renamed.stdout);
+    let found = world.skep(&["sessions", "ANSWER"]).expect_code(0);
+    assert!(found.stdout.contains(&id), "{}", found.stdout);
+    let none = world.skep(&["sessions", "100%"]).expect_code(0);
+    assert!(none.stdout.contains("No session has"), "{}", none.stdout);
+    let log = world.skep(&["log", &id]).expect_code(0);
+    assert!(
+        log.stdout.contains("session renamed to the answer"),
+        "{}",
+        log.stdout
+    );
+    let refused = world
+        .skep(&["sessions", "--rename", &id, ""])
+        .expect_code(2);
+    assert!(refused.stderr.contains("not a name"), "{}", refused.stderr);
+}

@@ -290,7 +290,7 @@ async fn a_closed_ledger_finishes_what_it_was_given_and_takes_nothing_more() {
         }
     }
     assert_error!(ledger.note(place.session, None, "n").await, Error::Closed);
-    assert_error!(ledger.sessions().await, Error::Closed);
+    assert_error!(ledger.sessions(None, 1).await, Error::Closed);
     let again = open(place.directory.path()).await.unwrap();
     assert_eq!(again.last_sequence(place.session).await.unwrap(), 1 + done);
 }

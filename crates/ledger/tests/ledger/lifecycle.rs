@@ -638,7 +638,7 @@ async fn everything_is_there_after_the_ledger_is_opened_again() {
         again.request(request).await.unwrap().state,
         RequestState::Working
     );
-    let sessions = again.sessions().await.unwrap();
+    let sessions = again.sessions(None, 10).await.unwrap();
     assert_eq!(sessions.len(), 1);
     assert_eq!(sessions[0].sequence, before.len() as u64);
     let repository = again.request(request).await.unwrap().ask.repository;

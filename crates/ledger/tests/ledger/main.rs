@@ -27,5 +27,6 @@ mod pauses;
 mod processes;
 mod queues;
 mod retention;
+mod sessions;
 mod support;
 mod versions;

@@ -232,7 +232,7 @@ async fn two_processes_share_a_ledger_and_each_sees_the_others_events() {
 #[test]
 fn child_that_opens_the_ledger() {
     as_child(async |ledger| {
-        println!("opened {}", ledger.sessions().await.unwrap().len());
+        println!("opened {}", ledger.sessions(None, 10).await.unwrap().len());
         ledger.close().await;
     });
 }

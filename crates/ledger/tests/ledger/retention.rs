@@ -154,7 +154,7 @@ async fn old_requests_go_with_all_that_belongs_to_them_and_new_ones_stay() {
     place.holds().await;
 
     let first = 1 + pruned.events;
-    let session = ledger.sessions().await.unwrap().remove(0);
+    let session = ledger.sessions(None, 10).await.unwrap().remove(0);
     assert_eq!(session.first, first);
     let kept = ledger
         .events(place.session, first - 1, 1_000)
