@@ -17,10 +17,7 @@ use domain::{
 };
 use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, time::Duration};
 
 /// A timed, fenced claim. Every verb on what it holds carries it, and fails with
 /// [`Error::LeaseLost`] once it has ended.
@@ -247,21 +244,22 @@ fn row(row: &rusqlite::Row<'_>) -> Result<Row, Trouble> {
 
 /// When the locks of owners were last tested in this process.
 #[derive(Debug, Default)]
-pub(crate) struct Probe(Option<Instant>);
+pub(crate) struct Probe(Option<Timestamp>);
 
 impl Probe {
     /// An idle claim tests the locks this often at most.
     const IDLE: Duration = Duration::from_millis(100);
 
-    /// Whether it is time to test again.
-    pub(crate) fn is_due(&self) -> bool {
-        self.0.is_none_or(|last| last.elapsed() >= Self::IDLE)
+    /// Whether it is time to test again, also because the clock was put back.
+    pub(crate) fn is_due(&self, now: Timestamp) -> bool {
+        self.0
+            .is_none_or(|last| now < last || now.since(last) >= Self::IDLE)
     }
 }
 
 /// Ends leases whose deadline is past or whose owner's lock is free.
 pub(crate) fn sweep(verb: &mut Verb<'_>) -> Result<usize, Trouble> {
-    verb.probe.0 = Some(Instant::now());
+    verb.probe.0 = Some(verb.now);
     let mut ended = expire_due(verb)?;
     park::wake_due(verb)?;
     let leases = all(

@@ -92,7 +92,7 @@ impl Ledger {
 
         let (writer, writing) = mpsc::channel(writer::QUEUE);
         let (reader, reading) = mpsc::channel(reader::QUEUE);
-        let (socket, path) = wake::bind(&run, options.ids.bits());
+        let (socket, path) = wake::bind(&run, options.ids.bits(), options.tick);
         let wake = Arc::new(Wake::new(path.clone()));
         let context = Arc::new(Context {
             clock: Arc::clone(&options.clock),
@@ -123,9 +123,9 @@ impl Ledger {
             let queue = Arc::clone(&reading);
             threads.push(spawn("ledger-read", move || reader::work(sql, queue))?);
         }
-        let (listening, weak) = (Arc::clone(&wake), writer.downgrade());
+        let (listening, weak, tick) = (Arc::clone(&wake), writer.downgrade(), options.tick);
         threads.push(spawn("ledger-wake", move || {
-            wake::listen(socket, &listening, &weak);
+            wake::listen(socket, &listening, &weak, tick);
         })?);
         Ok(Self(Arc::new(Inner {
             writer,

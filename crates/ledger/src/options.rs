@@ -11,6 +11,9 @@ use std::{
 /// How long a lease lasts without a heartbeat.
 pub const LEASE: Duration = Duration::from_secs(60);
 
+/// How often lost owners and unheard commits are looked for.
+pub const TICK: Duration = Duration::from_secs(1);
+
 /// How a ledger is opened.
 #[derive(Clone)]
 pub struct Options {
@@ -22,6 +25,10 @@ pub struct Options {
     pub ids: Arc<dyn Ids>,
     /// How long a lease lasts without a heartbeat.
     pub lease: Duration,
+    /// How often it looks by itself for lost owners and for commits that nobody told it of. With
+    /// none it looks only when it is opened and when a claim finds nothing: for a simulation, in
+    /// which nothing may depend on real time.
+    pub tick: Option<Duration>,
     /// What is taken before a submission is refused.
     pub admission: Admission,
 }
@@ -34,6 +41,7 @@ impl Options {
             clock: Arc::new(SystemClock),
             ids: Arc::new(RandomIds::default()),
             lease: LEASE,
+            tick: Some(TICK),
             admission: Admission::default(),
         }
     }

@@ -3,7 +3,7 @@
 //! Each open ledger binds a socket in `run/`; after a commit the writer sends one byte to each of
 //! the others. A socket nobody listens on is removed. Where the directory's path is too long for
 //! a socket (108 bytes), and in case a process dies between its commit and the waking, the writer
-//! looks once a second whether another process has committed.
+//! looks with each tick whether another process has committed.
 
 use crate::writer::Message;
 use std::{
@@ -15,8 +15,8 @@ use std::{
 };
 use tokio::sync::{mpsc, watch};
 
-/// How often lost owners and unheard commits are looked for.
-pub(crate) const TICK: Duration = Duration::from_secs(1);
+/// How often the listener looks whether it should end, where nothing else wakes it.
+const LOOK: Duration = Duration::from_secs(1);
 /// A path of a socket and its ending zero fit into 108 bytes.
 const MAX_PATH: usize = 107;
 /// The most processes that are woken; more find out by their tick.
@@ -62,14 +62,18 @@ impl Wake {
 }
 
 /// Binds this process's socket, unless its path would be too long.
-pub(crate) fn bind(run: &Path, bits: u64) -> (Option<UnixDatagram>, Option<PathBuf>) {
+pub(crate) fn bind(
+    run: &Path,
+    bits: u64,
+    tick: Option<Duration>,
+) -> (Option<UnixDatagram>, Option<PathBuf>) {
     let path = run.join(format!("{bits:016x}.wake"));
     if path.as_os_str().len() > MAX_PATH {
         tracing::info!("the path of the ledger is too long for a socket: it is polled instead");
         return (None, None);
     }
     match UnixDatagram::bind(&path).and_then(|socket| {
-        socket.set_read_timeout(Some(TICK))?;
+        socket.set_read_timeout(Some(tick.unwrap_or(LOOK)))?;
         Ok(socket)
     }) {
         Ok(socket) => (Some(socket), Some(path)),
@@ -80,15 +84,17 @@ pub(crate) fn bind(run: &Path, bits: u64) -> (Option<UnixDatagram>, Option<PathB
     }
 }
 
-/// Listens for other processes' commits, and ticks.
+/// Listens for other processes' commits, and ticks, if it should.
 ///
-/// What wakes it: a datagram, or a second. What it owns: the socket. How it ends:
+/// What wakes it: a datagram, or a tick. What it owns: the socket. How it ends:
 /// [`Wake::stop`], or the writer's end.
 pub(crate) fn listen(
     socket: Option<UnixDatagram>,
     wake: &Wake,
     writer: &mpsc::WeakSender<Message>,
+    tick: Option<Duration>,
 ) {
+    let wait = tick.unwrap_or(LOOK);
     let mut ticked = Instant::now();
     let mut byte = [0u8; 1];
     while !wake.stop.load(Ordering::Acquire) {
@@ -102,18 +108,20 @@ pub(crate) fn listen(
                     ) => {}
                 Err(error) => {
                     tracing::warn!(%error, "the ledger's socket failed: it is polled instead");
-                    std::thread::park_timeout(TICK);
+                    std::thread::park_timeout(wait);
                 }
             },
-            None => std::thread::park_timeout(TICK),
+            None => std::thread::park_timeout(wait),
         }
-        if ticked.elapsed() >= TICK {
+        if ticked.elapsed() >= wait {
             ticked = Instant::now();
             let Some(writer) = writer.upgrade() else {
                 break;
             };
-            // A full queue is busy enough to find lost owners by its claims.
-            drop(writer.try_send(Message::Sweep));
+            if tick.is_some() {
+                // A full queue is busy enough to find lost owners by its claims.
+                drop(writer.try_send(Message::Sweep));
+            }
         }
     }
     if let Some(path) = &wake.socket
@@ -199,13 +207,13 @@ mod tests {
     #[test]
     fn a_commit_wakes_every_listener_and_removes_the_socket_of_a_dead_one() {
         let run = tempfile::tempdir().unwrap();
-        let (own, own_path) = bind(run.path(), 1);
+        let (own, own_path) = bind(run.path(), 1, None);
         let mut peers = Peers::new(run.path().into(), own_path);
-        let (first, _) = bind(run.path(), 2);
+        let (first, _) = bind(run.path(), 2, None);
         peers.tell();
         // One that comes within the same tick of the kernel's clock is seen too.
-        let (second, _) = bind(run.path(), 3);
-        let (dead, dead_path) = bind(run.path(), 4);
+        let (second, _) = bind(run.path(), 3, None);
+        let (dead, dead_path) = bind(run.path(), 4, None);
         drop(dead);
         peers.tell();
         let (first, second, own) = (first.unwrap(), second.unwrap(), own.unwrap());
