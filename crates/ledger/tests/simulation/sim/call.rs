@@ -1,0 +1,225 @@
+//! What actors ask for: a verb of the ledger, or something done to the world outside. A call is
+//! plain data, so that it can be lost, done twice, or come late.
+
+use super::{
+    Broken,
+    outside::{Move, Outside},
+};
+use domain::{
+    Amount, AttemptId, ChangeId, Failure, GrantId, JobId, Reason, RepositoryId, RequestId,
+    SessionId, entity::Ask, event::Body, machine::Machine, plan::Plan,
+};
+use skep_ledger::{
+    ChangeOutcome, ClaimedChange, ClaimedJob, ClaimedRequest, Error, Lease, Ledger, Limited,
+    NewAttempt, Owner, Settlement, Spender, Subject,
+};
+
+/// One call.
+#[derive(Debug, Clone)]
+pub(crate) enum Call {
+    Submit(SessionId, Box<Ask>, Option<String>),
+    CancelRequest(RequestId),
+    CancelJob(JobId),
+    TopUp(RequestId, Amount),
+    Note(SessionId, String),
+    Limit(Limited, Option<u32>),
+    ClaimRequest,
+    ClaimJob,
+    ClaimChange,
+    Heartbeat(Lease),
+    Plan(Lease, Plan),
+    FailRequest(Lease, Failure),
+    OpenGrant(Lease, Option<AttemptId>),
+    Reserve(GrantId, Amount),
+    Unreserve(GrantId, Amount),
+    Settle(GrantId, Amount, Body),
+    Start(Lease),
+    /// It goes on with the attempt that its last holder left.
+    Resume(Lease),
+    /// It cannot go on with that attempt.
+    Lose(Lease),
+    /// Which attempt of the held job is open.
+    Find(JobId),
+    Run(Lease),
+    Record(Lease, Vec<Body>),
+    Check(Lease),
+    SettleAttempt(Lease, Settlement),
+    CheckChange(Lease),
+    Land(Lease, String),
+    SettleChange(Lease, ChangeOutcome),
+    Publish(RequestId, String),
+    /// Outside: from now on only this lease, or a later one, moves the branch.
+    Fence(RepositoryId, u64),
+    /// Outside: the branch moves, if it is where it was seen.
+    Move(Move),
+    /// Outside: a model is called, and takes this.
+    Model(GrantId, u64, Amount),
+}
+
+/// What a call came to.
+#[derive(Debug, Clone)]
+pub(crate) enum Answer {
+    Done,
+    Request(RequestId),
+    ToPlan(Option<Box<ClaimedRequest>>),
+    ToDo(Option<Box<ClaimedJob>>),
+    ToMerge(Option<Box<ClaimedChange>>),
+    Grant(GrantId),
+    Attempt(Option<AttemptId>),
+    Moved(bool),
+}
+
+impl Call {
+    /// The lease that it carries.
+    pub(crate) fn lease(&self) -> Option<&Lease> {
+        match self {
+            Self::Heartbeat(lease)
+            | Self::Plan(lease, _)
+            | Self::FailRequest(lease, _)
+            | Self::OpenGrant(lease, _)
+            | Self::Start(lease)
+            | Self::Resume(lease)
+            | Self::Lose(lease)
+            | Self::Run(lease)
+            | Self::Record(lease, _)
+            | Self::Check(lease)
+            | Self::SettleAttempt(lease, _)
+            | Self::CheckChange(lease)
+            | Self::Land(lease, _)
+            | Self::SettleChange(lease, _) => Some(lease),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn is_claim(&self) -> bool {
+        matches!(
+            self,
+            Self::ClaimRequest | Self::ClaimJob | Self::ClaimChange
+        )
+    }
+
+    pub(crate) fn is_outside(&self) -> bool {
+        matches!(self, Self::Fence(..) | Self::Move(_) | Self::Model(..))
+    }
+
+    /// Whether it may be done a second time: the world outside does nothing twice, and giving a
+    /// reservation back twice would give back another call's.
+    pub(crate) fn may_repeat(&self) -> bool {
+        !self.is_outside() && !matches!(self, Self::Unreserve(..) | Self::Find(..))
+    }
+
+    /// The change that it lands or settles.
+    pub(crate) fn lands(&self) -> Option<ChangeId> {
+        match self {
+            Self::Land(lease, _) | Self::SettleChange(lease, _) => match lease.subject {
+                Subject::Change(change) => Some(change),
+                _ => None,
+            },
+            Self::Move(asked) => Some(asked.change),
+            _ => None,
+        }
+    }
+
+    /// Does it.
+    pub(crate) async fn perform(
+        &self,
+        ledger: &Ledger,
+        owner: &Owner,
+        outside: &mut Outside,
+    ) -> Result<Result<Answer, Error>, Broken> {
+        let done = |()| Answer::Done;
+        Ok(match self.clone() {
+            Self::Submit(session, ask, key) => ledger
+                .submit(session, *ask, key.as_deref())
+                .await
+                .map(Answer::Request),
+            Self::CancelRequest(request) => ledger.cancel_request(request).await.map(done),
+            Self::CancelJob(job) => ledger.cancel_job(job).await.map(done),
+            Self::TopUp(request, amount) => ledger.top_up(request, amount).await.map(done),
+            Self::Note(session, text) => ledger.note(session, None, text).await.map(done),
+            Self::Limit(of, most) => ledger.set_limit(of, most).await.map(done),
+            Self::ClaimRequest => {
+                let claimed = ledger.claim_request(owner, None).await;
+                claimed.map(|claimed| Answer::ToPlan(claimed.map(Box::new)))
+            }
+            Self::ClaimJob => {
+                let claimed = ledger.claim_job(owner, None).await;
+                claimed.map(|claimed| Answer::ToDo(claimed.map(Box::new)))
+            }
+            Self::ClaimChange => {
+                let claimed = ledger.claim_change(owner, None).await;
+                claimed.map(|claimed| Answer::ToMerge(claimed.map(Box::new)))
+            }
+            Self::Heartbeat(lease) => ledger.heartbeat(&lease).await.map(|_| Answer::Done),
+            Self::Plan(lease, plan) => ledger
+                .plan_request(&lease, plan, None)
+                .await
+                .map(|_| Answer::Done),
+            Self::FailRequest(lease, failure) => {
+                ledger.fail_request(&lease, failure).await.map(done)
+            }
+            Self::OpenGrant(lease, attempt) => {
+                let spender = match attempt {
+                    Some(attempt) => Spender::Attempt(&lease, attempt),
+                    None => Spender::Plan(&lease),
+                };
+                ledger.open_grant(spender).await.map(Answer::Grant)
+            }
+            Self::Reserve(grant, amount) => ledger.reserve(grant, amount).await.map(done),
+            Self::Unreserve(grant, amount) => ledger.unreserve(grant, amount).await.map(done),
+            Self::Settle(grant, reserved, called) => {
+                ledger.settle(grant, reserved, called, None).await.map(done)
+            }
+            Self::Start(lease) => {
+                let new = NewAttempt {
+                    base: "b".repeat(40),
+                    agent: "built-in".into(),
+                    model: Some("test/model".into()),
+                    sandbox: "namespace".into(),
+                };
+                let started = ledger.start_attempt(&lease, new).await;
+                started.map(|attempt| Answer::Attempt(Some(attempt.id)))
+            }
+            Self::Resume(lease) => {
+                let resumed = ledger.resume_attempt(&lease).await;
+                resumed.map(|attempt| Answer::Attempt(Some(attempt.id)))
+            }
+            Self::Lose(lease) => {
+                let failure = Failure::new(Reason::OwnerLost, "its workspace is gone");
+                ledger.lose_attempt(&lease, failure).await.map(done)
+            }
+            Self::Find(job) => ledger.attempts(job).await.map(|attempts| {
+                let open = attempts.iter().find(|attempt| !attempt.state.is_terminal());
+                Answer::Attempt(open.map(|attempt| attempt.id))
+            }),
+            Self::Run(lease) => ledger.attempt_running(&lease).await.map(done),
+            Self::Record(lease, events) => ledger.record(&lease, events).await.map(done),
+            Self::Check(lease) => {
+                let tree = "d".repeat(40);
+                ledger.attempt_checking(&lease, tree).await.map(done)
+            }
+            Self::SettleAttempt(lease, settlement) => {
+                let settled = ledger.settle_attempt(&lease, settlement).await;
+                settled.map(|_| Answer::Done)
+            }
+            Self::CheckChange(lease) => ledger.change_checking(&lease).await.map(done),
+            Self::Land(lease, commit) => ledger.land_change(&lease, commit).await.map(done),
+            Self::SettleChange(lease, outcome) => {
+                ledger.settle_change(&lease, outcome).await.map(done)
+            }
+            Self::Publish(request, commit) => ledger
+                .published(request, "skep/integration".into(), commit, None)
+                .await
+                .map(done),
+            Self::Fence(repository, token) => {
+                outside.fence(repository, token);
+                Ok(Answer::Done)
+            }
+            Self::Move(asked) => Ok(Answer::Moved(outside.advance(&asked)?)),
+            Self::Model(grant, call, took) => {
+                outside.call(grant, call, took)?;
+                Ok(Answer::Done)
+            }
+        })
+    }
+}

@@ -1,0 +1,151 @@
+//! Clients: they ask, ask again, change their minds, add to budgets and leave notes.
+
+use super::{
+    actor::{Actor, Heard, View},
+    call::Call,
+};
+use domain::{
+    Amount, Micros, SessionId,
+    entity::{Ask, Placement, Planning, Priority},
+    policy::Policy,
+};
+use skep_ledger::Limited;
+
+/// The most requests of one client.
+const MOST: usize = 3;
+/// The most requests of a run, for it to come to its end.
+const MOST_AT_ALL: usize = 8;
+/// What is asked under a key that was used for something else.
+const OTHER: &str = "Something else";
+
+/// Whether this is another ask than the first one under its key.
+pub(crate) fn is_other(ask: &Ask) -> bool {
+    ask.prompt == OTHER
+}
+
+pub(crate) struct Client {
+    pub(crate) name: usize,
+    /// What it has asked for under keys, and how often it has asked at all.
+    keyed: Vec<(SessionId, Ask, String)>,
+    asked: usize,
+    /// It is another one each time its process starts, and does not use an old key for a new ask.
+    life: u64,
+}
+
+impl Client {
+    pub(crate) fn new(name: usize, life: u64) -> Self {
+        Self {
+            name,
+            keyed: Vec::new(),
+            asked: 0,
+            life,
+        }
+    }
+
+    fn ask(&self, view: &mut View<'_>) -> Option<Ask> {
+        let random = &mut *view.random;
+        let repository = *random.pick(view.repositories)?;
+        let tokens = if random.chance(200) { 60 } else { 5_000 };
+        let priorities = [
+            Priority::Interactive,
+            Priority::Normal,
+            Priority::Background,
+        ];
+        Some(Ask {
+            repository,
+            repository_path: "/r".into(),
+            base: "a".repeat(40),
+            prompt: "Mend the parser".into(),
+            planning: Planning::Auto,
+            plan: None,
+            agent: "built-in".into(),
+            model: None,
+            budget: Amount {
+                tokens,
+                money: Micros(1_000_000),
+                wall_ms: 100_000_000,
+                iterations: 1_000,
+            },
+            policy: Policy::default(),
+            parallel: 1 + u32::try_from(random.below(3)).unwrap(),
+            placement: Placement {
+                priority: *random.pick(&priorities)?,
+                user: format!("user {}", self.name),
+                ..Placement::default()
+            },
+            retry_of: None,
+            included: Vec::new(),
+            dirty: false,
+        })
+    }
+}
+
+impl Actor for Client {
+    fn next(&mut self, view: &mut View<'_>) -> Option<Call> {
+        if view.ending {
+            return None;
+        }
+        match view.random.below(100) {
+            0..60 if self.asked < MOST && view.requests.len() < MOST_AT_ALL => {
+                self.asked += 1;
+                let session = *view.random.pick(view.sessions)?;
+                let ask = self.ask(view)?;
+                let key = format!("{}-{}-{}", self.name, self.life, self.asked);
+                let key = view.random.chance(700).then_some(key);
+                if let Some(key) = &key {
+                    self.keyed.push((session, ask.clone(), key.clone()));
+                }
+                Some(Call::Submit(session, Box::new(ask), key))
+            }
+            0..40 => {
+                let (session, ask, key) = view.random.pick(&self.keyed)?.clone();
+                let mut ask = ask;
+                // Only what was answered: else the other ask could come to be the first one.
+                if view.random.chance(200) && ask.retry_of.is_some() {
+                    ask.prompt = OTHER.into();
+                }
+                ask.retry_of = None;
+                Some(Call::Submit(session, Box::new(ask), Some(key)))
+            }
+            40..43 => Some(Call::CancelRequest(*view.random.pick(view.requests)?)),
+            43..48 => Some(Call::CancelJob(*view.random.pick(view.jobs)?)),
+            48..60 => {
+                let tokens = 10 + view.random.below(500);
+                let amount = Amount {
+                    tokens,
+                    ..Amount::ZERO
+                };
+                Some(Call::TopUp(*view.random.pick(view.requests)?, amount))
+            }
+            60..64 => {
+                let most = view.random.below(3);
+                let most = (most > 0).then(|| u32::try_from(most).unwrap());
+                let of = match view.random.chance(500) {
+                    true => Limited::Agent("built-in".into()),
+                    false => Limited::Repository(*view.random.pick(view.repositories)?),
+                };
+                Some(Call::Limit(of, most))
+            }
+            64..80 => {
+                let session = *view.random.pick(view.sessions)?;
+                Some(Call::Note(session, format!("a note of {}", self.name)))
+            }
+            _ => None,
+        }
+    }
+
+    fn hear(&mut self, _: &mut View<'_>, call: &Call, heard: Heard) {
+        if let (Call::Submit(_, _, Some(key)), Heard::Answer { .. }) = (call, heard) {
+            for (_, ask, known) in &mut self.keyed {
+                if known == key {
+                    // A mark for itself that the first ask was answered; it is never sent.
+                    ask.retry_of = Some(domain::RequestId::from_bits(1));
+                }
+            }
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        true
+    }
+}

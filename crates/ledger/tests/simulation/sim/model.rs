@@ -1,0 +1,335 @@
+//! What must be so, by what the run has seen: every event, every answer, whether or not the one
+//! who asked has heard it. After each step the ledger is held against it.
+
+use super::{
+    Broken,
+    call::{Answer, Call},
+    holders::Holders,
+    money::Money,
+    outside::Outside,
+};
+use domain::{
+    AttemptId, AttemptState, ChangeId, ChangeState, EventId, JobId, JobState, Reason, RequestId,
+    RequestState, SessionId, Timestamp,
+    event::{Body, Envelope},
+    machine::Machine,
+};
+use skep_ledger::{Error, Subject};
+use std::{collections::BTreeMap, fmt::Display};
+
+/// A change, as its events tell it.
+pub(crate) struct KnownChange {
+    job: JobId,
+    pub(crate) state: ChangeState,
+    pub(crate) integrated: Option<String>,
+}
+
+/// All that is known.
+#[derive(Default)]
+pub(crate) struct Model {
+    /// The ids of the events of each session, in their order.
+    pub(crate) events: BTreeMap<SessionId, Vec<EventId>>,
+    pub(crate) requests: BTreeMap<RequestId, RequestState>,
+    pub(crate) jobs: BTreeMap<JobId, (RequestId, JobState)>,
+    pub(crate) attempts: BTreeMap<AttemptId, (JobId, AttemptState)>,
+    /// What suspended attempts were doing.
+    suspended: BTreeMap<AttemptId, AttemptState>,
+    /// How often an attempt was gone on with.
+    pub(crate) resumed: u64,
+    pub(crate) changes: BTreeMap<ChangeId, KnownChange>,
+    pub(crate) holders: Holders,
+    /// What each change is about to land as.
+    intents: BTreeMap<ChangeId, String>,
+    keys: BTreeMap<String, RequestId>,
+    pub(crate) money: Money,
+}
+
+impl Model {
+    /// Takes note of an event, which must follow on the last one.
+    pub(crate) fn observe(&mut self, envelope: &Envelope, outside: &Outside) -> Result<(), Broken> {
+        let events = self.events.entry(envelope.session).or_default();
+        let expected = events.len() as u64 + 1;
+        Broken::unless(envelope.sequence == expected, || {
+            format!(
+                "event {expected} of {} has the sequence {}",
+                envelope.session, envelope.sequence
+            )
+        })?;
+        events.push(envelope.id);
+        match &envelope.body {
+            Body::RequestSubmitted {
+                request, budget, ..
+            } => {
+                begins(&mut self.requests, *request, RequestState::Queued)?;
+                self.money.opens(*request, *budget);
+            }
+            Body::RequestChanged {
+                request, from, to, ..
+            } => {
+                let known = self.requests.insert(*request, *to);
+                step(*request, known, *from, *to)?;
+                if *to != RequestState::Planning {
+                    let expired = *from == RequestState::Planning && *to == RequestState::Queued;
+                    self.holders.ended(request.bits(), expired, envelope.time)?;
+                }
+            }
+            Body::Planned { request, jobs, .. } => {
+                for job in jobs {
+                    let state = match job.after.is_empty() {
+                        true => JobState::Ready,
+                        false => JobState::Blocked,
+                    };
+                    begins(&mut self.jobs, job.job, (*request, state))?;
+                }
+            }
+            Body::JobChanged {
+                job,
+                from,
+                to,
+                failure,
+                ..
+            } => {
+                let known = self.jobs.get_mut(job);
+                let state = known.as_ref().map(|known| known.1);
+                step(*job, state, *from, *to)?;
+                known.into_iter().for_each(|known| known.1 = *to);
+                if !to.is_held() {
+                    let expired = failure
+                        .as_ref()
+                        .is_some_and(|f| f.reason == Reason::OwnerLost);
+                    self.holders.ended(job.bits(), expired, envelope.time)?;
+                }
+            }
+            Body::AttemptStarted { attempt, job, .. } => {
+                let open = self
+                    .attempts
+                    .values()
+                    .any(|(known, state)| known == job && !state.is_terminal());
+                Broken::unless(!open, || format!("{job} has two attempts under way"))?;
+                let state = (*job, AttemptState::Preparing);
+                begins(&mut self.attempts, *attempt, state)?;
+            }
+            Body::AttemptChanged {
+                attempt, from, to, ..
+            } => {
+                let known = self.attempts.get_mut(attempt);
+                let state = known.as_ref().map(|known| known.1);
+                step(*attempt, state, *from, *to)?;
+                known.into_iter().for_each(|known| known.1 = *to);
+                self.suspends(*attempt, *from, *to)?;
+            }
+            Body::ChangeMade {
+                change, attempt, ..
+            } => self.made(*change, *attempt)?,
+            Body::ChangeChanged {
+                change,
+                from,
+                to,
+                integrated,
+                ..
+            } => self.changed(*change, (*from, *to), integrated.as_deref(), outside)?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// It goes on where it was: a turn that has ended is not begun again.
+    fn suspends(
+        &mut self,
+        attempt: AttemptId,
+        from: AttemptState,
+        to: AttemptState,
+    ) -> Result<(), Broken> {
+        if to == AttemptState::Suspended {
+            self.suspended.insert(attempt, from);
+        } else if from == AttemptState::Suspended && !to.is_terminal() {
+            self.resumed += 1;
+            let was = self.suspended.remove(&attempt);
+            Broken::unless(was == Some(to), || {
+                format!("{attempt} was {was:?}, and goes on as {to}")
+            })?;
+        }
+        Ok(())
+    }
+
+    fn made(&mut self, change: ChangeId, attempt: AttemptId) -> Result<(), Broken> {
+        let job = self.attempts.get(&attempt).map(|(job, _)| *job);
+        let job = job.ok_or_else(|| Broken::new(format!("{change} is of no attempt")))?;
+        let twice = self.changes.values().any(|known| known.job == job);
+        Broken::unless(!twice, || format!("{job} has made two changes"))?;
+        let known = KnownChange {
+            job,
+            state: ChangeState::Queued,
+            integrated: None,
+        };
+        begins(&mut self.changes, change, known)
+    }
+
+    fn changed(
+        &mut self,
+        change: ChangeId,
+        (from, to): (ChangeState, ChangeState),
+        integrated: Option<&str>,
+        outside: &Outside,
+    ) -> Result<(), Broken> {
+        let known = self.changes.get_mut(&change);
+        let state = known.as_ref().map(|known| known.state);
+        step(change, state, from, to)?;
+        let known = known.unwrap();
+        known.state = to;
+        if to == ChangeState::Integrated {
+            let commit = integrated.unwrap_or_default();
+            let on_branch = outside.branches.values().any(|branch| {
+                branch
+                    .commits
+                    .iter()
+                    .any(|(held, of)| held == commit && *of == change)
+            });
+            Broken::unless(on_branch, || {
+                format!("{change} is integrated as `{commit}`, which is not on the branch")
+            })?;
+            known.integrated = Some(commit.to_owned());
+        }
+        if !matches!(to, ChangeState::Merging | ChangeState::Checking) {
+            self.holders
+                .ended(change.bits(), false, Timestamp::default())?;
+        }
+        Ok(())
+    }
+
+    /// Holds what a call came to against what is known, and takes note of it. `stood` is whether
+    /// its lease held before it, `recorded` how many events it recorded.
+    pub(crate) fn answered(
+        &mut self,
+        call: &Call,
+        answer: &Result<Answer, Error>,
+        stood: Option<bool>,
+        recorded: usize,
+        (process, now): (usize, Timestamp),
+    ) -> Result<(), Broken> {
+        if let Err(error) = answer {
+            Broken::unless(recorded == 0, || {
+                format!("{call:?} failed ({error}) and recorded {recorded} events")
+            })?;
+        }
+        match (stood, answer) {
+            (Some(false), Ok(_)) => {
+                return Err(Broken::new(format!(
+                    "{call:?} was done with an ended lease"
+                )));
+            }
+            (Some(true), Err(Error::LeaseLost(_))) => {
+                return Err(Broken::new(format!(
+                    "{call:?} was refused, and its lease holds"
+                )));
+            }
+            (_, Err(error @ (Error::Storage { .. } | Error::Closed))) => {
+                return Err(Broken::new(format!("{call:?}: {error}: {error:?}")));
+            }
+            _ => {}
+        }
+        self.submitted(call, answer)?;
+        self.money.answered(call, answer, |subject| match subject {
+            Subject::Request(id) => Some(id),
+            Subject::Job(id) => self.jobs.get(&id).map(|(request, _)| *request),
+            Subject::Change(_) => None,
+        })?;
+        match (call, answer) {
+            (_, Ok(Answer::ToPlan(Some(claimed)))) => self.holders.claimed(&claimed.lease, process),
+            (_, Ok(Answer::ToDo(Some(claimed)))) => self.holders.claimed(&claimed.lease, process),
+            (_, Ok(Answer::ToMerge(Some(claimed)))) => {
+                let known = self.intents.get(&claimed.change.id);
+                Broken::unless(claimed.change.integrated.as_ref() == known, || {
+                    format!(
+                        "{} is about to land as {:?}, and what was acknowledged is {known:?}",
+                        claimed.change.id, claimed.change.integrated
+                    )
+                })?;
+                self.holders.claimed(&claimed.lease, process)
+            }
+            (Call::Heartbeat(lease), Ok(_)) => {
+                self.holders.beat(lease, now);
+                Ok(())
+            }
+            (Call::Land(lease, commit), Ok(_)) => {
+                if let Subject::Change(change) = lease.subject {
+                    self.intents.insert(change, commit.clone());
+                }
+                Ok(())
+            }
+            (Call::SettleChange(lease, _), Ok(_)) => {
+                if let Subject::Change(change) = lease.subject {
+                    self.intents.remove(&change);
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// One key is one request, and with other content it is refused.
+    fn submitted(&mut self, call: &Call, answer: &Result<Answer, Error>) -> Result<(), Broken> {
+        let Call::Submit(_, ask, Some(key)) = call else {
+            return Ok(());
+        };
+        let known = self.keys.get(key).copied();
+        match (answer, known) {
+            (Ok(Answer::Request(request)), None) => {
+                self.keys.insert(key.clone(), *request);
+                Ok(())
+            }
+            (Ok(Answer::Request(request)), Some(known)) if *request == known => {
+                Broken::unless(!super::client::is_other(ask), || {
+                    format!("`{key}` was taken for another ask")
+                })
+            }
+            (Err(Error::KeyTaken { .. }), Some(_)) if super::client::is_other(ask) => Ok(()),
+            (answer, known) => Err(Broken::new(format!(
+                "`{key}` is {known:?}, and was answered with {answer:?}"
+            ))),
+        }
+    }
+
+    /// What has not come to its end.
+    pub(crate) fn open(&self) -> Vec<String> {
+        let requests = self
+            .requests
+            .iter()
+            .filter(|(_, state)| !state.is_terminal());
+        let changes = self.changes.iter();
+        let changes = changes.filter(|(_, change)| !change.state.is_settled());
+        let jobs = self
+            .jobs
+            .iter()
+            .filter(|(_, (_, state))| !state.is_terminal());
+        requests
+            .map(|(id, state)| format!("{id} is {state}"))
+            .chain(jobs.map(|(id, (_, state))| format!("{id} is {state}")))
+            .chain(changes.map(|(id, change)| format!("{id} is {}", change.state)))
+            .chain(self.holders.told())
+            .collect()
+    }
+}
+
+fn begins<K: Ord + Display + Copy, V>(
+    all: &mut BTreeMap<K, V>,
+    id: K,
+    state: V,
+) -> Result<(), Broken> {
+    match all.insert(id, state) {
+        None => Ok(()),
+        Some(_) => Err(Broken::new(format!("{id} began twice"))),
+    }
+}
+
+/// A step that the machine allows, from where it stood.
+fn step<S: Machine>(id: impl Display, known: Option<S>, from: S, to: S) -> Result<(), Broken> {
+    Broken::unless(known == Some(from), || {
+        format!("{id} goes from {from} to {to}, and was {known:?}")
+    })?;
+    let mut commands = S::COMMANDS.iter();
+    Broken::unless(
+        !from.is_terminal() && commands.any(|command| from.next(*command) == Some(to)),
+        || format!("{id} may not go from {from} to {to}"),
+    )
+}
