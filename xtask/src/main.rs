@@ -1,4 +1,4 @@
-//! What a developer of Skep runs: `cargo xtask test` and `cargo xtask bench`.
+//! What a developer of Skep runs: tests, benchmarks and the simulation.
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -7,6 +7,7 @@
 
 mod bench;
 mod needs;
+mod simulate;
 mod step;
 mod test;
 
@@ -19,6 +20,9 @@ Usage: cargo xtask <COMMAND>
                         Steps: needs format lint deny build test
   bench NAME [--json] [--build] [--only GROUP] [--binary FILE]
                         Measure. Names: run-overhead ledger
+  simulate [--seeds N] [--from SEED] [--steps N]
+                        Run seeds of the ledger's simulation, 10000 where nothing is said; one
+                        that fails is told with how to run it again.
 ";
 
 fn main() -> ExitCode {
@@ -30,6 +34,7 @@ fn main() -> ExitCode {
     let done = match command {
         "test" => test::run(rest),
         "bench" => bench::run(rest),
+        "simulate" => simulate::run(rest),
         "help" | "--help" | "-h" => {
             print!("{HELP}");
             Ok(())
