@@ -191,6 +191,12 @@ pub enum Error {
         /// What is there.
         actual: Option<CommitId>,
     },
+    /// Somebody else has taken over what moves a reference.
+    #[error("{name} is moved by another process now")]
+    Fenced {
+        /// The reference.
+        name: String,
+    },
     /// A reference of the user's repository could not be changed.
     #[error("cannot change {name} in {}; is another git process running, or a `{name}.lock` left behind?", path.display())]
     Reference {

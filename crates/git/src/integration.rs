@@ -13,6 +13,7 @@ use crate::ids::CommitId;
 use crate::merge::Merged;
 use crate::mirror::Mirror;
 use crate::publish::Published;
+use crate::references::Fence;
 use crate::source::Source;
 
 /// How far back a question of ancestry looks, in commits.
@@ -48,6 +49,10 @@ impl IntegrationBranch {
 
     fn tip_ref(&self) -> String {
         format!("refs/skep/tip/{}", self.name)
+    }
+
+    fn fence_ref(&self) -> String {
+        format!("refs/skep/fence/{}", self.name)
     }
 
     fn published_ref(&self) -> String {
@@ -160,7 +165,29 @@ impl IntegrationBranch {
         }
     }
 
-    /// Moves the mirror's tip, if it is still where it was seen.
+    /// Takes over the moving of the mirror's tip: whoever held it before cannot move it by
+    /// [`IntegrationBranch::land`] any more. The token is that of a lease; take over before the
+    /// intent to land is stored under that lease, so that one who lost it meanwhile goes no further.
+    ///
+    /// # Errors
+    /// When the mirror cannot be written.
+    pub fn hold(&self, token: u64) -> Result<(), Error> {
+        let name = self.fence_ref();
+        self.mirror.put_fence(&Fence { name: &name, token })
+    }
+
+    /// Moves the mirror's tip, if it is still where it was seen and nobody else has taken over.
+    ///
+    /// # Errors
+    /// [`Error::Moved`] when it is elsewhere; [`Error::Fenced`] when somebody has taken over.
+    pub fn land(&self, seen: Option<CommitId>, to: CommitId, token: u64) -> Result<(), Error> {
+        let name = self.fence_ref();
+        let fence = Fence { name: &name, token };
+        self.mirror
+            .update_ref_held(&self.tip_ref(), Some(to), seen, Some(&fence))
+    }
+
+    /// Moves the mirror's tip, if it is still where it was seen, whoever lands changes on it.
     ///
     /// # Errors
     /// [`Error::Moved`] when it is not.

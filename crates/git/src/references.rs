@@ -9,6 +9,12 @@ use crate::error::Error;
 use crate::ids::CommitId;
 use crate::mirror::Mirror;
 
+/// Who may move a reference: the number that stands in a file beside it.
+pub(crate) struct Fence<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) token: u64,
+}
+
 impl Mirror {
     /// The commit of a reference of the mirror, or nothing. `name` is below `refs/skep/`.
     pub fn read_ref(&self, name: &str) -> Result<Option<CommitId>, Error> {
@@ -31,11 +37,34 @@ impl Mirror {
         new: Option<CommitId>,
         expected: Option<CommitId>,
     ) -> Result<(), Error> {
+        self.update_ref_held(name, new, expected, None)
+    }
+
+    /// The same, and only while this fence is in place.
+    ///
+    /// # Errors
+    /// [`Error::Fenced`] when another one is; those of [`Mirror::update_ref`].
+    pub(crate) fn update_ref_held(
+        &self,
+        name: &str,
+        new: Option<CommitId>,
+        expected: Option<CommitId>,
+        fence: Option<&Fence<'_>>,
+    ) -> Result<(), Error> {
         let path = self.reference_path(name)?;
         if let Some(new) = new {
             self.settle(new)?;
         }
         let _lock = self.lock()?;
+        if let Some(fence) = fence {
+            let place = self.reference_path(fence.name)?;
+            let found = fs::read_to_string(&place).map_err(|e| Error::io("reading", place, e))?;
+            if found.trim_end() != fence.token.to_string() {
+                return Err(Error::Fenced {
+                    name: name.to_owned(),
+                });
+            }
+        }
         let actual = read(&path)?;
         if actual != expected {
             return Err(Error::Moved {
@@ -54,6 +83,17 @@ impl Mirror {
                 _ => Ok(()),
             },
         }
+    }
+
+    /// Puts a fence in place of the one before. It holds back processes that live, so it need not
+    /// survive a power failure.
+    ///
+    /// # Errors
+    /// [`Error::BadReference`] when its name is not one below `refs/skep/`; when it cannot be written.
+    pub(crate) fn put_fence(&self, fence: &Fence<'_>) -> Result<(), Error> {
+        let place = self.reference_path(fence.name)?;
+        let _lock = self.lock()?;
+        write_replacing(&place, format!("{}\n", fence.token).as_bytes(), false)
     }
 
     fn reference_path(&self, name: &str) -> Result<PathBuf, Error> {

@@ -202,6 +202,9 @@ impl Landing<'_> {
     /// Puts the change on top of the tip, and says which commit holds it.
     async fn land(&self, cancel: &CancellationToken) -> Result<CommitId, Halt> {
         let ledger = &self.integrator.ledger;
+        // From here on an integrator that was lost, and still runs, lands nothing any more: what is
+        // seen below stays as it is seen.
+        self.hold().await?;
         if let Some(intended) = &self.change.integrated {
             let intended = parse(intended)?;
             let branch = self.branch.clone();
@@ -226,10 +229,10 @@ impl Landing<'_> {
             let recorded = standing.recorded;
             let commit = self.place(own, standing, cancel).await?;
             ledger.land_change(self.lease, commit.to_string()).await?;
-            let branch = self.branch.clone();
-            let advanced = blocking(move || match branch.advance(recorded, commit) {
+            let (branch, token) = (self.branch.clone(), self.lease.token);
+            let advanced = blocking(move || match branch.land(recorded, commit, token) {
                 Ok(()) => Ok(true),
-                Err(git::Error::Moved { .. }) => Ok(false),
+                Err(git::Error::Moved { .. } | git::Error::Fenced { .. }) => Ok(false),
                 // Written for all that, if the branch says so.
                 Err(other) => match branch.holds(commit) {
                     Ok(true) => Ok(true),
@@ -239,8 +242,16 @@ impl Landing<'_> {
             if advanced.await? {
                 return Ok(commit);
             }
+            // One that was late to see that it is lost may have taken over in between.
+            self.hold().await?;
         }
         Err(Halt::Lost)
+    }
+
+    /// Keeps everybody else from landing on the branch.
+    async fn hold(&self) -> Result<(), Halt> {
+        let (branch, token) = (self.branch.clone(), self.lease.token);
+        blocking(move || branch.hold(token)).await
     }
 
     /// The commit for the change on this tip: the change itself where it starts from it, else its

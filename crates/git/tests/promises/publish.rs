@@ -288,3 +288,23 @@ fn a_lock_of_another_process_and_a_taken_name_are_errors() {
     );
     run(git_in(&repo.path, &["fsck"]));
 }
+
+#[test]
+fn whoever_was_lost_and_still_runs_lands_nothing_once_somebody_has_taken_over() {
+    let repo = Repo::started();
+    let (_, mirror) = repo.fetched();
+    let first = change(&mirror, repo.head(), 1, "first");
+    let second = change(&mirror, first, 1, "second");
+    let branch = IntegrationBranch::new(mirror.clone(), BRANCH);
+    branch.hold(1).unwrap();
+    branch.land(None, first, 1).unwrap();
+    branch.hold(2).unwrap();
+    let late = branch.land(Some(first), second, 1);
+    assert!(
+        matches!(late, Err(skep_git::Error::Fenced { .. })),
+        "{late:?}"
+    );
+    assert_eq!(branch.recorded().unwrap(), Some(first));
+    branch.land(Some(first), second, 2).unwrap();
+    assert_eq!(branch.recorded().unwrap(), Some(second));
+}

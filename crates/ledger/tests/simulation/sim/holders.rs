@@ -28,6 +28,7 @@ fn key(subject: Subject) -> u64 {
         Subject::Request(id) => id.bits(),
         Subject::Job(id) => id.bits(),
         Subject::Change(id) => id.bits(),
+        Subject::Notification(id) => id.bits(),
     }
 }
 

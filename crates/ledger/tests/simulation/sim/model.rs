@@ -232,7 +232,7 @@ impl Model {
         self.money.answered(call, answer, |subject| match subject {
             Subject::Request(id) => Some(id),
             Subject::Job(id) => self.jobs.get(&id).map(|(request, _)| *request),
-            Subject::Change(_) => None,
+            Subject::Change(_) | Subject::Notification(_) => None,
         })?;
         match (call, answer) {
             (_, Ok(Answer::ToPlan(Some(claimed)))) => self.holders.claimed(&claimed.lease, process),
