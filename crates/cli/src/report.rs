@@ -278,6 +278,7 @@ fn of_git(error: &git::Error) -> Classified {
         E::UnknownRevision { .. } => Exit::NotFound,
         E::InProgress { .. }
         | E::Interrupted { .. }
+        | E::Unmerged { .. }
         | E::Uncommitted { .. }
         | E::ChangesHook { .. }
         | E::Conflicts { .. }

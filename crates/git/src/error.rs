@@ -213,6 +213,15 @@ pub enum Error {
         /// What is in progress.
         what: &'static str,
     },
+    /// Uncommitted work cannot be taken along: a merge left conflicts in it.
+    #[error(
+        "a merge left conflicts in {}; resolve them and `git add` them first, or start without uncommitted work",
+        list(files)
+    )]
+    Unmerged {
+        /// The files, relative to the top.
+        files: Vec<BString>,
+    },
     /// Uncommitted work would be touched.
     #[error(
         "uncommitted changes in {} would be touched; commit or stash them first",

@@ -10,7 +10,7 @@ use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::Path;
 
-use bstr::ByteSlice;
+use bstr::{BString, ByteSlice};
 
 use crate::commit::{NewCommit, Signature};
 use crate::error::Error;
@@ -22,6 +22,9 @@ use crate::source::Source;
 impl Mirror {
     /// A commit on `HEAD` with all that is uncommitted and not ignored; `HEAD` itself when there is nothing. It is
     /// fetched too: a checkout can follow. `who` is its author; the same content at the same time gives the same id.
+    ///
+    /// # Errors
+    /// [`Error::Unmerged`] where a merge left conflicts: what git wrote into those files is nobody's work.
     pub fn snapshot_uncommitted(
         &self,
         source: &Source,
@@ -72,6 +75,11 @@ impl Mirror {
                 .execute(Call::new(doing, command))?
                 .success(doing)
         };
+        let doing = "looking for conflicts";
+        let unmerged = unmerged(&git(doing, &["ls-files", "--unmerged", "-z"])?.stdout);
+        if !unmerged.is_empty() {
+            return Err(Error::Unmerged { files: unmerged });
+        }
         git("reading uncommitted changes", &["add", "--all", "--", "."])?;
         let doing = "writing uncommitted changes";
         let output = git(doing, &["write-tree", "--missing-ok"])?;
@@ -83,6 +91,18 @@ impl Mirror {
             .and_then(|text| text.parse().ok())
             .ok_or(Error::Output { doing })
     }
+}
+
+/// The paths in the output of `git ls-files --unmerged -z`, where each stands up to three times, after its mode,
+/// object and stage.
+fn unmerged(listed: &[u8]) -> Vec<BString> {
+    let mut files: Vec<BString> = listed
+        .split(|b| *b == 0)
+        .filter_map(|record| record.split_once_str("\t"))
+        .map(|(_, path)| path.into())
+        .collect();
+    files.dedup();
+    files
 }
 
 /// Copies the index with its time, by which git knows which entries may have changed in the moment it was written.
