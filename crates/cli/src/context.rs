@@ -6,7 +6,10 @@ use crate::{
     output::Output,
     report::Error,
 };
-use std::path::{Path, PathBuf};
+use std::{
+    io::ErrorKind,
+    path::{Path, PathBuf},
+};
 
 /// What every command is given.
 #[derive(Debug)]
@@ -36,11 +39,7 @@ impl Context {
     /// When there is no such directory.
     pub(crate) fn new(global: Global, env: Environment) -> Result<Self, Error> {
         let given = global.directory.as_deref().unwrap_or(Path::new("."));
-        let directory = given.canonicalize().map_err(|source| Error::File {
-            doing: "opening the directory",
-            path: given.into(),
-            source,
-        })?;
+        let directory = directory(given)?;
         let data = global
             .data
             .map(|data| {
@@ -87,5 +86,24 @@ impl Context {
         let (config, _) = self.config()?;
         let data = self.data(&config)?;
         Ok(ledger::Ledger::open(ledger::Options::new(data)).await?)
+    }
+}
+
+/// The directory that a command works in, absolute.
+fn directory(given: &Path) -> Result<PathBuf, Error> {
+    let missing = || Error::Usage(format!("there is no directory {}", given.display()));
+    let found = given.canonicalize().map_err(|source| match source.kind() {
+        ErrorKind::NotFound | ErrorKind::NotADirectory => missing(),
+        _ => Error::File {
+            doing: "opening the directory",
+            path: given.into(),
+            source,
+        },
+    })?;
+    // What is below a file is never found; the file itself is.
+    if found.is_dir() {
+        Ok(found)
+    } else {
+        Err(missing())
     }
 }

@@ -24,7 +24,7 @@ use domain::{
 use sandbox::Kind;
 use server::{New, Node, StatusEntry, Submitted};
 use std::{
-    io::{IsTerminal as _, Read as _},
+    io::{self, ErrorKind, IsTerminal as _, Read},
     path::{Path, PathBuf},
 };
 
@@ -238,16 +238,15 @@ fn planned(how: &str, directory: &Path) -> Result<(Planning, Option<Plan>), Erro
         file => {
             let path: PathBuf = directory.join(file);
             let text = std::fs::File::open(&path)
-                .and_then(|file| {
-                    let mut text = String::new();
-                    file.take(MAX_INPUT).read_to_string(&mut text)?;
-                    Ok(text)
-                })
+                .and_then(bounded_text)
                 .map_err(|source| match source.kind() {
-                    std::io::ErrorKind::NotFound => Error::Usage(format!(
+                    ErrorKind::NotFound => Error::Usage(format!(
                         "there is no plan at {}: `--plan` takes auto, required, none, or a file",
                         path.display()
                     )),
+                    ErrorKind::InvalidData | ErrorKind::FileTooLarge => {
+                        Error::Usage(format!("the plan {} is {source}", path.display()))
+                    }
                     _ => Error::File {
                         doing: "reading the plan",
                         path: path.clone(),
@@ -268,16 +267,28 @@ fn read_prompt(prompt: String) -> Result<String, Error> {
     if input.is_terminal() {
         Output::new(false).aside("Write what should be done, then press Ctrl-D.\n");
     }
-    let mut text = String::new();
-    input
-        .lock()
-        .take(MAX_INPUT)
-        .read_to_string(&mut text)
-        .map_err(|source| Error::System {
+    bounded_text(input.lock()).map_err(|source| match source.kind() {
+        ErrorKind::InvalidData | ErrorKind::FileTooLarge => {
+            Error::Usage(format!("the prompt on standard input is {source}"))
+        }
+        _ => Error::System {
             doing: "reading the prompt from standard input",
             source,
-        })?;
-    Ok(text)
+        },
+    })
+}
+
+/// A text of at most [`MAX_INPUT`] bytes. What is longer is refused and not cut: the beginning of a
+/// plan may be another plan.
+fn bounded_text(from: impl Read) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    from.take(MAX_INPUT + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_INPUT {
+        let words = format!("longer than {MAX_INPUT} bytes");
+        return Err(io::Error::new(ErrorKind::FileTooLarge, words));
+    }
+    String::from_utf8(bytes)
+        .map_err(|_| io::Error::new(ErrorKind::InvalidData, "not a text in UTF-8"))
 }
 
 /// What the header says besides what was submitted.

@@ -1,10 +1,11 @@
 //! What cannot be done is said with what to do, by the right code, and leaves nothing behind.
 
+use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use testkit::models::{Dialect, Fault, Script, Step};
-use testkit::{Home, Ran, Repo};
+use testkit::{Home, Ran, Repo, Started};
 
 use crate::world::{DEADLINE, PROMPT, World, before, mending, wrong_answer};
 
@@ -43,6 +44,7 @@ fn with_policy(text: &str) -> World {
     World::new(Dialect::Chat, repo, mending())
 }
 
+// docs/bad-input.md: Not a repository
 #[test]
 fn a_directory_that_is_no_repository_is_refused() {
     let world = World::simple();
@@ -66,12 +68,24 @@ fn a_directory_that_is_no_repository_is_refused() {
     assert_eq!(crate::world::entries(&dir), Vec::<String>::new());
 }
 
+// docs/bad-input.md: A path that does not exist
 #[test]
 fn a_directory_that_does_not_exist_is_named() {
     let world = World::simple();
-    says(world.skep(&["-C", "nowhere", "list"]), 1, &["nowhere"]);
+    for args in [
+        &["-C", "nowhere", "list"][..],
+        &["-C", "nowhere", "run", PROMPT],
+    ] {
+        says(world.skep(args), 2, &["nowhere", "there is no directory"]);
+    }
+    says(
+        world.skep(&["-C", "answer.txt", "list"]),
+        2,
+        &["answer.txt"],
+    );
 }
 
+// docs/bad-input.md: A bare repository
 #[test]
 fn a_bare_repository_is_refused() {
     let world = World::simple();
@@ -82,16 +96,21 @@ fn a_bare_repository_is_refused() {
     says(world.skep_in(&bare, &RUN), 4, &["bare", "clone"]);
 }
 
+// docs/bad-input.md: An empty repository
+// docs/bad-input.md: A repository without a commit
 #[test]
 fn a_repository_without_a_commit_is_refused() {
-    let repo = Repo::new();
-    repo.file("answer.txt", "41\n");
-    let world = World::new(Dialect::Chat, repo, mending());
-    let was = world.repo.snapshot();
-    says(world.skep(&RUN), 4, &["no commit", "git commit"]);
-    was.assert_same(&world.repo.snapshot());
+    let (empty, uncommitted) = (Repo::new(), Repo::new());
+    uncommitted.file("answer.txt", "41\n");
+    for repo in [empty, uncommitted] {
+        let world = World::new(Dialect::Chat, repo, mending());
+        let was = world.repo.snapshot();
+        says(world.skep(&RUN), 4, &["no commit", "git commit"]);
+        was.assert_same(&world.repo.snapshot());
+    }
 }
 
+// docs/bad-input.md: No model
 #[test]
 fn without_a_model_a_run_says_which_variables_to_set() {
     let world = World::simple()
@@ -107,6 +126,7 @@ fn without_a_model_a_run_says_which_variables_to_set() {
     assert!(list.stdout.contains("no requests"), "{}", list.stdout);
 }
 
+// docs/bad-input.md: A provider that is not configured
 #[test]
 fn a_provider_that_is_not_there_is_named_with_those_that_are() {
     let world = World::simple();
@@ -114,6 +134,7 @@ fn a_provider_that_is_not_there_is_named_with_those_that_are() {
     refuses(&world, &args, 2, &["nobody"]);
 }
 
+// docs/bad-input.md: A model that cannot be reached
 #[test]
 fn a_model_that_cannot_be_reached_is_a_failure_that_names_the_address() {
     // A port that was just free, and that nobody listens on.
@@ -132,6 +153,7 @@ fn misbehaving(dialect: Dialect, fault: Fault) -> World {
     World::new(dialect, wrong_answer(), script)
 }
 
+// docs/bad-input.md: A model that answers 401
 #[test]
 fn a_key_that_is_refused_is_said_and_never_shown() {
     for dialect in [Dialect::Chat, Dialect::Messages] {
@@ -145,6 +167,7 @@ fn a_key_that_is_refused_is_said_and_never_shown() {
     }
 }
 
+// docs/bad-input.md: A model that answers 404
 #[test]
 fn a_model_that_does_not_exist_is_named() {
     let world = misbehaving(Dialect::Chat, Fault::Status(404));
@@ -157,6 +180,7 @@ fn a_model_that_does_not_exist_is_named() {
     );
 }
 
+// docs/bad-input.md: A model that answers 429
 #[test]
 fn a_rate_limit_is_waited_for_and_without_a_quota_the_job_sleeps_until_there_is_one() {
     let script = Script::new().job(
@@ -188,6 +212,7 @@ fn a_rate_limit_is_waited_for_and_without_a_quota_the_job_sleeps_until_there_is_
     world.assert_nothing_left();
 }
 
+// docs/bad-input.md: A model that answers with HTML
 #[test]
 fn a_web_page_instead_of_an_answer_is_said() {
     let world = misbehaving(Dialect::Chat, Fault::Html);
@@ -195,6 +220,7 @@ fn a_web_page_instead_of_an_answer_is_said() {
     assert!(!ran.stderr.contains("<html"), "{}", ran.stderr);
 }
 
+// docs/bad-input.md: A malformed `skep.toml`
 #[test]
 fn an_unknown_key_of_the_policy_is_named_with_its_line_and_the_nearest_name() {
     let world = with_policy("[[check]]\nname = \"a\"\ncomand = \"true\"\n");
@@ -208,6 +234,7 @@ fn an_unknown_key_of_the_policy_is_named_with_its_line_and_the_nearest_name() {
     refuses(&world, &RUN, 2, &["line 2", "integraton", "integration"]);
 }
 
+// docs/bad-input.md: A malformed `skep.toml`
 #[test]
 fn a_policy_that_is_no_toml_or_makes_no_sense_is_refused_with_its_line() {
     let world = with_policy("[[check]]\nname = \n");
@@ -216,6 +243,7 @@ fn a_policy_that_is_no_toml_or_makes_no_sense_is_refused_with_its_line() {
     refuses(&world, &RUN, 2, &["skep.toml", "soon"]);
 }
 
+// docs/bad-input.md: A malformed `skep.toml` that is not committed
 #[test]
 fn only_the_policy_at_the_base_commit_counts() {
     let world = World::simple();
@@ -224,9 +252,13 @@ fn only_the_policy_at_the_base_commit_counts() {
     assert_eq!(world.integrated("answer.txt"), "42\n");
 }
 
+// docs/bad-input.md: A malformed plan
 #[test]
 fn a_plan_that_cannot_be_carried_out_is_refused_with_the_reason() {
     let world = World::simple();
+    // Cut, it would be a plan.
+    let job = "[[job]]\nname = \"a\"\nprompt = \"x\"\n";
+    let too_long = format!("{job}{}", "# more\n".repeat(300_000));
     for (text, words) in [
         ("[[job]]\nname = \"a\"\npromt = \"x\"\n", &["promt"][..]),
         ("job = []\n", &["no job"]),
@@ -240,6 +272,7 @@ fn a_plan_that_cannot_be_carried_out_is_refused_with_the_reason() {
             &["a", "b"],
         ),
         ("this is no plan", &["line 1"]),
+        (&too_long, &["2097152 bytes"]),
     ] {
         let plan = world.home.file("home/plan.toml", text);
         let plan = plan.to_str().unwrap();
@@ -247,6 +280,13 @@ fn a_plan_that_cannot_be_carried_out_is_refused_with_the_reason() {
         words.push("plan.toml");
         refuses(&world, &["run", "--plan", plan], 2, &words);
     }
+    let plan = world.home.file("home/plan.toml", b"# \xff\n");
+    refuses(
+        &world,
+        &["run", "--plan", plan.to_str().unwrap()],
+        2,
+        &["plan.toml", "UTF-8"],
+    );
     refuses(
         &world,
         &["run", "--plan", "nowhere.toml"],
@@ -255,6 +295,7 @@ fn a_plan_that_cannot_be_carried_out_is_refused_with_the_reason() {
     );
 }
 
+// docs/bad-input.md: An empty prompt
 #[test]
 fn an_empty_prompt_is_refused() {
     let world = World::simple();
@@ -264,6 +305,32 @@ fn an_empty_prompt_is_refused() {
     refuses(&world, &["run"], 2, &["PROMPT"]);
 }
 
+// docs/bad-input.md: A prompt of 10 MB
+#[test]
+fn a_prompt_of_ten_megabytes_is_refused_and_not_cut() {
+    let world = World::simple();
+    let was = before(&world.repo);
+    let long = world
+        .home
+        .file("home/long", "do it. ".repeat((10 << 20) / 7));
+    let mut noise = fs::read(&long).unwrap();
+    noise.truncate(1000);
+    noise.push(0xff);
+    let noise = world.home.file("home/noise", noise);
+    for (input, words) in [(long, "2097152 bytes"), (noise, "UTF-8")] {
+        let mut command = world.home.command("sh");
+        command
+            .args(["-c", "exec \"$1\" run --plan none - < \"$2\"", "sh"])
+            .arg(env!("CARGO_BIN_EXE_skep"))
+            .arg(input)
+            .current_dir(world.repo.path());
+        says(Started::spawn(command).finish(DEADLINE), 2, &[words]);
+    }
+    was.assert_same(&world.repo.snapshot());
+    assert_eq!(world.model.requests().len(), 0);
+}
+
+// docs/bad-input.md: A budget that is too small
 #[test]
 fn a_budget_that_is_too_small_ends_the_request_before_it_is_spent() {
     let world = World::simple();
@@ -278,6 +345,7 @@ fn a_budget_that_is_too_small_ends_the_request_before_it_is_spent() {
     );
 }
 
+// docs/bad-input.md: An agent that is not known
 #[test]
 fn an_agent_that_is_not_known_is_refused_with_those_that_are() {
     let world = World::simple();
@@ -287,6 +355,7 @@ fn an_agent_that_is_not_known_is_refused_with_those_that_are() {
     refuses(&world, &args, 4, &["command:PROGRAM"]);
 }
 
+// docs/bad-input.md: A malformed configuration
 #[test]
 fn a_configuration_that_is_wrong_is_refused_with_line_and_nearest_name() {
     let world = World::simple();
@@ -302,6 +371,7 @@ fn a_configuration_that_is_wrong_is_refused_with_line_and_nearest_name() {
     refuses(&world, &RUN, 2, &["config.toml", "line 1", "many"]);
 }
 
+// docs/bad-input.md: An unknown command or flag
 #[test]
 fn an_unknown_command_or_flag_is_refused() {
     let home = Home::new();
@@ -312,6 +382,7 @@ fn an_unknown_command_or_flag_is_refused() {
     }
 }
 
+// docs/bad-input.md: `skep/integration` is checked out: `skep drop`
 #[test]
 fn an_integration_branch_that_is_checked_out_is_left_alone() {
     let world = World::simple();
