@@ -228,6 +228,7 @@ async fn a_long_output_is_told_in_part_and_a_slow_command_is_stopped() {
     );
 }
 
+// docs/bad-input.md: Tool calls that do not parse
 #[tokio::test]
 async fn calls_that_make_no_sense_are_told_to_the_model_and_bounded() {
     let dir = tempfile::tempdir().unwrap();
@@ -434,6 +435,7 @@ async fn what_does_not_pass_by_itself_fails_at_once_and_says_why() {
     assert_eq!(count, 6);
 }
 
+// docs/bad-input.md: A model that never answers
 #[tokio::test(start_paused = true)]
 async fn a_silent_model_ends_with_the_time_of_the_turn() {
     let dir = tempfile::tempdir().unwrap();

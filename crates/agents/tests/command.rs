@@ -129,6 +129,7 @@ async fn long_output_is_shown_in_part_and_said_to_be() {
     assert_eq!(shown.lines().next().unwrap().len(), 8 << 10);
 }
 
+// docs/bad-input.md: An agent that prints a gigabyte
 #[tokio::test]
 async fn a_flood_of_output_is_not_recorded_without_end() {
     let dir = tempfile::tempdir().unwrap();

@@ -351,6 +351,8 @@ fn what_an_agent_made_unreadable_is_read_all_the_same_and_left_as_it_was() {
     }
 }
 
+// docs/bad-input.md: An agent that deletes `.git`
+// docs/bad-input.md: An agent that makes `.git` a link
 #[test]
 fn the_top_git_directory_is_never_visited_and_its_fate_is_told() {
     for kind in KINDS {
@@ -510,6 +512,7 @@ fn a_change_with_size_and_time_set_back_is_found() {
     }
 }
 
+// docs/bad-input.md: Names that differ only in case
 #[test]
 fn names_that_fall_together_where_case_does_not_count_are_told() {
     for kind in KINDS {
@@ -679,6 +682,7 @@ fn a_directory_swapped_for_a_link_while_it_is_read_never_leads_outside() {
     }
 }
 
+// docs/bad-input.md: 100,000 files in one directory
 #[test]
 fn a_hundred_thousand_new_files_come_out_sorted() {
     let scene = Scene::new(Layering::Overlay);

@@ -9,13 +9,18 @@
     unreachable_pub
 )]
 
+mod bad_agents;
+mod bad_input;
+mod bad_models;
 mod claude_code;
 mod demo;
 mod docs;
 mod init_doctor;
+mod integration_branch;
 mod lands;
 mod looking_after;
 mod notify;
+mod odd_repositories;
 mod operations;
 mod ordinary_user;
 mod policy;

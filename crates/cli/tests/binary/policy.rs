@@ -105,6 +105,7 @@ fn a_check_runs_only_when_the_change_touches_what_it_is_for() {
     assert!(!told.verdicts("docs").iter().any(|it| it == "failed"));
 }
 
+// docs/bad-input.md: A check that hangs
 #[test]
 fn a_check_that_takes_too_long_is_ended_and_said() {
     let world = world(
@@ -118,4 +119,61 @@ fn a_check_that_takes_too_long_is_ended_and_said() {
     assert!(said.contains("slow"), "{said}");
     assert_eq!(world.repo.tip("skep/integration"), None);
     world.assert_nothing_left();
+}
+
+// docs/bad-input.md: A check that edits files
+#[test]
+fn what_a_check_writes_is_seen_by_the_checks_after_it_and_is_no_part_of_the_change() {
+    let world = world(
+        "[[check]]\nname = \"writes\"\n\
+         command = \"echo spoiled > answer.txt; echo made > made.txt; rm skep.toml; rm -rf .git\"\n\
+         [[check]]\nname = \"after\"\ncommand = \"grep -qx made made.txt\"\n",
+        "echo 42 > answer.txt",
+    );
+    let was = before(&world.repo);
+    let told = world.run();
+    assert!(told.verdicts("after").iter().all(|it| it == "passed"));
+    assert_eq!(world.integrated("answer.txt"), "42\n");
+    assert_eq!(world.repo.read_at("skep/integration", "made.txt"), None);
+    assert!(world.integrated("skep.toml").contains("writes"));
+    was.assert_only_integration(&world.repo.snapshot());
+}
+
+// docs/bad-input.md: A check that passes only sometimes
+#[test]
+fn a_check_that_passes_only_sometimes_counts_as_it_ran_and_every_run_is_on_record() {
+    let repo = Repo::new();
+    let counter = tempfile::NamedTempFile::new().unwrap();
+    // Unsealed, a check can know that it ran before.
+    let path = counter.path().display();
+    repo.file("answer.txt", "41\n").file(
+        "skep.toml",
+        format!(
+            "[[check]]\nname = \"moody\"\n\
+             command = \"echo ran >> {path}; test $(wc -l < {path}) -ge 2\"\n"
+        ),
+    );
+    repo.commit("A policy");
+    let script = Script::new().job(
+        Job::on(PROMPT)
+            .with_tools()
+            .step(Step::shell("echo 42 > answer.txt"))
+            .step(Step::say("The answer is 42."))
+            .step(Step::say("I see nothing that is wrong.")),
+    );
+    let world = World::new(Dialect::Chat, repo, script);
+    let ran = world
+        .skep(&[
+            "run",
+            "--json",
+            "--sandbox",
+            "host",
+            "--plan",
+            "none",
+            PROMPT,
+        ])
+        .expect_code(0);
+    let told = Told::of(ran);
+    assert_eq!(told.verdicts("moody"), ["failed", "passed"]);
+    assert_eq!(world.integrated("answer.txt"), "42\n");
 }

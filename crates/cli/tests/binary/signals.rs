@@ -59,6 +59,7 @@ fn cancels(signal: Signal, code: i32) {
     world.run();
 }
 
+// docs/bad-input.md: An agent that ignores `SIGTERM`
 #[test]
 fn ctrl_c_cancels_cleans_up_and_ends_with_130() {
     cancels(Signal::INT, 130);
@@ -160,6 +161,7 @@ fn an_output_that_nobody_reads_any_more_cancels_and_ends_with_141() {
     was.assert_same(&world.repo.snapshot());
 }
 
+// docs/bad-input.md: Two runs at once
 #[test]
 fn two_runs_at_once_share_the_data_and_both_land() {
     let repo = Repo::new();

@@ -354,6 +354,7 @@ async fn many_calls_at_once_are_each_settled_once_and_numbered_without_gaps() {
     assert!(upstream.connections() < 50);
 }
 
+// docs/bad-input.md: A model that never answers
 #[tokio::test]
 async fn a_provider_that_takes_too_long_is_given_up_and_the_reservation_is_spent() {
     let limit = Duration::from_secs(1);
@@ -396,6 +397,31 @@ async fn a_provider_that_takes_too_long_is_given_up_and_the_reservation_is_spent
     all.join_all().await;
 }
 
+// docs/bad-input.md: A model that sends one byte a minute
+#[tokio::test]
+async fn a_stream_that_never_rests_and_never_ends_is_given_up_when_its_whole_time_is_over() {
+    let bounds = Bounds {
+        idle: Duration::from_millis(800),
+        total: Duration::from_secs(2),
+        ..Bounds::default()
+    };
+    let drop = Step::Drip(b"1\r\n:\r\n".to_vec(), Duration::from_millis(50));
+    let mut upstream = Upstream::answering(vec![stream_head(), drop]).await;
+    let gateway = gateway_at(&upstream.url(), bounds);
+    let purse = Purse::with(100_000);
+    let grant = grant(&gateway, &purse);
+    let call = Call::new(Dialect::Messages, messages_body());
+    let error = match grant.call(call).await {
+        Ok(response) => response.body.collect().await.unwrap_err(),
+        Err(error) => error,
+    };
+    assert_eq!(error.reason(), Reason::TimedOut, "{error:?}");
+    let settled = purse.wait(1).await;
+    assert_eq!(settled[0].spent, settled[0].reserved);
+    upstream.closed(1).await;
+}
+
+// docs/bad-input.md: A model that sends one byte a minute
 #[tokio::test]
 async fn a_slow_stream_that_keeps_coming_is_not_given_up() {
     // Many more chunks than fit the idle time together, each well within it.
@@ -447,6 +473,7 @@ async fn a_provider_that_does_not_prove_who_it_is_gets_no_key() {
     assert_eq!(purse.settled()[0].spent, Amount::ZERO);
 }
 
+// docs/bad-input.md: A model that breaks off in mid-answer
 #[tokio::test]
 async fn an_answer_that_is_cut_or_too_large_fails_and_spends_the_reservation() {
     let mut cut = vec![stream_head()];

@@ -248,6 +248,7 @@ async fn an_agent_that_disconnects_in_mid_stream_ends_the_call_which_is_settled_
     assert_eq!(purse.account().reserved, Amount::ZERO);
 }
 
+// docs/bad-input.md: A model that breaks off in mid-answer
 #[tokio::test]
 async fn half_an_answer_does_not_look_whole_to_the_agent() {
     let mut script = vec![stream_head()];

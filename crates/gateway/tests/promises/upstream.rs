@@ -17,6 +17,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) enum Step {
     /// Writes these bytes.
     Write(Vec<u8>),
+    /// Writes these bytes again and again, with so much time between, until the other side goes.
+    Drip(Vec<u8>, Duration),
     /// Waits until the other side closes the connection.
     AwaitClose,
     /// Closes the connection.
@@ -135,6 +137,13 @@ async fn converse(
                     stream.flush().await.ok();
                     tokio::task::yield_now().await;
                 }
+                Step::Drip(bytes, pause) => loop {
+                    if stream.write_all(&bytes).await.is_err() {
+                        return;
+                    }
+                    stream.flush().await.ok();
+                    tokio::time::sleep(pause).await;
+                },
                 Step::AwaitClose => {
                     let mut rest = [0; 1024];
                     while matches!(stream.read(&mut rest).await, Ok(n) if n > 0) {}

@@ -212,6 +212,8 @@ fn a_hook_that_refuses_leaves_the_branch_and_the_files_as_they_were() {
     }
 }
 
+// docs/bad-input.md: Detached `HEAD`
+// docs/bad-input.md: The middle of a merge: `skep apply`
 #[test]
 fn a_merge_in_progress_is_refused_and_a_detached_head_is_not() {
     let repo = Repo::started();

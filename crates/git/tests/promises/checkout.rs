@@ -104,6 +104,8 @@ fn an_edit_right_after_the_checkout_is_seen_even_with_the_same_size() {
     );
 }
 
+// docs/bad-input.md: Pointers of git LFS
+// docs/bad-input.md: CRLF, and `.gitattributes`
 #[test]
 fn files_are_byte_for_byte_whatever_attributes_say() {
     let repo = Repo::new();
@@ -166,6 +168,9 @@ fn files_are_byte_for_byte_whatever_attributes_say() {
     assert_eq!(run(git_in(&base, &["status", "--porcelain"])), b"");
 }
 
+// docs/bad-input.md: Submodules
+// docs/bad-input.md: Links that lead out of the tree
+// docs/bad-input.md: Names with line breaks, or that are not UTF-8
 #[test]
 fn strange_names_links_and_submodules_are_checked_out() {
     let repo = Repo::new();

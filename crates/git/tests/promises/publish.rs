@@ -147,6 +147,8 @@ fn work_that_landed_and_was_not_published_is_published_once_by_the_next_process(
     assert_eq!(branch.published().unwrap(), Some(third));
 }
 
+// docs/bad-input.md: `skep/integration` is deleted
+// docs/bad-input.md: `skep/integration` is moved by the user
 #[test]
 fn a_branch_that_a_person_moved_or_deleted_before_work_was_published_is_left_alone() {
     for deleted in [false, true] {
@@ -170,6 +172,7 @@ fn a_branch_that_a_person_moved_or_deleted_before_work_was_published_is_left_alo
     }
 }
 
+// docs/bad-input.md: `skep/integration` is checked out: `skep run`
 #[test]
 fn a_branch_that_is_checked_out_anywhere_is_not_moved() {
     let repo = Repo::started();

@@ -217,6 +217,7 @@ fn paths_that_git_refuses_are_refused() {
     assert!(writer.put_link("x".into(), "".into()).is_err());
 }
 
+// docs/bad-input.md: Submodules
 #[test]
 fn a_submodule_stays_until_it_is_removed_or_replaced() {
     let repo = Repo::started();

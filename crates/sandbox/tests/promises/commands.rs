@@ -127,6 +127,7 @@ async fn endless_output_is_kept_in_bounded_memory() {
     assert!(output.stdout.tail.ends_with(b"end\n"));
 }
 
+// docs/bad-input.md: An agent that ignores `SIGTERM`
 #[tokio::test]
 async fn a_timeout_ends_the_whole_tree() {
     let room = Room::new().await;

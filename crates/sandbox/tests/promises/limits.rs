@@ -39,11 +39,13 @@ async fn a_command_that_takes_all_memory_is_ended_without_control_groups() {
     memory_is_bounded(Namespace::without_cgroups()).await;
 }
 
+// docs/bad-input.md: An agent that forks without end
 #[tokio::test]
 async fn a_command_that_multiplies_is_bounded() {
     processes_are_bounded(Namespace::new()).await;
 }
 
+// docs/bad-input.md: An agent that forks without end
 #[tokio::test]
 async fn a_command_that_multiplies_is_bounded_without_control_groups() {
     processes_are_bounded(Namespace::without_cgroups()).await;
