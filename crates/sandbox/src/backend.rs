@@ -3,10 +3,11 @@
 use std::ffi::OsString;
 use std::net::TcpListener;
 use std::path::Path;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::{Command, Error, Process, Spec};
+use crate::{Command, Error, Limit, Process, Spec};
 
 /// A kind of sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -133,6 +134,13 @@ pub trait Backend: Send + Sync {
     async fn create(&self, spec: Spec) -> Result<Box<dyn Sandbox>, Error>;
 }
 
+/// Ends what runs in a sandbox because a limit was reached that its owner keeps.
+pub trait Strike: Send + Sync {
+    /// Kills every command with all that it started; their exits name the limit. No other command
+    /// is started: [`Error::Struck`].
+    fn strike(&self, limit: Limit);
+}
+
 /// A place in which commands run. Dropping it ends everything in it, as does the end of the owning
 /// process, however that comes about.
 #[async_trait]
@@ -159,6 +167,10 @@ pub trait Sandbox: Send + Sync {
     /// [`Error::NotFound`] if there is no such program inside; [`Error::Gone`] if the sandbox has
     /// ended.
     async fn exec(&self, command: Command) -> Result<Process, Error>;
+
+    /// A handle for whoever keeps a limit that the sandbox cannot keep itself. It does not keep the
+    /// sandbox alive.
+    fn strike(&self) -> Arc<dyn Strike>;
 
     /// Says how the sandbox is.
     async fn diagnose(&self) -> Diagnosis;

@@ -132,6 +132,9 @@ pub enum Limit {
     Processes,
     /// [`crate::Limits::file_bytes`].
     FileBytes,
+    /// What the owner of the workspace lets it take on disk; the owner says when, with
+    /// [`crate::Strike`].
+    Disk,
 }
 
 impl std::fmt::Display for Limit {
@@ -140,6 +143,7 @@ impl std::fmt::Display for Limit {
             Self::Memory => "limit of memory",
             Self::Processes => "limit of processes",
             Self::FileBytes => "limit of a file's size",
+            Self::Disk => "limit of the disk",
         })
     }
 }

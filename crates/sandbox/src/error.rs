@@ -80,6 +80,12 @@ pub enum Error {
     /// The sandbox ended while something was still asked of it.
     #[error("the sandbox has ended; create a new one")]
     Gone,
+    /// A limit struck, and nothing runs in the sandbox any more.
+    #[error("nothing runs in the sandbox any more: its {limit} was reached")]
+    Struck {
+        /// Which.
+        limit: crate::Limit,
+    },
     /// The sandbox did not answer in time.
     #[error(
         "the sandbox did not answer within {seconds} seconds while {doing}; destroy it and create a new one"

@@ -8,9 +8,8 @@ use std::ffi::OsString;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use async_trait::async_trait;
 use rustix::process::{Pid, Signal};
@@ -20,8 +19,8 @@ use tokio::sync::oneshot;
 use crate::process::Reach;
 use crate::stdio::Stdio;
 use crate::{
-    Backend, Channel, Command, Diagnosis, Enforcement, Error, Exit, Finding, Kind, Process,
-    Sandbox, Spec, Workspace,
+    Backend, Channel, Command, Diagnosis, Enforcement, Error, Exit, Finding, Kind, Limit, Process,
+    Sandbox, Spec, Strike, Workspace,
 };
 
 /// The `host` kind.
@@ -76,6 +75,7 @@ impl Backend for Host {
             running: Arc::new(AtomicUsize::new(0)),
             ended: Arc::new(AtomicBool::new(false)),
             groups: Arc::default(),
+            struck: Arc::default(),
         }))
     }
 }
@@ -88,6 +88,26 @@ struct HostSandbox {
     ended: Arc<AtomicBool>,
     /// The groups that run, so that the end of the sandbox is the end of them.
     groups: Arc<Mutex<Vec<Arc<Group>>>>,
+    /// The limit for which the owner ended everything.
+    struck: Arc<OnceLock<Limit>>,
+}
+
+/// What a [`Strike`] reaches of it.
+struct HostStrike {
+    groups: Arc<Mutex<Vec<Arc<Group>>>>,
+    struck: Arc<OnceLock<Limit>>,
+}
+
+impl Strike for HostStrike {
+    fn strike(&self, limit: Limit) {
+        // The lock first: a command is either in the list, or finds the limit.
+        let groups = self
+            .groups
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        self.struck.get_or_init(|| limit);
+        groups.iter().for_each(|group| group.signal(Signal::KILL));
+    }
 }
 
 /// A process group whose leader has not been reaped, so that its number is still its own.
@@ -192,6 +212,9 @@ impl Sandbox for HostSandbox {
         if self.ended.load(Ordering::Relaxed) {
             return Err(Error::Gone);
         }
+        if let Some(limit) = self.struck.get() {
+            return Err(Error::Struck { limit: *limit });
+        }
         let (program, arguments) = command.argv.split_first().ok_or(Error::InvalidCommand {
             what: "it has no words",
         })?;
@@ -238,6 +261,10 @@ impl Sandbox for HostSandbox {
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
             .push(Arc::clone(&group));
+        if self.struck.get().is_some() {
+            group.signal(Signal::KILL);
+        }
+        let struck = Arc::clone(&self.struck);
         let leader_guard = Leader {
             child,
             group: Arc::clone(&group),
@@ -263,7 +290,10 @@ impl Sandbox for HostSandbox {
                     code: status.code(),
                     signal: status.signal(),
                     timed_out,
-                    limit: None,
+                    limit: struck
+                        .get()
+                        .copied()
+                        .filter(|_| status.signal() == Some(libc::SIGKILL) && !timed_out),
                 });
             drop(leader);
             if sender.send(exit).is_err() {
@@ -277,6 +307,13 @@ impl Sandbox for HostSandbox {
             receiver,
             Box::new(HostReach(group)),
         ))
+    }
+
+    fn strike(&self) -> Arc<dyn Strike> {
+        Arc::new(HostStrike {
+            groups: Arc::clone(&self.groups),
+            struck: Arc::clone(&self.struck),
+        })
     }
 
     async fn diagnose(&self) -> Diagnosis {

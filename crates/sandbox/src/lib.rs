@@ -20,7 +20,9 @@ mod spec;
 mod stdio;
 pub mod toolchains;
 
-pub use backend::{Backend, Channel, Diagnosis, Enforcement, Finding, Kind, OVERLAY, Sandbox};
+pub use backend::{
+    Backend, Channel, Diagnosis, Enforcement, Finding, Kind, OVERLAY, Sandbox, Strike,
+};
 pub use capture::{Captured, Output, exec_captured};
 pub use command::{Command, Exit, Limit, Stdin};
 pub use error::Error;

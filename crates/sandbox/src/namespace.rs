@@ -34,7 +34,7 @@ use self::plan::Plan;
 use self::start::{First, Inside};
 use crate::{
     AGENT_HOME, Backend, Channel, Command, Diagnosis, Enforcement, Error, Finding, Kind, Limits,
-    Process, Sandbox, Spec,
+    Process, Sandbox, Spec, Strike,
 };
 
 /// The `namespace` kind.
@@ -259,6 +259,10 @@ impl Sandbox for NamespaceSandbox {
 
     async fn exec(&self, command: Command) -> Result<Process, Error> {
         self.link.exec(command).await
+    }
+
+    fn strike(&self) -> Arc<dyn Strike> {
+        Arc::clone(&self.link) as Arc<dyn Strike>
     }
 
     async fn diagnose(&self) -> Diagnosis {

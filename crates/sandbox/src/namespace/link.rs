@@ -19,7 +19,7 @@ use super::cgroup::{Cgroup, Strikes};
 use super::{packet, start, wire};
 use crate::process::Reach;
 use crate::stdio::{DEFAULT_PATH, Stdio};
-use crate::{Command, Error, Exit, Limit, Process};
+use crate::{Command, Error, Exit, Limit, Process, Strike};
 
 /// How long a command may take to be started, and to be gone once it is killed.
 const STARTED_WITHIN: Duration = Duration::from_secs(20);
@@ -42,6 +42,8 @@ struct State {
     last_id: u32,
     gone: bool,
     struck: Option<Limit>,
+    /// The limit for which the owner ended everything.
+    ended_for: Option<Limit>,
 }
 
 struct Running {
@@ -240,7 +242,24 @@ impl Link {
             }
         }
     }
+}
 
+impl Strike for Link {
+    fn strike(&self, limit: Limit) {
+        let mut state = self.state();
+        state.ended_for = Some(limit);
+        state.struck = Some(limit);
+        let due = Instant::now() + KILLED_WITHIN;
+        for (id, command) in &mut state.running {
+            self.signal(*id, libc::SIGKILL);
+            command.next = Some((due, Next::GiveUp));
+        }
+        drop(state);
+        self.changed.notify_one();
+    }
+}
+
+impl Link {
     /// Asks process 1 to signal all of a command.
     fn signal(&self, id: u32, signal: i32) {
         let words = [wire::SIGNAL, id, signal.cast_unsigned()];
@@ -266,6 +285,9 @@ impl Link {
             let mut state = self.state();
             if state.gone {
                 return Err(Error::Gone);
+            }
+            if let Some(limit) = state.ended_for {
+                return Err(Error::Struck { limit });
             }
             state.struck = None;
             state.last_id = state.last_id.wrapping_add(1);
@@ -309,7 +331,13 @@ impl Link {
             return Err(Error::Gone);
         }
         match tokio::time::timeout(STARTED_WITHIN, started).await {
-            Ok(Ok(Ok(()))) => Ok(process),
+            Ok(Ok(Ok(()))) => {
+                // A strike while it was on its way did not reach it.
+                if self.state().ended_for.is_some() {
+                    process.kill();
+                }
+                Ok(process)
+            }
             Ok(Ok(Err(refusal))) => Err(refusal.explain(&program, &command)),
             Ok(Err(_)) => Err(Error::Gone),
             Err(_) => Err(Error::Silent {

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use skep_sandbox::{Enforcement, Limit, Namespace};
+use skep_sandbox::{Enforcement, Error, Limit, Namespace};
+use tokio::io::AsyncReadExt;
 
 use crate::room::{COUNT, Room, is_root};
 
@@ -92,4 +93,33 @@ async fn what_is_in_force_is_said() {
         without.sandbox.diagnose().await.limits_in_force,
         Enforcement::RlimitsAndWatcher
     );
+}
+
+async fn an_owners_limit_ends_everything(room: Room) {
+    let mut process = room
+        .sandbox
+        .exec(room.command(["/bin/sh", "-c", "setsid sleep 1000 & echo up; sleep 1000"]))
+        .await
+        .unwrap();
+    let mut line = [0; 3];
+    let mut output = process.stdout.take().unwrap();
+    output.read_exact(&mut line).await.unwrap();
+    room.sandbox.strike().strike(Limit::Disk);
+    let exit = process.wait().await.unwrap();
+    assert_eq!((exit.signal, exit.limit), (Some(9), Some(Limit::Disk)));
+    assert!(
+        exit.to_string().ends_with("limit of the disk reached"),
+        "{exit}"
+    );
+    let later = room.sandbox.exec(room.command(["/bin/true"])).await;
+    assert!(
+        matches!(later, Err(Error::Struck { limit: Limit::Disk })),
+        "{later:?}"
+    );
+}
+
+#[tokio::test]
+async fn what_is_ended_for_a_limit_of_the_owner_names_it_and_nothing_starts_after_it() {
+    an_owners_limit_ends_everything(Room::new().await).await;
+    an_owners_limit_ends_everything(Room::of(&Namespace::without_cgroups(), |_| {}).await).await;
 }
