@@ -82,6 +82,7 @@ impl Settings {
                 default_model: None,
                 sandbox: flags.sandbox.unwrap_or(Kind::Namespace),
                 notify: notify::sinks(&file, env),
+                disk: server::DiskBounds::default(),
             },
         })
     }

@@ -6,7 +6,7 @@ use integrator::Integrator;
 use ledger::Ledger;
 use planner::Planner;
 use sandbox::{Backend, Kind};
-use site::{Environment, Host, Sites};
+use site::{DiskBounds, Environment, Host, Sites};
 use std::{
     ffi::OsString,
     path::{Path, PathBuf},
@@ -34,6 +34,8 @@ pub struct Options {
     pub sandbox: Kind,
     /// Who is told when a request has ended or waits for a person.
     pub notify: Vec<Sink>,
+    /// What each sandbox may take on disk.
+    pub disk: DiskBounds,
 }
 
 /// A whole Skep in one process. Cheap to clone.
@@ -69,6 +71,7 @@ impl Node {
                 env: Arc::clone(&options.env),
             },
             limits: limits(),
+            disk: options.disk,
             git,
         })?;
         let gateway = Gateway::new(gateway::Options {

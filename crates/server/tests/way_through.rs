@@ -64,6 +64,7 @@ impl World {
             default_model: None,
             sandbox: sandbox::Kind::Namespace,
             notify: Vec::new(),
+            disk: skep_server::DiskBounds::default(),
         })
         .await
         .unwrap()

@@ -54,9 +54,11 @@ impl Sites {
             .await?;
         let base_tree = mirror.tree_of(wanted.base)?;
         let workspace = guard.take()?;
+        let watch = self.watch(&workspace, &*sandbox);
         Ok(Site::new(
             self.clone(),
             workspace,
+            watch,
             sandbox,
             &toolchains,
             mirror.clone(),

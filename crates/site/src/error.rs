@@ -26,6 +26,9 @@ pub enum Error {
         /// The end of its output.
         output: String,
     },
+    /// A bound on the disk was passed while the setup command ran.
+    #[error("the setup command was ended")]
+    Full(#[from] crate::Full),
     /// A pattern of `.gitignore` or `include` cannot be read.
     #[error("the included files cannot be read: {0}")]
     Include(String),
@@ -77,6 +80,8 @@ impl Error {
             Self::Git(_) | Self::Include(_) => Reason::Repository,
             Self::Workspace(workspace::Error::Limit { .. }) => Reason::LimitReached,
             Self::Workspace(_) | Self::Unreadable { .. } => Reason::Storage,
+            Self::Full(full) => full.reason(),
+            Self::Sandbox(sandbox::Error::Struck { .. }) => Reason::LimitReached,
             Self::Sandbox(_) => Reason::SandboxUnavailable,
             Self::InUse { .. } | Self::OtherBase { .. } => Reason::Storage,
             Self::Ledger(_) => Reason::Storage,

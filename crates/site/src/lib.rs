@@ -11,6 +11,7 @@
 //! - [`Site`] is one: [`Site::run`], [`Site::extract`], [`Site::close`].
 
 mod again;
+mod disk;
 mod error;
 mod extract;
 mod fill;
@@ -19,6 +20,7 @@ mod include;
 mod open;
 mod site;
 
+pub use disk::{DiskBounds, Full};
 pub use error::Error;
 pub use extract::{Extracted, MAX_REPORTED};
 pub use include::{Included, MAX_INCLUDED_BYTES, MAX_INCLUDED_FILES, included, load};

@@ -1,6 +1,7 @@
 //! Opening sites: bases that are shared, the host's toolchains, one sandbox for each site.
 
 use crate::{
+    disk::{DiskBounds, Watch},
     error::Error,
     fill,
     include::{self, Included},
@@ -48,6 +49,8 @@ pub struct Options {
     pub host: Host,
     /// What a sandbox may use.
     pub limits: sandbox::Limits,
+    /// What each site may take on disk.
+    pub disk: DiskBounds,
     /// The git program.
     pub git: git::Program,
 }
@@ -258,9 +261,11 @@ impl Sites {
             .await?;
         let base_tree = mirror.tree_of(wanted.base)?;
         let workspace = guard.take()?;
+        let watch = self.watch(&workspace, &*sandbox);
         Ok(Site::new(
             self.clone(),
             workspace,
+            watch,
             sandbox,
             &toolchains,
             mirror.clone(),
@@ -307,6 +312,7 @@ impl Sites {
         let sandbox = self
             .sandbox(guard.workspace()?, toolchains, &wanted)
             .await?;
+        let watch = self.watch(guard.workspace()?, &*sandbox);
         let ran = crate::site::shell(
             &*sandbox,
             &crate::site::environment(&*sandbox, toolchains),
@@ -315,6 +321,9 @@ impl Sites {
         )
         .await;
         sandbox.destroy().await?;
+        if let Some(full) = watch.full() {
+            return Err(full.into());
+        }
         let ran = ran?;
         if !ran.exit.success() {
             return Err(Error::Setup {
@@ -336,6 +345,11 @@ impl Sites {
 
     pub(crate) fn store(&self) -> &Store {
         &self.shared.store
+    }
+
+    /// Sees to it that a workspace takes no more of the disk than it may.
+    pub(crate) fn watch(&self, workspace: &Workspace, sandbox: &dyn sandbox::Sandbox) -> Watch {
+        Watch::start(self.shared.options.disk, workspace, sandbox.strike())
     }
 
     pub(crate) async fn sandbox(

@@ -1,6 +1,7 @@
 //! One site: commands in its sandbox, its changes as a tree, its end.
 
 use crate::{
+    disk::{Full, Watch},
     error::Error,
     extract::{Extracted, extract},
     open::{Sites, blocking, discard},
@@ -18,6 +19,7 @@ pub(crate) const MAX_OUTPUT: usize = 1 << 20;
 pub struct Site {
     sites: Sites,
     workspace: Option<Arc<Workspace>>,
+    disk: Watch,
     sandbox: Option<Box<dyn Sandbox>>,
     environment: Vec<(OsString, OsString)>,
     mirror: Mirror,
@@ -49,6 +51,7 @@ impl Site {
     pub(crate) fn new(
         sites: Sites,
         workspace: Workspace,
+        disk: Watch,
         sandbox: Box<dyn Sandbox>,
         toolchains: &Toolchains,
         mirror: Mirror,
@@ -58,6 +61,7 @@ impl Site {
         Self {
             sites,
             workspace: Some(Arc::new(workspace)),
+            disk,
             sandbox: Some(sandbox),
             environment,
             mirror,
@@ -80,6 +84,12 @@ impl Site {
         self.sandbox
             .as_deref()
             .ok_or(Error::Sandbox(sandbox::Error::Gone))
+    }
+
+    /// Waits until the site has taken more of the disk than it may, or too little is left of it; what
+    /// runs in the site is ended then. For ever, where that does not happen.
+    pub async fn until_full(&self) -> Full {
+        self.disk.until_full().await
     }
 
     /// The listener inside the sandbox, once.

@@ -27,6 +27,7 @@ async fn ignored_output_of_any_size_is_left_out_and_the_hosts_programs_are_found
             env: Arc::new(|_| None),
         },
         limits: sandbox::Limits::default(),
+        disk: site::DiskBounds::default(),
         git,
     })
     .unwrap();

@@ -198,6 +198,8 @@ pub(crate) async fn rounds(
         Recovery::Memory | Recovery::Nothing => 0,
     });
     task.limits = task::limits(account.map_err(storage)?.free, past);
+    // What ends the conversation, and not the attempt.
+    let stop = cancel.child_token();
     let done = {
         let mut recorder = Recorder::new(place.ledger, place.lease, place.attempt);
         let journal = again.and_then(|again| {
@@ -217,7 +219,7 @@ pub(crate) async fn rounds(
                 .map(|model| model as _),
             observer: &recorder,
             recorded: journal.as_ref().map(|journal| journal as &dyn ToolResults),
-            cancel: cancel.child_token(),
+            cancel: stop.clone(),
             env: site.environment().to_vec(),
             gateway,
         };
@@ -233,7 +235,17 @@ pub(crate) async fn rounds(
             granted: line.as_ref().map(|line| &line.grant),
             again,
         };
-        talk.converse(&mut *session, start).await
+        let conversation = talk.converse(&mut *session, start);
+        tokio::pin!(conversation);
+        tokio::select! {
+            done = &mut conversation => done,
+            // What it ran is ended; it goes on to its end so that all it did is on record.
+            full = site.until_full() => {
+                stop.cancel();
+                drop(conversation.await);
+                Err(full.failure())
+            }
+        }
     };
     if let Some(line) = line {
         line.close().await;

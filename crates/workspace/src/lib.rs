@@ -36,4 +36,4 @@ pub use change::{Change, GitDir, Limits, Refused, Summary, Visitor, Why};
 pub use error::{Error, Limit};
 pub use remove::Emptied;
 pub use store::{Layering, Store, Swept};
-pub use workspace::{Layers, Workspace};
+pub use workspace::{Layers, Meter, Workspace};

@@ -37,6 +37,28 @@ pub enum Layers {
     Directory(PathBuf),
 }
 
+/// Measures what the files of an attempt take on disk.
+#[derive(Debug, Clone)]
+pub struct Meter {
+    parts: [PathBuf; 3],
+}
+
+impl Meter {
+    /// What they take, in bytes: the layer that is written, the home and the temporary directory;
+    /// never the base. A plain copy counts whole. A directory that only its owner in the sandbox
+    /// could open, and a file that has no name any more, are not counted.
+    ///
+    /// # Errors
+    /// [`Error::Io`], also when the workspace is gone.
+    pub fn bytes(&self) -> Result<u64, Error> {
+        let mut bytes = 0_u64;
+        for part in &self.parts {
+            bytes = bytes.saturating_add(usage::bytes(part)?);
+        }
+        Ok(bytes)
+    }
+}
+
 /// The files of an attempt: layers over a base, a home and a temporary directory. While the handle
 /// lives, no process sweeps it.
 #[derive(Debug)]
@@ -198,17 +220,19 @@ impl Workspace {
         }
     }
 
-    /// What the attempt's files take on disk, in bytes: the layer that it writes, its home and its
-    /// temporary directory; never the base. A plain copy counts whole.
+    /// Measures what the attempt's files take on disk; it does not keep the workspace.
+    pub fn meter(&self) -> Meter {
+        Meter {
+            parts: [self.written(), self.home(), self.tmp()],
+        }
+    }
+
+    /// What the attempt's files take on disk, in bytes; see [`Meter::bytes`].
     ///
     /// # Errors
     /// [`Error::Io`].
     pub fn disk_bytes(&self) -> Result<u64, Error> {
-        let mut bytes = 0_u64;
-        for part in [self.written(), self.home(), self.tmp()] {
-            bytes = bytes.saturating_add(usage::bytes(&part)?);
-        }
-        Ok(bytes)
+        self.meter().bytes()
     }
 
     /// Moves the workspace to the trash: one rename, whatever its size. Unmount it first.

@@ -331,6 +331,7 @@ impl Tour<'_> {
             default_model: None,
             sandbox: Kind::Namespace,
             notify: Vec::new(),
+            disk: server::DiskBounds::default(),
         })
     }
 }

@@ -1,0 +1,168 @@
+//! The bounds on the disk: what fills it is ended, said, and given back.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+
+use dialects::{Dialect, Prices};
+use domain::{RequestState, entity::Planning};
+use gateway::{Providers, Settings};
+use skep_server::{DiskBounds, New, Node, Options};
+use std::{path::Path, sync::Arc, time::Duration};
+use testkit::{
+    Repo,
+    models::{Job, Script, Scripted, Step},
+};
+use tokio_util::sync::CancellationToken;
+
+const MIB: u64 = 1 << 20;
+/// Much less than is written, and looked at often, so that no test waits.
+const SMALL: DiskBounds = DiskBounds {
+    bytes: 8 * MIB,
+    free: 0,
+    every: Duration::from_millis(20),
+};
+
+async fn node(data: &Path, model: &Scripted, disk: DiskBounds, kind: sandbox::Kind) -> Node {
+    let settings = Settings {
+        name: "chat".into(),
+        dialects: vec![Dialect::ChatCompletions],
+        base_url: model.openai_base_url(),
+        key: None,
+        default_model: Some("scripted".into()),
+        models: Vec::new(),
+    };
+    Node::open(Options {
+        data: data.to_owned(),
+        path: std::env::var_os("PATH").unwrap(),
+        home: std::env::var_os("HOME").unwrap().into(),
+        env: Arc::new(|name| std::env::var_os(name)),
+        providers: Providers::new([settings], Prices::default()).unwrap(),
+        default_model: None,
+        sandbox: kind,
+        disk,
+        notify: Vec::new(),
+    })
+    .await
+    .unwrap()
+}
+
+/// A run of an agent that runs this command, under this policy: how it ended, what was said, and how
+/// often the model was asked. Nothing of the workspace is left.
+async fn run(
+    policy: &str,
+    command: &str,
+    disk: DiskBounds,
+    kind: sandbox::Kind,
+) -> (RequestState, String, usize) {
+    let repo = Repo::new();
+    repo.file("answer.txt", "41\n").file("skep.toml", policy);
+    repo.commit("A wrong answer");
+    let model = Scripted::start(
+        Script::new().job(
+            Job::on("Mend it")
+                .with_tools()
+                .step(Step::shell(command))
+                .step(Step::say("It is mended.")),
+        ),
+    );
+    let data = tempfile::tempdir().unwrap();
+    let node = node(data.path(), &model, disk, kind).await;
+    let new = New {
+        path: repo.path().to_owned(),
+        prompt: "Mend it".into(),
+        planning: Planning::None,
+        plan: None,
+        agent: "builtin".into(),
+        model: None,
+        budget: None,
+        dirty: false,
+        parallel: 1,
+        placement: domain::entity::Placement::default(),
+        key: None,
+        retry_of: None,
+    };
+    let submitted = node.submit(new).await.unwrap();
+    let cancel = CancellationToken::new();
+    let work = node.work(submitted.request, &cancel);
+    let request = tokio::time::timeout(Duration::from_secs(60), work);
+    let request = request.await.unwrap().unwrap();
+    let events = node.ledger().request_events(request.id, 0, 1_000).await;
+    let said = serde_json::to_string(&events.unwrap()).unwrap();
+    node.close().await;
+    for place in ["workspaces", "trash"] {
+        let left = std::fs::read_dir(data.path().join(place)).unwrap();
+        let left: Vec<_> = left
+            .map(|entry| entry.unwrap().file_name())
+            .filter(|name| !name.as_encoded_bytes().starts_with(b"."))
+            .collect();
+        assert!(left.is_empty(), "{place}: {left:?}");
+    }
+    (request.state, said, model.conversations().len())
+}
+
+// docs/bad-input.md: An agent that fills the disk
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_fills_the_disk_is_ended_and_its_space_is_given_back() {
+    use sandbox::Kind::{Host, Namespace};
+    let mut all = tokio::task::JoinSet::new();
+    for (kind, place) in [
+        (Namespace, "."),
+        (Namespace, "$HOME"),
+        (Namespace, "/tmp"),
+        (Host, "."),
+    ] {
+        all.spawn(async move {
+            // It would go on for ever.
+            let fill = format!("head -c 12000000 /dev/zero > {place}/big; sleep 1000");
+            let (state, said, asked) = run("", &fill, SMALL, kind).await;
+            assert_eq!(state, RequestState::Failed);
+            let words = "the workspace took more than 8 MiB of the disk";
+            assert!(
+                said.contains("limit_reached") && said.contains(words),
+                "{kind} {place}: {said}"
+            );
+            assert_eq!(asked, 3, "it ends the attempt, which is made three times");
+        });
+    }
+    all.join_all().await;
+}
+
+// docs/bad-input.md: A disk that is almost full
+#[tokio::test(flavor = "multi_thread")]
+async fn what_must_stay_free_on_the_disk_is_not_taken() {
+    let full = DiskBounds {
+        free: u64::MAX,
+        ..SMALL
+    };
+    let (state, said, _) = run("", "sleep 1000", full, sandbox::Kind::Namespace).await;
+    assert_eq!(state, RequestState::Failed);
+    assert!(
+        said.contains("\"storage\"") && said.contains("is free on the disk"),
+        "{said}"
+    );
+}
+
+// docs/bad-input.md: A setup command or a check that fills the disk
+#[tokio::test(flavor = "multi_thread")]
+async fn a_setup_command_or_a_check_that_fills_the_disk_is_ended_and_named() {
+    let fill = "head -c 12000000 /dev/zero > big; sleep 1000";
+    let kind = sandbox::Kind::Namespace;
+    let policy = format!("[setup]\ncommand = \"{fill}\"\n");
+    let (state, said, asked) = run(&policy, "true", SMALL, kind).await;
+    assert_eq!((state, asked), (RequestState::Failed, 0));
+    let words = "the setup command was ended: the workspace took more than 8 MiB";
+    assert!(said.contains(words), "{said}");
+
+    let policy = format!("[[check]]\nname = \"greedy\"\ncommand = \"{fill}\"\n");
+    let (state, said, _) = run(&policy, "echo 42 > answer.txt", SMALL, kind).await;
+    assert_eq!(state, RequestState::Failed);
+    let words = "the limit of the disk of the sandbox was reached";
+    assert!(said.contains(words), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn work_that_takes_less_than_the_bound_is_not_disturbed() {
+    for kind in [sandbox::Kind::Namespace, sandbox::Kind::Host] {
+        let work = "head -c 4000000 /dev/zero > /tmp/x; rm /tmp/x; echo 42 > answer.txt";
+        let (state, said, _) = run("", work, SMALL, kind).await;
+        assert_eq!(state, RequestState::Done, "{said}");
+    }
+}
