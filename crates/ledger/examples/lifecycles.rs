@@ -1,4 +1,5 @@
-//! How many lifecycles a second: `cargo run --release -p skep-ledger --example lifecycles`.
+//! How many lifecycles a second: `cargo run --release -p skep-ledger --example lifecycles`, with
+//! other numbers of callers and rounds by `-- CALLERS ROUNDS`.
 //!
 //! Each caller has a session of its own and awaits each verb: submit, claim, two heartbeats, two
 //! events, settle with a blob's name. Every acknowledged verb is durable.
@@ -51,7 +52,15 @@ async fn caller(ledger: Ledger, name: usize, rounds: usize) -> Result<(), Error>
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    for (callers, rounds) in [(1, 300), (32, 500), (128, 200)] {
+    let wanted: Vec<usize> = std::env::args()
+        .skip(1)
+        .map(|number| number.parse())
+        .collect::<Result<_, _>>()?;
+    let loads = match wanted.as_slice() {
+        [callers, rounds] => vec![(*callers, *rounds)],
+        _ => vec![(1, 300), (32, 500), (128, 200)],
+    };
+    for (callers, rounds) in loads {
         let directory = tempfile::tempdir()?;
         let ledger = Ledger::open(Options::new(directory.path())).await?;
         let begun = Instant::now();
