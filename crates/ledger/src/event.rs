@@ -96,22 +96,18 @@ impl Ledger {
         limit: usize,
     ) -> Result<Vec<Envelope>, Error> {
         self.read("read events", move |sql| {
-            let session = one(
+            let (session, row) = one(
                 sql,
-                "SELECT session FROM requests WHERE id = ?1",
+                "SELECT session, n FROM requests WHERE id = ?1",
                 [request.key()],
-                |row| id(row, 0),
+                |row| Ok((id(row, 0)?, get::<i64>(row, 1)?)),
             )?
             .ok_or_else(|| Error::missing("request", request))?;
             all(
                 sql,
                 "SELECT id, sequence, time, request, body FROM events \
-                 WHERE request = ?1 AND sequence > ?2 ORDER BY sequence LIMIT ?3",
-                (
-                    request.key(),
-                    number(after),
-                    number(limit.min(MAX_PAGE) as u64),
-                ),
+                 WHERE request_row = ?1 AND sequence > ?2 ORDER BY sequence LIMIT ?3",
+                (row, number(after), number(limit.min(MAX_PAGE) as u64)),
                 |row| envelope(row, session),
             )
         })
@@ -380,8 +376,8 @@ fn insert(
     };
     run(
         verb,
-        "INSERT INTO events (session, sequence, id, time, request, attempt, body) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        "INSERT INTO events (session, sequence, id, time, request, attempt, body, request_row) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, (SELECT n FROM requests WHERE id = ?5))",
         (
             session,
             sequence,

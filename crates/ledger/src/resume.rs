@@ -191,7 +191,8 @@ fn made_a_step(
     .unwrap_or_default();
     let mut statement = verb.prepare_cached(
         "SELECT body FROM events INDEXED BY events_of_request \
-         WHERE request = ?1 AND sequence > ?2 ORDER BY sequence DESC LIMIT ?3",
+         WHERE request_row = (SELECT n FROM requests WHERE id = ?1) AND sequence > ?2 \
+         ORDER BY sequence DESC LIMIT ?3",
     )?;
     let mut rows = statement.query((held.request.key(), number(mark), MAX_LOOKED))?;
     while let Some(row) = rows.next()? {

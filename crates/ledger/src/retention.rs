@@ -206,7 +206,8 @@ fn prune(verb: &mut Verb<'_>, session: i64, before: Timestamp) -> Result<Step, T
         outbox::prune(verb, request)?;
         let left = one(
             verb,
-            "SELECT 1 FROM events WHERE request = ?1 LIMIT 1",
+            "SELECT 1 FROM events \
+             WHERE request_row = (SELECT n FROM requests WHERE id = ?1) LIMIT 1",
             [request.key()],
             |_| Ok(()),
         )?;
@@ -243,7 +244,9 @@ fn would_prune(sql: &Connection, session: i64, before: Timestamp) -> Result<Prun
             // Counted where its last event goes.
             let last = one(
                 sql,
-                "SELECT sequence FROM events WHERE request = ?1 ORDER BY sequence DESC LIMIT 1",
+                "SELECT sequence FROM events \
+                 WHERE request_row = (SELECT n FROM requests WHERE id = ?1) \
+                 ORDER BY sequence DESC LIMIT 1",
                 [request.key()],
                 |row| count(row, 0),
             )?;

@@ -243,7 +243,8 @@ fn last(sql: &Connection, job: &Job) -> Result<Option<Timestamp>, Trouble> {
     }
     one(
         sql,
-        "SELECT time FROM events WHERE request = ?1 ORDER BY sequence DESC LIMIT 1",
+        "SELECT time FROM events WHERE request_row = (SELECT n FROM requests WHERE id = ?1) \
+         ORDER BY sequence DESC LIMIT 1",
         [job.request.key()],
         |row| time(row, 0),
     )

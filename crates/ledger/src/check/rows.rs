@@ -47,7 +47,7 @@ pub(super) fn sequences(sql: &Connection, report: &mut Report) -> Result<(), Tro
         sql,
         "an event is of a request that is not there",
         "SELECT e.n FROM events e LEFT JOIN requests r ON r.id = e.request \
-         WHERE e.request IS NOT NULL AND r.n IS NULL",
+         WHERE r.n IS NOT e.request_row OR (e.request IS NOT NULL AND r.n IS NULL)",
     )?;
     report.none(
         sql,
