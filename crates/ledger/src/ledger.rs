@@ -69,7 +69,8 @@ impl Ledger {
     /// # Errors
     /// When the directory cannot be used, or was written by a newer Skep.
     pub async fn open(options: Options) -> Result<Self, Error> {
-        let ledger = tokio::task::spawn_blocking(move || Self::start(&options))
+        let runtime = tokio::runtime::Handle::current();
+        let ledger = tokio::task::spawn_blocking(move || Self::start(&options, runtime))
             .await
             .map_err(|_| Error::Closed)??;
         ledger
@@ -78,7 +79,7 @@ impl Ledger {
         Ok(ledger)
     }
 
-    fn start(options: &Options) -> Result<Self, Error> {
+    fn start(options: &Options, runtime: tokio::runtime::Handle) -> Result<Self, Error> {
         let file = |error| Error::file("make its directory", error);
         make_directory(&options.directory).map_err(file)?;
         let directory = options.directory.canonicalize().map_err(file)?;
@@ -107,6 +108,7 @@ impl Ledger {
             schema::connect(&directory, writes).map_err(|trouble| trouble.during("open its file"))
         };
         let work = Writer {
+            runtime,
             sql: connect(true)?,
             context: Arc::clone(&context),
             wake: Arc::clone(&wake),

@@ -136,8 +136,22 @@ where
     }
 }
 
+/// Verbs that are durable, whose callers are told wherever this is dropped: also where the runtime
+/// has ended that should have told them.
+struct Replies(Vec<Box<dyn Task>>);
+
+impl Drop for Replies {
+    fn drop(&mut self) {
+        for task in self.0.drain(..) {
+            task.reply(Ok(()));
+        }
+    }
+}
+
 /// The writing thread's state.
 pub(crate) struct Writer {
+    /// What tells callers that their verbs are durable.
+    pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) sql: Connection,
     pub(crate) context: Arc<Context>,
     pub(crate) wake: Arc<Wake>,
@@ -201,9 +215,7 @@ impl Writer {
                 if changed {
                     self.wake.bump();
                 }
-                for task in tasks {
-                    task.reply(Ok(()));
-                }
+                self.reply(tasks);
                 if changed {
                     self.peers.tell();
                 }
@@ -215,6 +227,20 @@ impl Writer {
                     task.reply(Err(&error));
                 }
             }
+        }
+    }
+
+    /// Tells all callers. Many of them are told by their runtime: each that this thread woke would
+    /// cost it a call into the kernel, and the next transaction waits.
+    fn reply(&self, mut tasks: Vec<Box<dyn Task>>) {
+        match tasks.pop() {
+            Some(task) if tasks.is_empty() => task.reply(Ok(())),
+            Some(task) => {
+                tasks.push(task);
+                let replies = Replies(tasks);
+                drop(self.runtime.spawn(async move { drop(replies) }));
+            }
+            None => {}
         }
     }
 
