@@ -4,6 +4,7 @@ use crate::{
     blob::directory::Directory,
     error::{Error, Trouble},
     lease,
+    log::Log,
     options::Options,
     reader, schema,
     subscription::Tails,
@@ -115,6 +116,7 @@ impl Ledger {
             peers: wake::Peers::new(run, path),
             probe: lease::Probe::default(),
             places: Default::default(),
+            log: Log::new(&directory),
             kill: crate::kill::KillPoint::wanted(),
             seen: None,
         };

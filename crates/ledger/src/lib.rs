@@ -30,6 +30,7 @@ mod kill;
 mod lease;
 mod ledger;
 mod limit;
+mod log;
 pub mod options;
 mod outbox;
 mod owner;

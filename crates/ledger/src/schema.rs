@@ -50,6 +50,9 @@ pub const VERSION: u32 = MIGRATIONS.len() as u32;
 /// How long a process waits for another one's transaction.
 const BUSY: Duration = Duration::from_secs(20);
 
+/// How many pages of the log are written between two checkpoints.
+pub(crate) const CHECKPOINT: u32 = 10_000;
+
 /// The name of the file of the rows.
 pub(crate) const FILE: &str = "ledger.db";
 
@@ -71,7 +74,7 @@ pub(crate) fn connect(directory: &Path, writer: bool) -> Result<Connection, Trou
     sql.pragma_update(None, "temp_store", "MEMORY")?;
     sql.pragma_update(None, "cache_size", if writer { -32_768 } else { -8_192 })?;
     if writer {
-        sql.pragma_update(None, "wal_autocheckpoint", 10_000)?;
+        sql.pragma_update(None, "wal_autocheckpoint", CHECKPOINT)?;
     } else {
         sql.pragma_update(None, "query_only", true)?;
     }

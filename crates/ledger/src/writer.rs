@@ -10,6 +10,7 @@ use crate::{
     event::{Pending, Places},
     kill::KillPoint,
     lease,
+    log::Log,
     options::{Clock, Ids},
     sql::{Key, run},
     wake::{Peers, Wake},
@@ -158,6 +159,7 @@ pub(crate) struct Writer {
     pub(crate) peers: Peers,
     pub(crate) probe: lease::Probe,
     pub(crate) places: Places,
+    pub(crate) log: Log,
     /// Where a test wants this process to die.
     pub(crate) kill: Option<KillPoint>,
     /// The version of the data at the last look.
@@ -181,6 +183,7 @@ impl Writer {
                 }
             }
             self.commit(tasks);
+            self.log.keep_ahead(&self.sql, queue.is_empty());
             if look {
                 self.look();
             }

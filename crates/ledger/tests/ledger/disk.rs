@@ -238,6 +238,30 @@ async fn a_write_ahead_log_that_ends_in_the_middle_leaves_whole_verbs_only() {
 }
 
 #[tokio::test]
+async fn a_log_that_is_longer_than_what_was_written_to_it_loses_nothing_when_the_power_is_cut() {
+    let place = place().await;
+    let log = place.directory.path().join("ledger.db-wal");
+    place.planned(&["a", "b a"]).await;
+    // It is made longer after a commit, before the next one.
+    place.planned(&["a"]).await;
+    let length = std::fs::metadata(&log).unwrap().len();
+    let end = std::fs::read(&log).unwrap().split_off(1 << 19);
+    assert!(!end.is_empty() && end.iter().all(|byte| *byte == 0));
+
+    place.running().await;
+    assert_eq!(std::fs::metadata(&log).unwrap().len(), length);
+    let last = place.ledger.last_sequence(place.session).await.unwrap();
+    let left = cut(&place);
+    let ledger = open(left.path(), &place.clock).await;
+    assert!(ledger.last_sequence(place.session).await.unwrap() >= last);
+    let kept = ledger.events(place.session, 0, 10_000).await.unwrap();
+    let before = place.ledger.events(place.session, 0, 10_000).await.unwrap();
+    assert!(kept.starts_with(&before));
+    holds(&ledger).await;
+    ledger.close().await;
+}
+
+#[tokio::test]
 async fn rows_that_are_damaged_are_an_error_and_not_another_answer() {
     let place = place().await;
     for _ in 0..20 {

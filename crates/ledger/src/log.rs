@@ -1,0 +1,96 @@
+//! The write-ahead log, kept longer than what is written to it.
+//!
+//! A commit that makes the file longer takes two or three times as long as one within it, for the
+//! file system has to store its new length too. So zeros are written behind the log's end before
+//! commits get there. SQLite goes round within the file from its first checkpoint on, and reads it
+//! up to the first frame that was not committed: zeros are no frame, for there is no page nought.
+
+use crate::{
+    error::{Error, Trouble},
+    schema,
+    sql::{get, one, run},
+};
+use rusqlite::Connection;
+use std::{
+    fs::File,
+    io::{Error as Io, Seek, SeekFrom, Write},
+    path::{Path, PathBuf},
+};
+
+/// How much longer the file becomes at once.
+const STEP: u64 = 1 << 20;
+/// How much of it is written at once.
+const PART: u64 = 1 << 16;
+/// A page and its head.
+const FRAME: u64 = 4_096 + 24;
+/// No longer than this: then SQLite has made a checkpoint, and begins again.
+const LONGEST: u64 = schema::CHECKPOINT as u64 * FRAME;
+
+/// The file, as the writer last saw it.
+pub(crate) struct Log {
+    path: PathBuf,
+    /// How long it is; none where it cannot be made longer.
+    length: Option<u64>,
+}
+
+impl Log {
+    pub(crate) fn new(directory: &Path) -> Self {
+        Self {
+            path: directory.join(schema::FILE).with_extension("db-wal"),
+            length: Some(0),
+        }
+    }
+
+    /// Makes the file longer if commits come near its end; somewhat earlier where nobody waits.
+    /// Whatever fails here fails no verb.
+    pub(crate) fn keep_ahead(&mut self, sql: &Connection, idle: bool) {
+        let Some(length) = self.length else { return };
+        if length >= LONGEST {
+            return;
+        }
+        let least = if idle { STEP / 2 } else { STEP / 8 };
+        let grown = written(sql).and_then(|written| {
+            if written + least < length {
+                return Ok(length);
+            }
+            self.grow(sql)
+        });
+        self.length = match grown {
+            Ok(length) => Some(length),
+            Err(trouble) => {
+                let error = trouble.during("make its log longer");
+                tracing::debug!(%error, "the log of the ledger grows with each commit");
+                None
+            }
+        };
+    }
+
+    /// Writes zeros behind the end. Nobody else writes to the file meanwhile: that takes a
+    /// transaction that writes.
+    fn grow(&self, sql: &Connection) -> Result<u64, Trouble> {
+        run(sql, "BEGIN IMMEDIATE", [])?;
+        let grown = zeros(&self.path).map_err(|error| Error::file("make its log longer", error));
+        run(sql, "ROLLBACK", [])?;
+        Ok(grown?)
+    }
+}
+
+/// How much of the file is written, in bytes.
+fn written(sql: &Connection) -> Result<u64, Trouble> {
+    let frames: Option<i64> = one(sql, "PRAGMA wal_checkpoint(NOOP)", [], |row| get(row, 1))?;
+    Ok(u64::try_from(frames.unwrap_or(0)).unwrap_or(0) * FRAME)
+}
+
+fn zeros(path: &Path) -> Result<u64, Io> {
+    let mut file = File::options().write(true).open(path)?;
+    let length = file.seek(SeekFrom::End(0))?;
+    let written = (0..STEP / PART)
+        .try_for_each(|_| file.write_all(&[0; PART as usize]))
+        .and_then(|()| file.sync_data());
+    if let Err(error) = written {
+        // What is left of a full disk is for commits.
+        file.set_len(length)?;
+        return Err(error);
+    }
+    Ok(length + STEP)
+}
