@@ -7,7 +7,7 @@ use crate::{
     park, pause, progress,
     queue::{self, Kind, Offer, Queue},
     read,
-    sql::{Key, get, id, number, one, run, small},
+    sql::{Key, get, id, one, run, small},
     transition::{self, End, Told},
     writer::Verb,
 };
@@ -272,11 +272,10 @@ fn start(verb: &mut Verb<'_>, lease: &Lease, new: &NewAttempt) -> Result<Attempt
 }
 
 fn settle(verb: &mut Verb<'_>, lease: &Lease, settlement: Settlement) -> Result<Settled, Trouble> {
-    lease::verify(verb, lease)?;
     let job = lease.job()?;
-    let held = held(verb, job)?;
     // Its grants close first: what they had reserved is spent by this attempt.
-    lease::release(verb, number(lease.token))?;
+    lease::end(verb, lease)?;
+    let held = held(verb, job)?;
     let end = End::at(verb.now);
     let mut change = None;
     let state = match settlement {

@@ -472,6 +472,21 @@ pub(crate) fn carve(sql: &Connection, parent: i64, total: Amount) -> Result<i64,
     create(sql, total, Some(parent))
 }
 
+/// Closes an account without a parent. What is still reserved counts as spent; mostly nothing is,
+/// and then nothing else changes.
+pub(crate) fn close(sql: &Connection, account: i64) -> Result<(), Trouble> {
+    let closed = run(
+        sql,
+        "UPDATE accounts SET closed = 1 WHERE n = ?1 AND reserved_tokens = 0 \
+         AND reserved_money = 0 AND reserved_wall = 0 AND reserved_iterations = 0",
+        [account],
+    )?;
+    match closed {
+        0 => store(sql, account, load(sql, account)?.close()),
+        _ => Ok(()),
+    }
+}
+
 /// Closes an account: its parent commits what it committed and frees the rest.
 pub(crate) fn close_child(sql: &Connection, account: i64) -> Result<(), Trouble> {
     let parent: Option<i64> = one(

@@ -5,7 +5,7 @@ use crate::{
     lease::{self, Lease},
     ledger::Ledger,
     progress,
-    sql::{Key, id, number, one, run, word},
+    sql::{Key, id, one, run, word},
     transition::{self, Landing},
     writer::Verb,
 };
@@ -132,9 +132,8 @@ fn land(verb: &mut Verb<'_>, lease: &Lease, integrated: &ObjectName) -> Result<(
 }
 
 fn settle(verb: &mut Verb<'_>, lease: &Lease, outcome: ChangeOutcome) -> Result<(), Trouble> {
-    lease::verify(verb, lease)?;
     let change = lease.change()?;
-    lease::release(verb, number(lease.token))?;
+    lease::end(verb, lease)?;
     let void = Landing {
         void: true,
         ..Landing::default()

@@ -9,8 +9,7 @@ use crate::{
     lease::{self, Lease, Subject},
     ledger::Ledger,
     owner::{Owner, OwnerId},
-    park,
-    queue::{self, Kind, Seek},
+    queue::{self, Kind, Next, Seek},
     read,
     resume::{self, OpenAttempt},
     sql::{Key, id, one},
@@ -18,7 +17,7 @@ use crate::{
     writer::Verb,
 };
 use domain::{
-    ChangeId, JobId, RequestId,
+    ChangeId, JobId,
     entity::{Change, Job, Request},
     state::{ChangeCommand, JobCommand, RequestCommand},
 };
@@ -113,8 +112,7 @@ pub(crate) fn claim<T>(
     verb: &mut Verb<'_>,
     mut take: impl FnMut(&mut Verb<'_>) -> Result<Option<T>, Trouble>,
 ) -> Result<Option<T>, Trouble> {
-    lease::expire_due(verb)?;
-    park::wake_due(verb)?;
+    lease::end_due(verb)?;
     if let Some(taken) = take(verb)? {
         return Ok(Some(taken));
     }
@@ -129,10 +127,10 @@ fn request(
     owner: OwnerId,
     seek: &Seek,
 ) -> Result<Option<ClaimedRequest>, Trouble> {
-    let Some(row) = queue::next(verb, Kind::Request, seek)? else {
+    let Some(next) = queue::next(verb, Kind::Request, seek)? else {
         return Ok(None);
     };
-    let request: RequestId = named(verb, "SELECT id FROM requests WHERE n = ?1", row)?;
+    let request = next.request;
     transition::request(verb, request, RequestCommand::Plan, None)?;
     Ok(Some(ClaimedRequest {
         lease: lease::grant(verb, owner, Subject::Request(request))?,
@@ -141,7 +139,7 @@ fn request(
 }
 
 fn job(verb: &mut Verb<'_>, owner: OwnerId, seek: &Seek) -> Result<Option<ClaimedJob>, Trouble> {
-    let Some(row) = queue::next(verb, Kind::Job, seek)? else {
+    let Some(Next { row, .. }) = queue::next(verb, Kind::Job, seek)? else {
         return Ok(None);
     };
     let job: JobId = named(verb, "SELECT id FROM jobs WHERE n = ?1", row)?;
@@ -162,7 +160,7 @@ fn change(
     owner: OwnerId,
     seek: &Seek,
 ) -> Result<Option<ClaimedChange>, Trouble> {
-    let Some(row) = queue::next(verb, Kind::Change, seek)? else {
+    let Some(Next { row, .. }) = queue::next(verb, Kind::Change, seek)? else {
         return Ok(None);
     };
     let change: ChangeId = named(verb, "SELECT id FROM changes WHERE n = ?1", row)?;

@@ -3,7 +3,7 @@
 use crate::{
     blob::references,
     error::{Error, Trouble},
-    lease::{self, Lease, Subject},
+    lease::{Lease, Subject},
     ledger::Ledger,
     outbox, retention,
     sql::{Key, all, count, get, id, json, number, one, run, time, to_json},
@@ -186,8 +186,7 @@ fn record(verb: &mut Verb<'_>, lease: &Lease, events: Vec<Body>) -> Result<(), T
         ))
         .into());
     }
-    lease::verify(verb, lease)?;
-    let holder = holder(verb, lease.subject)?;
+    let holder = holder(verb, lease)?;
     for body in events {
         let fits = match &body {
             Body::Note { .. } => true,
@@ -230,47 +229,43 @@ struct Holder {
     attempt: Option<AttemptId>,
 }
 
-fn holder(verb: &Verb<'_>, subject: Subject) -> Result<Holder, Trouble> {
-    let read = |row: &rusqlite::Row<'_>| {
-        Ok(Holder {
-            session: id(row, 0)?,
-            request: id(row, 1)?,
-            attempt: get::<Option<i64>>(row, 2)?.map(Key::read),
-        })
+/// Who holds this lease, which must be live.
+fn holder(verb: &Verb<'_>, lease: &Lease) -> Result<Holder, Trouble> {
+    let (kind, subject) = lease.subject.columns();
+    let text = match lease.subject {
+        Subject::Request(_) => {
+            "SELECT r.session, r.id, NULL FROM leases l JOIN requests r ON r.id = l.subject \
+             WHERE l.token = ?1 AND l.id = ?2 AND l.kind = ?3 AND l.subject = ?4"
+        }
+        Subject::Job(_) => {
+            "SELECT r.session, r.id, j.attempt FROM leases l JOIN jobs j ON j.id = l.subject \
+             JOIN requests r ON r.id = j.request \
+             WHERE l.token = ?1 AND l.id = ?2 AND l.kind = ?3 AND l.subject = ?4"
+        }
+        Subject::Change(_) => {
+            "SELECT r.session, r.id, c.attempt FROM leases l JOIN changes c ON c.id = l.subject \
+             JOIN requests r ON r.id = c.request \
+             WHERE l.token = ?1 AND l.id = ?2 AND l.kind = ?3 AND l.subject = ?4"
+        }
+        Subject::Notification(_) => {
+            "SELECT s.id, o.request, NULL FROM leases l JOIN outbox o ON o.event = l.subject \
+             JOIN sessions s ON s.n = o.session \
+             WHERE l.token = ?1 AND l.id = ?2 AND l.kind = ?3 AND l.subject = ?4"
+        }
     };
-    match subject {
-        Subject::Request(request) => one(
-            verb,
-            "SELECT session, id, NULL FROM requests WHERE id = ?1",
-            [request.key()],
-            read,
-        )?
-        .ok_or_else(|| Error::missing("request", request).into()),
-        Subject::Job(job) => one(
-            verb,
-            "SELECT r.session, r.id, j.attempt \
-             FROM jobs j JOIN requests r ON r.id = j.request WHERE j.id = ?1",
-            [job.key()],
-            read,
-        )?
-        .ok_or_else(|| Error::missing("job", job).into()),
-        Subject::Change(change) => one(
-            verb,
-            "SELECT r.session, r.id, c.attempt \
-             FROM changes c JOIN requests r ON r.id = c.request WHERE c.id = ?1",
-            [change.key()],
-            read,
-        )?
-        .ok_or_else(|| Error::missing("change", change).into()),
-        Subject::Notification(event) => one(
-            verb,
-            "SELECT s.id, o.request, NULL FROM outbox o JOIN sessions s ON s.n = o.session \
-             WHERE o.event = ?1",
-            [event.key()],
-            read,
-        )?
-        .ok_or_else(|| Error::missing("notification", event).into()),
-    }
+    one(
+        verb,
+        text,
+        (number(lease.token), lease.id.key(), kind, subject),
+        |row| {
+            Ok(Holder {
+                session: id(row, 0)?,
+                request: id(row, 1)?,
+                attempt: get::<Option<i64>>(row, 2)?.map(Key::read),
+            })
+        },
+    )?
+    .ok_or_else(|| Error::LeaseLost(lease.id).into())
 }
 
 /// What the writer knows of sessions: the row and the last sequence of each, as long as nobody

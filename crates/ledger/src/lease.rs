@@ -111,14 +111,24 @@ impl Ledger {
     pub async fn heartbeat(&self, lease: &Lease) -> Result<Timestamp, Error> {
         let lease = lease.clone();
         self.write("extend a lease", move |verb| {
-            verify(verb, &lease)?;
             let deadline = verb.now.plus(verb.context.lease);
-            run(
+            let (kind, subject) = lease.subject.columns();
+            let extended = run(
                 verb,
-                "UPDATE leases SET deadline = ?2, graced = NULL WHERE token = ?1",
-                (number(lease.token), deadline.0),
+                "UPDATE leases SET deadline = ?5, graced = NULL \
+                 WHERE token = ?1 AND id = ?2 AND kind = ?3 AND subject = ?4",
+                (
+                    number(lease.token),
+                    lease.id.key(),
+                    kind,
+                    subject,
+                    deadline.0,
+                ),
             )?;
-            Ok(deadline)
+            match extended {
+                0 => Err(Error::LeaseLost(lease.id).into()),
+                _ => Ok(deadline),
+            }
         })
         .await
     }
@@ -166,6 +176,22 @@ pub(crate) fn grant(
         subject,
         deadline,
     })
+}
+
+/// Ends a lease as its holder wants it, and fails unless it is live; what its grants had reserved
+/// counts as spent.
+pub(crate) fn end(verb: &mut Verb<'_>, lease: &Lease) -> Result<(), Trouble> {
+    let (kind, subject) = lease.subject.columns();
+    let token = number(lease.token);
+    let ended = run(
+        verb,
+        "DELETE FROM leases WHERE token = ?1 AND id = ?2 AND kind = ?3 AND subject = ?4",
+        (token, lease.id.key(), kind, subject),
+    )?;
+    if ended == 0 {
+        return Err(Error::LeaseLost(lease.id).into());
+    }
+    budget::close_grants(verb, token)
 }
 
 /// Ends a lease; what its grants had reserved counts as spent.
@@ -244,7 +270,12 @@ fn row(row: &rusqlite::Row<'_>) -> Result<Row, Trouble> {
 
 /// When the locks of owners were last tested in this process.
 #[derive(Debug, Default)]
-pub(crate) struct Probe(Option<Timestamp>);
+pub(crate) struct Probe {
+    /// When the locks of owners were last tested.
+    tested: Option<Timestamp>,
+    /// Whether what was due when this transaction began has been ended and woken.
+    looked: bool,
+}
 
 impl Probe {
     /// An idle claim tests the locks this often at most.
@@ -252,14 +283,30 @@ impl Probe {
 
     /// Whether it is time to test again, also because the clock was put back.
     pub(crate) fn is_due(&self, now: Timestamp) -> bool {
-        self.0
+        self.tested
             .is_none_or(|last| now < last || now.since(last) >= Self::IDLE)
     }
+
+    /// A transaction begins, or a part of it is undone: what is due is to be looked for.
+    pub(crate) fn look_again(&mut self) {
+        self.looked = false;
+    }
+}
+
+/// Ends leases whose time has come, and wakes what was parked until now. Verbs of one transaction
+/// have nearly the same time, so the first of them looks for all.
+pub(crate) fn end_due(verb: &mut Verb<'_>) -> Result<(), Trouble> {
+    if !verb.probe.looked {
+        expire_due(verb)?;
+        park::wake_due(verb)?;
+        verb.probe.looked = true;
+    }
+    Ok(())
 }
 
 /// Ends leases whose deadline is past or whose owner's lock is free.
 pub(crate) fn sweep(verb: &mut Verb<'_>) -> Result<usize, Trouble> {
-    verb.probe.0 = Some(verb.now);
+    verb.probe.tested = Some(verb.now);
     let mut ended = expire_due(verb)?;
     park::wake_due(verb)?;
     let leases = all(

@@ -127,7 +127,7 @@ pub(crate) fn allow(
 pub(crate) fn reached(sql: &Connection, job: JobId) -> Result<Vec<Limit>, Trouble> {
     let queue = one(
         sql,
-        "SELECT q.n, q.repository, q.agent, q.provider, q.needs, q.pin, NULL \
+        "SELECT q.n, q.repository, q.agent, q.provider, q.needs, q.pin, NULL, 0 \
          FROM jobs j JOIN queues q ON q.n = j.queue WHERE j.id = ?1",
         [job.key()],
         queue::candidate,

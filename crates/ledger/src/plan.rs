@@ -8,7 +8,7 @@ use crate::{
     progress,
     queue::{self, Kind, Queue},
     read,
-    sql::{Key, get, id, number, one, run, to_json},
+    sql::{Key, get, id, one, run, to_json},
     transition,
     writer::Verb,
 };
@@ -52,9 +52,8 @@ impl Ledger {
     pub async fn fail_request(&self, lease: &Lease, failure: Failure) -> Result<(), Error> {
         let lease = lease.clone();
         self.write("fail a request", move |verb| {
-            lease::verify(verb, &lease)?;
             let request = lease.request()?;
-            lease::release(verb, number(lease.token))?;
+            lease::end(verb, &lease)?;
             transition::request(verb, request, RequestCommand::Fail, Some(failure))?;
             Ok(())
         })
@@ -68,10 +67,9 @@ fn plan_request(
     plan: plan::Plan,
     note: Option<String>,
 ) -> Result<Vec<JobId>, Trouble> {
-    lease::verify(verb, lease)?;
     let request = lease.request()?;
     // Its grants close first: what the planner spent is not there to be carved.
-    lease::release(verb, number(lease.token))?;
+    lease::end(verb, lease)?;
     let (session, account) = one(
         verb,
         "SELECT session, account FROM requests WHERE id = ?1",

@@ -14,7 +14,7 @@
 use crate::{
     error::Trouble,
     limit,
-    sql::{all, get, one, run},
+    sql::{Key, all, get, id, one, run},
     writer::Verb,
 };
 use domain::{
@@ -312,6 +312,8 @@ pub(crate) struct Candidate {
     pin: String,
     /// The offer, where the claim came by its request.
     subject: Option<i64>,
+    /// The id of that request.
+    request: i64,
 }
 
 pub(crate) fn candidate(row: &Row<'_>) -> Result<Candidate, Trouble> {
@@ -323,24 +325,33 @@ pub(crate) fn candidate(row: &Row<'_>) -> Result<Candidate, Trouble> {
         needs: get(row, 4)?,
         pin: get(row, 5)?,
         subject: get(row, 6)?,
+        request: get(row, 7)?,
     })
 }
 
-/// The row of what is to be claimed next: the request, job or change.
-pub(crate) fn next(verb: &Verb<'_>, kind: Kind, seek: &Seek) -> Result<Option<i64>, Trouble> {
+/// What is to be claimed next.
+pub(crate) struct Next {
+    /// The row of the request, job or change.
+    pub(crate) row: i64,
+    /// Its request.
+    pub(crate) request: RequestId,
+}
+
+/// What is to be claimed next of a kind.
+pub(crate) fn next(verb: &Verb<'_>, kind: Kind, seek: &Seek) -> Result<Option<Next>, Trouble> {
     let limits = match kind {
         Kind::Job => limit::all_of(verb)?,
         Kind::Request | Kind::Change => Vec::new(),
     };
     let (text, request) = match seek.only {
         Some(only) => (
-            "SELECT q.n, q.repository, q.agent, q.provider, q.needs, q.pin, o.subject \
+            "SELECT q.n, q.repository, q.agent, q.provider, q.needs, q.pin, o.subject, ?2 \
              FROM offers o CROSS JOIN queues q ON q.n = o.queue \
              WHERE o.request = ?2 AND o.kind = ?1 AND q.rank IS NOT NULL ORDER BY o.place",
-            crate::sql::Key::key(only),
+            only.key(),
         ),
         None => (
-            "SELECT n, repository, agent, provider, needs, pin, NULL FROM queues \
+            "SELECT n, repository, agent, provider, needs, pin, NULL, 0 FROM queues \
              INDEXED BY queues_by_rank WHERE kind = ?1 AND rank IS NOT NULL AND ?2 = 0 \
              ORDER BY rank",
             0,
@@ -353,14 +364,22 @@ pub(crate) fn next(verb: &Verb<'_>, kind: Kind, seek: &Seek) -> Result<Option<i6
         if !seek.fits(&found.needs, &found.pin)? || !limit::allow(verb, &limits, &found)? {
             continue;
         }
-        if found.subject.is_some() {
-            return Ok(found.subject);
+        if let Some(row) = found.subject {
+            return Ok(Some(Next {
+                row,
+                request: Key::read(found.request),
+            }));
         }
         return one(
             verb,
-            "SELECT subject FROM offers WHERE queue = ?1 ORDER BY place, subject LIMIT 1",
+            "SELECT subject, request FROM offers WHERE queue = ?1 ORDER BY place, subject LIMIT 1",
             [found.queue],
-            |row| get(row, 0),
+            |row| {
+                Ok(Next {
+                    row: get(row, 0)?,
+                    request: id(row, 1)?,
+                })
+            },
         );
     }
     Ok(None)

@@ -52,9 +52,9 @@ pub(crate) fn request(
     let kept = failure.as_ref().filter(|_| to.is_terminal());
     run(
         verb,
-        "UPDATE requests SET state = ?2, failure = ?3, ended = ?4 WHERE id = ?1",
+        "UPDATE requests SET state = ?2, failure = ?3, ended = ?4 WHERE n = ?1",
         (
-            request.key(),
+            offer.subject,
             to.as_str(),
             to_maybe_json(kept)?,
             to.is_terminal().then_some(verb.now.0),
@@ -71,8 +71,7 @@ pub(crate) fn request(
         queue::recall_jobs(verb, request.key())?;
     }
     if to.is_terminal() {
-        let closed = budget::load(verb, account)?.close();
-        budget::store(verb, account, closed)?;
+        budget::close(verb, account)?;
     }
     verb.event(
         session,

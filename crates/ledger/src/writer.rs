@@ -270,6 +270,7 @@ impl Writer {
         let alone = tasks.len() == 1;
         run(&self.sql, "BEGIN IMMEDIATE", [])?;
         self.places.check(&self.sql)?;
+        self.probe.look_again();
         for task in tasks {
             if savepoints {
                 run(&self.sql, "SAVEPOINT verb", [])?;
@@ -294,6 +295,7 @@ impl Writer {
             }
             let written = self.sql.total_changes() != before;
             if !kept {
+                self.probe.look_again();
                 self.places.forget();
             }
             match (kept, savepoints) {
