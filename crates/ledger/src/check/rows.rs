@@ -53,7 +53,7 @@ pub(super) fn sequences(sql: &Connection, report: &mut Report) -> Result<(), Tro
         sql,
         "an event tells of a state and of no request",
         "SELECT n FROM events WHERE request IS NULL \
-         AND json_extract(body, '$.type') NOT IN ('note', 'session_created')",
+         AND json_extract(body, '$.type') NOT IN ('note', 'session_created', 'session_renamed')",
     )?;
     report.none(
         sql,

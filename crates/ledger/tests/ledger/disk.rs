@@ -249,7 +249,7 @@ async fn a_log_that_is_longer_than_what_was_written_to_it_loses_nothing_when_the
     assert!(!end.is_empty() && end.iter().all(|byte| *byte == 0));
 
     place.running().await;
-    assert_eq!(std::fs::metadata(&log).unwrap().len(), length);
+    assert!(std::fs::metadata(&log).unwrap().len() >= length);
     let last = place.ledger.last_sequence(place.session).await.unwrap();
     let left = cut(&place);
     let ledger = open(left.path(), &place.clock).await;
