@@ -209,6 +209,13 @@ fn every_command_of_cargo_names_what_exists() {
                         block.place
                     );
                 }
+                ["cargo", "xtask", name @ ("simulate" | "kills"), ..] => {
+                    assert!(
+                        help.contains(&format!("  {name} [")),
+                        "{}: {name}",
+                        block.place
+                    );
+                }
                 [
                     "cargo",
                     "build" | "run" | "test" | "nextest" | "clippy" | "fmt",
