@@ -6,7 +6,7 @@ use crate::{
     lease,
     log::Log,
     options::Options,
-    reader, schema,
+    owner, reader, schema,
     subscription::Tails,
     wake::{self, Wake},
     writer::{self, Call, Context, Message, Verb, Writer},
@@ -92,6 +92,7 @@ impl Ledger {
         )?);
         schema::migrate(&directory)?;
 
+        owner::tidy(&run);
         let (writer, writing) = mpsc::channel(writer::QUEUE);
         let (reader, reading) = mpsc::channel(reader::QUEUE);
         let (socket, path) = wake::bind(&run, options.ids.bits(), options.tick);
