@@ -4,7 +4,7 @@ use crate::{Error, Node, submit::blocking};
 use domain::{RequestId, entity::Request, machine::Machine};
 use git::{IntegrationBranch, Signature};
 use ledger::Owner;
-use std::{future::Future, path::Path, time::Duration};
+use std::{collections::HashSet, future::Future, path::Path, time::Duration};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -12,6 +12,8 @@ use tokio_util::sync::CancellationToken;
 const FALLBACK: Duration = Duration::from_secs(2);
 /// How long a cancelled request may take to clean up.
 const CLEANUP: Duration = Duration::from_secs(30);
+/// The most requests whose branches are looked at, the newest first.
+const MAX_TIDIED: usize = 100;
 
 impl Node {
     /// Runs planner, workers and integrator for this request until it has ended. When `cancel` is
@@ -89,6 +91,23 @@ impl Node {
             }
         }
         Ok(self.ledger.request(request).await?)
+    }
+
+    /// Does what processes that were killed could not do any more for requests that have ended:
+    /// takes away what they left behind, and publishes what is integrated.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    pub async fn tidy(&self) -> Result<(), Error> {
+        self.sweep().await;
+        let mut seen = HashSet::new();
+        for request in self.ledger.requests(MAX_TIDIED, None).await? {
+            let branch = request.ask.policy.integration.branch.clone();
+            if request.state.is_terminal() && seen.insert((request.ask.repository, branch)) {
+                self.publish_pending(request.id).await;
+            }
+        }
+        Ok(())
     }
 
     /// Takes away what nobody works in any more.

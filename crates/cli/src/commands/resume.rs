@@ -31,6 +31,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
     let sandbox = settings.options.sandbox;
     let mut signals = Signals::listen()?;
     let node = signals.or(Node::open(settings.options)).await??;
+    node.tidy().await?;
     let submitted = match &args.id {
         Some(id) => match node.ledger().find(id).await? {
             Found::Request(request) => {

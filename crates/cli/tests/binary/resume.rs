@@ -328,3 +328,20 @@ fn a_finished_turn_outlives_a_restart_of_the_machine() {
     assert_eq!(attempts(&ran), 1);
     assert_eq!(calls(&world), [0, 1]);
 }
+
+#[test]
+fn killed_before_its_work_was_published_resume_publishes_it_and_leaves_nothing() {
+    let world = World::simple();
+    let point = "request integrating done after 1";
+    let args = ["run", "--json", "--plan", "none", PROMPT];
+    let ran = world.start_with(&args, "SKEP_KILL_AT", point);
+    ran.finish(DEADLINE);
+    assert_eq!(world.repo.tip("skep/integration"), None);
+    let resumed = world.skep(&["resume"]).expect_code(0);
+    assert!(
+        resumed.stderr.contains("nothing to go on with"),
+        "{resumed:?}"
+    );
+    assert_eq!(world.integrated("answer.txt"), "42\n");
+    assert_whole(&world);
+}

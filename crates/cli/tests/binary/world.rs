@@ -86,6 +86,14 @@ impl World {
         self.home.start(&self.skep, args, self.repo.path())
     }
 
+    /// Starts `skep` in the repository with one more variable in its environment.
+    pub fn start_with(&self, args: &[&str], name: &str, value: &str) -> Started {
+        let mut command = self.home.command(&self.skep);
+        command.args(args).current_dir(self.repo.path());
+        command.env(name, value);
+        Started::spawn(command)
+    }
+
     /// Has the request done that the script knows; the events of it.
     pub fn run(&self) -> Told {
         let ran = self.skep(&["run", "--json", "--plan", "none", PROMPT]);
