@@ -2,9 +2,12 @@
 //!
 //! `SKEP_KILL_AT="job running checking before 1"`: at the first step of a job from running to
 //! checking, before it is committed; `after` is once it is durable and before anybody is told.
+//! `stop` is there, too, and only stops the process as a suspended laptop does: a test that sends
+//! SIGCONT lets it go on.
 //! Only in builds with debug assertions: a released program does not know it.
 
 use domain::event::Step;
+use rustix::process::Signal;
 use std::str::FromStr;
 
 /// The environment variable.
@@ -16,10 +19,21 @@ pub(crate) struct KillPoint {
     machine: String,
     from: String,
     to: String,
-    is_after: bool,
+    how: How,
     /// How many such steps are left, this one included.
     left: u32,
     is_reached: bool,
+}
+
+/// What happens there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum How {
+    /// It is killed before the commit.
+    Before,
+    /// It is killed after the commit.
+    After,
+    /// It is stopped after the commit, and goes on when it is told to.
+    Stop,
 }
 
 impl FromStr for KillPoint {
@@ -34,7 +48,12 @@ impl FromStr for KillPoint {
             machine: (*machine).to_owned(),
             from: (*from).to_owned(),
             to: (*to).to_owned(),
-            is_after: *when == "after",
+            how: match *when {
+                "before" => How::Before,
+                "after" => How::After,
+                "stop" => How::Stop,
+                other => return Err(format!("`{other}` is not before, after or stop")),
+            },
             left: count
                 .parse()
                 .map_err(|_| format!("`{count}` is no count"))?,
@@ -58,30 +77,40 @@ impl KillPoint {
     /// A step is about to be committed.
     pub(crate) fn passes(&mut self, step: Step) {
         if step.machine == self.machine && step.from == self.from && step.to == self.to {
+            self.is_reached |= self.left == 1;
             self.left = self.left.saturating_sub(1);
-            self.is_reached |= self.left == 0;
         }
     }
 
     /// Everything of a transaction was done, and is not committed.
     pub(crate) fn before_commit(&self) {
-        if self.is_reached && !self.is_after {
-            die();
+        if self.is_reached && self.how == How::Before {
+            signal_self(Signal::KILL);
         }
     }
 
     /// A transaction was committed, and nobody knows.
-    pub(crate) fn after_commit(&self) {
-        if self.is_reached {
-            die();
+    pub(crate) fn after_commit(&mut self) {
+        if !std::mem::take(&mut self.is_reached) {
+            return;
+        }
+        match self.how {
+            How::Before => {}
+            How::After => signal_self(Signal::KILL),
+            How::Stop => {
+                signal_self(Signal::STOP);
+                // Another thread may take the signal, and this one would begin the next
+                // transaction before it is stopped, too.
+                std::thread::park_timeout(std::time::Duration::from_millis(100));
+            }
         }
     }
 }
 
-/// Ends the process as `kill -9` does. It does not come back.
-fn die() {
+/// Ends or stops the process as anybody's `kill` does.
+fn signal_self(signal: Signal) {
     let own = rustix::process::getpid();
-    if let Err(error) = rustix::process::kill_process(own, rustix::process::Signal::KILL) {
+    if let Err(error) = rustix::process::kill_process(own, signal) {
         tracing::error!(%error, "this process cannot be killed");
     }
 }

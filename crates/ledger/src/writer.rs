@@ -169,7 +169,9 @@ pub(crate) struct Writer {
 impl Writer {
     pub(crate) fn work(mut self, mut queue: mpsc::Receiver<Message>) {
         let mut messages = Vec::with_capacity(BATCH);
-        while queue.blocking_recv_many(&mut messages, BATCH) > 0 {
+        // Whoever wants to see one step wants nothing else in its transaction.
+        let most = if self.kill.is_some() { 1 } else { BATCH };
+        while queue.blocking_recv_many(&mut messages, most) > 0 {
             let mut tasks = Vec::with_capacity(messages.len());
             let mut look = false;
             for message in messages.drain(..) {
@@ -317,7 +319,7 @@ impl Writer {
             point.before_commit();
         }
         run(&self.sql, "COMMIT", [])?;
-        if let Some(point) = &self.kill {
+        if let Some(point) = &mut self.kill {
             point.after_commit();
         }
         Ok(true)

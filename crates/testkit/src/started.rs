@@ -10,7 +10,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process, kill_process_group, pidfd_open};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, pidfd_open,
+    waitid,
+};
 
 /// The most of each stream that is kept, in bytes.
 const MAX_OUTPUT: u64 = 64 << 20;
@@ -144,6 +147,24 @@ impl Started {
         }
         self.ended = Some(self.child.wait().expect("its status"));
         true
+    }
+
+    /// Whether it is stopped by a signal within this time; false when it ends first.
+    pub fn stops_within(&self, time: Duration) -> bool {
+        let (pid, (told, hears)) = (self.pid, sync_channel(1));
+        std::thread::spawn(move || {
+            let either = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+            let status = loop {
+                match waitid(WaitId::Pid(pid), either) {
+                    Err(rustix::io::Errno::INTR) => {}
+                    other => break other,
+                }
+            };
+            let stopped = matches!(status, Ok(Some(status)) if status.stopped());
+            // Nobody hears it after the deadline.
+            told.send(stopped).ok();
+        });
+        hears.recv_timeout(time).unwrap_or(false)
     }
 
     /// Waits for its end. Stops it, and the test, at the deadline.
