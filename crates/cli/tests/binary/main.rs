@@ -17,6 +17,7 @@ mod demo;
 mod docs;
 mod init_doctor;
 mod integration_branch;
+mod kills;
 mod lands;
 mod looking_after;
 mod notify;

@@ -1,0 +1,10 @@
+//! Processes that are killed at every step that a machine allows, and at random: the next one goes
+//! on, and the request ends as it would have.
+//!
+//! The steps come from the machines. Each is in the table, with how it is reached, or among those
+//! that nothing takes yet, with the reason.
+
+mod outcome;
+mod row;
+mod scenario;
+mod table;

@@ -1,0 +1,287 @@
+//! What is under way when a process is killed: small plans on a small repository.
+
+use std::time::Duration;
+
+use testkit::Repo;
+use testkit::models::{Dialect, Fault, Hold, Job, Script, Step};
+
+use crate::world::World;
+
+/// What is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Scenario {
+    /// Two jobs that touch the same file, one of them with findings in its first round; one after
+    /// both; one after that which may change nothing, and does not.
+    Story,
+    /// One job whose change is merged onto a tip that has not moved.
+    Plain,
+    /// A job whose two rounds fail, and one that waits for it.
+    Failing,
+    /// One good job, and one after it whose two rounds fail.
+    Half,
+    /// One good job, and one after it that conflicts with what a person put onto the branch.
+    HalfConflict,
+    /// A change that conflicts with what a person put onto the branch meanwhile.
+    Conflict,
+    /// A change that does not pass together with what a person put onto the branch meanwhile.
+    Misfit,
+    /// The provider is out of quota for the first call.
+    Trouble,
+    /// The provider refuses the key.
+    Refused,
+    /// The plan names a model that nobody has.
+    Unrouted,
+    /// One job, and after it two: a good one, and one whose agent remembers nothing and does not
+    /// end until the good one's change is there where it begins.
+    Forgetful,
+    /// The plan is asked for, and what the model answers is none.
+    Unplanned,
+}
+
+/// A scenario made ready.
+pub struct Stage {
+    pub world: World,
+    pub args: Vec<String>,
+    /// What a person puts onto the integration branch, while the model keeps its answer back.
+    pub meanwhile: Option<Meanwhile>,
+    /// How many calls a kill may cost: one for each agent that is at work.
+    pub parallel: usize,
+    /// How often a kill may cost the same call.
+    pub repeats: usize,
+}
+
+/// A file that appears on the integration branch while the model thinks.
+pub struct Meanwhile {
+    pub file: &'static str,
+    pub text: &'static str,
+    pub hold: Hold,
+    /// How many calls the model has had by then.
+    pub calls: usize,
+}
+
+const LIST: &str = "one\ntwo\nthree\nfour\nfive\nsix\nseven\neight\nnine\nten\n";
+
+const CHECK: &str = "[[check]]\nname = \"good\"\ncommand = \
+                     \"! grep -q bad *.txt && ! { test -e left.txt && test -e right.txt; }\"\n";
+
+fn repo() -> Repo {
+    let repo = Repo::new();
+    repo.file("list.txt", LIST).file("skep.toml", CHECK);
+    repo.commit("A list");
+    repo
+}
+
+fn on(name: &str) -> Job {
+    Job::on(format!("The job {name}.")).with_tools()
+}
+
+/// A job that runs one command and is done.
+fn does(name: &str, command: &str) -> Job {
+    surely(on(name), command).step(Step::say("It is done."))
+}
+
+/// A command that is given twice: where the process is killed while it runs, nobody knows whether
+/// it did, and a model sees to it.
+fn surely(job: Job, command: &str) -> Job {
+    job.step(Step::shell(command)).step(Step::shell(command))
+}
+
+/// One that makes the same mistake in both rounds.
+fn errs(name: &str) -> Job {
+    on(name)
+        .step(Step::shell("echo bad > wrong.txt"))
+        .step(Step::say("It is done."))
+        .step(Step::shell("echo still bad > wrong.txt"))
+        .step(Step::say("Now it is."))
+}
+
+fn planned(jobs: &[(&str, &[&str], &str)]) -> String {
+    let mut plan = String::new();
+    for (name, after, more) in jobs {
+        plan.push_str(&format!(
+            "[[job]]\nname = \"{name}\"\nprompt = \"The job {name}.\"\nafter = {after:?}\n{more}\n"
+        ));
+    }
+    plan
+}
+
+impl Scenario {
+    /// The repository, the plan and the model.
+    pub fn stage(self) -> Stage {
+        let hold = Hold::new();
+        let meanwhile = |file, text, calls| {
+            let hold = hold.clone();
+            Some(Meanwhile {
+                file,
+                text,
+                hold,
+                calls,
+            })
+        };
+        let single: &[(&str, &[&str], &str)] = &[("only", &[], "")];
+        let second: &[(&str, &[&str], &str)] = &[("good", &[], ""), ("late", &["good"], "")];
+        let (plan, script, meanwhile) = match self {
+            Scenario::Story => (
+                planned(&[
+                    ("first", &[], ""),
+                    ("last", &[], ""),
+                    ("both", &["first", "last"], ""),
+                    ("none", &["both"], "may_change_nothing = true"),
+                ]),
+                Script::new()
+                    .job(
+                        surely(
+                            surely(on("first"), "sed -i s/one/bad/ list.txt")
+                                .step(Step::say("It is done.")),
+                            "sed -i s/bad/1/ list.txt",
+                        )
+                        .step(Step::say("Now it is.")),
+                    )
+                    .job(does("last", "sed -i s/ten/10/ list.txt"))
+                    .job(does("both", "cp list.txt both.txt"))
+                    .job(on("none").step(Step::say("There is nothing to do."))),
+                None,
+            ),
+            Scenario::Plain => (
+                planned(single),
+                Script::new().job(does("only", "echo new > only.txt")),
+                None,
+            ),
+            Scenario::Failing => (
+                planned(&[("wrong", &[], ""), ("late", &["wrong"], "")]),
+                Script::new().job(errs("wrong")),
+                None,
+            ),
+            Scenario::Half => (
+                planned(second),
+                Script::new()
+                    .job(does("good", "echo new > good.txt"))
+                    .job(errs("late")),
+                None,
+            ),
+            Scenario::HalfConflict => (
+                planned(second),
+                Script::new()
+                    .job(does("good", "echo new > good.txt"))
+                    .job(held("late", "echo mine > late.txt", &hold)),
+                meanwhile("late.txt", "theirs\n", 4),
+            ),
+            Scenario::Conflict => (
+                planned(single),
+                Script::new().job(held("only", "echo mine > only.txt", &hold)),
+                meanwhile("only.txt", "theirs\n", 1),
+            ),
+            Scenario::Misfit => (
+                planned(single),
+                Script::new().job(held("only", "echo left > left.txt", &hold)),
+                meanwhile("right.txt", "right\n", 1),
+            ),
+            Scenario::Trouble => (
+                planned(single),
+                Script::new().job(
+                    on("only")
+                        .step(Step::shell("echo new > only.txt").after_fault(out_of_quota()))
+                        .step(Step::say("It is done.")),
+                ),
+                None,
+            ),
+            Scenario::Refused => (
+                planned(single),
+                Script::new().job(on("only").step(Step::fault(Fault::Status(403)))),
+                None,
+            ),
+            Scenario::Unrouted => (
+                planned(&[("only", &[], "model = \"nowhere/none\"")]),
+                Script::new(),
+                None,
+            ),
+            Scenario::Forgetful => (
+                planned(&[
+                    ("once", &[], ""),
+                    ("good", &["once"], ""),
+                    (
+                        "late",
+                        &["once"],
+                        "agent = \"command:test -e good.txt || sleep 1000; echo new > late.txt\"",
+                    ),
+                ]),
+                Script::new()
+                    .job(does("once", "echo new > once.txt"))
+                    .job(does("good", "sleep 0.5; echo new > good.txt")),
+                None,
+            ),
+            Scenario::Unplanned => (
+                String::new(),
+                Script::new().otherwise(Step::say("I have no plan.")),
+                None,
+            ),
+        };
+        let world = World::new(Dialect::Chat, repo(), script);
+        let how = match plan.as_str() {
+            "" => "required".to_owned(),
+            text => {
+                let file = world.home.file("home/plan.toml", text);
+                file.to_str().unwrap().to_owned()
+            }
+        };
+        let mut args: Vec<String> = ["run", "--json", "--plan"].map(str::to_owned).into();
+        args.push(how);
+        if plan.is_empty() {
+            args.push("Do it".to_owned());
+        }
+        Stage {
+            world,
+            args,
+            meanwhile,
+            parallel: match self {
+                Scenario::Story | Scenario::Forgetful => 2,
+                // A planner begins anew: it has asked twice when it gives up.
+                Scenario::Unplanned => 2,
+                _ => 1,
+            },
+            repeats: if self == Scenario::Unplanned { 2 } else { 1 },
+        }
+    }
+}
+
+/// A job whose first answer is kept back until a person has done something.
+fn held(name: &str, command: &str, hold: &Hold) -> Job {
+    on(name)
+        .step(Step::shell(command).held_by(hold))
+        .step(Step::say("It is done."))
+}
+
+/// An answer that says to come back much later: the agent does not wait for it.
+fn out_of_quota() -> Fault {
+    Fault::Response {
+        status: 529,
+        headers: vec![("retry-after".into(), "3600".into())],
+        content_type: "application/json".into(),
+        body: br#"{"error":{"message":"Overloaded","type":"overloaded_error"}}"#.to_vec(),
+    }
+}
+
+impl Meanwhile {
+    /// Waits until the model is asked, does it, and lets the model answer.
+    pub fn happen(&self, world: &World, deadline: Duration) {
+        world.model.wait_for_count(deadline, self.calls);
+        commit_onto(&world.repo, self.file, self.text);
+        self.hold.release();
+    }
+}
+
+/// A person's commit on the integration branch, without a checkout.
+fn commit_onto(repo: &Repo, file: &str, text: &str) {
+    let branch = "refs/heads/skep/integration";
+    let parent = repo.tip(branch).unwrap_or_else(|| repo.head());
+    let dir = tempfile::tempdir().unwrap();
+    let tree = dir.path().join("tree");
+    let path = tree.to_str().unwrap();
+    repo.git(&["worktree", "add", "--quiet", "--detach", path, &parent]);
+    std::fs::write(tree.join(file), text).unwrap();
+    repo.git(&["-C", path, "add", file]);
+    repo.git(&["-C", path, "commit", "--quiet", "--message", "A person's"]);
+    let commit = repo.git(&["-C", path, "rev-parse", "HEAD"]);
+    repo.git(&["update-ref", branch, commit.trim()]);
+    repo.git(&["worktree", "remove", "--force", path]);
+}
