@@ -13,6 +13,7 @@ use crate::ids::CommitId;
 use crate::merge::Merged;
 use crate::mirror::Mirror;
 use crate::publish::Published;
+use crate::publishing::{self, Publishing};
 use crate::references::Fence;
 use crate::source::Source;
 
@@ -207,12 +208,14 @@ impl IntegrationBranch {
         to: CommitId,
         who: &Signature,
     ) -> Result<Published, Error> {
+        let note = Publishing::begin(&self.mirror, source, &self.name, to)?;
         let published = source.publish(&self.mirror, &self.name, to, seen, who)?;
         if published == Published::Done {
             let mark = self.published_ref();
             self.mirror
                 .update_ref(&mark, Some(to), self.mirror.read_ref(&mark)?)?;
         }
+        note.done()?;
         Ok(published)
     }
 
@@ -247,8 +250,11 @@ impl IntegrationBranch {
             return Ok(None);
         };
         let users = source.branch(&self.name)?;
-        // It may have been moved, and only the mark be missing.
-        if users != published && users != Some(tip) {
+        // It may have been moved by a process that was killed before it marked that.
+        let ours = users == published
+            || users == Some(tip)
+            || (users.is_some() && users == publishing::noted(&self.mirror, &self.name));
+        if !ours {
             return Ok(None);
         }
         let done = self.publish(source, users, tip, who)? == Published::Done;

@@ -48,6 +48,7 @@ mod mirror;
 mod objects;
 mod program;
 mod publish;
+mod publishing;
 mod references;
 mod snapshot;
 mod source;

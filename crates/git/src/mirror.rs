@@ -271,7 +271,7 @@ impl Mirror {
 }
 
 /// Opens and locks a file, waiting for whoever has it: until the program's deadline, or until cancelled.
-fn take_lock(path: &Path, program: &Program) -> Result<File, Error> {
+pub(crate) fn take_lock(path: &Path, program: &Program) -> Result<File, Error> {
     let doing = "waiting for another process that writes to the mirror";
     let file = File::options()
         .create(true)

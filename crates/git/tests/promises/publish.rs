@@ -121,6 +121,43 @@ fn the_branch_moves_only_from_where_it_was_expected() {
 }
 
 #[test]
+fn what_a_process_left_that_was_killed_while_it_published_is_taken_away() {
+    let repo = Repo::started();
+    let (source, mirror) = repo.fetched();
+    let first = change(&mirror, repo.head(), 1, "first");
+    let second = change(&mirror, first, 1, "second");
+    let branch = IntegrationBranch::new(mirror.clone(), BRANCH);
+    let note = mirror
+        .directory()
+        .join(format!("publishing-{}", BRANCH.replace('/', ":")));
+    let lock = repo.path.join(format!(".git/refs/heads/{BRANCH}.lock"));
+    std::fs::create_dir_all(lock.parent().unwrap()).unwrap();
+    let pending = || branch.publish_pending(&source, &someone()).unwrap();
+    // Killed with the lock taken, before the branch moved.
+    branch.advance(None, first).unwrap();
+    std::fs::write(&note, first.to_string()).unwrap();
+    std::fs::write(&lock, format!("{first}\n")).unwrap();
+    assert_eq!(pending(), Some(first));
+    // Killed when the branch had moved, before it was marked; and more has landed since.
+    let mark = branch.published().unwrap();
+    source
+        .publish(&mirror, BRANCH, second, mark, &someone())
+        .unwrap();
+    std::fs::write(&note, second.to_string()).unwrap();
+    let third = change(&mirror, second, 1, "third");
+    branch.advance(Some(first), third).unwrap();
+    assert_eq!(pending(), Some(third));
+    assert_eq!(source.branch(BRANCH).unwrap(), Some(third));
+    // A lock of somebody else stays.
+    std::fs::write(&note, third.to_string()).unwrap();
+    std::fs::write(&lock, format!("{first}\n")).unwrap();
+    let fourth = change(&mirror, third, 1, "fourth");
+    branch.advance(Some(third), fourth).unwrap();
+    assert!(branch.publish_pending(&source, &someone()).is_err());
+    assert!(lock.exists());
+}
+
+#[test]
 fn work_that_landed_and_was_not_published_is_published_once_by_the_next_process() {
     let repo = Repo::started();
     let (source, mirror) = repo.fetched();
