@@ -1,4 +1,4 @@
-//! What a developer of Skep runs: tests, benchmarks and the simulation.
+//! What a developer of Skep runs: tests, benchmarks, the simulation and the kills.
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -6,6 +6,7 @@
 )]
 
 mod bench;
+mod kills;
 mod needs;
 mod simulate;
 mod step;
@@ -18,6 +19,9 @@ Usage: cargo xtask <COMMAND>
 
   test [STEP ...]       See to what the tests need and run all of them, or only the steps named.
                         Steps: needs format lint deny build test
+  kills [--kills N] [--seed S]
+                        Kill processes at random while agents work, and see that nothing is lost:
+                        1,000 times, or N, in rounds of 4 whose seeds count up from 1, or from S.
   bench NAME [--json] [--build] [--only GROUP] [--binary FILE]
                         Measure. Names: run-overhead ledger
   simulate [--seeds N] [--from SEED] [--steps N]
@@ -33,6 +37,7 @@ fn main() -> ExitCode {
     };
     let done = match command {
         "test" => test::run(rest),
+        "kills" => kills::run(rest),
         "bench" => bench::run(rest),
         "simulate" => simulate::run(rest),
         "help" | "--help" | "-h" => {

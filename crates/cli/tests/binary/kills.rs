@@ -5,6 +5,7 @@
 //! that nothing takes yet, with the reason.
 
 mod outcome;
+mod random;
 mod row;
 mod scenario;
 mod table;

@@ -1,0 +1,184 @@
+//! Kills at random moments, of one or more processes on one data directory, agents at work.
+//!
+//! A round is a repository, a data directory, one to three runs at once and [`KILLS`] kills. What
+//! is random in it comes from its seed; when exactly a kill comes, in the machine's own time, does
+//! not. `SKEP_KILLS` and `SKEP_SEED` choose other rounds: `cargo xtask kills` sets them.
+
+use std::time::Duration;
+
+use testkit::models::{Dialect, Job, Script, Step};
+use testkit::{Repo, Started};
+
+use super::outcome::{Calls, assert_no_call_twice, calls, outcome};
+use super::row::go_on;
+use crate::world::{DEADLINE, World};
+
+/// The kills of one round: fewer than the losses in a row after which a job dies.
+const KILLS: usize = 4;
+/// The kills of each of the two ordinary tests.
+const ORDINARY: usize = 30;
+/// The latest that a kill comes after the one before, in milliseconds: a run takes some two seconds.
+const LATEST: u64 = 2_000;
+/// The jobs of each request, and the rounds that each takes.
+const JOBS: [(&str, usize); 3] = [("first", 2), ("last", 1), ("both", 1)];
+/// How many jobs of a request run at once.
+const PARALLEL: usize = 2;
+/// How often a command is given: once more than it can be interrupted.
+const COMMANDS: usize = KILLS + 1;
+
+/// Numbers that follow from a seed (SplitMix64).
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut x = self.0;
+        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (x ^ (x >> 31)) % end
+    }
+}
+
+/// What the agent of a job does, in each of its rounds. The first round of two leaves a mistake.
+fn job(request: u64, name: &str, rounds: usize) -> Job {
+    let mut job = Job::on(format!("The job {name} of {request}.")).with_tools();
+    let file = format!("{request}-{name}.txt");
+    for round in 1..=rounds {
+        let word = if round < rounds { "bad" } else { "good" };
+        let command = format!("grep -qx {word} {file} || echo {word} > {file}");
+        for _ in 0..COMMANDS {
+            job = job.step(Step::shell(command.as_str()));
+        }
+        job = job.step(Step::say("It is done."));
+    }
+    job
+}
+
+fn world(requests: u64) -> World {
+    let repo = Repo::new();
+    repo.file("list.txt", "one\n").file(
+        "skep.toml",
+        "[[check]]\nname = \"good\"\ncommand = \"! grep -q bad *.txt\"\n",
+    );
+    repo.commit("A list");
+    let mut script = Script::new();
+    for request in 0..requests {
+        for (name, rounds) in JOBS {
+            script = script.job(job(request, name, rounds));
+        }
+    }
+    World::new(Dialect::Chat, repo, script)
+}
+
+fn start(world: &World, request: u64) -> Started {
+    let plan: String = JOBS
+        .iter()
+        .map(|(name, _)| {
+            let after: &[&str] = match *name {
+                "both" => &["first", "last"],
+                _ => &[],
+            };
+            format!(
+                "[[job]]\nname = \"{name}\"\nprompt = \"The job {name} of {request}.\"\n\
+                 after = {after:?}\n"
+            )
+        })
+        .collect();
+    let plan = world.home.file(&format!("home/plan-{request}.toml"), plan);
+    let key = format!("request {request}");
+    let parallel = PARALLEL.to_string();
+    let plan = plan.to_str().unwrap();
+    world.start(&[
+        "run",
+        "--json",
+        "--plan",
+        plan,
+        "--key",
+        &key,
+        "--parallel",
+        &parallel,
+    ])
+}
+
+/// One round, with everything that must hold after it.
+fn round(seed: u64) {
+    let mut dice = Dice(seed);
+    let requests = 1 + dice.below(3);
+    eprintln!("{requests} requests; to repeat: cargo xtask kills --kills {KILLS} --seed {seed}");
+    let world = world(requests);
+    let mut running: Vec<Started> = (0..requests).map(|it| start(&world, it)).collect();
+    for _ in 0..KILLS {
+        let wait = Duration::from_millis(dice.below(LATEST));
+        let victim = dice.below(running.len() as u64) as usize;
+        // Whoever ends before is not killed: its end is as good a moment for the others.
+        running[victim].ends_within(wait);
+        let victims = match dice.below(3) {
+            0 => 0..running.len(),
+            _ => victim..victim + 1,
+        };
+        for mut dead in running.drain(victims) {
+            if !dead.ends_within(Duration::ZERO) {
+                dead.kill();
+            }
+        }
+        running.push(world.start(&["resume", "--json"]));
+    }
+    for it in running {
+        it.finish(DEADLINE);
+    }
+    // A run that was killed before its request was there is what its user repeats.
+    for request in 0..requests {
+        start(&world, request).finish(DEADLINE).expect_code(0);
+    }
+    go_on(&world);
+    assert_held(&world, requests);
+}
+
+fn assert_held(world: &World, requests: u64) {
+    let got = outcome(world);
+    assert_eq!(got.requests, vec!["done"; requests as usize], "{got:#?}");
+    let heads = crate::world::entries(&world.repo.path().join(".git/refs/heads/skep"));
+    let landed = JOBS.len() * requests as usize;
+    assert_eq!(got.landed.len(), landed, "{got:#?}, {heads:?}");
+    let mut without = Calls::new();
+    for request in 0..requests as usize {
+        for (place, (name, rounds)) in JOBS.iter().enumerate() {
+            let file = format!("{request}-{name}.txt");
+            assert_eq!(got.files.get(&file).map(String::as_str), Some("good\n"));
+            for step in 0..rounds * (COMMANDS + 1) {
+                without.insert((Some(request * JOBS.len() + place), step), 1);
+            }
+        }
+    }
+    let more = KILLS * PARALLEL * requests as usize;
+    assert_no_call_twice(&calls(world), &without, KILLS, more);
+}
+
+/// So many kills, in rounds of seeds that follow each other.
+fn rounds(first: u64, kills: usize) {
+    for seed in (first..).take(kills.div_ceil(KILLS)) {
+        round(seed);
+    }
+}
+
+fn wanted(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(
+        text.parse()
+            .unwrap_or_else(|_| panic!("{name} is no number: {text}")),
+    )
+}
+
+#[test]
+fn killed_at_any_moment_every_request_ends_as_it_would_have() {
+    let kills = wanted("SKEP_KILLS").map_or(ORDINARY, |it| it as usize);
+    rounds(wanted("SKEP_SEED").unwrap_or(1), kills);
+}
+
+#[test]
+fn killed_at_any_other_moment_every_request_ends_as_it_would_have() {
+    // A person who chooses the kills has them in the other test.
+    if wanted("SKEP_KILLS").is_none() {
+        rounds(1_000, ORDINARY);
+    }
+}
