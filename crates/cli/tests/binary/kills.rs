@@ -4,6 +4,12 @@
 //! The steps come from the machines. Each is in the table, with how it is reached, or among those
 //! that nothing takes yet, with the reason.
 
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test that fails shows which kill it was, and how to repeat it"
+)]
+
 mod outcome;
 mod random;
 mod row;
