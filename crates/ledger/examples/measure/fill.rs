@@ -49,10 +49,14 @@ pub(crate) async fn ready(ledger: &Ledger, jobs: usize) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Starts an attempt of the oldest job.
+/// Starts an attempt of the oldest job, or goes on with the one that a dead process left.
 pub(crate) async fn started(ledger: &Ledger, owner: &Owner) -> Result<skep_ledger::Lease, Failed> {
     let claimed = ledger.claim_job(owner, None).await?;
     let claimed = claimed.ok_or("a job that was just planned is not there")?;
+    if claimed.attempt.is_some() {
+        ledger.resume_attempt(&claimed.lease).await?;
+        return Ok(claimed.lease);
+    }
     let new = NewAttempt {
         base: "a".repeat(40),
         agent: "built-in".into(),
