@@ -326,7 +326,8 @@ pub(crate) fn prune(verb: &mut Verb<'_>, request: RequestId) -> Result<(), Troub
     let gone: Vec<EventId> = all(
         verb,
         "SELECT event FROM outbox o WHERE request = ?1 AND NOT EXISTS \
-         (SELECT 1 FROM events e WHERE e.request = o.request AND e.id = o.event)",
+         (SELECT 1 FROM events e WHERE e.id = o.event \
+         AND e.request_row = (SELECT n FROM requests WHERE id = ?1))",
         [request.key()],
         |row| id(row, 0),
     )?;

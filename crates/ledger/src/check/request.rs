@@ -244,8 +244,8 @@ fn states(
 ) -> Result<(), Trouble> {
     let key = request.id.key();
     let mut statement =
-        sql.prepare_cached("SELECT body FROM events WHERE request = ?1 ORDER BY sequence")?;
-    let mut rows = statement.query([key])?;
+        sql.prepare_cached("SELECT body FROM events WHERE request_row = ?1 ORDER BY sequence")?;
+    let mut rows = statement.query([request.n])?;
     let mut told: Option<Story> = None;
     while let Some(row) = rows.next()? {
         let body = json::<Body>(row, 0)?;

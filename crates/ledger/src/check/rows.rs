@@ -108,8 +108,8 @@ pub(super) fn outbox(sql: &Connection, report: &mut Report) -> Result<(), Troubl
     report.none(
         sql,
         "a notification is of no event of its request",
-        "SELECT o.event FROM outbox o LEFT JOIN events e ON e.request = o.request \
-         AND e.id = o.event AND e.session = o.session WHERE e.n IS NULL",
+        "SELECT o.event FROM outbox o LEFT JOIN requests r ON r.id = o.request \
+         LEFT JOIN events e ON e.request_row = r.n AND e.id = o.event AND e.session = o.session WHERE e.n IS NULL",
     )?;
     report.none(
         sql,
