@@ -112,7 +112,14 @@ fn render(told: &Statistics, since: Duration) -> String {
             told.requests_waiting, told.jobs_waiting, told.jobs_held, told.changes_waiting
         ),
     ));
-    let mut out = format!("Jobs in the last {}\n", format::span(since));
+    const DAY: u64 = 24 * 3_600;
+    let since = match since.as_secs() {
+        whole if whole >= DAY && whole % DAY == 0 => {
+            format::count(usize::try_from(whole / DAY).unwrap_or(usize::MAX), "day")
+        }
+        _ => format::span(since),
+    };
+    let mut out = format!("Jobs in the last {since}\n");
     for (name, value) in rows {
         out.push_str(&format!("  {}  {value}\n", text::pad(name, 13)));
     }
@@ -158,5 +165,7 @@ mod tests {
         ");
         let nothing = render(&Statistics::default(), Duration::from_secs(60));
         assert!(nothing.contains("none ended"), "{nothing}");
+        let week = render(&Statistics::default(), Duration::from_secs(7 * 24 * 3_600));
+        assert!(week.starts_with("Jobs in the last 7 days\n"), "{week}");
     }
 }

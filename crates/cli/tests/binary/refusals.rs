@@ -393,3 +393,26 @@ fn an_integration_branch_that_is_checked_out_is_left_alone() {
     assert!(refused.stderr.contains("checked out"), "{}", refused.stderr);
     was.assert_same(&world.repo.snapshot());
 }
+
+#[test]
+fn where_no_sandbox_can_be_made_a_run_is_refused_with_what_to_do() {
+    let world = World::simple().without_namespaces();
+    refuses(
+        &world,
+        &RUN,
+        4,
+        &["no sandbox of the kind `namespace`", "max_user_namespaces"],
+    );
+    let doctor = world.skep(&["doctor"]).expect_code(4).stdout;
+    assert!(doctor.contains("user namespaces"), "{doctor}");
+}
+
+#[test]
+fn where_no_overlay_can_be_workspaces_are_copies_and_doctor_says_so() {
+    let world = World::simple().without_overlays();
+    let told = world.run();
+    assert_eq!(world.integrated("answer.txt"), "42\n");
+    drop(told);
+    let doctor = world.skep(&["doctor"]).stdout;
+    assert!(doctor.contains("without overlay workspaces"), "{doctor}");
+}

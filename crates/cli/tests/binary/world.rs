@@ -65,6 +65,44 @@ impl World {
         World::new(Dialect::Chat, wrong_answer(), mending())
     }
 
+    /// The same on a machine whose kernel makes no user namespaces.
+    pub fn without_namespaces(self) -> World {
+        self.wrapped("exec unshare -Ur sh -c 'echo 0 >/proc/sys/user/max_user_namespaces && exec \"$0\" \"$@\"' SKEP \"$@\"")
+    }
+
+    /// The same where the data directory is on a file system that no overlay can be on: one that is
+    /// an overlay itself.
+    pub fn without_overlays(self) -> World {
+        let data = self.data();
+        for part in ["lower", "upper", "work"] {
+            fs::create_dir_all(self.home.root().join(part)).unwrap();
+        }
+        fs::create_dir_all(&data).unwrap();
+        let (root, data) = (
+            self.home.root().display().to_string(),
+            data.display().to_string(),
+        );
+        self.wrapped(&format!(
+            "exec unshare -Urm sh -c 'mount -t overlay overlay -o \
+             userxattr,lowerdir={root}/lower,upperdir={root}/upper,workdir={root}/work {data} && \
+             exec \"$0\" \"$@\"' SKEP \"$@\""
+        ))
+    }
+
+    /// Runs `skep` by a script in which `SKEP` stands for it.
+    fn wrapped(mut self, script: &str) -> World {
+        let skep = self.skep.display().to_string();
+        let path = self.home.root().join("wrapped-skep");
+        fs::write(
+            &path,
+            format!("#!/bin/sh\n{}\n", script.replace("SKEP", &skep)),
+        )
+        .unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        self.skep = path;
+        self
+    }
+
     /// Sets a variable of the user's environment.
     pub fn env(mut self, name: &str, value: impl Into<std::ffi::OsString>) -> World {
         self.home = self.home.env(name, value);
