@@ -131,13 +131,19 @@ impl Scenario {
                 Script::new()
                     .job(
                         surely(
-                            surely(on("first"), "sed -i s/one/bad/ list.txt")
-                                .step(Step::say("It is done.")),
-                            "sed -i s/bad/1/ list.txt",
+                            surely(
+                                on("first"),
+                                "git show HEAD:list.txt | sed s/one/bad/ >list.txt",
+                            )
+                            .step(Step::say("It is done.")),
+                            "git show HEAD:list.txt | sed s/one/1/ >list.txt",
                         )
                         .step(Step::say("Now it is.")),
                     )
-                    .job(does("last", "sed -i s/ten/10/ list.txt"))
+                    .job(does(
+                        "last",
+                        "git show HEAD:list.txt | sed s/ten/10/ >list.txt",
+                    ))
                     .job(does("both", "cp list.txt both.txt"))
                     .job(on("none").step(Step::say("There is nothing to do."))),
                 None,
