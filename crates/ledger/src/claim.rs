@@ -10,7 +10,7 @@ use crate::{
     ledger::Ledger,
     owner::{Owner, OwnerId},
     queue::{self, Kind, Next, Seek},
-    read,
+    read::{self, StoredRequest},
     resume::{self, OpenAttempt},
     sql::{Key, id, one},
     transition,
@@ -67,10 +67,21 @@ impl Ledger {
         seek: impl Into<Seek>,
     ) -> Result<Option<ClaimedRequest>, Error> {
         let (owner, seek) = (owner.clone(), seek.into());
-        self.write("claim a request", move |verb| {
-            claim(verb, |verb| request(verb, owner.id(), &seek))
-        })
-        .await
+        const DOING: &str = "claim a request";
+        let claimed = self
+            .write(DOING, move |verb| {
+                claim(verb, |verb| request(verb, owner.id(), &seek))
+            })
+            .await?;
+        claimed
+            .map(|(lease, request)| {
+                Ok(ClaimedRequest {
+                    lease,
+                    request: request.read()?,
+                })
+            })
+            .transpose()
+            .map_err(|trouble: Trouble| trouble.during(DOING))
     }
 
     /// The next job to do of those that `seek` allows: by priority and age, in turns between
@@ -126,16 +137,14 @@ fn request(
     verb: &mut Verb<'_>,
     owner: OwnerId,
     seek: &Seek,
-) -> Result<Option<ClaimedRequest>, Trouble> {
+) -> Result<Option<(Lease, StoredRequest)>, Trouble> {
     let Some(next) = queue::next(verb, Kind::Request, seek)? else {
         return Ok(None);
     };
     let request = next.request;
     transition::request(verb, request, RequestCommand::Plan, None)?;
-    Ok(Some(ClaimedRequest {
-        lease: lease::grant(verb, owner, Subject::Request(request))?,
-        request: read::request(verb, request)?,
-    }))
+    let lease = lease::grant(verb, owner, Subject::Request(request))?;
+    Ok(Some((lease, read::stored_request(verb, request)?)))
 }
 
 fn job(verb: &mut Verb<'_>, owner: OwnerId, seek: &Seek) -> Result<Option<ClaimedJob>, Trouble> {

@@ -2,6 +2,7 @@
 
 use crate::{
     blob::references,
+    chain,
     error::{Error, Trouble},
     lease::{Lease, Subject},
     ledger::Ledger,
@@ -74,12 +75,23 @@ impl Ledger {
     ) -> Result<Vec<Envelope>, Error> {
         self.read("read events", move |sql| {
             let row = retention::reachable(sql, session, after)?;
-            all(
+            chain::read(
                 sql,
-                "SELECT id, sequence, time, request, body FROM events \
-                 WHERE session = ?1 AND sequence > ?2 ORDER BY sequence LIMIT ?3",
-                (row, number(after), number(limit.min(MAX_PAGE) as u64)),
-                |row| envelope(row, session),
+                row,
+                after,
+                limit.min(MAX_PAGE),
+                "id, time, request, body",
+                |row, _, sequence| {
+                    const AT: usize = chain::FIRST;
+                    Ok(Envelope {
+                        id: id(row, AT)?,
+                        session,
+                        sequence,
+                        time: time(row, AT + 1)?,
+                        request: get::<Option<i64>>(row, AT + 2)?.map(Key::read),
+                        body: json(row, AT + 3)?,
+                    })
+                },
             )
         })
         .await
@@ -248,8 +260,9 @@ fn holder(verb: &Verb<'_>, lease: &Lease) -> Result<Holder, Trouble> {
              WHERE l.token = ?1 AND l.id = ?2 AND l.kind = ?3 AND l.subject = ?4"
         }
         Subject::Notification(_) => {
-            "SELECT s.id, o.request, NULL FROM leases l JOIN outbox o ON o.event = l.subject \
-             JOIN sessions s ON s.n = o.session \
+            "SELECT s.id, r.id, NULL FROM leases l \
+             JOIN outbox o ON o.event = l.subject AND o.due IS NULL \
+             JOIN sessions s ON s.n = o.session JOIN requests r ON r.n = o.request \
              WHERE l.token = ?1 AND l.id = ?2 AND l.kind = ?3 AND l.subject = ?4"
         }
     };
@@ -268,12 +281,24 @@ fn holder(verb: &Verb<'_>, lease: &Lease) -> Result<Holder, Trouble> {
     .ok_or_else(|| Error::LeaseLost(lease.id).into())
 }
 
-/// What the writer knows of sessions: the row and the last sequence of each, as long as nobody
-/// else commits and nothing is undone. Nothing but [`append`] moves a sequence on; a verb that
-/// changes or removes a session otherwise calls [`Places::forget`].
+/// Where a session's events end.
+#[derive(Clone, Copy)]
+struct End {
+    /// The row of the session.
+    session: i64,
+    /// The last sequence.
+    sequence: i64,
+    /// The row of the last event.
+    last: Option<i64>,
+}
+
+/// What the writer knows of where events go: where each session ends, and the rows of requests, as
+/// long as nobody else commits and nothing is undone. Nothing but [`append`] moves a sequence on;
+/// a verb that changes or removes a session or a request otherwise calls [`Places::forget`].
 #[derive(Default)]
 pub(crate) struct Places {
-    known: HashMap<SessionId, (i64, i64)>,
+    known: HashMap<SessionId, End>,
+    requests: HashMap<RequestId, i64>,
     /// The version of the data that others write.
     version: Option<i64>,
 }
@@ -282,35 +307,67 @@ impl Places {
     /// The most sessions that are known.
     const MOST: usize = 4_096;
 
-    /// Forgets everything if another connection has committed since the last time. In a
-    /// transaction that writes, nobody can after it.
-    pub(crate) fn check(&mut self, sql: &Connection) -> Result<(), Trouble> {
+    /// Whether another connection has committed since the last time; then everything is forgotten.
+    /// In a transaction that writes, nobody can after it.
+    pub(crate) fn check(&mut self, sql: &Connection) -> Result<bool, Trouble> {
         let version = one(sql, "PRAGMA data_version", [], |row| get(row, 0))?;
-        if version != self.version {
+        let changed = version != self.version;
+        if changed {
             self.forget();
             self.version = version;
         }
-        Ok(())
+        Ok(changed)
     }
 
     pub(crate) fn forget(&mut self) {
         self.known.clear();
+        self.requests.clear();
     }
 
-    /// The row of a session and its last sequence.
-    fn of(&mut self, sql: &Connection, session: SessionId) -> Result<(i64, i64), Trouble> {
+    /// The row of a request.
+    fn request(&mut self, sql: &Connection, request: RequestId) -> Result<i64, Trouble> {
+        if let Some(row) = self.requests.get(&request) {
+            return Ok(*row);
+        }
+        let row = one(
+            sql,
+            "SELECT n FROM requests WHERE id = ?1",
+            [request.key()],
+            |row| get(row, 0),
+        )?
+        .ok_or_else(|| Error::missing("request", request))?;
+        if self.requests.len() >= Self::MOST {
+            self.requests.clear();
+        }
+        self.requests.insert(request, row);
+        Ok(row)
+    }
+
+    /// Where a session's events end.
+    fn of(&mut self, sql: &Connection, session: SessionId) -> Result<End, Trouble> {
         if let Some(known) = self.known.get(&session) {
             return Ok(*known);
         }
-        let (row, last) = session_row(sql, session)?;
-        Ok((row, number(last)))
+        one(
+            sql,
+            "SELECT n, sequence, last FROM sessions WHERE id = ?1",
+            [session.key()],
+            |row| {
+                Ok(End {
+                    session: get(row, 0)?,
+                    sequence: get(row, 1)?,
+                    last: get(row, 2)?,
+                })
+            },
+        )?
+        .ok_or_else(|| Error::missing("session", session).into())
     }
 
-    fn moved(&mut self, session: SessionId, row: i64, last: i64) {
+    fn moved(&mut self, session: SessionId, end: End) {
         if self.known.len() >= Self::MOST {
             self.forget();
         }
-        self.known.insert(session, (row, last));
+        self.known.insert(session, end);
     }
 }
 
@@ -327,17 +384,17 @@ pub(crate) fn append(verb: &mut Verb<'_>) -> Result<(), Trouble> {
             .push((pending, body));
     }
     for (session, events) in sessions {
-        let (row, last) = verb.places.of(verb.sql, session)?;
-        let count = number(events.len() as u64);
+        let mut end = verb.places.of(verb.sql, session)?;
+        for (event, body) in events {
+            end.sequence += 1;
+            end.last = Some(insert(verb, end, &event, body)?);
+        }
         run(
             verb,
-            "UPDATE sessions SET sequence = sequence + ?2 WHERE n = ?1",
-            (row, count),
+            "UPDATE sessions SET sequence = ?2, last = ?3 WHERE n = ?1",
+            (end.session, end.sequence, end.last),
         )?;
-        for (sequence, (event, body)) in (last + 1..).zip(events) {
-            insert(verb, row, sequence, &event, body)?;
-        }
-        verb.places.moved(session, row, last + count);
+        verb.places.moved(session, end);
     }
     Ok(())
 }
@@ -356,14 +413,13 @@ fn body(event: &Pending) -> Result<String, Trouble> {
     Ok(body)
 }
 
-fn insert(
-    verb: &Verb<'_>,
-    session: i64,
-    sequence: i64,
-    event: &Pending,
-    body: String,
-) -> Result<(), Trouble> {
+/// Stores an event at this place, after the last one there; the answer is its row.
+fn insert(verb: &mut Verb<'_>, at: End, event: &Pending, body: String) -> Result<i64, Trouble> {
     references::refer(verb, event.body.blobs())?;
+    let request = match event.request {
+        Some(request) => Some(verb.places.request(verb.sql, request)?),
+        None => None,
+    };
     let id: EventId = verb.id();
     let attempt = match &event.body {
         Body::Checked { attempt, .. } => Some(attempt.key()),
@@ -371,17 +427,22 @@ fn insert(
     };
     run(
         verb,
-        "INSERT INTO events (session, sequence, id, time, request, attempt, body, request_row) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, (SELECT n FROM requests WHERE id = ?5))",
+        "INSERT INTO events (session, sequence, previous, id, time, request, attempt, body, \
+         request_row) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
         (
-            session,
-            sequence,
+            at.session,
+            at.sequence,
+            at.last,
             id.key(),
             verb.now.0,
             event.request.map(Key::key),
             attempt,
             body,
+            request,
         ),
     )?;
-    outbox::store(verb, session, id, event)
+    let row = verb.last_insert_rowid();
+    outbox::store(verb, at.session, request, id, event)?;
+    Ok(row)
 }

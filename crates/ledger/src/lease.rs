@@ -125,6 +125,8 @@ impl Ledger {
                     deadline.0,
                 ),
             )?;
+            // It can be earlier than the one before it where the clock was put back.
+            verb.probe.granted(deadline);
             match extended {
                 0 => Err(Error::LeaseLost(lease.id).into()),
                 _ => Ok(deadline),
@@ -170,6 +172,7 @@ pub(crate) fn grant(
         "INSERT INTO leases (id, kind, subject, owner, deadline) VALUES (?1, ?2, ?3, ?4, ?5)",
         (lease.key(), kind, key, owner.0, deadline.0),
     )?;
+    verb.probe.granted(deadline);
     Ok(Lease {
         id: lease,
         token: verb.last_insert_rowid().cast_unsigned(),
@@ -236,6 +239,11 @@ const DUE: i64 = 64;
 /// A holder whose process is alive is given one more heartbeat first: after a laptop has slept,
 /// every deadline is past and nobody had a chance to say so.
 pub(crate) fn expire_due(verb: &mut Verb<'_>) -> Result<usize, Trouble> {
+    // A holder's heartbeat only moves its deadline on, so the earliest one is looked for when it
+    // has passed, and not with each claim.
+    if verb.probe.next_due.is_some_and(|due| verb.now < due) {
+        return Ok(0);
+    }
     let due = all(
         verb,
         "SELECT token, kind, subject, COALESCE(graced, deadline), owner, graced IS NOT NULL \
@@ -257,6 +265,10 @@ pub(crate) fn expire_due(verb: &mut Verb<'_>) -> Result<usize, Trouble> {
         expire(verb, &lease)?;
         ended += 1;
     }
+    let next = one(verb, "SELECT MIN(deadline) FROM leases", [], |row| {
+        get::<Option<i64>>(row, 0)
+    })?;
+    verb.probe.next_due = Some(next.flatten().map_or(Timestamp(i64::MAX), Timestamp));
     Ok(ended)
 }
 
@@ -275,6 +287,9 @@ pub(crate) struct Probe {
     tested: Option<Timestamp>,
     /// Whether what was due when this transaction began has been ended and woken.
     looked: bool,
+    /// No lease is due before this, as far as only this process has granted leases since it
+    /// looked; none where it must look.
+    next_due: Option<Timestamp>,
 }
 
 impl Probe {
@@ -287,9 +302,20 @@ impl Probe {
             .is_none_or(|last| now < last || now.since(last) >= Self::IDLE)
     }
 
-    /// A transaction begins, or a part of it is undone: what is due is to be looked for.
-    pub(crate) fn look_again(&mut self) {
+    /// A transaction begins: what is due is to be looked for.
+    pub(crate) fn begin(&mut self) {
         self.looked = false;
+    }
+
+    /// A lease lasts until this deadline from now on.
+    fn granted(&mut self, deadline: Timestamp) {
+        self.next_due = self.next_due.map(|due| due.min(deadline));
+    }
+
+    /// What is known of leases may be wrong: another process has committed, or something is undone.
+    pub(crate) fn forget(&mut self) {
+        self.looked = false;
+        self.next_due = None;
     }
 }
 

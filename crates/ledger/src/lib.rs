@@ -18,6 +18,7 @@ mod blob;
 mod budget;
 mod cancel;
 mod cassette;
+mod chain;
 mod change;
 mod check;
 mod claim;

@@ -13,7 +13,7 @@ use crate::{
     ledger::Ledger,
     owner::{Owner, OwnerId},
     park, read,
-    sql::{Key, all, id, maybe_json, number, one, run, small, time, to_json},
+    sql::{Key, all, get, id, maybe_json, number, one, run, small, time, to_json},
     writer::Verb,
 };
 use domain::{
@@ -121,7 +121,8 @@ impl Ledger {
         self.read("look for notifications", move |sql| {
             let found = one(
                 sql,
-                "SELECT 1 FROM outbox WHERE request = ?1 LIMIT 1",
+                "SELECT 1 FROM outbox \
+                 WHERE request = (SELECT n FROM requests WHERE id = ?1) LIMIT 1",
                 [request.key()],
                 |_| Ok(()),
             )?;
@@ -143,20 +144,21 @@ fn notable(body: &Body) -> Option<(RequestId, RequestState)> {
     }
 }
 
-/// Stores what is to be told of an event of this session, if anything is.
+/// Stores what is to be told of an event of these rows of a session and a request, if anything is.
 pub(crate) fn store(
     verb: &Verb<'_>,
     session: i64,
+    request: Option<i64>,
     id: EventId,
     event: &Pending,
 ) -> Result<(), Trouble> {
-    let Some((request, _)) = notable(&event.body) else {
+    if notable(&event.body).is_none() {
         return Ok(());
-    };
+    }
     run(
         verb,
         "INSERT INTO outbox (event, session, request, due, claims) VALUES (?1, ?2, ?3, ?4, 0)",
-        (id.key(), session, request.key(), verb.now.0),
+        (id.key(), session, request, verb.now.0),
     )?;
     Ok(())
 }
@@ -167,13 +169,13 @@ fn next(verb: &mut Verb<'_>, owner: OwnerId) -> Result<Option<ClaimedNotificatio
         let told = event.and_then(|event| Some((notable(&event.body)?.1, event)));
         let Some((state, event)) = told else {
             // Without its event there is nothing to tell; one like it must not stop the others.
-            forget(verb, due.notification)?;
+            forget(verb, due.row)?;
             continue;
         };
         run(
             verb,
-            "UPDATE outbox SET due = NULL, claims = claims + 1 WHERE event = ?1",
-            [due.notification.key()],
+            "UPDATE outbox SET due = NULL, claims = claims + 1 WHERE n = ?1",
+            [due.row],
         )?;
         let request = due.request;
         return Ok(Some(ClaimedNotification {
@@ -191,6 +193,7 @@ fn next(verb: &mut Verb<'_>, owner: OwnerId) -> Result<Option<ClaimedNotificatio
 
 /// A notification that may be claimed.
 struct Due {
+    row: i64,
     notification: EventId,
     session: SessionId,
     request: RequestId,
@@ -200,15 +203,17 @@ struct Due {
 fn due(verb: &Verb<'_>) -> Result<Option<Due>, Trouble> {
     one(
         verb,
-        "SELECT o.event, s.id, o.request, o.sinks FROM outbox o JOIN sessions s ON s.n = o.session \
+        "SELECT o.n, o.event, s.id, r.id, o.sinks FROM outbox o \
+         JOIN sessions s ON s.n = o.session JOIN requests r ON r.n = o.request \
          WHERE o.due <= ?1 ORDER BY o.due LIMIT 1",
         [verb.now.0],
         |row| {
             Ok(Due {
-                notification: id(row, 0)?,
-                session: id(row, 1)?,
-                request: id(row, 2)?,
-                sinks: maybe_json(row, 3)?,
+                row: get(row, 0)?,
+                notification: id(row, 1)?,
+                session: id(row, 2)?,
+                request: id(row, 3)?,
+                sinks: maybe_json(row, 4)?,
             })
         },
     )
@@ -216,6 +221,7 @@ fn due(verb: &Verb<'_>) -> Result<Option<Due>, Trouble> {
 
 /// A held notification, as its settlement needs it.
 struct Held {
+    row: i64,
     session: SessionId,
     request: RequestId,
     claims: u32,
@@ -225,15 +231,17 @@ struct Held {
 fn held(sql: &Connection, notification: EventId) -> Result<Option<Held>, Trouble> {
     one(
         sql,
-        "SELECT s.id, o.request, o.claims, o.sinks FROM outbox o \
-         JOIN sessions s ON s.n = o.session WHERE o.event = ?1",
+        "SELECT o.n, s.id, r.id, o.claims, o.sinks FROM outbox o \
+         JOIN sessions s ON s.n = o.session JOIN requests r ON r.n = o.request \
+         WHERE o.event = ?1 AND o.due IS NULL",
         [notification.key()],
         |row| {
             Ok(Held {
-                session: id(row, 0)?,
-                request: id(row, 1)?,
-                claims: small(row, 2)?,
-                sinks: maybe_json(row, 3)?,
+                row: get(row, 0)?,
+                session: id(row, 1)?,
+                request: id(row, 2)?,
+                claims: small(row, 3)?,
+                sinks: maybe_json(row, 4)?,
             })
         },
     )
@@ -257,15 +265,15 @@ fn settle(verb: &mut Verb<'_>, lease: &Lease, unreached: Vec<Unreached>) -> Resu
         verb.event(row.session, Some(row.request), Body::Note { text });
     }
     if left.is_empty() {
-        return forget(verb, notification);
+        return forget(verb, row.row);
     }
     let due = verb
         .now
         .plus(park::back_off(row.claims, verb.context.ids.bits()));
     run(
         verb,
-        "UPDATE outbox SET due = ?2, sinks = ?3 WHERE event = ?1",
-        (notification.key(), due.0, to_json(&left)?),
+        "UPDATE outbox SET due = ?2, sinks = ?3 WHERE n = ?1",
+        (row.row, due.0, to_json(&left)?),
     )?;
     Ok(())
 }
@@ -288,12 +296,8 @@ fn validate(row: &Held, unreached: &[Unreached]) -> Result<(), Error> {
     Ok(())
 }
 
-fn forget(verb: &Verb<'_>, notification: EventId) -> Result<(), Trouble> {
-    run(
-        verb,
-        "DELETE FROM outbox WHERE event = ?1",
-        [notification.key()],
-    )?;
+fn forget(verb: &Verb<'_>, row: i64) -> Result<(), Trouble> {
+    run(verb, "DELETE FROM outbox WHERE n = ?1", [row])?;
     Ok(())
 }
 
@@ -310,12 +314,12 @@ pub(crate) fn lose(verb: &mut Verb<'_>, notification: EventId) -> Result<(), Tro
             row.claims
         );
         verb.event(row.session, Some(row.request), Body::Note { text });
-        return forget(verb, notification);
+        return forget(verb, row.row);
     }
     run(
         verb,
-        "UPDATE outbox SET due = ?2 WHERE event = ?1",
-        (notification.key(), verb.now.0),
+        "UPDATE outbox SET due = ?2 WHERE n = ?1",
+        (row.row, verb.now.0),
     )?;
     Ok(())
 }
@@ -323,17 +327,17 @@ pub(crate) fn lose(verb: &mut Verb<'_>, notification: EventId) -> Result<(), Tro
 /// Removes what is still to be told of events of a request that were removed: nothing is told of
 /// what is as old as that.
 pub(crate) fn prune(verb: &mut Verb<'_>, request: RequestId) -> Result<(), Trouble> {
-    let gone: Vec<EventId> = all(
+    let gone = all(
         verb,
-        "SELECT event FROM outbox o WHERE request = ?1 AND NOT EXISTS \
-         (SELECT 1 FROM events e WHERE e.id = o.event \
-         AND e.request_row = (SELECT n FROM requests WHERE id = ?1))",
+        "SELECT o.n, o.event FROM requests r JOIN outbox o ON o.request = r.n \
+         WHERE r.id = ?1 AND NOT EXISTS \
+         (SELECT 1 FROM events e WHERE e.request_row = r.n AND e.id = o.event)",
         [request.key()],
-        |row| id(row, 0),
+        |row| Ok((get::<i64>(row, 0)?, id::<EventId>(row, 1)?)),
     )?;
-    for notification in gone {
+    for (row, notification) in gone {
         lease::revoke(verb, Subject::Notification(notification))?;
-        forget(verb, notification)?;
+        forget(verb, row)?;
     }
     Ok(())
 }

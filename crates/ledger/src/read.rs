@@ -4,10 +4,13 @@ use crate::{
     budget,
     error::{Error, Trouble},
     ledger::Ledger,
-    sql::{Key, all, get, id, json, maybe_json, maybe_time, number, one, small, time, word},
+    sql::{
+        Key, all, from_json, get, id, json, maybe_json, maybe_time, number, one, small, time, word,
+    },
 };
 use domain::{
-    AttemptId, ChangeId, JobId, RepositoryId, RequestId,
+    AttemptId, ChangeId, Failure, JobId, RepositoryId, RequestId, RequestState, SessionId,
+    Timestamp,
     entity::{Attempt, Change, Job, Request},
 };
 use rusqlite::{Connection, Row};
@@ -208,26 +211,63 @@ impl Ledger {
 }
 
 pub(crate) fn request(sql: &Connection, request: RequestId) -> Result<Request, Trouble> {
+    stored_request(sql, request)?.read()
+}
+
+/// The same, as it is stored: whoever waits for the verb reads it, and not the verb.
+pub(crate) fn stored_request(
+    sql: &Connection,
+    request: RequestId,
+) -> Result<StoredRequest, Trouble> {
     one(
         sql,
         "SELECT r.id, r.session, a.body, r.state, r.failure, r.created, r.ended \
          FROM requests r JOIN asks a ON a.request = r.n WHERE r.id = ?1",
         [request.key()],
-        request_row,
+        stored_row,
     )?
     .ok_or_else(|| Error::missing("request", request).into())
 }
 
-fn request_row(row: &Row<'_>) -> Result<Request, Trouble> {
-    Ok(Request {
+/// A request whose ask is still text.
+pub(crate) struct StoredRequest {
+    id: RequestId,
+    session: SessionId,
+    ask: String,
+    state: RequestState,
+    failure: Option<Failure>,
+    created: Timestamp,
+    ended: Option<Timestamp>,
+}
+
+impl StoredRequest {
+    pub(crate) fn read(self) -> Result<Request, Trouble> {
+        Ok(Request {
+            id: self.id,
+            session: self.session,
+            ask: from_json(&self.ask)?,
+            state: self.state,
+            failure: self.failure,
+            created: self.created,
+            ended: self.ended,
+        })
+    }
+}
+
+fn stored_row(row: &Row<'_>) -> Result<StoredRequest, Trouble> {
+    Ok(StoredRequest {
         id: id(row, 0)?,
         session: id(row, 1)?,
-        ask: json(row, 2)?,
+        ask: get(row, 2)?,
         state: word(row, 3)?,
         failure: maybe_json(row, 4)?,
         created: time(row, 5)?,
         ended: maybe_time(row, 6)?,
     })
+}
+
+fn request_row(row: &Row<'_>) -> Result<Request, Trouble> {
+    stored_row(row)?.read()
 }
 
 pub(crate) fn job(sql: &Connection, job: JobId) -> Result<Job, Trouble> {

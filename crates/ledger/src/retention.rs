@@ -7,6 +7,7 @@
 use crate::{
     blob::references,
     cassette::Exchange,
+    chain,
     error::{Error, Trouble},
     ledger::Ledger,
     outbox,
@@ -121,7 +122,18 @@ struct Old {
     pruned: Pruned,
     /// The last sequence of them.
     last: u64,
+    rows: Vec<i64>,
     requests: BTreeSet<RequestId>,
+    blobs: Vec<BlobId>,
+}
+
+/// An event that may go.
+struct Event {
+    row: i64,
+    sequence: u64,
+    time: Timestamp,
+    request: Option<RequestId>,
+    bytes: u64,
     blobs: Vec<BlobId>,
 }
 
@@ -132,14 +144,26 @@ fn old(sql: &Connection, session: i64, after: u64, before: Timestamp) -> Result<
         ..Old::default()
     };
     let mut known = HashMap::new();
-    let mut statement = sql.prepare_cached(
-        "SELECT sequence, time, request, body, LENGTH(body) FROM events \
-         WHERE session = ?1 AND sequence > ?2 ORDER BY sequence LIMIT ?3",
+    let events = chain::read(
+        sql,
+        session,
+        after,
+        BATCH,
+        "time, request, LENGTH(body), body",
+        |row, n, sequence| {
+            const AT: usize = chain::FIRST;
+            Ok(Event {
+                row: n,
+                sequence,
+                time: time(row, AT)?,
+                request: get::<Option<i64>>(row, AT + 1)?.map(RequestId::read),
+                bytes: count(row, AT + 2)?,
+                blobs: json::<Body>(row, AT + 3)?.blobs().collect(),
+            })
+        },
     )?;
-    let mut rows = statement.query((session, number(after), BATCH as i64))?;
-    while let Some(row) = rows.next()? {
-        let request = get::<Option<i64>>(row, 2)?.map(RequestId::read);
-        let ended = match request {
+    for event in events {
+        let ended = match event.request {
             None => true,
             Some(request) => match known.get(&request) {
                 Some(ended) => *ended,
@@ -150,14 +174,15 @@ fn old(sql: &Connection, session: i64, after: u64, before: Timestamp) -> Result<
                 }
             },
         };
-        if !ended || time(row, 1)? >= before {
+        if !ended || event.time >= before {
             break;
         }
-        old.last = count(row, 0)?;
-        old.requests.extend(request);
-        old.blobs.extend(json::<Body>(row, 3)?.blobs());
+        old.last = event.sequence;
+        old.rows.push(event.row);
+        old.requests.extend(event.request);
+        old.blobs.extend(event.blobs);
         old.pruned.events += 1;
-        old.pruned.bytes += count(row, 4)?;
+        old.pruned.bytes += event.bytes;
     }
     Ok(old)
 }
@@ -191,11 +216,9 @@ fn prune(verb: &mut Verb<'_>, session: i64, before: Timestamp) -> Result<Step, T
             more,
         });
     }
-    run(
-        verb,
-        "DELETE FROM events WHERE session = ?1 AND sequence <= ?2",
-        (session, number(old.last)),
-    )?;
+    for row in &old.rows {
+        run(verb, "DELETE FROM events WHERE n = ?1", [row])?;
+    }
     run(
         verb,
         "UPDATE sessions SET first = ?2 WHERE n = ?1",
@@ -213,6 +236,7 @@ fn prune(verb: &mut Verb<'_>, session: i64, before: Timestamp) -> Result<Step, T
         )?;
         if left.is_none() {
             remove(verb, request)?;
+            verb.places.forget();
             old.pruned.requests += 1;
         }
     }

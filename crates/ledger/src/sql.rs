@@ -99,6 +99,11 @@ pub(crate) fn json<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> Result<
         .get_ref(column)?
         .as_str()
         .map_err(|error| Trouble::Row(error.to_string()))?;
+    from_json(text)
+}
+
+/// What was stored as JSON.
+pub(crate) fn from_json<T: DeserializeOwned>(text: &str) -> Result<T, Trouble> {
     serde_json::from_str(text).map_err(|error| Trouble::Row(error.to_string()))
 }
 

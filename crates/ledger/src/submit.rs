@@ -12,6 +12,7 @@ use crate::{
 };
 use domain::{RequestId, RequestState, SessionId, entity::Ask, event::Body, plan};
 use sha2::{Digest, Sha256};
+use std::sync::Arc;
 
 /// The longest key of a submission, in bytes.
 pub(crate) const MAX_KEY: usize = 200;
@@ -34,9 +35,20 @@ impl Ledger {
         if key.is_some_and(|key| key.is_empty() || key.len() > MAX_KEY) {
             return Err(Error::Invalid(format!("a key has one to {MAX_KEY} bytes")));
         }
-        let key = key.map(str::to_owned);
-        self.write("accept a request", move |verb| {
-            submit(verb, session, &ask, key.as_deref())
+        const DOING: &str = "accept a request";
+        // Whatever needs no row is done before the verb, for which others wait.
+        let body = to_json(&ask).map_err(|trouble| trouble.during(DOING))?;
+        if body.len() > MAX_ASK {
+            return Err(Error::Invalid(format!(
+                "a request of {} bytes is longer than the {MAX_ASK} that are taken",
+                body.len()
+            )));
+        }
+        let key = key.map(|key| (key.to_owned(), digest(session, &body)));
+        let told = Arc::new((ask, body, key));
+        self.write(DOING, move |verb| {
+            let (ask, body, key) = &*told;
+            submit(verb, session, ask, body, key.as_ref())
         })
         .await
     }
@@ -46,18 +58,10 @@ fn submit(
     verb: &mut Verb<'_>,
     session: SessionId,
     ask: &Ask,
-    key: Option<&str>,
+    body: &str,
+    key: Option<&(String, Vec<u8>)>,
 ) -> Result<RequestId, Trouble> {
-    let body = to_json(ask)?;
-    if body.len() > MAX_ASK {
-        return Err(Error::Invalid(format!(
-            "a request of {} bytes is longer than the {MAX_ASK} that are taken",
-            body.len()
-        ))
-        .into());
-    }
-    if let Some(key) = key {
-        let digest = digest(session, &body);
+    if let Some((key, digest)) = key {
         let known = one(
             verb,
             "SELECT digest, request FROM submissions WHERE key = ?1",
@@ -65,10 +69,10 @@ fn submit(
             |row| Ok((get::<Vec<u8>>(row, 0)?, id::<RequestId>(row, 1)?)),
         )?;
         if let Some((known, request)) = known {
-            if known == digest {
+            if known == *digest {
                 return Ok(request);
             }
-            return Err(Error::KeyTaken { key: key.into() }.into());
+            return Err(Error::KeyTaken { key: key.clone() }.into());
         }
     }
     let repository = one(
@@ -121,13 +125,13 @@ fn submit(
     run(
         verb,
         "INSERT INTO asks (request, body) VALUES (?1, ?2)",
-        (row, &body),
+        (row, body),
     )?;
-    if let Some(key) = key {
+    if let Some((key, digest)) = key {
         run(
             verb,
             "INSERT INTO submissions (key, digest, request) VALUES (?1, ?2, ?3)",
-            (key, digest(session, &body), request.key()),
+            (key, digest, request.key()),
         )?;
     }
     verb.event(

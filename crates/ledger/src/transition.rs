@@ -49,17 +49,25 @@ pub(crate) fn request(
     let (from, session, account, offer, jobs_offered) =
         found.ok_or_else(|| Error::missing("request", request))?;
     let to = from.apply(command)?;
-    let kept = failure.as_ref().filter(|_| to.is_terminal());
-    run(
-        verb,
-        "UPDATE requests SET state = ?2, failure = ?3, ended = ?4 WHERE n = ?1",
-        (
-            offer.subject,
-            to.as_str(),
-            to_maybe_json(kept)?,
-            to.is_terminal().then_some(verb.now.0),
-        ),
-    )?;
+    if to.is_terminal() {
+        run(
+            verb,
+            "UPDATE requests SET state = ?2, failure = ?3, ended = ?4 WHERE n = ?1",
+            (
+                offer.subject,
+                to.as_str(),
+                to_maybe_json(failure.as_ref())?,
+                verb.now.0,
+            ),
+        )?;
+    } else {
+        // No index holds the state: this way none is written.
+        run(
+            verb,
+            "UPDATE requests SET state = ?2 WHERE n = ?1",
+            (offer.subject, to.as_str()),
+        )?;
+    }
     let planned = |state| state == RequestState::Planning;
     queued(
         verb,

@@ -266,6 +266,7 @@ impl Writer {
             other => other.map(|_| ()),
         };
         if outcome.is_err() {
+            self.probe.forget();
             self.places.forget();
             // Whatever failed, the next transaction can begin.
             if !self.sql.is_autocommit() {
@@ -279,8 +280,10 @@ impl Writer {
     fn attempt(&mut self, tasks: &mut [Box<dyn Task>], savepoints: bool) -> Result<bool, Trouble> {
         let alone = tasks.len() == 1;
         run(&self.sql, "BEGIN IMMEDIATE", [])?;
-        self.places.check(&self.sql)?;
-        self.probe.look_again();
+        if self.places.check(&self.sql)? {
+            self.probe.forget();
+        }
+        self.probe.begin();
         for task in tasks {
             if savepoints {
                 run(&self.sql, "SAVEPOINT verb", [])?;
@@ -305,7 +308,7 @@ impl Writer {
             }
             let written = self.sql.total_changes() != before;
             if !kept {
-                self.probe.look_again();
+                self.probe.forget();
                 self.places.forget();
             }
             match (kept, savepoints) {

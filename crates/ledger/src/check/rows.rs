@@ -2,12 +2,16 @@
 
 use super::Report;
 use crate::{
+    chain,
     error::Trouble,
     lease::{self, Subject},
-    sql::{all, id},
+    sql::{all, count, get, id, one},
 };
 use rusqlite::Connection;
 use std::collections::HashSet;
+
+/// How many events are followed at once.
+const PAGE: usize = 10_000;
 
 /// A grant is open only under a live lease, holds nothing once it is closed, and its attempt has
 /// spent at least what it has.
@@ -35,14 +39,20 @@ pub(super) fn grants(sql: &Connection, report: &mut Report) -> Result<(), Troubl
 /// The sequence of each session runs from the first that is kept to its last without a gap, and
 /// every event is of a request that is there, or tells of no state.
 pub(super) fn sequences(sql: &Connection, report: &mut Report) -> Result<(), Trouble> {
-    report.none(
+    let sessions = all(
         sql,
-        "the sequence of a session has a gap",
-        "SELECT s.n FROM sessions s LEFT JOIN (SELECT session, COUNT(*) AS events, \
-         MIN(sequence) AS first, MAX(sequence) AS last FROM events GROUP BY session) e \
-         ON e.session = s.n WHERE COALESCE(e.events, 0) <> s.sequence - s.first + 1 \
-         OR COALESCE(e.last, s.sequence) <> s.sequence OR COALESCE(e.first, s.first) <> s.first",
+        "SELECT n, first, sequence FROM sessions ORDER BY n",
+        [],
+        |row| Ok((get::<i64>(row, 0)?, count(row, 1)?, count(row, 2)?)),
     )?;
+    let mut reached = 0;
+    for (session, first, last) in sessions {
+        reached += sequence(sql, session, first, last, report)?;
+    }
+    let all = one(sql, "SELECT COUNT(*) FROM events", [], |row| count(row, 0))?.unwrap_or(0);
+    report.expect(reached == all, || {
+        format!("there are {all} events, and the sequences of sessions have {reached}")
+    });
     report.none(
         sql,
         "an event is of a request that is not there",
@@ -54,13 +64,43 @@ pub(super) fn sequences(sql: &Connection, report: &mut Report) -> Result<(), Tro
         "an event tells of a state and of no request",
         "SELECT n FROM events WHERE request IS NULL \
          AND json_extract(body, '$.type') NOT IN ('note', 'session_created', 'session_renamed')",
-    )?;
-    report.none(
-        sql,
-        "an event is later than its successor",
-        "SELECT a.n FROM events a JOIN events b ON b.session = a.session \
-         AND b.sequence = a.sequence + 1 WHERE b.n < a.n",
     )
+}
+
+/// Follows the events of one session; says how many there are.
+fn sequence(
+    sql: &Connection,
+    session: i64,
+    first: u64,
+    last: u64,
+    report: &mut Report,
+) -> Result<u64, Trouble> {
+    let (mut after, mut row) = (first.saturating_sub(1), i64::MIN);
+    while after < last {
+        let page = match chain::read(sql, session, after, PAGE, "0", |_, row, _| Ok(row)) {
+            Err(Trouble::Row(what)) => {
+                report.expect(false, || {
+                    format!("the sequence of a session has a gap: {what}")
+                });
+                break;
+            }
+            other => other?,
+        };
+        if page.is_empty() {
+            report.expect(false, || {
+                format!("the sequence of a session has a gap: row {session} has no last event")
+            });
+            break;
+        }
+        after += page.len() as u64;
+        for next in page {
+            report.expect(row < next, || {
+                format!("an event is later than its successor: row {next}")
+            });
+            row = next;
+        }
+    }
+    Ok((after + 1).saturating_sub(first))
 }
 
 /// What is held has one lease, and nothing else has one.
@@ -108,8 +148,9 @@ pub(super) fn outbox(sql: &Connection, report: &mut Report) -> Result<(), Troubl
     report.none(
         sql,
         "a notification is of no event of its request",
-        "SELECT o.event FROM outbox o LEFT JOIN requests r ON r.id = o.request \
-         LEFT JOIN events e ON e.request_row = r.n AND e.id = o.event AND e.session = o.session WHERE e.n IS NULL",
+        "SELECT o.event FROM outbox o LEFT JOIN events e \
+         ON e.request_row = o.request AND e.id = o.event AND e.session = o.session \
+         WHERE e.n IS NULL",
     )?;
     report.none(
         sql,

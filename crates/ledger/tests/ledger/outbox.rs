@@ -193,25 +193,3 @@ async fn the_next_process_tells_what_is_left() {
     let told = ledger.claim_notification(&owner).await.unwrap().unwrap();
     assert_eq!(told.event, held.event);
 }
-
-#[tokio::test]
-async fn a_ledger_of_an_earlier_version_tells_nothing_of_what_ended_long_ago() {
-    let place = place().await;
-    let request = place.submit().await;
-    place.ledger.cancel_request(request).await.unwrap();
-    place.ledger.close().await;
-    let file = rusqlite::Connection::open(place.directory.path().join("ledger.db")).unwrap();
-    file.execute_batch(
-        "DROP TABLE outbox; DROP INDEX sessions_by_key; ALTER TABLE sessions DROP COLUMN key",
-    )
-    .unwrap();
-    file.pragma_update(None, "user_version", ledger::VERSION - 1)
-        .unwrap();
-    file.close().unwrap();
-    let ledger = open(place.directory.path(), &place.clock).await;
-    let owner = ledger.owner().await.unwrap();
-    assert!(ledger.claim_notification(&owner).await.unwrap().is_none());
-    assert!(ledger.check().await.unwrap().is_empty());
-    let session = ledger.session("work").await.unwrap();
-    assert_eq!(session, place.session, "it is found as before");
-}
