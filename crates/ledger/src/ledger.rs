@@ -2,6 +2,7 @@
 
 use crate::{
     blob::directory::Directory,
+    durable::{Disk, Durable, Syncer},
     error::{Error, Trouble},
     lease,
     log::Log,
@@ -13,6 +14,7 @@ use crate::{
 };
 use rusqlite::Connection;
 use std::{
+    fs::File,
     os::unix::fs::DirBuilderExt,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
@@ -70,8 +72,14 @@ impl Ledger {
     /// # Errors
     /// When the directory cannot be used, or was written by a newer Skep.
     pub async fn open(options: Options) -> Result<Self, Error> {
+        let disk = Box::new(|log: &File| log.sync_data());
+        Self::open_on(options, disk).await
+    }
+
+    /// The same, with what syncs its log.
+    pub(crate) async fn open_on(options: Options, disk: Disk) -> Result<Self, Error> {
         let runtime = tokio::runtime::Handle::current();
-        let ledger = tokio::task::spawn_blocking(move || Self::start(&options, runtime))
+        let ledger = tokio::task::spawn_blocking(move || Self::start(&options, runtime, disk))
             .await
             .map_err(|_| Error::Closed)??;
         ledger
@@ -80,7 +88,11 @@ impl Ledger {
         Ok(ledger)
     }
 
-    fn start(options: &Options, runtime: tokio::runtime::Handle) -> Result<Self, Error> {
+    fn start(
+        options: &Options,
+        runtime: tokio::runtime::Handle,
+        disk: Disk,
+    ) -> Result<Self, Error> {
         let file = |error| Error::file("make its directory", error);
         make_directory(&options.directory).map_err(file)?;
         let directory = options.directory.canonicalize().map_err(file)?;
@@ -109,15 +121,25 @@ impl Ledger {
         let connect = |writes| {
             schema::connect(&directory, writes).map_err(|trouble| trouble.during("open its file"))
         };
-        let work = Writer {
+        let log = Log::new(&directory);
+        let durable = Arc::new(Durable::new(
+            log.path().to_owned(),
+            Arc::clone(&wake),
+            wake::Peers::new(run, path),
             runtime,
-            sql: connect(true)?,
+            disk,
+        ));
+        let work = Writer {
+            sql: schema::connect_deferred(&directory)
+                .map_err(|trouble| trouble.during("open its file"))?,
             context: Arc::clone(&context),
             wake: Arc::clone(&wake),
-            peers: wake::Peers::new(run, path),
+            syncer: Syncer::start(Arc::clone(&durable))
+                .map_err(|error| Error::file("start a thread", error))?,
+            durable: Arc::clone(&durable),
             probe: lease::Probe::default(),
             places: Default::default(),
-            log: Log::new(&directory),
+            log,
             kill: crate::kill::KillPoint::wanted(),
             seen: None,
         };
@@ -125,8 +147,10 @@ impl Ledger {
         let reading = Arc::new(Mutex::new(reading));
         for _ in 0..reader::READERS {
             let sql = connect(false)?;
-            let queue = Arc::clone(&reading);
-            threads.push(spawn("ledger-read", move || reader::work(sql, queue))?);
+            let (queue, durable) = (Arc::clone(&reading), Arc::clone(&durable));
+            threads.push(spawn("ledger-read", move || {
+                reader::work(&sql, &queue, &durable);
+            })?);
         }
         let (listening, weak, tick) = (Arc::clone(&wake), writer.downgrade(), options.tick);
         threads.push(spawn("ledger-wake", move || {
@@ -226,7 +250,8 @@ impl Ledger {
         answer.await.map_err(|_| Error::Closed)?
     }
 
-    /// A question: it sees everything that was committed before it was asked.
+    /// A question: it sees everything that was committed before it was asked, and what it answers
+    /// is durable.
     pub(crate) async fn read<T, F>(&self, doing: &'static str, work: F) -> Result<T, Error>
     where
         T: Send + 'static,

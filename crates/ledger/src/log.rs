@@ -41,6 +41,11 @@ impl Log {
         }
     }
 
+    /// Where the file is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Makes the file longer if commits come near its end; somewhat earlier where nobody waits.
     /// Whatever fails here fails no verb.
     pub(crate) fn keep_ahead(&mut self, sql: &Connection, idle: bool) {

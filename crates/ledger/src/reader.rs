@@ -3,11 +3,12 @@
 //! What wakes one: a question. What it owns: its connection. How it ends: the queue's end.
 
 use crate::{
+    durable::Durable,
     error::{Error, Trouble},
     sql::run,
 };
 use rusqlite::Connection;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use tokio::sync::{mpsc, oneshot};
 
 /// How many threads read.
@@ -16,7 +17,7 @@ pub(crate) const READERS: usize = 2;
 pub(crate) const QUEUE: usize = 1_024;
 
 /// A question that waits.
-pub(crate) type Question = Box<dyn FnOnce(&Connection) + Send>;
+pub(crate) type Question = Box<dyn FnOnce(&Connection, &Durable) + Send>;
 
 /// What the readers are told.
 pub(crate) enum Message {
@@ -34,7 +35,7 @@ where
     F: FnOnce(&Connection) -> Result<T, Trouble> + Send + 'static,
 {
     let (reply, answer) = oneshot::channel();
-    let question = move |sql: &Connection| {
+    let question = move |sql: &Connection, durable: &Durable| {
         // One transaction, so that all statements of the question see the same moment.
         let outcome = run(sql, "BEGIN", []).and_then(|_| {
             let outcome = work(sql);
@@ -46,13 +47,15 @@ where
         {
             tracing::warn!(?trouble, "a reading transaction did not end");
         }
-        drop(reply.send(outcome.map_err(|trouble| trouble.during(doing))));
+        let outcome = outcome.map_err(|trouble| trouble.during(doing));
+        // A caller that no longer waits does not need it.
+        durable.after(move |durable| drop(reply.send(durable.and(outcome))));
     };
     (Box::new(question), answer)
 }
 
 /// Answers questions until there are no more.
-pub(crate) fn work(sql: Connection, queue: Arc<Mutex<mpsc::Receiver<Message>>>) {
+pub(crate) fn work(sql: &Connection, queue: &Mutex<mpsc::Receiver<Message>>, durable: &Durable) {
     loop {
         let message = {
             let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
@@ -65,7 +68,7 @@ pub(crate) fn work(sql: Connection, queue: Arc<Mutex<mpsc::Receiver<Message>>>) 
             }
         };
         match message {
-            Some(Message::Ask(question)) => question(&sql),
+            Some(Message::Ask(question)) => question(sql, durable),
             _ => return,
         }
     }

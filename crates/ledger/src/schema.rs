@@ -3,6 +3,7 @@
 use crate::{
     blob::references,
     error::{Error, Trouble},
+    vfs,
 };
 use rusqlite::{Connection, OpenFlags, TransactionBehavior, config::DbConfig};
 use std::{fs::File, path::Path, time::Duration};
@@ -69,7 +70,26 @@ pub(crate) fn connect(directory: &Path, writer: bool) -> Result<Connection, Trou
         } else {
             OpenFlags::empty()
         };
-    let sql = Connection::open_with_flags(directory.join(FILE), flags)?;
+    set_up(
+        Connection::open_with_flags(directory.join(FILE), flags)?,
+        writer,
+    )
+}
+
+/// The connection that writes. Its commits are made durable by [`crate::durable`], and by nobody
+/// else.
+pub(crate) fn connect_deferred(directory: &Path) -> Result<Connection, Trouble> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let path = directory.join(FILE);
+    let sql = if vfs::is_registered() {
+        Connection::open_with_flags_and_vfs(path, flags, vfs::NAME)?
+    } else {
+        Connection::open_with_flags(path, flags)?
+    };
+    set_up(sql, true)
+}
+
+fn set_up(sql: Connection, writer: bool) -> Result<Connection, Trouble> {
     sql.busy_timeout(BUSY)?;
     sql.set_prepared_statement_cache_capacity(200);
     // Without this a statement is prepared anew whenever a value in a range changes.

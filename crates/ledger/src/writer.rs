@@ -6,6 +6,7 @@
 use crate::{
     admission::Admission,
     blob::directory::Directory,
+    durable::{Commit, Durable, Syncer},
     error::{Error, Trouble},
     event::{Pending, Places},
     kill::KillPoint,
@@ -13,7 +14,7 @@ use crate::{
     log::Log,
     options::{Clock, Ids},
     sql::{Key, run},
-    wake::{Peers, Wake},
+    wake::Wake,
 };
 use domain::{RequestId, SessionId, Timestamp, event::Body};
 use rusqlite::Connection;
@@ -25,10 +26,11 @@ pub(crate) const BATCH: usize = 512;
 /// The most verbs that wait; a caller beyond it waits for its place.
 pub(crate) const QUEUE: usize = 4_096;
 
-/// Where so many verbs shared a transaction, their callers' next ones are waited for.
-const MANY: usize = 4;
-/// How long that is, at the most so often; the kernel adds some fifty microseconds to each.
+/// Where there are so few, one transaction takes all.
+const LEAST: usize = 4;
+/// How long the next verbs are waited for at once; the kernel adds some fifty microseconds.
 const MOMENT: Duration = Duration::from_micros(1);
+/// And how often at the most.
 const MOMENTS: usize = 4;
 
 /// What every verb may use.
@@ -143,26 +145,13 @@ where
     }
 }
 
-/// Verbs that are durable, whose callers are told wherever this is dropped: also where the runtime
-/// has ended that should have told them.
-struct Replies(Vec<Box<dyn Task>>);
-
-impl Drop for Replies {
-    fn drop(&mut self) {
-        for task in self.0.drain(..) {
-            task.reply(Ok(()));
-        }
-    }
-}
-
 /// The writing thread's state.
 pub(crate) struct Writer {
-    /// What tells callers that their verbs are durable.
-    pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) sql: Connection,
     pub(crate) context: Arc<Context>,
     pub(crate) wake: Arc<Wake>,
-    pub(crate) peers: Peers,
+    pub(crate) durable: Arc<Durable>,
+    pub(crate) syncer: Syncer,
     pub(crate) probe: lease::Probe,
     pub(crate) places: Places,
     pub(crate) log: Log,
@@ -175,9 +164,7 @@ pub(crate) struct Writer {
 impl Writer {
     pub(crate) fn work(mut self, mut queue: mpsc::Receiver<Message>) {
         let mut messages = Vec::with_capacity(BATCH);
-        // Whoever wants to see one step wants nothing else in its transaction.
-        let most = if self.kill.is_some() { 1 } else { BATCH };
-        while queue.blocking_recv_many(&mut messages, most) > 0 {
+        while self.take(&mut queue, &mut messages) {
             let mut tasks = Vec::with_capacity(messages.len());
             let mut look = false;
             for message in messages.drain(..) {
@@ -190,17 +177,38 @@ impl Writer {
                     Message::Close => queue.close(),
                 }
             }
-            let told = tasks.len();
-            self.commit(tasks);
-            gather(&queue, told);
+            self.commit(tasks, queue.is_empty());
             self.log.keep_ahead(&self.sql, queue.is_empty());
             if look {
                 self.look();
             }
         }
+        self.syncer.end();
         if let Err(error) = self.sql.close() {
             tracing::warn!(error = %error.1, "the ledger's connection did not close");
         }
+    }
+
+    /// Waits for the next messages; false at the queue's end.
+    ///
+    /// While a commit is synced, the next one is made. So callers end up in two halves, of which
+    /// one is told while the other's verbs are done: no more is taken than leaves the two alike.
+    fn take(&self, queue: &mut mpsc::Receiver<Message>, messages: &mut Vec<Message>) -> bool {
+        if queue.blocking_recv_many(messages, 1) == 0 {
+            return false;
+        }
+        // Whoever wants to see one step wants nothing else in its transaction.
+        if self.kill.is_some() {
+            return true;
+        }
+        let written = self.durable.verbs();
+        gather(queue, written);
+        let all = written + messages.len() + queue.len();
+        let more = queue.len().min(all.div_ceil(2).clamp(LEAST, BATCH) - 1);
+        if more > 0 {
+            queue.blocking_recv_many(messages, more);
+        }
+        true
     }
 
     /// Wakes this process if another one has committed since the last look: its datagram may not
@@ -216,44 +224,32 @@ impl Writer {
         self.seen = seen;
     }
 
-    /// One transaction: all tasks, the commit, the replies, the waking.
-    fn commit(&mut self, mut tasks: Vec<Box<dyn Task>>) {
+    /// One transaction: all tasks and the commit. What makes it durable tells the callers.
+    fn commit(&mut self, mut tasks: Vec<Box<dyn Task>>, is_last: bool) {
+        if let Err(error) = self.durable.begin() {
+            return fail(tasks, &error);
+        }
         let before = self.sql.total_changes();
-        let result = self.run(&mut tasks);
-        match result {
-            Ok(()) => {
-                let changed = self.sql.total_changes() != before;
-                // Before the replies: a caller that waits for changes after its verb is not woken
-                // by that verb.
-                if changed {
-                    self.wake.bump();
-                }
-                self.reply(tasks);
-                if changed {
-                    self.peers.tell();
-                }
-            }
+        let commit = match self.run(&mut tasks) {
+            Ok(()) => Commit {
+                changed: self.sql.total_changes() != before,
+                tasks,
+            },
             Err(trouble) => {
                 let error = trouble.during("commit");
                 tracing::warn!(%error, "a transaction of the ledger failed");
-                for task in tasks {
-                    task.reply(Err(&error));
+                fail(tasks, &error);
+                Commit {
+                    changed: false,
+                    tasks: Vec::new(),
                 }
             }
-        }
-    }
-
-    /// Tells all callers. Many of them are told by their runtime: each that this thread woke would
-    /// cost it a call into the kernel, and the next transaction waits.
-    fn reply(&self, mut tasks: Vec<Box<dyn Task>>) {
-        match tasks.pop() {
-            Some(task) if tasks.is_empty() => task.reply(Ok(())),
-            Some(task) => {
-                tasks.push(task);
-                let replies = Replies(tasks);
-                drop(self.runtime.spawn(async move { drop(replies) }));
-            }
-            None => {}
+        };
+        // A caller that is alone waits for no other thread.
+        if is_last && commit.tasks.len() <= 1 && self.durable.verbs() == 0 {
+            self.durable.finish(vec![commit]);
+        } else {
+            self.syncer.hand(commit);
         }
     }
 
@@ -331,6 +327,7 @@ impl Writer {
         }
         run(&self.sql, "COMMIT", [])?;
         if let Some(point) = &mut self.kill {
+            self.durable.sync()?;
             point.after_commit();
         }
         Ok(true)
@@ -338,21 +335,27 @@ impl Writer {
 }
 
 /// Waits a moment for the next verbs of callers that were just told: the more verbs share a
-/// transaction, the fewer pages and syncs each of them takes. It ends as soon as a moment brings
-/// nothing new, and a caller that is alone never waits.
-fn gather(queue: &mpsc::Receiver<Message>, told: usize) {
-    if told < MANY {
-        return;
-    }
-    let wanted = (queue.len() + told).min(BATCH);
-    let mut known = 0;
+/// transaction, the fewer pages each of them takes. There is time while as many others are synced;
+/// it ends as soon as a moment brings nothing new, and a caller that is alone never waits.
+fn gather(queue: &mpsc::Receiver<Message>, written: usize) {
+    let mut known = queue.len();
     for _ in 0..MOMENTS {
+        if known + 1 >= written {
+            return;
+        }
         std::thread::park_timeout(MOMENT);
         let now = queue.len();
-        if now >= wanted || now == known {
+        if now == known {
             return;
         }
         known = now;
+    }
+}
+
+/// Tells callers that nothing of their verbs was done.
+fn fail(tasks: Vec<Box<dyn Task>>, error: &Error) {
+    for task in tasks {
+        task.reply(Err(error));
     }
 }
 
