@@ -18,7 +18,12 @@ use crate::{
 };
 use domain::{RequestId, SessionId, Timestamp, event::Body};
 use rusqlite::Connection;
-use std::{ops::Deref, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    ops::Deref,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::sync::{mpsc, oneshot};
 
 /// The most verbs of one transaction.
@@ -26,6 +31,8 @@ pub(crate) const BATCH: usize = 512;
 /// The most verbs that wait; a caller beyond it waits for its place.
 pub(crate) const QUEUE: usize = 4_096;
 
+/// How long the thread stays awake after its last verb.
+const LINGER: Duration = Duration::from_micros(50);
 /// Where there are so few, one transaction takes all.
 const LEAST: usize = 4;
 /// How long the next verbs are waited for at once; the kernel adds some fifty microseconds.
@@ -194,6 +201,7 @@ impl Writer {
     /// While a commit is synced, the next one is made. So callers end up in two halves, of which
     /// one is told while the other's verbs are done: no more is taken than leaves the two alike.
     fn take(&self, queue: &mut mpsc::Receiver<Message>, messages: &mut Vec<Message>) -> bool {
+        linger(queue);
         if queue.blocking_recv_many(messages, 1) == 0 {
             return false;
         }
@@ -349,6 +357,15 @@ fn gather(queue: &mpsc::Receiver<Message>, written: usize) {
             return;
         }
         known = now;
+    }
+}
+
+/// Looks for the next verb of somebody who was just told, before the thread goes to sleep: to wake
+/// it takes longer than that, for both.
+fn linger(queue: &mpsc::Receiver<Message>) {
+    let begun = Instant::now();
+    while queue.is_empty() && begun.elapsed() < LINGER {
+        std::thread::yield_now();
     }
 }
 
