@@ -76,7 +76,7 @@ reasons! {
     /// The agent's program ended with an error.
     AgentFailed = Agent, retry: true, "the agent's program failed", "read its output with `skep log`";
     /// The agent or a command took too long.
-    TimedOut = Agent, retry: true, "it took too long", "split the work into smaller requests, then try again with `skep retry`";
+    TimedOut = Agent, retry: true, "it took too long", "split the work into smaller requests, or use another model, then try again with `skep retry`";
     /// The sandbox cannot be made here.
     SandboxUnavailable = Environment, retry: false, "no sandbox can be made here", "run `skep doctor`";
     /// The agent's program is not installed.

@@ -94,7 +94,10 @@ pub enum Error {
         source: Option<Box<dyn std::error::Error + Send + Sync>>,
     },
     /// The provider took too long.
-    #[error("the provider {provider} took too long: {what} for {} s", after.as_secs_f32())]
+    #[error(
+        "the provider {provider} took too long: {what} for {} s{}",
+        after.as_secs_f32(), more_time(*setting)
+    )]
     TimedOut {
         /// The provider.
         provider: String,
@@ -102,6 +105,8 @@ pub enum Error {
         what: &'static str,
         /// For how long.
         after: Duration,
+        /// The setting of the provider that gives it longer, where one does.
+        setting: Option<&'static str>,
     },
     /// The answer is too large.
     #[error("the answer of the provider {provider} is larger than {limit} bytes")]
@@ -151,6 +156,12 @@ pub enum Error {
         /// What went wrong.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+}
+
+fn more_time(setting: Option<&'static str>) -> String {
+    setting
+        .map(|name| format!("; `{name}` in its settings gives it longer"))
+        .unwrap_or_default()
 }
 
 impl Error {

@@ -29,7 +29,7 @@ use crate::{
     gateway::Shared,
     grant::Last,
     headers,
-    providers::Route,
+    providers::{Route, Times},
     redact::Scrubber,
 };
 
@@ -233,8 +233,8 @@ impl Flight {
         head: &mut oneshot::Sender<Result<Head, Error>>,
         started: Instant,
     ) -> Result<http::Response<Incoming>, Error> {
-        let bounds = &self.gateway.bounds;
-        let wait = bounds.idle.min(bounds.total);
+        let times = self.times();
+        let wait = times.silence.min(times.call);
         let provider = || self.route.provider.name().to_owned();
         tokio::select! {
             biased;
@@ -251,11 +251,10 @@ impl Flight {
                     Error::Cut { provider: provider(), source: Some(error.into()) }
                 }
             }),
-            () = sleep_until(started + wait) => Err(Error::TimedOut {
-                provider: provider(),
-                what: "no answer",
-                after: wait,
-            }),
+            () = sleep_until(started + wait) => {
+                let is_silence = times.silence <= times.call;
+                Err(if is_silence { self.silent("no answer", wait) } else { self.late(wait) })
+            }
         }
     }
 
@@ -267,7 +266,7 @@ impl Flight {
         head: oneshot::Sender<Result<Head, Error>>,
         started: Instant,
     ) -> Outcome {
-        let bounds = &self.gateway.bounds;
+        let (bounds, times) = (&self.gateway.bounds, self.times());
         let (parts, mut incoming) = answer.into_parts();
         let status = parts.status.as_u16();
         let headers = headers::to_agent(&parts.headers, &self.gateway.redactor);
@@ -296,9 +295,9 @@ impl Flight {
 
         let mut meter = Meter::new(self.dialect, status);
         let mut scrubber = Scrubber::new(self.gateway.redactor.clone());
-        let deadline = sleep_until(started + bounds.total);
+        let deadline = sleep_until(started + times.call);
         tokio::pin!(deadline);
-        let idle = sleep_until(Instant::now() + bounds.idle);
+        let idle = sleep_until(Instant::now() + times.silence);
         tokio::pin!(idle);
         outcome.error = loop {
             let frame = tokio::select! {
@@ -306,8 +305,8 @@ impl Flight {
                 () = self.cancel.cancelled() => break Some(Error::Revoked),
                 () = chunks.closed() => break Some(Error::Abandoned),
                 frame = incoming.frame() => frame,
-                () = &mut deadline => break Some(self.late("its answer was not over", bounds.total)),
-                () = &mut idle => break Some(self.late("not one byte came", bounds.idle)),
+                () = &mut deadline => break Some(self.late(times.call)),
+                () = &mut idle => break Some(self.silent("not one byte came", times.silence)),
             };
             let data = match frame {
                 None => {
@@ -352,14 +351,14 @@ impl Flight {
                     biased;
                     () = self.cancel.cancelled() => break Some(Error::Revoked),
                     room = chunks.reserve() => room,
-                    () = &mut deadline => break Some(self.late("its answer was not over", bounds.total)),
+                    () = &mut deadline => break Some(self.late(times.call)),
                 };
                 match room {
                     Ok(room) => room.send(data),
                     Err(_) => break Some(Error::Abandoned),
                 }
             }
-            idle.as_mut().reset(Instant::now() + bounds.idle);
+            idle.as_mut().reset(Instant::now() + times.silence);
         };
         let report = meter.finish();
         if self.strict && outcome.error.is_none() && status < 400 {
@@ -392,11 +391,24 @@ impl Flight {
         }
     }
 
-    fn late(&self, what: &'static str, after: Duration) -> Error {
+    fn times(&self) -> Times {
+        self.gateway.times(&self.route.provider)
+    }
+
+    fn silent(&self, what: &'static str, after: Duration) -> Error {
+        self.timed_out(what, after, "silence_timeout")
+    }
+
+    fn late(&self, after: Duration) -> Error {
+        self.timed_out("its answer was not over", after, "call_timeout")
+    }
+
+    fn timed_out(&self, what: &'static str, after: Duration, setting: &'static str) -> Error {
         Error::TimedOut {
             provider: self.route.provider.name().into(),
             what,
             after,
+            setting: Some(setting),
         }
     }
 

@@ -6,7 +6,7 @@ use crate::{
     client::Client,
     error::Error,
     grant::{Grant, GrantSpec},
-    providers::Providers,
+    providers::{Provider, Providers, Times},
     redact::Redactor,
 };
 
@@ -15,9 +15,10 @@ use crate::{
 pub struct Bounds {
     /// How long making a connection may take.
     pub connect: Duration,
-    /// How long a provider may send nothing, before its answer and within it.
+    /// How long any provider may send nothing, before its answer and within it, whatever its own
+    /// [`Times`] allow.
     pub idle: Duration,
-    /// How long a call may take in all.
+    /// How long any call may take in all, whatever the [`Times`] of its provider allow.
     pub total: Duration,
     /// Largest request, in bytes.
     pub request_bytes: usize,
@@ -31,8 +32,8 @@ impl Default for Bounds {
     fn default() -> Self {
         Self {
             connect: Duration::from_secs(15),
-            idle: Duration::from_secs(300),
-            total: Duration::from_secs(1800),
+            idle: Times::MOST,
+            total: Times::MOST,
             request_bytes: dialects::MAX_REQUEST_BYTES,
             response_bytes: 32 << 20,
             default_output: 16_384,
@@ -60,6 +61,17 @@ pub(crate) struct Shared {
     pub(crate) bounds: Bounds,
     pub(crate) client: Client,
     pub(crate) redactor: Redactor,
+}
+
+impl Shared {
+    /// How long this provider may take.
+    pub(crate) fn times(&self, provider: &Provider) -> Times {
+        let times = provider.times();
+        Times {
+            silence: times.silence.min(self.bounds.idle),
+            call: times.call.min(self.bounds.total),
+        }
+    }
 }
 
 impl fmt::Debug for Gateway {

@@ -320,7 +320,7 @@ impl State {
             return Err(Error::Revoked);
         }
         let acquired = timeout(
-            self.gateway.bounds.total,
+            self.gateway.times(&self.route.provider).call,
             Arc::clone(&self.concurrent).acquire_owned(),
         );
         tokio::select! {

@@ -1,6 +1,6 @@
 //! Who serves models, and which of them a name means.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use dialects::{Dialect, Price, Prices};
 use http::{HeaderValue, Uri};
@@ -65,6 +65,32 @@ fn hint(nearest: Option<&str>) -> String {
     }
 }
 
+/// How long a provider may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Times {
+    /// How long it may send nothing, before its answer and within it.
+    pub silence: Duration,
+    /// How long a call may take in all.
+    pub call: Duration,
+}
+
+impl Times {
+    /// The least that makes sense.
+    pub const LEAST: Duration = Duration::from_secs(1);
+    /// The most: a turn of an agent has no more either.
+    pub const MOST: Duration = Duration::from_secs(3600);
+}
+
+impl Default for Times {
+    /// Five minutes and half an hour.
+    fn default() -> Self {
+        Self {
+            silence: Duration::from_secs(300),
+            call: Duration::from_secs(1800),
+        }
+    }
+}
+
 /// What a caller knows of a provider.
 #[derive(Clone)]
 pub struct Settings {
@@ -82,6 +108,8 @@ pub struct Settings {
     pub default_model: Option<String>,
     /// Models that it is known to have; they decide which provider a bare name means.
     pub models: Vec<String>,
+    /// How long it may take.
+    pub times: Times,
 }
 
 impl Settings {
@@ -95,6 +123,7 @@ impl Settings {
             key: Some(key),
             default_model: None,
             models: Vec::new(),
+            times: Times::default(),
         }
     }
 
@@ -108,6 +137,7 @@ impl Settings {
             key: Some(key),
             default_model: None,
             models: Vec::new(),
+            times: Times::default(),
         }
     }
 }
@@ -123,6 +153,7 @@ pub struct Provider {
     bearer: Option<HeaderValue>,
     default_model: Option<String>,
     models: Vec<String>,
+    times: Times,
 }
 
 impl fmt::Debug for Provider {
@@ -144,6 +175,7 @@ impl Provider {
             key,
             default_model,
             models,
+            times,
         } = settings;
         let invalid = |what| Error::Invalid {
             name: name.clone(),
@@ -202,6 +234,7 @@ impl Provider {
             key,
             default_model,
             models,
+            times,
         })
     }
 
@@ -228,6 +261,10 @@ impl Provider {
     pub fn some_model(&self) -> Option<&str> {
         let first = self.models.first();
         self.default_model.as_deref().or(first.map(String::as_str))
+    }
+
+    pub(crate) fn times(&self) -> Times {
+        self.times
     }
 
     pub(crate) fn is_secure(&self) -> bool {
@@ -290,6 +327,7 @@ impl Route {
             bearer: None,
             default_model: None,
             models: Vec::new(),
+            times: Times::default(),
         };
         Self {
             provider: Arc::new(provider),

@@ -199,6 +199,7 @@ async fn read(mut body: Incoming, limit: usize) -> Result<Bytes, Error> {
             provider: "agent".into(),
             what: "its request was not over",
             after: BODY_TIME,
+            setting: None,
         })?;
         let data = match frame {
             None if all.is_empty() => return Ok(first),

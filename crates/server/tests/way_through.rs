@@ -13,7 +13,7 @@ use domain::{
     event::Body,
     plan::Plan,
 };
-use gateway::{Providers, Secret, Settings};
+use gateway::{Providers, Secret, Settings, Times};
 use skep_server::{ApplyMode, New, Node, Options};
 use std::{path::Path, sync::Arc, time::Duration};
 use testkit::{
@@ -49,6 +49,7 @@ impl World {
             key: Some(Secret::new(KEY)),
             default_model: Some("scripted".into()),
             models: Vec::new(),
+            times: Times::default(),
         };
         self.open(Providers::new([settings], Prices::default()).unwrap())
             .await

@@ -49,7 +49,8 @@ impl Default for Options {
             network_tries: 4,
             first_wait: Duration::from_secs(1),
             longest_wait: Duration::from_secs(90),
-            silence: Duration::from_secs(600),
+            // As long as a turn: a gateway before the model knows how patient to be with it.
+            silence: Duration::from_secs(3600),
         }
     }
 }

@@ -321,6 +321,7 @@ impl Tour<'_> {
             key: None,
             default_model: Some(model::NAME.into()),
             models: vec![model::NAME.into()],
+            times: gateway::Times::default(),
         };
         Ok(server::Options {
             data: self.place.data.clone(),

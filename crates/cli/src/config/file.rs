@@ -4,11 +4,14 @@ use super::{
     Budget, MAX_PARALLEL,
     notify::{self, Notify},
 };
+use domain::time::parse_duration;
+use gateway::Times;
 use serde::Deserialize;
 use std::{
     collections::BTreeMap,
     io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 /// The longest configuration, in bytes.
@@ -112,6 +115,12 @@ pub(crate) struct Provider {
     /// Models that it has, so that a bare name finds it.
     #[serde(default)]
     pub(crate) models: Vec<String>,
+    /// How long it may send nothing.
+    #[serde(default, deserialize_with = "time_limit")]
+    pub(crate) silence_timeout: Option<Duration>,
+    /// How long a call of it may take.
+    #[serde(default, deserialize_with = "time_limit")]
+    pub(crate) call_timeout: Option<Duration>,
     /// What its models cost, where Skep does not know it or knows it wrongly.
     #[serde(default)]
     pub(crate) prices: BTreeMap<String, Price>,
@@ -164,6 +173,17 @@ impl Price {
 fn budget<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Budget, D::Error> {
     let text = String::deserialize(from)?;
     Budget::parse(&text).map_err(serde::de::Error::custom)
+}
+
+fn time_limit<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+    let text = String::deserialize(from)?;
+    let limit = parse_duration(&text).map_err(serde::de::Error::custom)?;
+    if (Times::LEAST..=Times::MOST).contains(&limit) {
+        return Ok(Some(limit));
+    }
+    Err(serde::de::Error::custom(format!(
+        "`{text}` is no limit for a provider: write one from `1s` to `1h`"
+    )))
 }
 
 impl File {
@@ -311,6 +331,8 @@ mod tests {
             dialect = "messages"
             base_url = "https://proxy.example"
             key_env = "PROXY_KEY"
+            silence_timeout = "10m"
+            call_timeout = "1h"
             [providers.proxy.prices."claude-x"]
             input = 3.0
             output = 15
@@ -319,6 +341,10 @@ mod tests {
         .unwrap();
         assert_eq!(file.budget.tokens, Some(200_000));
         assert_eq!(file.providers["local"].dialect, Dialect::ChatCompletions);
+        let minutes = |minutes: u64| Some(Duration::from_secs(minutes * 60));
+        assert_eq!(file.providers["proxy"].silence_timeout, minutes(10));
+        assert_eq!(file.providers["proxy"].call_timeout, minutes(60));
+        assert_eq!(file.providers["local"].call_timeout, None);
         assert_eq!(
             Price::micros(file.providers["proxy"].prices["claude-x"].input),
             3_000_000
@@ -370,6 +396,18 @@ mod tests {
             (
                 "[providers.x]\ndialect='messages'\nbase_url='y'\n[providers.x.prices.m]\ninput=-1.0\noutput=1.0",
                 "dollars for a million tokens",
+            ),
+            (
+                "[providers.x]\ndialect='messages'\nbase_url='y'\nsilence_timeout='2h'",
+                "line 4: `2h` is no limit for a provider: write one from `1s` to `1h`",
+            ),
+            (
+                "[providers.x]\ndialect='messages'\nbase_url='y'\ncall_timeout='0s'",
+                "from `1s` to `1h`",
+            ),
+            (
+                "[providers.x]\ndialect='messages'\nbase_url='y'\ncall_timeout='soon'",
+                "`soon` is not a duration",
             ),
         ] {
             let error = parse(text).unwrap_err();

@@ -5,7 +5,7 @@ use super::{
     file::{Dialect, Price, Provider},
 };
 use dialects::Prices;
-use gateway::{Secret, Settings};
+use gateway::{Secret, Settings, Times};
 use std::path::{Path, PathBuf};
 
 /// Anthropic's model for most work, as its page of models says (platform.claude.com, 2026-11).
@@ -107,6 +107,7 @@ fn settings(
             _ => None,
         },
     };
+    let usual = Times::default();
     Ok(Settings {
         name: name.into(),
         dialects: vec![match provider.dialect {
@@ -117,6 +118,10 @@ fn settings(
         key,
         default_model: provider.default_model.clone(),
         models: provider.models.clone(),
+        times: Times {
+            silence: provider.silence_timeout.unwrap_or(usual.silence),
+            call: provider.call_timeout.unwrap_or(usual.call),
+        },
     })
 }
 

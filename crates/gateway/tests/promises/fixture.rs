@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use skep_gateway::{
     Bounds, Funds, FundsError, Gateway, Grant, GrantSpec, Options, Providers, Recorded, Secret,
-    Settings, Settlement,
+    Settings, Settlement, Times,
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -97,6 +97,7 @@ pub(crate) fn gateway_at(url: &str, bounds: Bounds) -> Gateway {
         key: Some(Secret::new(KEY)),
         default_model: Some("claude-haiku-4-5".into()),
         models: Vec::new(),
+        times: Times::default(),
     };
     let providers = Providers::new([settings], Prices::builtin()).unwrap();
     Gateway::new(Options { providers, bounds }).unwrap()

@@ -188,6 +188,11 @@ async fn misbehave(
         )),
         Fault::HalfStream => Ok(pieced(kind, half(), None, End::Broken)),
         Fault::Stalled => Ok(pieced(kind, half(), None, End::Never)),
+        Fault::Drip(pace) => {
+            let bytes = half().concat();
+            let drops = bytes.chunks(1).map(Bytes::copy_from_slice).collect();
+            Ok(pieced(kind, drops, Some(*pace), End::Never))
+        }
         Fault::ErrorInStream => {
             let mut pieces = half();
             pieces.push(Bytes::from(match dialect {

@@ -342,6 +342,8 @@ pub enum Fault {
     HalfStream,
     /// The beginning of an answer; then nothing, until the client leaves.
     Stalled,
+    /// A byte of an answer so often, and no end of it, until the client leaves.
+    Drip(Duration),
     /// A stream that says in its middle that it failed.
     ErrorInStream,
     /// An answer of so many bytes that a client must not keep.
