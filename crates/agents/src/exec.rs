@@ -102,6 +102,14 @@ pub enum Error {
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// A limit of the sandbox leaves nothing to run it with: the next try would meet it too.
+    #[error("{program} cannot run in the sandbox any more")]
+    Limit {
+        /// The program.
+        program: String,
+        /// Which.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The sandbox ended, or lost it.
     #[error("the sandbox ended while {program} ran")]
     Gone {

@@ -83,8 +83,8 @@ reasons! {
     AgentMissing = Environment, retry: false, "the agent is not installed", "run `skep doctor`";
     /// The process that did the work ended.
     OwnerLost = Environment, retry: true, "the process that did the work ended", "it is tried again by itself";
-    /// A limit of the sandbox struck.
-    LimitReached = Environment, retry: true, "a limit of the sandbox was reached", "split the work into smaller requests, so that each needs less";
+    /// A limit of the sandbox struck. The same work meets it again: trying blindly only costs.
+    LimitReached = Environment, retry: false, "a limit of the sandbox was reached", "split the work into smaller requests, so that each needs less, then `skep retry`";
     /// The disk is full, or could not be written.
     Storage = Environment, retry: true, "the disk is full or cannot be written", "free some space and run `skep retry`";
     /// The repository cannot be used.

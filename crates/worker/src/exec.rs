@@ -31,9 +31,11 @@ fn failed(program: String) -> impl Fn(sandbox::Error) -> Error {
     move |source| {
         let program = program.clone();
         match source {
-            sandbox::Error::Gone
-            | sandbox::Error::Struck { .. }
-            | sandbox::Error::Silent { .. } => Error::Gone {
+            sandbox::Error::Struck { .. } | sandbox::Error::TooManyProcesses => Error::Limit {
+                program,
+                source: source.into(),
+            },
+            sandbox::Error::Gone | sandbox::Error::Silent { .. } => Error::Gone {
                 program,
                 source: source.into(),
             },

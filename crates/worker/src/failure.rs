@@ -84,7 +84,9 @@ fn reason(error: &Error) -> Reason {
         | Error::NoResult { .. }
         | Error::Forgotten { .. } => Reason::AgentFailed,
         Error::Exec(exec::Error::Start { .. }) => Reason::AgentMissing,
-        Error::Exec(exec::Error::Gone { .. }) => Reason::LimitReached,
+        Error::Exec(exec::Error::Limit { .. }) => Reason::LimitReached,
+        // Something outside killed it, which another try may be spared.
+        Error::Exec(exec::Error::Gone { .. }) => Reason::OwnerLost,
         Error::Halted(_) => Reason::Cancelled,
         Error::Setup { .. } => Reason::AgentMissing,
         Error::State { .. } => Reason::Bug,
