@@ -25,7 +25,7 @@ pub use git::{ApplyMode, FileChange, StatusEntry};
 pub use inspect::Diff;
 pub use node::{Node, Options};
 pub use sink::{Format, Sink, Target};
-pub use site::DiskBounds;
+pub use site::{DiskBounds, sweep};
 pub use submit::{DEFAULT_MONEY, DEFAULT_TOKENS, New, Submitted};
 pub use take::{Applied, Dropped};
 pub use worker::Replayed;

@@ -24,5 +24,5 @@ pub use disk::{DiskBounds, Full};
 pub use error::Error;
 pub use extract::{Extracted, MAX_REPORTED};
 pub use include::{Included, MAX_INCLUDED_BYTES, MAX_INCLUDED_FILES, included, load};
-pub use open::{Environment, Host, Options, Sites, Wanted, unsealed};
+pub use open::{Environment, Host, Options, Sites, Wanted, sweep, unsealed};
 pub use site::{Ran, Site, environment};

@@ -150,11 +150,7 @@ impl Sites {
     /// # Errors
     /// When the ledger or the store cannot be read.
     pub async fn sweep(&self, ledger: &Ledger) -> Result<(), Error> {
-        // Asked first: an attempt that opens after this is held by its process.
-        let open = ledger.open_attempts().await?;
-        let open: HashSet<String> = open.iter().map(ToString::to_string).collect();
-        let sites = self.clone();
-        blocking(move || Ok(sites.shared.store.sweep(|id| open.contains(id)).map(drop)?)).await?;
+        discard_unused(ledger, self.shared.store.clone()).await?;
         self.clean();
         Ok(())
     }
@@ -438,6 +434,26 @@ impl Sites {
             }
         }
     }
+}
+
+/// Removes what no process works in from a directory of sites, and waits until it is deleted. It
+/// needs neither git nor a sandbox: for whoever ends work and runs none.
+///
+/// # Errors
+/// When the ledger or the store cannot be read, or something cannot be deleted.
+pub async fn sweep(ledger: &Ledger, directory: &Path) -> Result<(), Error> {
+    // How new workspaces would lie over their bases does not matter: none is made.
+    let store = Store::open(directory, Layering::Copy)?;
+    discard_unused(ledger, store.clone()).await?;
+    blocking(move || Ok(store.empty_trash(&AtomicBool::new(false)).map(drop)?)).await
+}
+
+/// Moves what no process works in to the trash.
+async fn discard_unused(ledger: &Ledger, store: Store) -> Result<(), Error> {
+    // Asked first: an attempt that opens after this is held by its process.
+    let open = ledger.open_attempts().await?;
+    let open: HashSet<String> = open.iter().map(ToString::to_string).collect();
+    blocking(move || Ok(store.sweep(|id| open.contains(id)).map(drop)?)).await
 }
 
 /// The name of a commit's base.

@@ -6,7 +6,7 @@ use ledger::{Ledger, Options};
 use testkit::models::{Dialect, Hold, Job, Script, Step};
 use testkit::{Ran, Repo, Started};
 
-use crate::world::{DEADLINE, PROMPT, World, wrong_answer};
+use crate::world::{DEADLINE, PROMPT, World, entries, wrong_answer};
 
 fn world(script: Script) -> World {
     World::new(Dialect::Chat, wrong_answer(), script)
@@ -246,10 +246,54 @@ fn a_request_that_is_cancelled_after_its_process_was_killed_leaves_nothing() {
     running.kill();
     let listed = world.skep(&["list", "--json"]).expect_code(0).json_lines();
     let id = listed[0]["requests"][0]["id"].as_str().unwrap().to_owned();
+    assert_eq!(
+        kept(&world),
+        1,
+        "its workspace is kept so that it can go on"
+    );
     world.skep(&["cancel", &id]).expect_code(0);
-    // The next run takes away what was kept for it.
-    world.model.set_script(crate::world::mending());
-    world.run();
+    assert_eq!(kept(&world), 0);
+    assert_whole(&world);
+}
+
+/// How many workspaces there are, with those that are being deleted.
+fn kept(world: &World) -> usize {
+    let places = ["workspaces", "trash"].map(|place| entries(&world.data().join(place)));
+    let names = places.iter().flatten();
+    names.filter(|name| !name.starts_with('.')).count()
+}
+
+#[test]
+fn cancelling_one_request_leaves_the_workspace_of_another_that_works_or_was_interrupted() {
+    let hold = Hold::new();
+    let step = || Step::shell("echo 42 > answer.txt");
+    let held = |prompt: &str| {
+        let job = Job::on(prompt).with_tools().step(step());
+        job.step(Step::say("The answer is 42.").held_by(&hold))
+    };
+    let script = Script::new()
+        .job(held("Mend the first"))
+        .job(held("Mend the second"))
+        .job(held("Mend the third"));
+    let world = world(script);
+    let begin = |prompt: &str| world.start(&["run", "--json", "--plan", "none", prompt]);
+    let mut first = begin("Mend the first");
+    world.model.wait_for_count(DEADLINE, 2);
+    first.kill();
+    let mut second = begin("Mend the second");
+    world.model.wait_for_count(DEADLINE, 4);
+    second.kill();
+    let third = begin("Mend the third");
+    world.model.wait_for_count(DEADLINE, 6);
+    assert_eq!(kept(&world), 3);
+    let listed = world.skep(&["list", "--json"]).expect_code(0).json_lines();
+    // The newest first.
+    let id = listed[0]["requests"][2]["id"].as_str().unwrap();
+    world.skep(&["cancel", id]).expect_code(0);
+    assert_eq!(kept(&world), 2);
+    hold.release();
+    third.finish(DEADLINE).expect_code(0);
+    world.skep(&["resume"]).expect_code(0);
     assert_whole(&world);
 }
 
@@ -283,7 +327,7 @@ fn an_agent_without_a_memory_begins_anew() {
 /// Lets the kept workspace look as if the machine had been restarted since.
 fn restart(world: &World) {
     let kept = world.data().join("workspaces");
-    for name in crate::world::entries(&kept) {
+    for name in entries(&kept) {
         let record = kept.join(name).join("record");
         if let Ok(text) = std::fs::read_to_string(&record) {
             let (head, _) = text.split_once("boot ").unwrap();
