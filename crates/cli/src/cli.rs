@@ -39,54 +39,32 @@ pub(crate) struct Global {
     pub(crate) json: bool,
 }
 
-/// Every command.
+/// Every command. What each does is said at its arguments: a word here would take the place of all
+/// that is said there.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// See everything at work on a small repository, without a model or a key
     Demo(commands::demo::Args),
-    /// Have agents do what the prompt says, and integrate what passes the checks
     Run(commands::run::Args),
-    /// List requests, the newest first
     List(commands::list::Args),
-    /// Show a request, job, attempt or change, with its evidence
     Show(commands::show::Args),
-    /// Print what happened, event by event
     Log(commands::log::Args),
-    /// Print what a request, job, attempt or change does to the files
     Diff(commands::diff::Args),
-    /// Cancel a request or a job
     Cancel(commands::cancel::Args),
-    /// Try again what did not work, from the tip of the integration branch
     Retry(commands::retry::Args),
-    /// Stop a request or a job for now
     Pause(commands::pause::Args),
-    /// Go on with requests that were paused, or whose process has ended
     Resume(commands::resume::Args),
-    /// Say what a request or job waits for, or what broke it
     Why(commands::why::Args),
-    /// List the jobs that failed for good, the newest first
     DeadLetters(commands::dead_letters::Args),
-    /// Say how jobs ended, how long they waited and ran, and what waits now
     Stats(commands::stats::Args),
-    /// List sessions, the newest first, search them, or give one another name
     Sessions(commands::sessions::Args),
-    /// Add to the budget of a request that has not ended
     TopUp(commands::top_up::Args),
-    /// Show or change how many jobs may be under way at once
     Limit(commands::limit::Args),
-    /// Run an attempt again from its recording, offline and without cost
     Replay(commands::replay::Args),
-    /// Take integrated work onto the branch that is checked out
     Apply(commands::apply::Args),
-    /// Throw the integrated work away
     Drop(commands::drop::Args),
-    /// Write a skep.toml with the checks that are found in the repository
     Init(commands::init::Args),
-    /// Say what works on this machine, and what to do about what does not
     Doctor(commands::doctor::Args),
-    /// Check, back up, restore and shorten what Skep knows
     Ledger(commands::ledger::Args),
-    /// Print the completions for a shell
     Completions(commands::completions::Args),
 }
 

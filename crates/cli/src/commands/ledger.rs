@@ -22,13 +22,9 @@ pub(crate) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Look whether everything that must hold holds
     Check(check::Args),
-    /// Copy everything into a directory, while work goes on
     Backup(backup::Args),
-    /// Make the data directory of a backup
     Restore(restore::Args),
-    /// Remove old requests with their events, recordings and outputs
     Prune(prune::Args),
 }
 
