@@ -1,6 +1,6 @@
 //! Running the roles until a request has ended.
 
-use crate::{Error, Node, submit::blocking};
+use crate::{Error, Node, Room, submit::blocking};
 use domain::{RequestId, entity::Request, machine::Machine};
 use git::{IntegrationBranch, Signature};
 use ledger::Owner;
@@ -26,6 +26,22 @@ impl Node {
         request: RequestId,
         cancel: &CancellationToken,
     ) -> Result<Request, Error> {
+        let parallel = self.ledger.request(request).await?.ask.parallel;
+        self.work_within(request, &Room::new(parallel), cancel)
+            .await
+    }
+
+    /// The same beside other requests that share this room: a job of this one begins when there is
+    /// a place for it.
+    ///
+    /// # Errors
+    /// When the ledger cannot be used.
+    pub async fn work_within(
+        &self,
+        request: RequestId,
+        room: &Room,
+        cancel: &CancellationToken,
+    ) -> Result<Request, Error> {
         self.sweep().await;
         self.publish_pending(request).await;
         let owner = self.ledger.owner().await?;
@@ -33,23 +49,37 @@ impl Node {
         let mut roles = JoinSet::new();
         let parallel = self.ledger.request(request).await?.ask.parallel;
         for _ in 0..parallel {
+            let room = room.clone();
             roles.spawn(self.clone().role(
                 owner.clone(),
                 stop.clone(),
-                move |node, owner, stop| async move {
-                    let step = node.worker.step(&owner, Some(request), &stop).await;
-                    step.map_err(|error| Error::Role(domain::failure::chain(&error)))
+                move |node, owner, stop| {
+                    let room = room.clone();
+                    async move {
+                        // A job is claimed only when it can begin: others may take it until then.
+                        let Some(_place) = room.place(&stop).await else {
+                            return Ok(false);
+                        };
+                        let step = node.worker.step(&owner, Some(request), &stop).await;
+                        step.map_err(|error| Error::Role(domain::failure::chain(&error)))
+                    }
                 },
             ));
         }
-        roles.spawn(self.clone().role(
-            owner.clone(),
-            stop.clone(),
-            move |node, owner, stop| async move {
-                let step = node.planner.step(&owner, Some(request), &stop).await;
-                step.map_err(|error| Error::Role(domain::failure::chain(&error)))
-            },
-        ));
+        let planning = room.clone();
+        roles.spawn(
+            self.clone()
+                .role(owner.clone(), stop.clone(), move |node, owner, stop| {
+                    let room = planning.clone();
+                    async move {
+                        let Some(_place) = room.place(&stop).await else {
+                            return Ok(false);
+                        };
+                        let step = node.planner.step(&owner, Some(request), &stop).await;
+                        step.map_err(|error| Error::Role(domain::failure::chain(&error)))
+                    }
+                }),
+        );
         let telling = CancellationToken::new();
         let mut notifier = JoinSet::new();
         notifier.spawn(self.clone().tell(owner.clone(), telling.clone()));

@@ -274,7 +274,7 @@ impl Tour<'_> {
             output.aside(&header(&submitted, &about));
         }
         let (request, session) = (submitted.request, submitted.session);
-        let Ended { story, exit } =
+        let Ended { story, exit, .. } =
             watch::work(&node, request, session, output, signals, None).await?;
         let probe = said_inside(&node, request).await?;
         let mut text = String::new();

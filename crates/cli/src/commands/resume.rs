@@ -1,18 +1,27 @@
 //! `skep resume`.
 
-use super::run::{About, header, to_the_end};
+use super::run::{About, header, outcome};
 use crate::{
     context::Context,
     exit::Exit,
     report::Error,
     settings::{Flags, Settings},
     signals::Signals,
+    view::{
+        paint::{STRONG, paint},
+        text,
+    },
+    watch::{Ended, Watch},
 };
 use domain::RequestState;
 use ledger::Found;
-use server::{Node, Submitted};
+use server::{Node, Room, Submitted};
 
 /// Go on with requests that were paused, or whose process has ended
+///
+/// They are worked on at the same time, with as many jobs at once as $SKEP_PARALLEL or the
+/// configuration says, or as one of them asked for, if that is more. The exit code is that of the
+/// first of them that did not end well.
 ///
 /// Everything that was done is kept: a finished turn of an agent is not run again, and a change
 /// lands once. Requests that another process works on are left to it. What is paused goes on only
@@ -28,7 +37,7 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
     let settings = Settings::read(context, Flags::default())?;
-    let sandbox = settings.options.sandbox;
+    let (sandbox, parallel) = (settings.options.sandbox, settings.parallel);
     let mut signals = Signals::listen()?;
     let node = signals.or(Node::open(settings.options)).await??;
     node.tidy().await?;
@@ -57,9 +66,17 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
             .output
             .aside(&format!("There is nothing to go on with: {why}.\n"));
     }
-    let mut worst = Exit::Done;
+    let mut asks = Vec::new();
     for one in &submitted {
-        let ask = node.ledger().request(one.request).await?.ask;
+        asks.push(node.ledger().request(one.request).await?.ask);
+    }
+    let jobs = asks.iter().map(|ask| ask.parallel).max();
+    let mut watch = Watch::new(
+        &node,
+        Room::new(parallel.max(jobs.unwrap_or(1))),
+        context.output,
+    );
+    for (one, ask) in submitted.iter().zip(&asks) {
         if !context.output.is_json() {
             let about = About {
                 agent: &ask.agent,
@@ -68,20 +85,44 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
             };
             context.output.aside(&header(one, &about));
         }
-        let exit = to_the_end(&node, one, context.output, &mut signals, None).await?;
-        if exit != Exit::Done {
-            worst = exit;
+        watch.add(one.request, one.session);
+    }
+    let mut ended = Vec::new();
+    while let Some(one) = watch.next(&mut signals, &mut None).await? {
+        match say(&node, &submitted, &one, context).await {
+            Err(error @ Error::OutputClosed) => watch.unheard(&error),
+            said => said?,
         }
-        if matches!(
-            exit,
-            Exit::Cancelled | Exit::HungUp | Exit::Terminated | Exit::OutputClosed
-        ) {
-            break;
-        }
+        ended.push((one.request, one.exit));
     }
     node.tell_due().await?;
     node.close().await;
-    Ok(worst)
+    let exits = submitted.iter().filter_map(|one| {
+        let found = ended.iter().find(|(request, _)| *request == one.request)?;
+        Some(found.1)
+    });
+    let mut bad = exits.filter(|exit| *exit != Exit::Done);
+    Ok(bad.next().unwrap_or(Exit::Done))
+}
+
+/// Says what came of a request, under its name where there are several.
+async fn say(
+    node: &Node,
+    submitted: &[Submitted],
+    ended: &Ended,
+    context: &Context,
+) -> Result<(), Error> {
+    let of = |one: &&Submitted| one.request == ended.request;
+    let Some(one) = submitted.iter().find(of) else {
+        return Ok(());
+    };
+    let is_heard = !matches!(ended.exit, Exit::OutputClosed | Exit::HungUp);
+    if submitted.len() > 1 && is_heard && !context.output.is_json() {
+        let title = text::line(&ended.story.title);
+        let name = paint(STRONG, ended.request);
+        context.output.say(&format!("{name}  {title}\n"))?;
+    }
+    outcome(node, one, ended, context.output).await
 }
 
 /// The request, if it is there to go on with.

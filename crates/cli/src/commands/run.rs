@@ -199,9 +199,29 @@ pub(crate) async fn to_the_end(
     note: Option<Note<'_>>,
 ) -> Result<Exit, Error> {
     let (request, session) = (submitted.request, submitted.session);
-    let Ended { story, exit } = watch::work(node, request, session, output, signals, note).await?;
+    let ended = watch::work(node, request, session, output, signals, note).await?;
+    outcome(node, submitted, &ended, output).await?;
+    Ok(ended.exit)
+}
+
+/// Says what came of a request. Programs have it from the events.
+///
+/// # Errors
+/// When the ledger fails, or nobody reads it.
+pub(crate) async fn outcome(
+    node: &Node,
+    submitted: &Submitted,
+    ended: &Ended,
+    output: Output,
+) -> Result<(), Error> {
+    let Ended {
+        request,
+        story,
+        exit,
+    } = ended;
+    let request = *request;
     if output.is_json() || matches!(exit, Exit::OutputClosed | Exit::HungUp) {
-        return Ok(exit);
+        return Ok(());
     }
     let spent = node.ledger().spent(request).await?;
     let files = match node.diff(ledger::Found::Request(request), 0).await {
@@ -211,13 +231,12 @@ pub(crate) async fn to_the_end(
     };
     output.say(&result::render(&Outcome {
         request,
-        story: &story,
+        story,
         spent,
         checked: submitted.checked,
         files: &files,
         width: output.width(),
-    }))?;
-    Ok(exit)
+    }))
 }
 
 /// A file that changed, as it is shown.

@@ -7,10 +7,12 @@ use super::{
     text,
 };
 use anstyle::Style;
-use domain::{ChangeState, JobState, RequestState, Timestamp, machine::Machine};
+use domain::{ChangeState, JobState, RequestId, RequestState, Timestamp, machine::Machine};
 
 /// The narrowest terminal that lines are made for; what is narrower wraps.
 const NARROWEST: usize = 20;
+/// A request needs a line for its name, one for a job and one for all of it.
+const LEAST: usize = 3;
 
 /// The lines, cut to the width, at most `height` of them.
 pub(crate) fn lines(story: &Story, now: Timestamp, width: usize, height: usize) -> Vec<String> {
@@ -41,6 +43,44 @@ pub(crate) fn lines(story: &Story, now: Timestamp, width: usize, height: usize) 
         out.push(paint(FAINT, text::fit(&more, width)));
     }
     out.push(summary(story, now, width));
+    out
+}
+
+/// The lines of requests that run at the same time, at most `height` of them: those of each under
+/// its name, or one for each where there is no room for more.
+pub(crate) fn several(
+    stories: &[(RequestId, Story)],
+    now: Timestamp,
+    width: usize,
+    height: usize,
+) -> Vec<String> {
+    let width = width.max(NARROWEST);
+    let each = height.saturating_sub(1) / stories.len().max(1);
+    if each > LEAST {
+        let block = |(request, story): &(RequestId, Story)| {
+            let name = format!("{request}  {}", text::line(&story.title));
+            let mut out = vec![paint(STRONG, text::fit(&name, width))];
+            out.extend(lines(story, now, width, each - 1));
+            out
+        };
+        return stories.iter().flat_map(block).collect();
+    }
+    let room = height.max(2) - 1;
+    let shown = if stories.len() > room {
+        room.saturating_sub(1)
+    } else {
+        stories.len()
+    };
+    let line = |(request, story): &(RequestId, Story)| {
+        let name = request.to_string();
+        let left = width.saturating_sub(name.len() + 2);
+        format!("{}  {}", paint(STRONG, name), summary(story, now, left))
+    };
+    let mut out: Vec<String> = stories.iter().take(shown).map(line).collect();
+    if shown < stories.len() {
+        let more = format::count(stories.len() - shown, "more request");
+        out.push(paint(FAINT, text::fit(&more, width)));
+    }
     out
 }
 
@@ -213,6 +253,27 @@ mod tests {
         insta::assert_snapshot!("live_80", drawn(80, 24));
         insta::assert_snapshot!("live_40", drawn(40, 24));
         drawn(20, 24);
+    }
+
+    #[test]
+    fn requests_that_run_together_are_told_apart_and_fit_the_terminal() {
+        let (story, now) = sample::running();
+        let all = |count: u64| -> Vec<(RequestId, Story)> {
+            let ids = (1..=count).map(RequestId::from_bits);
+            ids.map(|id| (id, story.clone())).collect()
+        };
+        let drawn = |count, width, height| {
+            let drawn = several(&all(count), now, width, height);
+            let text = plain(&drawn.join("\n"));
+            assert!(drawn.len() < height, "{text}");
+            for line in text.lines() {
+                assert!(text::columns(line) <= width, "{line:?}");
+            }
+            text
+        };
+        insta::assert_snapshot!("live_several", drawn(2, 80, 24));
+        insta::assert_snapshot!("live_several_low", drawn(9, 60, 8));
+        drawn(9, 20, 30);
     }
 
     #[test]

@@ -28,6 +28,7 @@ mod policy;
 mod refusals;
 mod repositories;
 mod resume;
+mod resume_together;
 mod signals;
 mod taking;
 mod terminal;

@@ -24,7 +24,7 @@ fn go_on(world: &World) -> Ran {
 }
 
 /// Nothing is left behind, and the ledger holds what it must.
-fn assert_whole(world: &World) {
+pub fn assert_whole(world: &World) {
     world.assert_nothing_left();
     let data = world.data();
     let runtime = tokio::runtime::Builder::new_current_thread()
