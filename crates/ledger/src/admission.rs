@@ -5,7 +5,7 @@ use crate::{
     sql::{count, get, one, run},
     writer::Verb,
 };
-use domain::entity::Placement;
+use domain::{Timestamp, entity::Placement};
 use std::time::Duration;
 
 /// What is taken before a submission is refused with [`Error::Busy`].
@@ -56,6 +56,11 @@ pub(crate) fn admit(verb: &Verb<'_>, placement: &Placement) -> Result<(), Troubl
         Some(most) => spend(verb, &placement.user, i64::from(most.max(1))),
         None => Ok(()),
     }
+}
+
+/// An allowance that nothing was taken from since this time is full, as one that is not known.
+pub(crate) fn full_since(now: Timestamp) -> i64 {
+    now.0.saturating_sub(MINUTE)
 }
 
 /// Takes one submission from the user's allowance, which fills up at the rate of `most` a minute.

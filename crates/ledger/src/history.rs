@@ -205,6 +205,12 @@ impl Ledger {
     }
 }
 
+/// The first hour whose counts are kept where all before a time may go: places in a queue are told
+/// by those of the last week.
+pub(crate) fn not_needed_before(now: Timestamp, before: Timestamp) -> i64 {
+    week_before(now).min(before.0).div_euclid(HOUR)
+}
+
 /// From when on runs are looked at to say how long one takes.
 pub(crate) fn week_before(now: Timestamp) -> i64 {
     now.0.saturating_sub(micros(WEEK))

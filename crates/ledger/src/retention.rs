@@ -4,6 +4,8 @@
 //! enough, or whose request has not ended long enough ago. A request that has events on both
 //! sides keeps its rows and its later events; it goes with the last of them.
 
+mod unused;
+
 use crate::{
     blob::references,
     cassette::Exchange,
@@ -30,13 +32,17 @@ pub struct Pruned {
     pub events: u64,
     /// How many bytes of events.
     pub bytes: u64,
+    /// How many rows that are of no request: counts of an hour, allowances of users that are full
+    /// again, queues of which nothing is left.
+    pub rows: u64,
 }
 
 impl Ledger {
     /// Removes, from each session, the longest run of its oldest events that were all recorded
     /// before this time and whose requests had all ended before it, and the requests that have no
     /// other events. A key of a submission that goes is free again. What blobs only they named
-    /// becomes garbage.
+    /// becomes garbage. Then go counts from before this time, which say how long things took (those
+    /// of the last week stay), and what nothing needs any more.
     ///
     /// A few events at a time: other verbs go on meanwhile, and when it fails half-way all is
     /// consistent.
@@ -58,6 +64,7 @@ impl Ledger {
                 }
             }
         }
+        total.rows = self.prune_unused(before).await?;
         Ok(total)
     }
 
@@ -67,14 +74,17 @@ impl Ledger {
     /// When the storage fails.
     pub async fn would_prune(&self, before: Timestamp) -> Result<Pruned, Error> {
         let mut total = Pruned::default();
+        let mut gone = Vec::new();
         for session in self.session_rows().await? {
-            let pruned = self
+            let (pruned, requests) = self
                 .read("look for old events", move |sql| {
                     would_prune(sql, session, before)
                 })
                 .await?;
             total = total.plus(pruned);
+            gone.extend(requests);
         }
+        total.rows = self.would_prune_unused(before, &gone).await?;
         Ok(total)
     }
 
@@ -94,6 +104,7 @@ impl Pruned {
             requests: self.requests + other.requests,
             events: self.events + other.events,
             bytes: self.bytes + other.bytes,
+            rows: self.rows + other.rows,
         }
     }
 }
@@ -257,8 +268,14 @@ fn kept_after(sql: &Connection, session: i64) -> Result<u64, Trouble> {
     Ok(first.unwrap_or(1).saturating_sub(1))
 }
 
-fn would_prune(sql: &Connection, session: i64, before: Timestamp) -> Result<Pruned, Trouble> {
+/// What would be removed of a session, with the requests that would be.
+fn would_prune(
+    sql: &Connection,
+    session: i64,
+    before: Timestamp,
+) -> Result<(Pruned, Vec<RequestId>), Trouble> {
     let mut total = Pruned::default();
+    let mut gone = Vec::new();
     let mut after = kept_after(sql, session)?;
     loop {
         let old = old(sql, session, after, before)?;
@@ -277,10 +294,13 @@ fn would_prune(sql: &Connection, session: i64, before: Timestamp) -> Result<Prun
             let in_this_page = last.is_some_and(|last| {
                 last <= after && last > after.saturating_sub(old.pruned.events)
             });
-            total.requests += u64::from(in_this_page);
+            if in_this_page {
+                total.requests += 1;
+                gone.push(request);
+            }
         }
         if old.pruned.events < BATCH as u64 {
-            return Ok(total);
+            return Ok((total, gone));
         }
     }
 }

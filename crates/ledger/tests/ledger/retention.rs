@@ -6,10 +6,12 @@ use domain::{
     entity::Included,
     event::{self, Body},
 };
-use ledger::{ChangeOutcome, Depth, Error, Exchange, Pruned, Spender};
+use ledger::{
+    Admission, ChangeOutcome, Clock, Depth, Error, Exchange, Ledger, Options, Pruned, Spender,
+};
 use proptest::prelude::*;
 use rusqlite::Connection;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -258,6 +260,103 @@ async fn a_long_past_goes_in_many_transactions() {
     assert_eq!(pruned, would);
     assert_eq!((pruned.requests, pruned.events), (3, 1_207));
     place.holds().await;
+}
+
+#[tokio::test]
+async fn queues_of_which_nothing_is_left_go_and_come_back_when_they_are_needed() {
+    let place = place().await;
+    let ledger = &place.ledger;
+    place.done("old").await;
+    let mut ask = place.ask().await;
+    ask.placement.user = "another".into();
+    let open = ledger.submit(place.session, ask, None).await.unwrap();
+    // Requests, jobs and changes of one user, and requests of another.
+    assert_eq!(place.rows("queues"), 4);
+    place.clock.advance(HOUR);
+    let would = ledger.would_prune(place.time()).await.unwrap();
+    let pruned = ledger.prune(place.time()).await.unwrap();
+    assert_eq!(pruned, would);
+    assert_eq!((pruned.requests, pruned.rows), (1, 3));
+    assert_eq!(place.rows("queues"), 1, "that of the open request");
+    place.holds().await;
+
+    place.done("new").await;
+    ledger.cancel_request(open).await.unwrap();
+    assert_eq!(place.rows("queues"), 4);
+    place.holds().await;
+    // What goes with its requests is said before, too.
+    place.clock.advance(HOUR);
+    let would = ledger.would_prune(place.time()).await.unwrap();
+    assert_eq!((would.requests, would.rows), (2, 4));
+    assert_eq!(ledger.prune(place.time()).await.unwrap(), would);
+    assert_eq!(place.rows("queues"), 0);
+    place.holds().await;
+}
+
+#[tokio::test]
+async fn counts_of_long_ago_go_and_those_of_the_last_week_stay() {
+    let place = place().await;
+    let ledger = &place.ledger;
+    place.done("old").await;
+    let month = 30 * 24 * HOUR;
+    let counted = place.rows("history");
+    assert!(counted > 1);
+    place.clock.advance(6 * 24 * HOUR);
+    place.done("new").await;
+    let told = ledger.statistics(month).await.unwrap();
+    // All of it is older, and there is no request any more.
+    place.clock.advance(HOUR);
+    assert_eq!(ledger.prune(place.time()).await.unwrap().requests, 2);
+    assert_eq!(ledger.statistics(month).await.unwrap().run, told.run);
+    // After the week, the counts go for which nobody asks.
+    place.clock.advance(2 * 24 * HOUR);
+    let long_ago = Timestamp(place.time().0 - 20 * 24 * 3_600_000_000);
+    assert_eq!(ledger.prune(long_ago).await.unwrap(), Pruned::default());
+    let would = ledger.would_prune(place.time()).await.unwrap();
+    assert_eq!(i64::try_from(would.rows).unwrap(), counted);
+    assert_eq!(ledger.prune(place.time()).await.unwrap(), would);
+    let left = ledger.statistics(month).await.unwrap();
+    assert_eq!((left.delivered, told.delivered), (2, 4));
+    place.clock.advance(8 * 24 * HOUR);
+    ledger.prune(place.time()).await.unwrap();
+    assert_eq!(place.rows("history"), 0);
+}
+
+#[tokio::test]
+async fn an_allowance_goes_once_it_is_full_and_not_before() {
+    let place = place().await;
+    let admission = Admission {
+        per_minute: Some(2),
+        ..Admission::default()
+    };
+    let ledger = Ledger::open(Options {
+        admission,
+        clock: Arc::clone(&place.clock) as Arc<dyn Clock>,
+        ..Options::new(place.directory.path())
+    })
+    .await
+    .unwrap();
+    let ask = place.ask().await;
+    for _ in 0..2 {
+        ledger
+            .submit(place.session, ask.clone(), None)
+            .await
+            .unwrap();
+    }
+    place.clock.advance(Duration::from_secs(20));
+    assert_eq!(ledger.prune(place.time()).await.unwrap().rows, 0);
+    assert!(
+        ledger
+            .submit(place.session, ask.clone(), None)
+            .await
+            .is_err(),
+        "pruning makes nobody faster"
+    );
+    place.clock.advance(Duration::from_secs(40));
+    assert_eq!(ledger.would_prune(place.time()).await.unwrap().rows, 1);
+    assert_eq!(ledger.prune(place.time()).await.unwrap().rows, 1);
+    assert_eq!(place.rows("rates"), 0);
+    ledger.submit(place.session, ask, None).await.unwrap();
 }
 
 proptest! {

@@ -18,8 +18,9 @@ const YOUNG: Duration = Duration::from_secs(24 * 3_600);
 ///
 /// From each session goes the longest run of its oldest events whose requests had all ended
 /// before that time, with those requests. What is under way stays, and all that came after its
-/// beginning. Changes that are in a repository stay there. Then blobs that nothing names any more
-/// are removed.
+/// beginning. Changes that are in a repository stay there. Counts of how long things took go with
+/// the time, but for those of the last week. Then what nothing needs any more is removed: blobs,
+/// empty queues, allowances that are full again.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  skep ledger prune --older-than 30d --dry-run\n  skep ledger prune --older-than 12w"
@@ -39,6 +40,7 @@ struct Object {
     requests: u64,
     events: u64,
     bytes: u64,
+    rows: u64,
     blobs: Option<u64>,
     blob_bytes: Option<u64>,
 }
@@ -83,6 +85,7 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
             requests: pruned.requests,
             events: pruned.events,
             bytes: pruned.bytes,
+            rows: pruned.rows,
             blobs: collected.map(|it| it.blobs),
             blob_bytes: collected.map(|it| it.bytes),
         })?;
@@ -102,12 +105,23 @@ fn render(pruned: Pruned, collected: Option<Collected>, dry_run: bool) -> String
         count(pruned.events, "event"),
         format::bytes(pruned.bytes)
     );
+    let rows = format!(
+        "{} of counts, queues and allowances",
+        count(pruned.rows, "row")
+    );
     if dry_run {
-        return match pruned.events {
-            0 => "Nothing is that old: nothing would be removed.\n".into(),
-            _ => format!(
+        let remove =
+            || result::commands(&[("skep ledger prune --older-than AGE".into(), "remove them")]);
+        return match (pruned.events, pruned.rows) {
+            (0, 0) => "Nothing is that old: nothing would be removed.\n".into(),
+            (0, _) => format!("{rows} would be removed.\n\n{}", remove()),
+            (_, 0) => format!(
                 "{what} would be removed, and the blobs that only they name.\n\n{}",
-                result::commands(&[("skep ledger prune --older-than AGE".into(), "remove them")])
+                remove()
+            ),
+            _ => format!(
+                "{what} would be removed, the blobs that only they name, and {rows}.\n\n{}",
+                remove()
             ),
         };
     }
@@ -115,6 +129,9 @@ fn render(pruned: Pruned, collected: Option<Collected>, dry_run: bool) -> String
         0 => "Nothing is that old: no request was removed.\n".to_owned(),
         _ => format!("Removed {what}.\n"),
     };
+    if pruned.rows > 0 {
+        out.push_str(&format!("Removed {rows} that nothing needs.\n"));
+    }
     out.push_str(&match collected {
         Some(Collected { blobs: 0, .. }) => String::new(),
         Some(Collected { blobs, bytes }) => format!(
@@ -138,7 +155,9 @@ mod tests {
             requests: 3,
             events: 1_207,
             bytes: 3 << 20,
+            rows: 0,
         };
+        let more = Pruned { rows: 12, ..pruned };
         let collected = Collected {
             blobs: 40,
             bytes: 9 << 20,
@@ -150,6 +169,9 @@ mod tests {
             render(pruned, None, true),
             render(nothing, Some(Collected::default()), false),
             render(nothing, None, true),
+            render(more, Some(collected), false),
+            render(more, None, true),
+            render(Pruned { rows: 1, ..nothing }, None, true),
         ];
         insta::assert_snapshot!(plain(&all.join("---\n")));
     }
