@@ -15,6 +15,8 @@ use site::Sites;
 use std::{path::Path, sync::Arc};
 use tokio_util::sync::CancellationToken;
 
+/// How often a publication begins anew because that of another request was quicker.
+const PUBLICATIONS: usize = 10;
 /// How often a landing begins anew because the tip moved meanwhile.
 const TRIES: usize = 5;
 
@@ -335,14 +337,24 @@ impl Landing<'_> {
         let name = self.request.ask.policy.integration.branch.clone();
         let (branch, source, who) = self.parts();
         blocking(move || {
-            let Some(tip) = branch.recorded()? else {
-                return Ok(Published::Done);
-            };
-            let seen = source.branch(&name)?;
-            if seen == Some(tip) {
-                return Ok(Published::Done);
+            let mut moved = None;
+            for _ in 0..PUBLICATIONS {
+                let Some(tip) = branch.recorded()? else {
+                    return Ok(Published::Done);
+                };
+                let seen = source.branch(&name)?;
+                if seen == Some(tip) {
+                    return Ok(Published::Done);
+                }
+                match branch.publish(&source, seen, tip, &who)? {
+                    // Another request's change was published just now. A person's move is left.
+                    Published::Moved { actual } if actual == branch.published()? => {
+                        moved = actual;
+                    }
+                    ended => return Ok(ended),
+                }
             }
-            branch.publish(&source, seen, tip, &who)
+            Ok(Published::Moved { actual: moved })
         })
         .await
     }

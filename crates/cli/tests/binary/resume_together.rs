@@ -53,6 +53,12 @@ fn interrupted_requests_go_on_at_the_same_time_and_each_event_says_of_which_it_i
     let events = ran.json_lines();
     let requests: BTreeSet<_> = events.iter().map(|it| it["request"].as_str()).collect();
     assert_eq!(requests.len(), 2);
+    let mut published = events.iter().filter(|it| it["type"] == "published");
+    assert!(
+        published.all(|it| it["payload"]["refused"].is_null()),
+        "{}",
+        ran.stdout
+    );
     assert!(!requests.contains(&None));
     let ids: Vec<_> = events.iter().map(|it| it["id"].to_string()).collect();
     let once: BTreeSet<_> = ids.iter().collect();
