@@ -4,6 +4,7 @@
 //! checking, before it is committed; `after` is once it is durable and before anybody is told.
 //! `stop` is there, too, and only stops the process as a suspended laptop does: a test that sends
 //! SIGCONT lets it go on.
+//! Several points stand one after the other with `;` between them: each is waited for by itself.
 //! Only in builds with debug assertions: a released program does not know it.
 
 use domain::event::Step;
@@ -13,9 +14,13 @@ use std::str::FromStr;
 /// The environment variable.
 const VARIABLE: &str = "SKEP_KILL_AT";
 
-/// Where to die.
+/// Where to die, or to stop on the way there.
 #[derive(Debug)]
-pub(crate) struct KillPoint {
+pub(crate) struct KillPoints(Vec<KillPoint>);
+
+/// One of these places.
+#[derive(Debug)]
+struct KillPoint {
     machine: String,
     from: String,
     to: String,
@@ -62,35 +67,53 @@ impl FromStr for KillPoint {
     }
 }
 
-impl KillPoint {
+impl KillPoints {
     /// What the environment asks for.
     pub(crate) fn wanted() -> Option<Self> {
         if !cfg!(debug_assertions) {
             return None;
         }
         let text = std::env::var(VARIABLE).ok()?;
-        text.parse()
+        let points: Result<_, String> = text.split(';').map(str::parse).collect();
+        points
             .inspect_err(|error| tracing::error!(%error, "nothing is killed"))
+            .map(Self)
             .ok()
     }
 
     /// A step is about to be committed.
     pub(crate) fn passes(&mut self, step: Step) {
+        for point in &mut self.0 {
+            point.passes(step);
+        }
+    }
+
+    /// Everything of a transaction was done, and is not committed.
+    pub(crate) fn before_commit(&self) {
+        self.0.iter().for_each(KillPoint::before_commit);
+    }
+
+    /// A transaction was committed, and nobody knows.
+    pub(crate) fn after_commit(&mut self) {
+        self.0.iter_mut().for_each(KillPoint::after_commit);
+    }
+}
+
+impl KillPoint {
+    fn passes(&mut self, step: Step) {
         if step.machine == self.machine && step.from == self.from && step.to == self.to {
             self.is_reached |= self.left == 1;
             self.left = self.left.saturating_sub(1);
         }
     }
 
-    /// Everything of a transaction was done, and is not committed.
-    pub(crate) fn before_commit(&self) {
+    fn before_commit(&self) {
         if self.is_reached && self.how == How::Before {
             signal_self(Signal::KILL);
         }
     }
 
-    /// A transaction was committed, and nobody knows.
-    pub(crate) fn after_commit(&mut self) {
+    fn after_commit(&mut self) {
         if !std::mem::take(&mut self.is_reached) {
             return;
         }

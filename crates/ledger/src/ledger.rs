@@ -140,7 +140,7 @@ impl Ledger {
             probe: lease::Probe::default(),
             places: Default::default(),
             log,
-            kill: crate::kill::KillPoint::wanted(),
+            kill: crate::kill::KillPoints::wanted(),
             seen: None,
         };
         let mut threads = vec![spawn("ledger-write", move || work.work(writing))?];

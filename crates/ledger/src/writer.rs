@@ -9,7 +9,7 @@ use crate::{
     durable::{Commit, Durable, Syncer},
     error::{Error, Trouble},
     event::{Pending, Places},
-    kill::KillPoint,
+    kill::KillPoints,
     lease,
     log::Log,
     options::{Clock, Ids},
@@ -71,7 +71,7 @@ pub(crate) struct Verb<'a> {
     pub(crate) probe: &'a mut lease::Probe,
     pub(crate) places: &'a mut Places,
     /// Where a test wants this process to die.
-    pub(crate) kill: Option<&'a mut KillPoint>,
+    pub(crate) kill: Option<&'a mut KillPoints>,
 }
 
 impl Deref for Verb<'_> {
@@ -163,7 +163,7 @@ pub(crate) struct Writer {
     pub(crate) places: Places,
     pub(crate) log: Log,
     /// Where a test wants this process to die.
-    pub(crate) kill: Option<KillPoint>,
+    pub(crate) kill: Option<KillPoints>,
     /// The version of the data at the last look.
     pub(crate) seen: Option<i64>,
 }
