@@ -222,6 +222,7 @@ impl Landing<'_> {
         }
         let own = parse(&self.change.commit)?;
         let base = parse(&self.request.ask.base)?;
+        let mut is_noted = false;
         for _ in 0..TRIES {
             if cancel.is_cancelled() {
                 return Err(Halt::Lost);
@@ -229,7 +230,7 @@ impl Landing<'_> {
             let (branch, source, who) = self.parts();
             let standing = blocking(move || branch.standing(&source, base, &who)).await?;
             let recorded = standing.recorded;
-            let commit = self.place(own, standing, cancel).await?;
+            let commit = self.place(own, standing, &mut is_noted, cancel).await?;
             ledger.land_change(self.lease, commit.to_string()).await?;
             let (branch, token) = (self.branch.clone(), self.lease.token);
             let advanced = blocking(move || match branch.land(recorded, commit, token) {
@@ -257,11 +258,12 @@ impl Landing<'_> {
     }
 
     /// The commit for the change on this tip: the change itself where it starts from it, else its
-    /// merge, that has passed the gate again.
+    /// merge, that has passed the gate again. That it is checked is noted the first time.
     async fn place(
         &self,
         own: CommitId,
         standing: Standing,
+        is_noted: &mut bool,
         cancel: &CancellationToken,
     ) -> Result<CommitId, Halt> {
         let mirror = self.mirror.clone();
@@ -286,7 +288,10 @@ impl Landing<'_> {
             // Somebody else made the same change: the tip holds it already.
             return Ok(standing.tip);
         }
-        self.integrator.ledger.change_checking(self.lease).await?;
+        if !*is_noted {
+            self.integrator.ledger.change_checking(self.lease).await?;
+            *is_noted = true;
+        }
         // The commands have passed on this very tree already, if it is the change's own.
         let again = tree != info.tree;
         self.check(tree, standing.tip, again, cancel).await?;
