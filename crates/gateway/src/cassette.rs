@@ -181,6 +181,12 @@ impl Cassette {
             && self.shared.diverged.get().is_none()
     }
 
+    /// Whether a call was another one than was recorded: nothing is played any more.
+    #[must_use]
+    pub fn is_diverged(&self) -> bool {
+        self.shared.diverged.get().is_some()
+    }
+
     /// Whether a new call was made already, after all that were recorded.
     #[must_use]
     pub fn is_passed(&self) -> bool {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use domain::{Amount, AttemptId, BlobId, GrantId, Reason, event::Body};
+use domain::{Amount, AttemptId, BlobId, GrantId, Reason, RequestId, event::Body};
 use ledger::{Exchange, Ledger, Spender};
 use sha2::{Digest, Sha256};
 
@@ -122,14 +122,14 @@ fn error(error: ledger::Error) -> Error {
     }
 }
 
-/// Why an attempt has no cassette.
+/// Why an attempt, or a plan, has no cassette.
 #[derive(Debug, thiserror::Error)]
 pub enum CassetteError {
     /// The ledger could not be read.
-    #[error("the recording of {attempt} cannot be read")]
+    #[error("the recording of {of} cannot be read")]
     Ledger {
-        /// The attempt.
-        attempt: AttemptId,
+        /// The attempt, or the request whose plan it is.
+        of: String,
         /// What went wrong.
         source: ledger::Error,
     },
@@ -149,8 +149,34 @@ pub async fn cassette(
     attempt: AttemptId,
     max: u64,
 ) -> Result<Cassette, CassetteError> {
-    let failed = |source| CassetteError::Ledger { attempt, source };
-    let exchanges = ledger.exchanges(attempt).await.map_err(failed)?;
+    let exchanges = ledger.exchanges(attempt).await;
+    load(ledger, attempt.to_string(), exchanges, max).await
+}
+
+/// The same of the planning of a request.
+///
+/// # Errors
+/// As for [`cassette`].
+pub async fn plan_cassette(
+    ledger: &Ledger,
+    request: RequestId,
+    max: u64,
+) -> Result<Cassette, CassetteError> {
+    let exchanges = ledger.plan_exchanges(request).await;
+    load(ledger, request.to_string(), exchanges, max).await
+}
+
+async fn load(
+    ledger: &Ledger,
+    of: String,
+    exchanges: Result<Vec<Exchange>, ledger::Error>,
+    max: u64,
+) -> Result<Cassette, CassetteError> {
+    let failed = |source| CassetteError::Ledger {
+        of: of.clone(),
+        source,
+    };
+    let exchanges = exchanges.map_err(failed)?;
     let mut recorded = Vec::with_capacity(exchanges.len());
     let mut before = 0;
     let count = exchanges.len();

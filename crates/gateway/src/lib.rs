@@ -37,7 +37,7 @@ pub use funds::{Error as FundsError, Funds, Settlement};
 pub use gateway::{Bounds, Gateway, Options};
 pub use grant::{Call, Grant, GrantSpec, Limits, Mode, Response};
 pub use hook::{Error as HookError, Hook};
-pub use ledger_funds::{CassetteError, LedgerFunds, cassette};
+pub use ledger_funds::{CassetteError, LedgerFunds, cassette, plan_cassette};
 pub use providers::{Error as RouteError, Provider, Providers, Route, Settings, Times};
 pub use secret::Secret;
 pub use serve::Served;

@@ -5,7 +5,7 @@ use crate::{
     ledger::Ledger,
     sql::{Key, all, json},
 };
-use domain::{AttemptId, BlobId};
+use domain::{AttemptId, BlobId, RequestId};
 use serde::{Deserialize, Serialize};
 
 /// One exchange with a model: what was sent and what came back. Secrets are taken out before.
@@ -46,6 +46,24 @@ impl Ledger {
                 "SELECT c.exchange FROM grants g JOIN calls c ON c.granted = g.n \
                  WHERE g.attempt = ?1 AND c.exchange IS NOT NULL ORDER BY g.n, c.call",
                 [attempt.key()],
+                |row| json(row, 0),
+            )
+        })
+        .await
+    }
+
+    /// The exchanges of the planning of a request, in the order of its grants and calls.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    pub async fn plan_exchanges(&self, request: RequestId) -> Result<Vec<Exchange>, Error> {
+        self.read("read a cassette", move |sql| {
+            all(
+                sql,
+                "SELECT c.exchange FROM grants g INDEXED BY grants_of_request \
+                 JOIN calls c ON c.granted = g.n WHERE g.request = ?1 AND g.attempt IS NULL \
+                 AND c.exchange IS NOT NULL ORDER BY g.n, c.call",
+                [request.key()],
                 |row| json(row, 0),
             )
         })

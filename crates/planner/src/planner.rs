@@ -7,7 +7,7 @@ use domain::{
     entity::{Planning, Request},
     plan::Plan,
 };
-use gateway::{Call, Gateway, Grant, GrantSpec, LedgerFunds};
+use gateway::{Call, Cassette, Gateway, Grant, GrantSpec, LedgerFunds, Mode, Route};
 use git::Mirror;
 use ledger::{Lease, Ledger, Owner, Spender};
 use site::Sites;
@@ -30,6 +30,8 @@ const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(8);
 /// The longest wait that a provider may ask for.
 const LONGEST_ASKED: Duration = Duration::from_secs(60);
+/// The longest call or answer of an earlier planner that is read, in bytes.
+const MAX_BODY: u64 = 64 << 20;
 /// How often a model may write the plan: once, and once more with what was wrong.
 const ROUNDS: usize = 2;
 
@@ -186,13 +188,50 @@ impl Planner {
                 &[Dialect::Messages, Dialect::ChatCompletions],
             )
             .map_err(|error| Failure::caused(Reason::ModelNotFound, &error))?;
+        let recorded = self.recorded(request.id).await;
+        if let Some(recorded) = recorded {
+            let mode = Mode::Continue(recorded.clone());
+            let asked = self.converse(lease, request, route.clone(), mode, cancel);
+            let asked = asked.await;
+            if !recorded.is_diverged() {
+                return asked;
+            }
+            tracing::info!(request = %request.id, "the planning is another one than was recorded, and begins anew");
+        }
+        self.converse(lease, request, route, Mode::Live, cancel)
+            .await
+    }
+
+    /// The calls of a planner that was lost: their answers are taken from here, because they are
+    /// paid. None where there were none, or where they cannot be read.
+    async fn recorded(&self, request: RequestId) -> Option<Cassette> {
+        match gateway::plan_cassette(&self.ledger, request, MAX_BODY).await {
+            Ok(recorded) => {
+                let recorded = recorded.without_refused().without_cut_end();
+                (!recorded.is_empty()).then_some(recorded)
+            }
+            Err(error) => {
+                tracing::warn!(error = domain::failure::chain(&error), %request, "an earlier planning cannot be gone on with");
+                None
+            }
+        }
+    }
+
+    async fn converse(
+        &self,
+        lease: &Lease,
+        request: &Request,
+        route: Route,
+        mode: Mode,
+        cancel: &CancellationToken,
+    ) -> Result<Plan, Failure> {
         let repository = self.repository(request).await?;
         let funds = LedgerFunds::open(&self.ledger, Spender::Plan(lease))
             .await
             .map_err(storage)?;
-        let grant =
-            self.gateway
-                .grant(GrantSpec::new(Arc::new(funds), route, cancel.child_token()));
+        let mut spec = GrantSpec::new(Arc::new(funds), route, cancel.child_token());
+        spec.mode = mode;
+        let grant = self.gateway.grant(spec);
         let mut conversation = Conversation::new(prompt::system(), Vec::new());
         conversation.push_user(prompt::request(&request.ask.prompt, &repository));
         let mut wrong = String::from("no plan was written");
