@@ -65,7 +65,6 @@ pub fn request_command(state: RequestState, jobs: &[Settled]) -> Option<RequestC
         (false, 0, _) if !jobs.iter().any(is_integrated) => Some(RequestCommand::Fail),
         (false, 0, _) => Some(RequestCommand::FinishPartly),
         (false, _, _) if state == RequestState::Working => Some(RequestCommand::Integrate),
-        (true, _, _) if state == RequestState::Integrating => Some(RequestCommand::Work),
         _ => None,
     }
 }
@@ -126,10 +125,6 @@ mod tests {
         assert_eq!(command(&[dead, empty]), Some(RequestCommand::Fail));
         assert_eq!(command(&[done, queued]), Some(RequestCommand::Integrate));
         assert_eq!(command(&[done, ready]), None);
-        assert_eq!(
-            request_command(RequestState::Integrating, &[ready]),
-            Some(RequestCommand::Work)
-        );
     }
 
     proptest! {

@@ -129,7 +129,7 @@ impl Machine for RequestState {
         Some(match (self, command) {
             (S::Queued, C::Plan) => S::Planning,
             (S::Planning, C::Requeue) => S::Queued,
-            (S::Planning | S::Integrating, C::Work) => S::Working,
+            (S::Planning, C::Work) => S::Working,
             (S::Working, C::Integrate) => S::Integrating,
             (S::Planning | S::Working | S::Integrating, C::Ask) => S::Waiting,
             (S::Queued | S::Planning | S::Working | S::Integrating | S::Waiting, C::Pause) => {
@@ -139,7 +139,7 @@ impl Machine for RequestState {
             (S::Waiting | S::Paused, C::ResumeWorking) => S::Working,
             (S::Working | S::Integrating, C::Finish) => S::Done,
             (S::Working | S::Integrating, C::FinishPartly) => S::Partial,
-            (_, C::Fail) => S::Failed,
+            (S::Planning | S::Working | S::Integrating, C::Fail) => S::Failed,
             (_, C::Cancel) => S::Cancelled,
             _ => return None,
         })
@@ -214,7 +214,7 @@ commands! {
         ResumeBlocked,
         /// The gate passed.
         Deliver,
-        /// There was nothing to change.
+        /// The gate saw that there was nothing to change.
         SettleEmpty,
         /// It failed for good.
         Die,
@@ -261,8 +261,8 @@ impl Machine for JobState {
             (S::Paused, C::ResumeBlocked) => S::Blocked,
             (state, C::Pause) if state != S::Paused => S::Paused,
             (S::Checking, C::Deliver) => S::Delivered,
-            (S::Running | S::Checking, C::SettleEmpty) => S::NothingToDo,
-            (_, C::Die) => S::Dead,
+            (S::Checking, C::SettleEmpty) => S::NothingToDo,
+            (S::Blocked | S::Leased | S::Running | S::Checking, C::Die) => S::Dead,
             (_, C::Cancel) => S::Cancelled,
             _ => return None,
         })
@@ -358,7 +358,7 @@ impl Machine for AttemptState {
             (S::Running | S::Checking, C::Suspend) => S::Suspended,
             (S::Running | S::Suspended, C::Check) => S::Checking,
             (S::Checking, C::Pass) => S::Passed,
-            (S::Running | S::Checking, C::Reject) => S::Rejected,
+            (S::Checking, C::Reject) => S::Rejected,
             (_, C::Fail) => S::Failed,
             (_, C::Cancel) => S::Cancelled,
             (_, C::Lose) => S::Lost,

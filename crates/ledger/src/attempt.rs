@@ -298,9 +298,6 @@ fn settle(verb: &mut Verb<'_>, lease: &Lease, settlement: Settlement) -> Result<
         }
         Settlement::Empty { summary } => {
             if let Some(attempt) = held.attempt {
-                if held.state == JobState::Running {
-                    transition::attempt(verb, attempt, AttemptCommand::Check)?;
-                }
                 let end = End { summary, ..end };
                 transition::end_attempt(verb, attempt, AttemptCommand::Pass, end)?;
             }

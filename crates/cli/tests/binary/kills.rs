@@ -10,7 +10,10 @@
     reason = "a test that fails shows which kill it was, and how to repeat it"
 )]
 
+mod calls;
+mod loss;
 mod outcome;
+mod person;
 mod random;
 mod row;
 mod scenario;

@@ -288,7 +288,7 @@ async fn nothing_to_do_is_an_end_that_satisfies_what_waits() {
     let place = place().await;
     let request = place.planned(&["one", "two one"]).await;
     for _ in 0..2 {
-        let claimed = place.running().await;
+        let claimed = place.checking().await;
         place
             .ledger
             .settle_attempt(

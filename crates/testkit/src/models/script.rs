@@ -34,10 +34,21 @@ impl Script {
         self
     }
 
+    /// Where a conversation stands: the job's place in the script, and the step's place in a job that
+    /// does not give its steps in the order of the requests.
+    pub(super) fn place(&self, asked: &Asked) -> (Option<usize>, usize) {
+        let fits = self.jobs.iter().position(|it| it.fits(asked));
+        let job = fits.and_then(|n| self.jobs.get(n));
+        (
+            fits,
+            job.map_or(0, |it| asked.answers.saturating_sub(it.skip)),
+        )
+    }
+
     /// The answer to a conversation: the job's place in the script, the step's place in the job,
     /// and the step itself.
     pub(super) fn answer(&self, asked: &Asked, given: &mut Given) -> (Option<usize>, usize, Step) {
-        let fits = self.jobs.iter().position(|it| it.fits(asked));
+        let (fits, place) = self.place(asked);
         let Some((n, job)) = fits.and_then(|n| Some((n, self.jobs.get(n)?))) else {
             let step = self.otherwise.clone().unwrap_or_else(|| Step::say("ok"));
             return (None, 0, step);
@@ -47,7 +58,7 @@ impl Script {
             *next += 1;
             *next - 1
         } else {
-            asked.answers.saturating_sub(job.skip)
+            place
         };
         let Some(step) = job.steps.get(at) else {
             return (Some(n), at, Step::say("There is nothing left to do."));

@@ -189,6 +189,12 @@ impl Scripted {
             .collect()
     }
 
+    /// Which job of the script answers a conversation, by its place, and at which step it stands.
+    pub fn place_of(&self, body: &[u8]) -> (Option<usize>, usize) {
+        let question = serde_json::from_slice(body).unwrap_or_default();
+        self.state().script.place(&asked(&question))
+    }
+
     /// Waits until a request that fits has come, and gives it. Stops the test at the deadline.
     pub fn wait_for(&self, deadline: Duration, fits: impl Fn(&Recorded) -> bool) -> Recorded {
         let end = Instant::now() + deadline;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use ledger::{Depth, Ledger, Options};
 
+use super::calls::Account;
 use crate::world::World;
 
 /// How a request ended, and what is on the branch.
@@ -19,14 +20,11 @@ pub struct Outcome {
     pub landed: Vec<String>,
 }
 
-/// How often the model was asked for which step of which job.
-pub type Calls = BTreeMap<(Option<usize>, usize), usize>;
-
-/// What came of it. Nothing may be left behind, and the ledger must hold.
+/// What came of it, and what it cost. Nothing may be left behind, and the ledger must hold.
 #[track_caller]
-pub fn outcome(world: &World) -> Outcome {
+pub fn outcome(world: &World) -> (Outcome, Account) {
     world.assert_nothing_left();
-    let (requests, jobs) = told(world);
+    let (requests, jobs, account) = told(world);
     let mut files = BTreeMap::new();
     let mut landed = Vec::new();
     if world.repo.tip("skep/integration").is_some() {
@@ -42,15 +40,16 @@ pub fn outcome(world: &World) -> Outcome {
         landed = log.lines().map(str::to_owned).collect();
         landed.sort();
     }
-    Outcome {
+    let outcome = Outcome {
         requests,
         jobs,
         files,
         landed,
-    }
+    };
+    (outcome, account)
 }
 
-fn told(world: &World) -> (Vec<String>, BTreeMap<String, String>) {
+fn told(world: &World) -> (Vec<String>, BTreeMap<String, String>, Account) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -78,38 +77,10 @@ fn told(world: &World) -> (Vec<String>, BTreeMap<String, String>) {
                 );
             }
         }
+        let account = Account::of(world, &ledger).await;
         let violations = ledger.check_to(Depth::Blobs, |_| {}).await.unwrap();
         ledger.close().await;
         assert!(violations.is_empty(), "{violations:#?}");
-        (requests, jobs)
+        (requests, jobs, account)
     })
-}
-
-/// How often the model was asked for what.
-pub fn calls(world: &World) -> Calls {
-    let mut calls = Calls::new();
-    for request in world.model.conversations() {
-        *calls.entry((request.job, request.step)).or_default() += 1;
-    }
-    calls
-}
-
-/// Asserts that no call was made more often than so, nor all of them together.
-#[track_caller]
-pub fn assert_no_call_twice(calls: &Calls, without: &Calls, repeats: usize, more: usize) {
-    for (at, count) in calls {
-        let before = without.get(at).copied().unwrap_or_default();
-        assert!(
-            *count <= before + repeats,
-            "the call {at:?} was made {count} times, {before} without a kill"
-        );
-    }
-    let (all, before) = (
-        calls.values().sum::<usize>(),
-        without.values().sum::<usize>(),
-    );
-    assert!(
-        all <= before + more,
-        "{all} calls, {before} without a kill: {calls:?}, {without:?}"
-    );
 }

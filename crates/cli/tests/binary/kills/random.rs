@@ -9,7 +9,8 @@ use std::time::Duration;
 use testkit::models::{Dialect, Job, Script, Step};
 use testkit::{Repo, Started};
 
-use super::outcome::{Calls, assert_no_call_twice, calls, outcome};
+use super::calls::Calls;
+use super::outcome::outcome;
 use super::row::go_on;
 use crate::world::{DEADLINE, World};
 
@@ -135,7 +136,7 @@ fn round(seed: u64) {
 }
 
 fn assert_held(world: &World, requests: u64) {
-    let got = outcome(world);
+    let (got, account) = outcome(world);
     assert_eq!(got.requests, vec!["done"; requests as usize], "{got:#?}");
     let heads = crate::world::entries(&world.repo.path().join(".git/refs/heads/skep"));
     let landed = JOBS.len() * requests as usize;
@@ -150,8 +151,8 @@ fn assert_held(world: &World, requests: u64) {
             }
         }
     }
-    let more = KILLS * PARALLEL * requests as usize;
-    assert_no_call_twice(&calls(world), &without, KILLS, more);
+    account.assert_paid_once(&without, KILLS);
+    account.assert_complete(&without);
 }
 
 /// So many kills, in rounds of seeds that follow each other.

@@ -6,7 +6,10 @@ use std::os::unix::process::ExitStatusExt;
 use rustix::process::Signal;
 use testkit::{Ran, Started};
 
-use super::outcome::{Calls, Outcome, assert_no_call_twice, calls, outcome};
+use super::calls::{Account, Calls};
+use super::loss::Loss;
+use super::outcome::{Outcome, outcome};
+use super::person;
 use super::scenario::{Scenario, Stage};
 use super::table::{Row, Way};
 use crate::world::{DEADLINE, World};
@@ -27,9 +30,12 @@ impl When {
     }
 }
 
-/// What the scenarios come to without the kill in question.
+/// What the scenarios come to without the kill in question, and with none at all.
 #[derive(Default)]
-pub struct Known(HashMap<(Scenario, Way), (Outcome, Calls)>);
+pub struct Known {
+    without: HashMap<(Scenario, Way), Outcome>,
+    undisturbed: HashMap<Scenario, (Outcome, Calls)>,
+}
 
 /// Tries rows, before and after; every one that fails is told.
 #[track_caller]
@@ -48,12 +54,12 @@ pub fn all(rows: impl IntoIterator<Item = &'static Row>) {
 }
 
 /// Sends SIGKILL to itself at this point.
-fn killed_at(world: &World, args: &[&str], point: &str) -> Started {
+pub fn killed_at(world: &World, args: &[&str], point: &str) -> Started {
     world.start_with(args, "SKEP_KILL_AT", point)
 }
 
 #[track_caller]
-fn assert_killed(ran: &Ran, point: &str) {
+pub fn assert_killed(ran: &Ran, point: &str) {
     assert_eq!(
         ran.status.signal(),
         Some(Signal::KILL.as_raw()),
@@ -86,30 +92,76 @@ impl Known {
             Way::Killed(scenario, earlier) => {
                 let stage = scenario.stage();
                 killed(&stage, earlier, Some(&point));
-                let got = outcome(&stage.world);
-                let (wanted, without) = self.without(scenario, row.way, earlier);
+                let (got, account) = outcome(&stage.world);
+                let wanted = self.without(scenario, row.way, earlier);
                 assert_eq!(&got, wanted, "killed at `{point}`");
-                let called = calls(&stage.world);
-                // Each kill may cost the calls that were in flight; by chance it did so in what this
-                // is compared with, for the earlier ones.
-                let kills = earlier.len() + 1;
-                let (repeats, more) = (stage.repeats * kills, stage.parallel * kills);
-                assert_no_call_twice(&called, without, repeats, more);
+                self.assert_paid(scenario, &got, &account, earlier.len() + 1);
             }
-            Way::Cancelled(scenario, stopped) => cancelled(scenario, stopped, &point, when),
+            Way::Told(scenario, stopped, said) => {
+                let stage = scenario.stage();
+                person::tells(&stage, stopped, said, &point, when);
+                let (got, account) = outcome(&stage.world);
+                if person::is_cancel(said) {
+                    person::assert_cancelled(&got);
+                } else {
+                    let (wanted, _) = self.undisturbed(scenario);
+                    assert_eq!(&got, wanted, "killed at `{point}`");
+                }
+                self.assert_paid(scenario, &got, &account, said.len());
+            }
+            Way::Struck(scenario, earlier, loss) => {
+                let stage = scenario.stage();
+                loss.strike(&stage, earlier, Some(&point));
+                let (got, account) = outcome(&stage.world);
+                let wanted = self.struck(scenario, row.way, earlier, loss);
+                assert_eq!(&got, wanted, "killed at `{point}`");
+                self.assert_paid(scenario, &got, &account, earlier.len() + 1);
+            }
         }
     }
 
-    fn without(&mut self, scenario: Scenario, way: Way, earlier: &[&str]) -> &(Outcome, Calls) {
+    /// A settled call is never made again, and one in flight at a kill once more at the most.
+    #[track_caller]
+    fn assert_paid(&mut self, scenario: Scenario, got: &Outcome, account: &Account, kills: usize) {
+        let (outcome, calls) = self.undisturbed(scenario);
+        account.assert_paid_once(calls, kills);
+        if got == outcome {
+            account.assert_complete(calls);
+        }
+    }
+
+    fn without(&mut self, scenario: Scenario, way: Way, earlier: &[&str]) -> &Outcome {
         // A single loss changes nothing: what it comes to is what the scenario comes to.
-        let (way, earlier): (Way, &[&str]) = match earlier.len() {
-            0 | 1 if scenario != Scenario::Forgetful => (Way::Killed(scenario, &[]), &[]),
-            _ => (way, earlier),
-        };
-        self.0.entry((scenario, way)).or_insert_with(|| {
+        if earlier.len() < 2 {
+            return &self.undisturbed(scenario).0;
+        }
+        self.without.entry((scenario, way)).or_insert_with(|| {
             let stage = scenario.stage();
             killed(&stage, earlier, None);
-            (outcome(&stage.world), calls(&stage.world))
+            outcome(&stage.world).0
+        })
+    }
+
+    fn struck(&mut self, scenario: Scenario, way: Way, earlier: &[&str], loss: Loss) -> &Outcome {
+        if loss.is_made_good() {
+            return &self.undisturbed(scenario).0;
+        }
+        self.without.entry((scenario, way)).or_insert_with(|| {
+            let stage = scenario.stage();
+            loss.strike(&stage, earlier, None);
+            outcome(&stage.world).0
+        })
+    }
+
+    fn undisturbed(&mut self, scenario: Scenario) -> &(Outcome, Calls) {
+        self.undisturbed.entry(scenario).or_insert_with(|| {
+            let stage = scenario.stage();
+            let first = scenario.ends_after();
+            killed(&stage, first, None);
+            let (outcome, account) = outcome(&stage.world);
+            let calls = account.settled();
+            account.assert_paid_once(&calls, first.len());
+            (outcome, calls)
         })
     }
 }
@@ -149,42 +201,15 @@ pub fn go_on(world: &World) {
     assert_eq!(again.stdout, "", "nothing is left to go on with");
 }
 
-/// A run that is stopped at a point, cancelled by another process that is killed, and then by one
-/// that is not; the run goes on and learns of it.
+/// Waits until a process is stopped at a point.
 #[track_caller]
-fn cancelled(scenario: Scenario, stopped: &str, point: &str, when: When) {
-    let stage = scenario.stage();
-    let world = &stage.world;
-    let args: Vec<&str> = stage.args.iter().map(String::as_str).collect();
-    let mut running = Some(killed_at(world, &args, stopped));
-    if !stopped.contains(" stop ") {
-        let ran = running.take().unwrap().finish(DEADLINE);
-        assert_killed(&ran, stopped);
-    } else if let Some(running) = running.take_if(|it| !it.stops_within(DEADLINE)) {
-        let ran = running.finish(DEADLINE);
-        panic!(
-            "`{stopped}` was never reached\n{}\n{}",
-            ran.stdout, ran.stderr
-        );
+pub fn stopped(running: Started, point: &str) -> Started {
+    if running.stops_within(DEADLINE) {
+        return running;
     }
-    let listed = world.skep(&["list", "--json"]).expect_code(0).json_lines();
-    let id = listed[0]["requests"][0]["id"].as_str().unwrap().to_owned();
-    let ran = killed_at(world, &["cancel", &id], point).finish(DEADLINE);
-    assert_killed(&ran, point);
-    if when == When::Before {
-        world.skep(&["cancel", &id]).expect_code(0);
-    }
-    if let Some(running) = running {
-        running.signal(Signal::CONT);
-        running.finish(DEADLINE);
-    }
-    go_on(world);
-    let got = outcome(world);
-    assert_eq!(got.requests, ["cancelled"], "{got:#?}");
-    let open = [
-        "ready", "leased", "running", "checking", "blocked", "parked",
-    ];
-    for state in got.jobs.values() {
-        assert!(!open.iter().any(|it| state.contains(it)), "{got:#?}");
-    }
+    let ran = running.finish(DEADLINE);
+    panic!(
+        "`{point}` was never reached\n{}\n{}",
+        ran.stdout, ran.stderr
+    );
 }

@@ -15,12 +15,17 @@ pub enum Scenario {
     Story,
     /// One job whose change is merged onto a tip that has not moved.
     Plain,
+    /// The same with a file that is taken along from the user's tree.
+    Taken,
     /// A job whose two rounds fail, and one that waits for it.
     Failing,
     /// One good job, and one after it whose two rounds fail.
     Half,
     /// One good job, and one after it that conflicts with what a person put onto the branch.
     HalfConflict,
+    /// One good job, and one after it that changes the same file, while a person puts another one
+    /// onto the branch.
+    Built,
     /// A change that conflicts with what a person put onto the branch meanwhile.
     Conflict,
     /// A change that does not pass together with what a person put onto the branch meanwhile.
@@ -34,6 +39,8 @@ pub enum Scenario {
     /// One job, and after it two: a good one, and one whose agent remembers nothing and does not
     /// end until the good one's change is there where it begins.
     Forgetful,
+    /// The plan is asked for, and the model writes one of one job, at the second time.
+    Planned,
     /// The plan is asked for, and what the model answers is none.
     Unplanned,
 }
@@ -44,10 +51,6 @@ pub struct Stage {
     pub args: Vec<String>,
     /// What a person puts onto the integration branch, while the model keeps its answer back.
     pub meanwhile: Option<Meanwhile>,
-    /// How many calls a kill may cost: one for each agent that is at work.
-    pub parallel: usize,
-    /// How often a kill may cost the same call.
-    pub repeats: usize,
 }
 
 /// A file that appears on the integration branch while the model thinks.
@@ -59,6 +62,9 @@ pub struct Meanwhile {
     pub calls: usize,
 }
 
+/// The second change is on the branch.
+pub const INTEGRATED: &str = "change merging integrated after 2";
+
 const LIST: &str = "one\ntwo\nthree\nfour\nfive\nsix\nseven\neight\nnine\nten\n";
 
 const CHECK: &str = "[[check]]\nname = \"good\"\ncommand = \
@@ -68,6 +74,17 @@ fn repo() -> Repo {
     let repo = Repo::new();
     repo.file("list.txt", LIST).file("skep.toml", CHECK);
     repo.commit("A list");
+    repo
+}
+
+/// The same with an ignored file that a request takes along.
+fn repo_with_taken() -> Repo {
+    let repo = Repo::new();
+    let policy = format!("include = [\"taken.cfg\"]\n{CHECK}");
+    repo.file("list.txt", LIST).file("skep.toml", policy);
+    repo.file(".gitignore", "taken.cfg\n");
+    repo.commit("A list");
+    repo.file("taken.cfg", "taken along\n");
     repo
 }
 
@@ -159,7 +176,7 @@ impl Scenario {
                     .job(on("none").step(Step::say("There is nothing to do."))),
                 None,
             ),
-            Scenario::Plain => (
+            Scenario::Plain | Scenario::Taken => (
                 planned(single),
                 Script::new().job(does("only", "echo new > only.txt")),
                 None,
@@ -182,6 +199,13 @@ impl Scenario {
                     .job(does("good", "echo new > good.txt"))
                     .job(held("late", "echo mine > late.txt", &hold)),
                 meanwhile("late.txt", "theirs\n", 4),
+            ),
+            Scenario::Built => (
+                planned(second),
+                Script::new()
+                    .job(does("good", "echo new > good.txt"))
+                    .job(held("late", "echo newer > good.txt", &hold)),
+                meanwhile("other.txt", "theirs\n", 4),
             ),
             Scenario::Conflict => (
                 planned(single),
@@ -227,13 +251,30 @@ impl Scenario {
                     .job(does("good", "sleep 0.5; echo new > good.txt")),
                 None,
             ),
+            Scenario::Planned => (
+                String::new(),
+                Script::new()
+                    .job(does("only", "echo new > only.txt"))
+                    .job(
+                        Job::on("Do it")
+                            .step(Step::say("I have no plan yet."))
+                            .step(Step::say(
+                                r#"{"jobs": [{"name": "only", "prompt": "The job only."}]}"#,
+                            )),
+                    ),
+                None,
+            ),
             Scenario::Unplanned => (
                 String::new(),
                 Script::new().otherwise(Step::say("I have no plan.")),
                 None,
             ),
         };
-        let world = World::new(Dialect::Chat, repo(), script);
+        let repo = match self {
+            Scenario::Taken => repo_with_taken(),
+            _ => repo(),
+        };
+        let world = World::new(Dialect::Chat, repo, script);
         let how = match plan.as_str() {
             "" => "required".to_owned(),
             text => {
@@ -250,13 +291,16 @@ impl Scenario {
             world,
             args,
             meanwhile,
-            parallel: match self {
-                Scenario::Story | Scenario::Forgetful => 2,
-                // A planner begins anew: it has asked twice when it gives up.
-                Scenario::Unplanned => 2,
-                _ => 1,
-            },
-            repeats: if self == Scenario::Unplanned { 2 } else { 1 },
+        }
+    }
+}
+
+impl Scenario {
+    /// Where its process must be killed for it to end at all.
+    pub fn ends_after(self) -> &'static [&'static str] {
+        match self {
+            Scenario::Forgetful => &[INTEGRATED],
+            _ => &[],
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Every step that a machine allows: how a kill there is tried, or why nothing takes it yet.
+//! Every step that a machine allows, and how a kill there is tried; and the commands that no verb
+//! gives yet.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -6,8 +7,13 @@ use std::path::Path;
 use domain::machine::{Machine, steps};
 use domain::{AttemptState, ChangeState, JobState, RequestState};
 
+use super::loss::Loss;
+use super::person::{Said, is_cancel};
 use super::row::all;
-use super::scenario::Scenario::{self, *};
+use super::scenario::{
+    INTEGRATED,
+    Scenario::{self, *},
+};
 
 /// A step and how it is reached.
 #[derive(Debug)]
@@ -23,12 +29,15 @@ pub enum Way {
     /// The scenario reaches it. Where earlier points are named, the process was killed there, and
     /// each time the next one went on.
     Killed(Scenario, &'static [&'static str]),
-    /// A person cancels from another process, which is the one that is killed. The run is stopped
-    /// or was killed at this point.
-    Cancelled(Scenario, &'static str),
+    /// A person says this from other processes, the last of which is the one that is killed. The
+    /// run is stopped or was killed at this point.
+    Told(Scenario, &'static str, &'static [Said]),
+    /// The machine fails, so that the run comes to the step. Where earlier points are named, the
+    /// process was killed there before.
+    Struck(Scenario, &'static [&'static str], Loss),
 }
 
-use Way::{Cancelled, Killed};
+use Way::{Killed, Struck, Told};
 
 const fn row(step: &'static str, way: Way) -> Row {
     Row { step, way }
@@ -37,84 +46,122 @@ const fn row(step: &'static str, way: Way) -> Row {
 const CLAIMED: &str = "job ready leased after 1";
 const PREPARING: &str = "job leased running after 1";
 const RUNNING: &str = "attempt preparing running after 1";
-const INTEGRATED: &str = "change merging integrated after 2";
 const RUNNING_ON: &str = "attempt suspended running after 1";
 const CHECKING: &str = "attempt running checking after 1";
 const CHECKING_ON: &str = "attempt suspended checking after 1";
+
+const QUEUED: &str = "request queued planning before 1";
+const PLANNED: &str = "request queued planning stop 1";
+const WORKING: &str = "request planning working stop 1";
+const INTEGRATING: &str = "request working integrating stop 1";
+
+const CANCEL: &[Said] = &[("cancel", None)];
+const PAUSE: &[Said] = &[("pause", None)];
+const RESUME: &[Said] = &[("pause", None), ("resume", None)];
+const PAUSE_AND_CANCEL: &[Said] = &[("pause", None), ("cancel", None)];
+const PAUSE_ONLY: &[Said] = &[("pause", Some("only"))];
+const RESUME_ONLY: &[Said] = &[("pause", Some("only")), ("resume", Some("only"))];
+const PAUSE_ONLY_AND_CANCEL: &[Said] = &[("pause", Some("only")), ("cancel", None)];
+const PAUSE_BOTH: &[Said] = &[("pause", Some("both"))];
+const RESUME_BOTH: &[Said] = &[("pause", Some("both")), ("resume", Some("both"))];
 
 /// The steps that are reached.
 #[rustfmt::skip]
 pub const ROWS: &[Row] = &[
     row("request queued planning", Killed(Plain, &[])),
-    row("request queued cancelled", Cancelled(Plain, "request queued planning before 1")),
+    row("request queued cancelled", Told(Plain, "request queued planning before 1", CANCEL)),
     row("request planning queued", Killed(Plain, &["request queued planning after 1"])),
-    row("request planning working", Killed(Story, &[])),
+    row("request planning working", Killed(Planned, &[])),
     row("request planning failed", Killed(Unplanned, &[])),
-    row("request planning cancelled", Cancelled(Plain, "request queued planning stop 1")),
+    row("request planning cancelled", Told(Plain, "request queued planning stop 1", CANCEL)),
     row("request working integrating", Killed(Plain, &[])),
     row("request working done", Killed(Story, &[])),
     row("request working partial", Killed(Half, &[])),
     row("request working failed", Killed(Failing, &[])),
-    row("request working cancelled", Cancelled(Story, "request planning working stop 1")),
+    row("request working cancelled", Told(Story, "request planning working stop 1", CANCEL)),
     row("request integrating done", Killed(Plain, &[])),
     row("request integrating partial", Killed(HalfConflict, &[])),
     row("request integrating failed", Killed(Conflict, &[])),
-    row("request integrating cancelled", Cancelled(Plain, "request working integrating stop 1")),
+    row("request integrating cancelled", Told(Plain, "request working integrating stop 1", CANCEL)),
+    row("request queued paused", Told(Plain, QUEUED, PAUSE)),
+    row("request planning paused", Told(Plain, PLANNED, PAUSE)),
+    row("request working paused", Told(Story, WORKING, PAUSE)),
+    row("request integrating paused", Told(Plain, INTEGRATING, PAUSE)),
+    row("request paused queued", Told(Plain, PLANNED, RESUME)),
+    row("request paused working", Told(Story, WORKING, RESUME)),
+    row("request paused cancelled", Told(Plain, WORKING, PAUSE_AND_CANCEL)),
 
     row("job blocked ready", Killed(Story, &[])),
     row("job blocked dead", Killed(Failing, &[])),
-    row("job blocked cancelled", Cancelled(Story, "request planning working stop 1")),
+    row("job blocked cancelled", Told(Story, "request planning working stop 1", CANCEL)),
     row("job ready leased", Killed(Story, &[])),
-    row("job ready cancelled", Cancelled(Plain, "request planning working stop 1")),
+    row("job ready cancelled", Told(Plain, "request planning working stop 1", CANCEL)),
     row("job leased running", Killed(Story, &[])),
     row("job leased ready", Killed(Story, &[CLAIMED])),
     row("job leased dead", Killed(Plain, &[CLAIMED; 5])),
-    row("job leased cancelled", Cancelled(Plain, "job ready leased stop 1")),
+    row("job leased cancelled", Told(Plain, "job ready leased stop 1", CANCEL)),
     row("job running checking", Killed(Story, &[])),
     row("job running ready", Killed(Story, &[RUNNING])),
     row("job running parked", Killed(Trouble, &[])),
     row("job running dead", Killed(Refused, &[])),
-    row("job running cancelled", Cancelled(Story, "attempt preparing running stop 1")),
+    row("job running cancelled", Told(Story, "attempt preparing running stop 1", CANCEL)),
     row("job checking running", Killed(Story, &[])),
     row("job checking ready", Killed(Story, &[CHECKING])),
     row("job checking delivered", Killed(Story, &[])),
     row("job checking nothing_to_do", Killed(Story, &[])),
     row("job checking dead", Killed(Failing, &[])),
-    row("job checking cancelled", Cancelled(Story, "attempt running checking stop 1")),
+    row("job checking cancelled", Told(Story, "attempt running checking stop 1", CANCEL)),
     row("job parked ready", Killed(Trouble, &[])),
-    row("job parked cancelled", Cancelled(Trouble, "job running parked stop 1")),
+    row("job parked cancelled", Told(Trouble, "job running parked stop 1", CANCEL)),
+    row("job blocked paused", Told(Story, WORKING, PAUSE_BOTH)),
+    row("job ready paused", Told(Plain, WORKING, PAUSE_ONLY)),
+    row("job leased paused", Told(Plain, "job ready leased stop 1", PAUSE_ONLY)),
+    row("job running paused", Told(Plain, "attempt preparing running stop 1", PAUSE_ONLY)),
+    row("job checking paused", Told(Plain, "attempt running checking stop 1", PAUSE_ONLY)),
+    row("job parked paused", Told(Trouble, "job running parked stop 1", PAUSE_ONLY)),
+    row("job paused ready", Told(Plain, "attempt preparing running stop 1", RESUME_ONLY)),
+    row("job paused blocked", Told(Story, WORKING, RESUME_BOTH)),
+    row("job paused cancelled", Told(Plain, WORKING, PAUSE_ONLY_AND_CANCEL)),
+    row("job leased parked", Struck(Taken, &[RUNNING], Loss::Blobs("job ready leased stop 1"))),
+    row("job checking parked", Struck(Plain, &[],
+        Loss::Workspaces("attempt running checking stop 1"))),
 
     row("attempt preparing running", Killed(Story, &[])),
     row("attempt preparing failed", Killed(Unrouted, &[])),
-    row("attempt preparing cancelled", Cancelled(Plain, "job leased running stop 1")),
+    row("attempt preparing cancelled", Told(Plain, "job leased running stop 1", CANCEL)),
     row("attempt preparing lost", Killed(Story, &[PREPARING])),
     row("attempt running suspended", Killed(Story, &[RUNNING])),
     row("attempt running checking", Killed(Story, &[])),
     row("attempt running failed", Killed(Refused, &[])),
-    row("attempt running cancelled", Cancelled(Plain, "attempt preparing running stop 1")),
+    row("attempt running cancelled", Told(Plain, "attempt preparing running stop 1", CANCEL)),
     row("attempt running lost", Killed(Plain,
         &[RUNNING, RUNNING_ON, RUNNING_ON, RUNNING_ON, RUNNING_ON])),
     row("attempt suspended running", Killed(Story, &[RUNNING])),
     row("attempt suspended checking", Killed(Story, &[CHECKING])),
-    row("attempt suspended cancelled", Cancelled(Plain, RUNNING)),
+    row("attempt suspended cancelled", Told(Plain, RUNNING, CANCEL)),
     row("attempt suspended lost", Killed(Forgetful, &[INTEGRATED])),
     row("attempt checking running", Killed(Story, &[])),
     row("attempt checking suspended", Killed(Story, &[CHECKING])),
     row("attempt checking passed", Killed(Story, &[])),
     row("attempt checking rejected", Killed(Failing, &[])),
-    row("attempt checking cancelled", Cancelled(Plain, "attempt running checking stop 1")),
+    row("attempt checking cancelled", Told(Plain, "attempt running checking stop 1", CANCEL)),
     row("attempt checking lost", Killed(Plain,
         &[CHECKING, CHECKING_ON, CHECKING_ON, CHECKING_ON, CHECKING_ON, CHECKING_ON])),
+    row("attempt suspended failed", Struck(Taken, &[RUNNING],
+        Loss::Blobs("job ready leased stop 1"))),
+    row("attempt checking failed", Struck(Plain, &[],
+        Loss::Workspaces("attempt running checking stop 1"))),
 
     row("change queued merging", Killed(Story, &[])),
-    row("change queued rejected", Cancelled(Plain, "request working integrating stop 1")),
+    row("change queued rejected", Told(Plain, "request working integrating stop 1", CANCEL)),
     row("change merging checking", Killed(Story, &[])),
     row("change merging queued", Killed(Plain, &["change queued merging after 1"])),
     row("change merging integrated", Killed(Story, &[])),
     row("change merging conflicted", Killed(Conflict, &[])),
-    row("change merging rejected", Cancelled(Plain, "change queued merging stop 1")),
+    row("change merging rejected", Told(Plain, "change queued merging stop 1", CANCEL)),
     row("change checking queued", Killed(Story, &["change merging checking after 1"])),
     row("change checking integrated", Killed(Story, &[])),
+    row("change checking conflicted", Struck(Built, &[], Loss::Work("change merging checking stop 1"))),
     row("change checking rejected", Killed(Misfit, &[])),
 ];
 
@@ -125,76 +172,6 @@ const NO_VERB: &[(&str, &str)] = &[
     ("JobCommand::Answer", "nothing asks a person yet"),
     ("ChangeCommand::Promote", "nothing is pushed yet"),
     ("ChangeCommand::Revert", "nothing is taken back yet"),
-];
-
-/// Steps of pausing and resuming: one transaction each, by the process of a person and not by one
-/// that works. The tests of the ledger take them; no kill is tried at them yet.
-const PAUSING: &[&str] = &[
-    "request queued paused",
-    "request planning paused",
-    "request working paused",
-    "request integrating paused",
-    "request paused queued",
-    "request paused working",
-    "request paused cancelled",
-    "job blocked paused",
-    "job ready paused",
-    "job leased paused",
-    "job running paused",
-    "job checking paused",
-    "job parked paused",
-    "job paused ready",
-    "job paused blocked",
-    "job paused cancelled",
-];
-
-/// Steps that the machine allows, and that the verbs that give their command do not take.
-const NOT_TAKEN: &[(&str, &str)] = &[
-    (
-        "request paused failed",
-        "what fails a request has claimed it before, and nothing paused is claimed",
-    ),
-    (
-        "job paused dead",
-        "what lets a job die holds it, or it is blocked",
-    ),
-    (
-        "request queued failed",
-        "what fails a request has claimed it before",
-    ),
-    (
-        "request integrating working",
-        "no job opens again once all have settled",
-    ),
-    (
-        "job ready dead",
-        "what lets a job die holds it, or it waits for another",
-    ),
-    (
-        "job parked dead",
-        "what lets a job die holds it, or it waits for another",
-    ),
-    (
-        "job leased parked",
-        "an attempt starts before anything can fail outside",
-    ),
-    (
-        "job running nothing_to_do",
-        "the gate is what sees that nothing changed",
-    ),
-    ("attempt running rejected", "the gate is what rejects"),
-    (
-        "change checking conflicted",
-        "one process at a time merges onto a branch, so the tip stays",
-    ),
-];
-
-/// Steps that only a failing machine takes (no room, no memory, a lost mirror): the tests of the
-/// ledger take them.
-const MACHINE_FAILS: &[&str] = &[
-    "job checking parked",
-    "attempt suspended failed",
-    "attempt checking failed",
 ];
 
 /// The machine's steps, each once, with the commands that lead there.
@@ -259,12 +236,7 @@ fn every_step_of_a_machine_is_killed_at_or_says_why_not() {
         into.peek().is_some() && into.all(|(_, commands)| commands.iter().all(no_verb))
     };
     let mut known = BTreeSet::new();
-    let said = NOT_TAKEN
-        .iter()
-        .map(|it| it.0)
-        .chain(MACHINE_FAILS.iter().copied())
-        .chain(PAUSING.iter().copied());
-    for step in ROWS.iter().map(|it| it.step).chain(said) {
+    for step in ROWS.iter().map(|it| it.step) {
         assert!(known.insert(step), "`{step}` is there twice");
         assert!(
             every.iter().any(|it| it.0 == step),
@@ -318,8 +290,12 @@ fn is_small(way: &Way) -> bool {
     matches!(way, Killed(scenario, _) if *scenario != Story)
 }
 
-fn is_cancel(way: &Way) -> bool {
-    matches!(way, Cancelled(..))
+fn is_told(way: &Way, cancelled: bool) -> bool {
+    matches!(way, Told(_, _, said) if is_cancel(said) == cancelled)
+}
+
+fn is_struck(way: &Way) -> bool {
+    matches!(way, Struck(..))
 }
 
 #[test]
@@ -372,12 +348,35 @@ fn a_change_ends_the_same_from_every_step() {
     all(rows("change", is_small));
 }
 
+fn told(cancelled: bool) -> impl Iterator<Item = &'static Row> {
+    ROWS.iter().filter(move |it| is_told(&it.way, cancelled))
+}
+
+fn is_whole(row: &Row) -> bool {
+    row.step.starts_with("request") || row.step.starts_with("change")
+}
+
 #[test]
 fn a_request_that_is_cancelled_stays_so_whenever_who_cancels_is_killed() {
-    all(rows("request", is_cancel).chain(rows("change", is_cancel)));
+    all(told(true).filter(|it| is_whole(it)));
 }
 
 #[test]
 fn work_that_is_cancelled_stays_so_whenever_who_cancels_is_killed() {
-    all(rows("job", is_cancel).chain(rows("attempt", is_cancel)));
+    all(told(true).filter(|it| !is_whole(it)));
+}
+
+#[test]
+fn a_request_that_is_paused_ends_the_same_whenever_who_pauses_or_resumes_is_killed() {
+    all(told(false).filter(|it| is_whole(it)));
+}
+
+#[test]
+fn a_job_that_is_paused_ends_the_same_whenever_who_pauses_or_resumes_is_killed() {
+    all(told(false).filter(|it| !is_whole(it)));
+}
+
+#[test]
+fn work_on_a_machine_that_fails_ends_the_same_wherever_it_is_killed_then() {
+    all(ROWS.iter().filter(|it| is_struck(&it.way)));
 }

@@ -51,7 +51,16 @@ fn passed(attempt: AttemptId) -> Settlement {
     }
 }
 
-/// An end other than a change.
+/// An end of an agent's turn before its gate.
+fn early_end(view: &mut View<'_>) -> Settlement {
+    match view.random.below(3) {
+        0 => failed(Reason::Stuck),
+        1 => Settlement::Cancelled,
+        _ => failed(Reason::Unreachable),
+    }
+}
+
+/// An end at the gate other than a change.
 fn other_end(view: &mut View<'_>) -> Settlement {
     match view.random.below(5) {
         0 => Settlement::Empty {
@@ -62,9 +71,7 @@ fn other_end(view: &mut View<'_>) -> Settlement {
             tree: None,
             summary: String::new(),
         },
-        2 => failed(Reason::Stuck),
-        3 => Settlement::Cancelled,
-        _ => failed(Reason::Unreachable),
+        _ => early_end(view),
     }
 }
 
@@ -92,7 +99,7 @@ impl Held {
                 12..45 => self.spend.next(view, &lease),
                 45..52 => Some(Call::Heartbeat(lease)),
                 52..90 => Some(Call::Check(lease)),
-                90..95 => Some(Call::SettleAttempt(lease, other_end(view))),
+                90..95 => Some(Call::SettleAttempt(lease, early_end(view))),
                 _ => None,
             },
             (Phase::Checking, Some(attempt)) => match dice {
