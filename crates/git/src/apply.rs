@@ -110,7 +110,7 @@ impl Source {
         now.receive(mirror, tip)?;
         let aside = now.set_aside(brought)?;
         if let Err(error) = now.run_apply(mode, tip, &picks, message) {
-            now.restore(mode, head);
+            now.restore(mode, head, tip);
             aside.put_back(&now);
             return Err(error);
         }
@@ -164,7 +164,7 @@ impl Source {
         if let Some(input) = input {
             call = call.stdin(input.as_bytes());
         }
-        let output = self.program().execute(call)?;
+        let output = self.execute_as_user(call)?;
         if output.code == Some(0) {
             return Ok(());
         }
@@ -191,9 +191,9 @@ impl Source {
 
     /// Puts the branch, the index and the files that git touched back. What was uncommitted was not in the way, and
     /// stays.
-    fn restore(&self, mode: ApplyMode, head: CommitId) {
+    fn restore(&self, mode: ApplyMode, head: CommitId, tip: CommitId) {
         let git_dir = self.git_dir();
-        let head = head.to_string();
+        let (head, tip) = (head.to_string(), tip.to_string());
         let abort: &[&str] = match mode {
             ApplyMode::Merge if git_dir.join("MERGE_HEAD").exists() => &["merge", "--abort"],
             ApplyMode::CherryPick
@@ -203,6 +203,9 @@ impl Source {
                 &["cherry-pick", "--abort"]
             }
             ApplyMode::Squash => &["reset", "--quiet", "--merge", &head],
+            // The files may be those of a fast-forward already, where git was killed before it moved
+            // the branch. Where they are not, this changes nothing.
+            ApplyMode::Merge => &["read-tree", "-m", "-u", &tip, &head],
             _ => &[],
         };
         // A cancelled apply must still be put back.

@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::ids::CommitId;
 use crate::merge::Merged;
 use crate::mirror::Mirror;
-use crate::publish::Published;
+use crate::publish::{Dropped, Published};
 use crate::publishing::{self, Publishing};
 use crate::references::Fence;
 use crate::source::Source;
@@ -217,6 +217,22 @@ impl IntegrationBranch {
         }
         note.done()?;
         Ok(published)
+    }
+
+    /// Removes the user's branch, if it is still where it was seen.
+    ///
+    /// # Errors
+    /// When the reference cannot be removed.
+    pub fn drop_branch(
+        &self,
+        source: &Source,
+        seen: CommitId,
+        who: &Signature,
+    ) -> Result<Dropped, Error> {
+        let note = Publishing::begin_drop(&self.mirror, source, &self.name, seen)?;
+        let dropped = source.drop_branch(&self.name, seen, who)?;
+        note.done()?;
+        Ok(dropped)
     }
 
     /// Forgets what is integrated, if the mirror's tip is still where it was seen: the next work

@@ -42,6 +42,7 @@ mod history;
 mod ids;
 mod index_file;
 mod integration;
+mod locks;
 mod merge;
 mod merge_apart;
 mod mirror;

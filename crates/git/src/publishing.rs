@@ -1,19 +1,22 @@
-//! What is about to be published, noted in the mirror: a process that is killed in the middle leaves
-//! the lock of the branch in the user's repository, or the branch moved without the mark of it. The
+//! What is about to be done to the branch in the user's repository, noted in the mirror: a process
+//! that is killed in the middle leaves locks there, or the branch moved without the mark of it. The
 //! next one knows by the note that both are ours.
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::PathBuf;
 
 use crate::error::Error;
 use crate::ids::CommitId;
+use crate::locks;
 use crate::mirror::{Mirror, take_lock};
 use crate::source::Source;
 
-/// A lock holds the name of a commit within microseconds; one that is empty for so long is nobody's.
-const OLD: Duration = Duration::from_secs(10);
+/// What stands before the commit of a branch that is about to be removed.
+const DROP: &str = "drop ";
+/// What a file of packed references begins with. Git writes them beside its lock, and not into it as
+/// is done here.
+const PACKED: &str = "# pack-refs with:";
 
 /// The note, locked for as long as this process publishes.
 #[derive(Debug)]
@@ -23,20 +26,34 @@ pub(crate) struct Publishing {
 }
 
 impl Publishing {
-    /// Notes what is about to be published, after whoever publishes the branch now, and takes away
-    /// the lock that a killed process left.
+    /// Notes what is about to be published, after whoever changes the branch now, and takes away
+    /// the locks that a killed process left.
     pub(crate) fn begin(
         mirror: &Mirror,
         source: &Source,
         branch: &str,
         to: CommitId,
     ) -> Result<Self, Error> {
+        Self::note(mirror, source, branch, &to.to_string())
+    }
+
+    /// The same for a branch that is about to be removed.
+    pub(crate) fn begin_drop(
+        mirror: &Mirror,
+        source: &Source,
+        branch: &str,
+        from: CommitId,
+    ) -> Result<Self, Error> {
+        Self::note(mirror, source, branch, &format!("{DROP}{from}"))
+    }
+
+    fn note(mirror: &Mirror, source: &Source, branch: &str, text: &str) -> Result<Self, Error> {
         let path = path(mirror, branch);
         let mut note = take_lock(&path, mirror.program())?;
-        if let Some(left) = noted(mirror, branch) {
-            remove_lock(source, branch, left)?;
+        if let Ok(left) = fs::read_to_string(&path) {
+            remove_locks(mirror, source, branch, &left)?;
         }
-        let written = note.set_len(0).and_then(|()| write!(note, "{to}"));
+        let written = note.set_len(0).and_then(|()| write!(note, "{text}"));
         written.map_err(|e| Error::io("writing", &path, e))?;
         Ok(Self { note, path })
     }
@@ -60,23 +77,22 @@ pub(crate) fn noted(mirror: &Mirror, branch: &str) -> Option<CommitId> {
     fs::read_to_string(path(mirror, branch)).ok()?.parse().ok()
 }
 
-/// Removes the lock of the branch if it is the one that was left: it names the same commit. A lock
-/// of a git that is at work names another.
-fn remove_lock(source: &Source, branch: &str, left: CommitId) -> Result<(), Error> {
-    let lock = source.common_dir().join("refs/heads").join(branch);
-    let lock = lock.with_added_extension("lock");
-    let Ok(content) = fs::read_to_string(&lock) else {
+/// Removes the locks that a process left which noted this. The lock of a branch names the same
+/// commit; one of a git that is at work names another. A branch that is removed is locked by an
+/// empty file, and the packed references with it.
+fn remove_locks(mirror: &Mirror, source: &Source, branch: &str, left: &str) -> Result<(), Error> {
+    if left.is_empty() {
         return Ok(());
-    };
-    let is_left = content.trim() == left.to_string() || (content.is_empty() && is_old(&lock));
-    if is_left {
-        tracing::info!(lock = %lock.display(), "removing the lock that a killed process left");
-        fs::remove_file(&lock).map_err(|e| Error::io("removing", lock, e))?;
     }
-    Ok(())
-}
-
-fn is_old(path: &Path) -> bool {
-    let changed = fs::metadata(path).and_then(|it| it.modified());
-    changed.is_ok_and(|it| it.elapsed().is_ok_and(|age| age > OLD))
+    let place = source.common_dir();
+    let lock = place.join("refs/heads").join(branch);
+    let lock = lock.with_added_extension("lock");
+    locks::remove_left(&lock, mirror.program(), |content| content == left)?;
+    if !left.starts_with(DROP) {
+        return Ok(());
+    }
+    let packed = place.join("packed-refs.lock");
+    locks::remove_left(&packed, mirror.program(), |content| {
+        content.starts_with(PACKED)
+    })
 }

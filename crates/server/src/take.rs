@@ -237,7 +237,7 @@ impl Shown {
         let Some(users) = self.users else {
             return Ok(());
         };
-        match source.drop_branch(name, users, who)? {
+        match branch.drop_branch(source, users, who)? {
             Published::Done => Ok(()),
             // It was switched to just now, or moved by a person: it is theirs.
             Published::CheckedOut { location } => Err(Error::CheckedOut {

@@ -129,8 +129,7 @@ impl Source {
             ])
             .args(args)
             .args(["--pathspec-from-file=-", "--pathspec-file-nul"]);
-        self.program()
-            .execute(Call::new(doing, command).stdin(&input))?
+        self.execute_as_user(Call::new(doing, command).stdin(&input))?
             .success(doing)?;
         Ok(())
     }

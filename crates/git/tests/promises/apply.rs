@@ -166,6 +166,42 @@ fn a_conflict_is_named_and_nothing_changes() {
 }
 
 #[test]
+fn a_git_that_is_killed_with_its_locks_leaves_the_branch_and_the_files_as_they_were() {
+    for forward in [true, false] {
+        for mode in MODES {
+            let repo = Repo::started();
+            settings(&repo);
+            let base = repo.head();
+            let (source, mirror) = repo.fetched();
+            let work = [("a.txt", "ONE\ntwo\nthree\n"), ("new", "x")];
+            let tip = change(&mirror, base, &work);
+            if !forward {
+                repo.write("mine", b"mine");
+                repo.commit("mine");
+            }
+            repo.write("dir/b.txt", b"uncommitted\n");
+            let (head, status) = (repo.head(), repo.git(&["status", "--porcelain"]));
+            // Git holds the locks of what it moves while it asks this hook, once.
+            write_executable(
+                &repo.path.join(".git/hooks/reference-transaction"),
+                "#!/bin/sh\ngrep -q refs/heads/ || exit 0\n[ \"$1\" = prepared ] || exit 0\n\
+                 mkdir .git/killed 2>/dev/null || exit 0\nkill -9 $PPID\n",
+            );
+            let outcome = source.apply(&mirror, base, tip, mode, "m", &[]);
+            assert!(
+                matches!(outcome, Err(Error::Failed { .. })),
+                "{mode:?}: {outcome:?}"
+            );
+            assert!(repo.path.join(".git/killed").exists(), "{mode:?}");
+            assert_eq!(repo.head(), head, "{mode:?}");
+            assert_eq!(repo.git(&["status", "--porcelain"]), status, "{mode:?}");
+            let after = source.apply(&mirror, base, tip, mode, "m", &[]);
+            assert!(after.is_ok(), "{mode:?}: {after:?}");
+        }
+    }
+}
+
+#[test]
 fn a_hook_that_refuses_leaves_the_branch_and_the_files_as_they_were() {
     for mode in MODES {
         let repo = Repo::started();

@@ -252,6 +252,47 @@ fn a_branch_that_is_checked_out_anywhere_is_not_moved() {
 }
 
 #[test]
+fn what_a_process_left_that_was_killed_while_it_dropped_the_branch_is_taken_away() {
+    let repo = Repo::started();
+    let (source, mirror) = repo.fetched();
+    let first = change(&mirror, repo.head(), 1, "first");
+    let branch = IntegrationBranch::new(mirror.clone(), BRANCH);
+    let note = mirror
+        .directory()
+        .join(format!("publishing-{}", BRANCH.replace('/', ":")));
+    let lock = repo.path.join(format!(".git/refs/heads/{BRANCH}.lock"));
+    let packed = repo.path.join(".git/packed-refs.lock");
+    let old = std::time::SystemTime::now() - std::time::Duration::from_secs(60);
+    let empty = |path: &std::path::Path| {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let file = std::fs::File::create(path).unwrap();
+        file.set_modified(old).unwrap();
+    };
+    branch.advance(None, first).unwrap();
+    branch.publish(&source, None, first, &someone()).unwrap();
+    repo.git(&["pack-refs", "--all"]);
+    // Killed when it had both locks, and had written what is to be packed.
+    std::fs::write(&note, format!("drop {first}")).unwrap();
+    empty(&lock);
+    let content = std::fs::read(repo.path.join(".git/packed-refs")).unwrap();
+    std::fs::write(&packed, content).unwrap();
+    let dropped = branch.drop_branch(&source, first, &someone()).unwrap();
+    assert_eq!(dropped, Published::Done);
+    assert_eq!(source.branch(BRANCH).unwrap(), None);
+    // Killed before it had written anything; the next one publishes.
+    std::fs::write(&note, format!("drop {first}")).unwrap();
+    empty(&lock);
+    empty(&packed);
+    branch.publish(&source, None, first, &someone()).unwrap();
+    assert_eq!(source.branch(BRANCH).unwrap(), Some(first));
+    assert!(!packed.exists() && !lock.exists());
+    // Locks of somebody else stay where nothing was left.
+    empty(&packed);
+    assert!(branch.drop_branch(&source, first, &someone()).is_err());
+    assert!(packed.exists());
+}
+
+#[test]
 fn publishing_from_a_linked_worktree_moves_the_shared_branch() {
     let repo = Repo::started();
     repo.git(&["worktree", "add", "--quiet", "../linked", "-b", "side"]);
