@@ -113,6 +113,8 @@ pub(crate) struct Account {
     pub(crate) estimate: Estimate,
     /// How many calls the grant has made so far.
     pub(crate) made: Arc<AtomicU64>,
+    /// Held while a call gets its number.
+    pub(crate) numbers: Arc<tokio::sync::Mutex<()>>,
     /// How many calls the grant has begun or made; given back when the budget refuses.
     pub(crate) begun: Arc<AtomicU64>,
     pub(crate) path: String,
@@ -168,13 +170,17 @@ impl Flight {
         let mut call = 0;
         if let Some(account) = &account {
             reserved = account.estimate.amount(&self.route);
-            if let Err(refused) = account.funds.reserve(reserved).await {
+            // One after the other: a call that is refused leaves its number to the next one.
+            let turn = account.numbers.lock().await;
+            call = account.made.load(Ordering::Relaxed) + 1;
+            if let Err(refused) = account.funds.reserve(call, reserved).await {
                 account.begun.fetch_sub(1, Ordering::Relaxed);
                 // Nobody may be waiting any more, which changes nothing.
                 drop(head.send(Err(Error::Funds(refused))));
                 return;
             }
-            call = account.made.fetch_add(1, Ordering::Relaxed) + 1;
+            account.made.store(call, Ordering::Relaxed);
+            drop(turn);
         }
 
         let sent = match self.over(&head) {

@@ -54,12 +54,13 @@ pub struct Settlement {
 /// The account that a grant spends from.
 #[async_trait]
 pub trait Funds: Send + Sync {
-    /// Sets an amount aside, durably, before a call. It must answer within a bounded time, and is
-    /// never dropped before it does.
+    /// Sets an amount aside, durably, before the call of this number: one more than the last that
+    /// was not refused, so that it is one reservation however often it is asked for. It must answer
+    /// within a bounded time, and is never dropped before it does.
     ///
     /// # Errors
     /// When there is not enough, or the account cannot be written.
-    async fn reserve(&self, amount: Amount) -> Result<(), Error>;
+    async fn reserve(&self, call: u64, amount: Amount) -> Result<(), Error>;
 
     /// Ends a reservation, once for each one that was made. The same holds for its time.
     ///

@@ -85,8 +85,9 @@ impl LedgerFunds {
 
 #[async_trait]
 impl Funds for LedgerFunds {
-    async fn reserve(&self, amount: Amount) -> Result<(), Error> {
-        self.ledger.reserve(self.grant, amount).await.map_err(error)
+    async fn reserve(&self, call: u64, amount: Amount) -> Result<(), Error> {
+        let reserved = self.ledger.reserve(self.grant, call, amount);
+        reserved.await.map_err(error)
     }
 
     async fn settle(&self, settlement: Settlement) -> Result<(), Error> {
@@ -106,7 +107,7 @@ impl Funds for LedgerFunds {
             duration_ms: u64::try_from(settlement.duration.as_millis()).unwrap_or(u64::MAX),
         };
         self.ledger
-            .settle(self.grant, settlement.reserved, called, exchange)
+            .settle(self.grant, called, exchange)
             .await
             .map_err(error)?;
         lost.map_or(Ok(()), |lost| Err(error(lost)))

@@ -12,7 +12,8 @@ use crate::{
     error::{Error, Trouble},
     lease::{self, Lease},
     ledger::Ledger,
-    sql::{Key, all, count, get, id, number, one, run, to_maybe_json},
+    pending::{Asked, Pending},
+    sql::{Key, all, count, get, id, json, number, one, run, to_json, to_maybe_json},
     writer::Verb,
 };
 use domain::{
@@ -21,6 +22,7 @@ use domain::{
     event::Body,
 };
 use rusqlite::{Connection, Row, params_from_iter};
+use sha2::{Digest, Sha256};
 
 /// Who spends.
 #[derive(Debug, Clone, Copy)]
@@ -48,57 +50,69 @@ impl Ledger {
         .await
     }
 
-    /// Reserves an estimate. When this returns, the call may be made.
+    /// Reserves an estimate for a call. When this returns, the call may be made. The calls of a
+    /// grant are numbered from one, without a gap, in the order in which they are reserved; one
+    /// that was refused has no number. The same again is the same reservation.
     ///
     /// # Errors
     /// [`Error::Refused`] when the budget does not have it, or the grant or a budget above it is
-    /// closed.
-    pub async fn reserve(&self, grant: GrantId, amount: Amount) -> Result<(), Error> {
+    /// closed; [`Error::CallTaken`] when the call has another amount reserved;
+    /// [`Error::Settled`] when it is over; [`Error::Invalid`] when its number is not the next one.
+    pub async fn reserve(&self, grant: GrantId, call: u64, amount: Amount) -> Result<(), Error> {
         self.write("reserve a part of a budget", move |verb| {
-            let row = open(verb, grant)?;
+            let mut row = open(verb, grant)?;
+            let asked = row.pending.reserve(grant, row.calls, call, amount)?;
+            if asked == Asked::Again {
+                return Ok(());
+            }
             let account = load(verb, row.account)?;
             if is_closed_above(verb, row.account)? {
                 return Err(Refused::Closed.into());
             }
             store(verb, row.account, account.reserve(amount)?)?;
-            set_reserved(verb, row.n, row.reserved.plus(amount))
+            row.calls = call;
+            set_pending(verb, &row)
         })
         .await
     }
 
-    /// Settles a call: of `reserved`, what the event [`Body::ModelCalled`] says was spent. Its
-    /// event and its exchange are recorded with it.
+    /// Settles a call: of what was reserved for it, what the event [`Body::ModelCalled`] says was
+    /// spent. Its event and its exchange are recorded with it. The same again changes nothing.
     ///
     /// # Errors
-    /// [`Error::Settled`] when the grant's call of this number was settled before;
-    /// [`Error::Refused`] when the grant is closed, or less is reserved; [`Error::Invalid`] when
-    /// the event is another one, or of another attempt.
+    /// [`Error::CallTaken`] when the call was settled before, with something else;
+    /// [`Error::Refused`] when the grant is closed, or nothing is reserved for the call;
+    /// [`Error::Invalid`] when the event is another one, or of another attempt.
     pub async fn settle(
         &self,
         grant: GrantId,
-        reserved: Amount,
         called: Body,
         exchange: Option<Exchange>,
     ) -> Result<(), Error> {
         self.write("settle a call", move |verb| {
-            settle(verb, grant, reserved, called, exchange)
+            settle(verb, grant, called, exchange)
         })
         .await
     }
 
-    /// Gives a reservation back: the call was not made.
+    /// Gives the reservation of a call back: it was not made. The same again changes nothing.
     ///
     /// # Errors
-    /// [`Error::Refused`] when the grant is closed, or less is reserved.
-    pub async fn unreserve(&self, grant: GrantId, amount: Amount) -> Result<(), Error> {
+    /// [`Error::Settled`] when the call was settled; [`Error::Refused`] when the grant is closed,
+    /// or nothing was reserved for it.
+    pub async fn unreserve(&self, grant: GrantId, call: u64) -> Result<(), Error> {
         self.write("give a reservation back", move |verb| {
-            let row = open(verb, grant)?;
-            if !row.reserved.covers(amount) {
-                return Err(Refused::NotReserved.into());
-            }
-            let account = load(verb, row.account)?.settle(amount, Amount::ZERO)?;
+            let mut row = open(verb, grant)?;
+            let Some(reserved) = row.pending.end(call) else {
+                return match settled(verb, row.n, call)? {
+                    Some(_) => Err(Error::Settled { grant, call }.into()),
+                    None if (1..=row.calls).contains(&call) => Ok(()),
+                    None => Err(Refused::NotReserved.into()),
+                };
+            };
+            let account = load(verb, row.account)?.settle(reserved, Amount::ZERO)?;
             store(verb, row.account, account)?;
-            set_reserved(verb, row.n, row.reserved.minus(amount))
+            set_pending(verb, &row)
         })
         .await
     }
@@ -113,16 +127,6 @@ impl Ledger {
             close_grant(verb, &row)
         })
         .await
-    }
-
-    /// Adds to the budget of a request that has not ended. Its jobs that have not ended get equal
-    /// parts of it, and the rest is free for what comes.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`]; [`Error::Ended`].
-    pub async fn top_up(&self, request: RequestId, amount: Amount) -> Result<(), Error> {
-        self.write("add to a budget", move |verb| top_up(verb, request, amount))
-            .await
     }
 
     /// The account of a request. What running jobs have spent is in their accounts, and here
@@ -195,46 +199,6 @@ pub(crate) fn spent(sql: &Connection, request: RequestId) -> Result<Amount, Trou
         .fold(load(sql, account)?.committed, Amount::plus))
 }
 
-fn top_up(verb: &Verb<'_>, request: RequestId, amount: Amount) -> Result<(), Trouble> {
-    let (account, ended) = one(
-        verb,
-        "SELECT account, ended IS NOT NULL FROM requests WHERE id = ?1",
-        [request.key()],
-        |row| Ok((get::<i64>(row, 0)?, get::<bool>(row, 1)?)),
-    )?
-    .ok_or_else(|| Error::missing("request", request))?;
-    if ended {
-        return Err(Error::Ended {
-            kind: "request",
-            name: request.to_string(),
-        }
-        .into());
-    }
-    let mut own = load(verb, account)?.top_up(amount);
-    let jobs = all(
-        verb,
-        "SELECT account FROM jobs WHERE request = ?1 AND ended IS NULL ORDER BY n",
-        [request.key()],
-        |row| get::<i64>(row, 0),
-    )?;
-    let parts = (jobs.len() as u64).max(1);
-    let part = Amount {
-        tokens: amount.tokens / parts,
-        money: Micros(amount.money.0 / parts),
-        wall_ms: amount.wall_ms / parts,
-        iterations: amount.iterations / parts,
-    };
-    for job in jobs {
-        // What paid a debt is not there to be given on.
-        let Ok(reserved) = own.reserve(part) else {
-            break;
-        };
-        own = reserved;
-        store(verb, job, load(verb, job)?.top_up(part))?;
-    }
-    store(verb, account, own)
-}
-
 fn open_grant(
     verb: &mut Verb<'_>,
     lease: &Lease,
@@ -286,11 +250,10 @@ fn open_grant(
 fn settle(
     verb: &mut Verb<'_>,
     grant: GrantId,
-    reserved: Amount,
     called: Body,
     exchange: Option<Exchange>,
 ) -> Result<(), Trouble> {
-    let row = grant_row(verb, grant)?;
+    let mut row = grant_row(verb, grant)?;
     let Body::ModelCalled {
         attempt,
         call,
@@ -304,33 +267,47 @@ fn settle(
     if *attempt != row.attempt {
         return Err(Error::Invalid(format!("the grant {grant} is of another attempt")).into());
     }
-    let known = one(
-        verb,
-        "SELECT 1 FROM calls WHERE granted = ?1 AND call = ?2",
-        (row.n, number(call)),
-        |_| Ok(()),
-    )?;
-    if known.is_some() {
-        return Err(Error::Settled { grant, call }.into());
-    }
-    if row.closed {
-        return Err(Refused::Closed.into());
-    }
-    if !row.reserved.covers(reserved) {
-        return Err(Refused::NotReserved.into());
-    }
+    let exchanged = to_maybe_json(exchange.as_ref())?;
+    let digest = digest(&called, exchanged.as_deref())?;
+    let Some(reserved) = row.pending.end(call) else {
+        return match settled(verb, row.n, call)? {
+            Some(known) if known == digest => Ok(()),
+            Some(_) => Err(Error::CallTaken { grant, call }.into()),
+            None if row.closed => Err(Refused::Closed.into()),
+            None => Err(Refused::NotReserved.into()),
+        };
+    };
     let account = load(verb, row.account)?.settle(reserved, spent)?;
     store(verb, row.account, account)?;
-    set_reserved(verb, row.n, row.reserved.minus(reserved))?;
+    set_pending(verb, &row)?;
     add_spent(verb, &row, spent)?;
     run(
         verb,
-        "INSERT INTO calls (granted, call, exchange) VALUES (?1, ?2, ?3)",
-        (row.n, number(call), to_maybe_json(exchange.as_ref())?),
+        "INSERT INTO calls (granted, call, exchange, digest) VALUES (?1, ?2, ?3, ?4)",
+        (row.n, number(call), exchanged, digest),
     )?;
     references::refer(verb, exchange.iter().flat_map(Exchange::blobs))?;
     verb.event(row.session, Some(row.request), called);
     Ok(())
+}
+
+/// The digest of what a call was settled with, if it was settled; empty where it was settled
+/// before digests were kept.
+fn settled(sql: &Connection, grant: i64, call: u64) -> Result<Option<Vec<u8>>, Trouble> {
+    one(
+        sql,
+        "SELECT digest FROM calls WHERE granted = ?1 AND call = ?2",
+        (grant, number(call)),
+        |row| get(row, 0),
+    )
+}
+
+/// By which a settlement is known when it comes again.
+fn digest(called: &Body, exchange: Option<&str>) -> Result<Vec<u8>, Trouble> {
+    let mut digest = Sha256::new();
+    digest.update(to_json(called)?);
+    digest.update(exchange.unwrap_or_default());
+    Ok(digest.finalize().to_vec())
 }
 
 struct GrantRow {
@@ -339,8 +316,11 @@ struct GrantRow {
     session: SessionId,
     attempt: Option<AttemptId>,
     account: i64,
-    reserved: Amount,
     closed: bool,
+    /// The calls that are under way.
+    pending: Pending,
+    /// How many calls were reserved: the number of the last one.
+    calls: u64,
 }
 
 fn read_grant(row: &Row<'_>) -> Result<GrantRow, Trouble> {
@@ -351,7 +331,8 @@ fn read_grant(row: &Row<'_>) -> Result<GrantRow, Trouble> {
         attempt: get::<Option<i64>>(row, 3)?.map(Key::read),
         account: get(row, 4)?,
         closed: get(row, 5)?,
-        reserved: amount(row, 6)?,
+        pending: json(row, 6)?,
+        calls: count(row, 7)?,
     })
 }
 
@@ -359,8 +340,7 @@ fn grant_row(verb: &Verb<'_>, grant: GrantId) -> Result<GrantRow, Trouble> {
     one(
         verb,
         "SELECT g.n, g.request, r.session, g.attempt, g.account, g.closed, \
-         g.reserved_tokens, g.reserved_money, g.reserved_wall, g.reserved_iterations \
-         FROM grants g JOIN requests r ON r.id = g.request WHERE g.id = ?1",
+         g.pending, g.calls FROM grants g JOIN requests r ON r.id = g.request WHERE g.id = ?1",
         [grant.key()],
         read_grant,
     )?
@@ -380,8 +360,7 @@ pub(crate) fn close_grants(verb: &mut Verb<'_>, lease: i64) -> Result<(), Troubl
     let open = all(
         verb,
         "SELECT g.n, g.request, r.session, g.attempt, g.account, g.closed, \
-         g.reserved_tokens, g.reserved_money, g.reserved_wall, g.reserved_iterations \
-         FROM grants g JOIN requests r ON r.id = g.request WHERE g.lease = ?1 AND g.closed = 0",
+         g.pending, g.calls FROM grants g JOIN requests r ON r.id = g.request WHERE g.lease = ?1 AND g.closed = 0",
         [lease],
         read_grant,
     )?;
@@ -392,23 +371,37 @@ fn close_grant(verb: &Verb<'_>, row: &GrantRow) -> Result<(), Trouble> {
     if row.closed {
         return Ok(());
     }
-    if row.reserved != Amount::ZERO {
-        let account = load(verb, row.account)?.settle(row.reserved, row.reserved)?;
+    let reserved = row.pending.total();
+    if reserved != Amount::ZERO {
+        let account = load(verb, row.account)?.settle(reserved, reserved)?;
         store(verb, row.account, account)?;
-        set_reserved(verb, row.n, Amount::ZERO)?;
-        add_spent(verb, row, row.reserved)?;
+        add_spent(verb, row, reserved)?;
     }
-    run(verb, "UPDATE grants SET closed = 1 WHERE n = ?1", [row.n])?;
+    run(
+        verb,
+        "UPDATE grants SET closed = 1, pending = '{}', reserved_tokens = 0, reserved_money = 0, \
+         reserved_wall = 0, reserved_iterations = 0 WHERE n = ?1",
+        [row.n],
+    )?;
     Ok(())
 }
 
-fn set_reserved(sql: &Connection, grant: i64, reserved: Amount) -> Result<(), Trouble> {
-    let [tokens, money, wall, iterations] = columns(reserved);
+/// Stores which calls of a grant are under way.
+fn set_pending(sql: &Connection, row: &GrantRow) -> Result<(), Trouble> {
+    let [tokens, money, wall, iterations] = columns(row.pending.total());
     run(
         sql,
-        "UPDATE grants SET reserved_tokens = ?2, reserved_money = ?3, reserved_wall = ?4, \
-         reserved_iterations = ?5 WHERE n = ?1",
-        (grant, tokens, money, wall, iterations),
+        "UPDATE grants SET pending = ?2, calls = ?3, reserved_tokens = ?4, reserved_money = ?5, \
+         reserved_wall = ?6, reserved_iterations = ?7 WHERE n = ?1",
+        (
+            row.n,
+            to_json(&row.pending)?,
+            number(row.calls),
+            tokens,
+            money,
+            wall,
+            iterations,
+        ),
     )?;
     Ok(())
 }

@@ -38,14 +38,22 @@ pub enum Error {
     #[error(transparent)]
     Plan(#[from] plan::Error),
     /// The key was used before, for something else.
-    #[error("the key `{key}` was used for another request: use a new key")]
+    #[error("the key `{key}` was used for something else: use a new key")]
     KeyTaken {
         /// The key.
         key: String,
     },
-    /// The call was settled before.
-    #[error("call {call} of grant {grant} is settled already")]
+    /// The call is over: it was settled, or given back.
+    #[error("call {call} of grant {grant} is over already")]
     Settled {
+        /// The grant.
+        grant: GrantId,
+        /// The call.
+        call: u64,
+    },
+    /// The number of a call came before, with another amount or another end.
+    #[error("call {call} of grant {grant} was recorded otherwise before")]
+    CallTaken {
         /// The grant.
         grant: GrantId,
         /// The call.

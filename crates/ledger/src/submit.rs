@@ -5,17 +5,15 @@ use crate::{
     blob::references,
     budget,
     error::{Error, Trouble},
+    key::{self, Key},
     ledger::Ledger,
     queue::{self, Kind, Offer, Queue},
-    sql::{Key, get, id, one, run, to_json},
+    sql::{Key as _, one, run, to_json},
     writer::Verb,
 };
 use domain::{RequestId, RequestState, SessionId, entity::Ask, event::Body, plan};
-use sha2::{Digest, Sha256};
 use std::sync::Arc;
 
-/// The longest key of a submission, in bytes.
-pub(crate) const MAX_KEY: usize = 200;
 /// The longest ask, in bytes of JSON.
 pub(crate) const MAX_ASK: usize = 16 << 20;
 
@@ -32,10 +30,8 @@ impl Ledger {
         ask: Ask,
         key: Option<&str>,
     ) -> Result<RequestId, Error> {
-        if key.is_some_and(|key| key.is_empty() || key.len() > MAX_KEY) {
-            return Err(Error::Invalid(format!("a key has one to {MAX_KEY} bytes")));
-        }
         const DOING: &str = "accept a request";
+        let key = key::valid(key)?;
         // Whatever needs no row is done before the verb, for which others wait.
         let body = to_json(&ask).map_err(|trouble| trouble.during(DOING))?;
         if body.len() > MAX_ASK {
@@ -44,7 +40,8 @@ impl Ledger {
                 body.len()
             )));
         }
-        let key = key.map(|key| (key.to_owned(), digest(session, &body)));
+        let parts: [&[u8]; 2] = [&session.bits().to_le_bytes(), body.as_bytes()];
+        let key = key.map(|name| Key::new(&name, &parts));
         let told = Arc::new((ask, body, key));
         self.write(DOING, move |verb| {
             let (ask, body, key) = &*told;
@@ -59,21 +56,12 @@ fn submit(
     session: SessionId,
     ask: &Ask,
     body: &str,
-    key: Option<&(String, Vec<u8>)>,
+    key: Option<&Key>,
 ) -> Result<RequestId, Trouble> {
-    if let Some((key, digest)) = key {
-        let known = one(
-            verb,
-            "SELECT digest, request FROM submissions WHERE key = ?1",
-            [key],
-            |row| Ok((get::<Vec<u8>>(row, 0)?, id::<RequestId>(row, 1)?)),
-        )?;
-        if let Some((known, request)) = known {
-            if known == *digest {
-                return Ok(request);
-            }
-            return Err(Error::KeyTaken { key: key.clone() }.into());
-        }
+    if let Some(key) = key
+        && let Some(request) = key.used(verb)?
+    {
+        return Ok(request);
     }
     let repository = one(
         verb,
@@ -127,12 +115,8 @@ fn submit(
         "INSERT INTO asks (request, body) VALUES (?1, ?2)",
         (row, body),
     )?;
-    if let Some((key, digest)) = key {
-        run(
-            verb,
-            "INSERT INTO submissions (key, digest, request) VALUES (?1, ?2, ?3)",
-            (key, digest, request.key()),
-        )?;
+    if let Some(key) = key {
+        key.uses(verb, request)?;
     }
     verb.event(
         session,
@@ -160,11 +144,4 @@ pub(crate) fn queue_of(ask: &Ask) -> Result<Queue<'_>, Trouble> {
         needs: "",
         pin: ask.placement.pin.as_deref().unwrap_or_default(),
     })
-}
-
-fn digest(session: SessionId, body: &str) -> Vec<u8> {
-    let mut digest = Sha256::new();
-    digest.update(session.bits().to_le_bytes());
-    digest.update(body);
-    digest.finalize().to_vec()
 }

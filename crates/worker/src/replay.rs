@@ -223,7 +223,7 @@ struct Nothing;
 
 #[async_trait]
 impl gateway::Funds for Nothing {
-    async fn reserve(&self, _: Amount) -> Result<(), FundsError> {
+    async fn reserve(&self, _: u64, _: Amount) -> Result<(), FundsError> {
         Ok(())
     }
 

@@ -15,6 +15,9 @@ pub(crate) struct Args {
     /// What to add: tokens like 200k, money like '$2'
     #[arg(required = true, value_name = "AMOUNT", value_parser = Budget::parse)]
     amount: Vec<Budget>,
+    /// The same key is the same addition: it is not added twice
+    #[arg(long, value_name = "KEY")]
+    key: Option<String>,
 }
 
 #[derive(serde::Serialize)]
@@ -40,7 +43,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
         money: asked.money.unwrap_or(Micros(0)),
         ..Amount::ZERO
     };
-    ledger.top_up(request, added).await?;
+    ledger.top_up(request, added, args.key.as_deref()).await?;
     let account = ledger.account(request).await?;
     ledger.close().await;
     if context.output.is_json() {

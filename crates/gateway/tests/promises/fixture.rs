@@ -63,7 +63,7 @@ impl Purse {
 
 #[async_trait]
 impl Funds for Purse {
-    async fn reserve(&self, amount: Amount) -> Result<(), FundsError> {
+    async fn reserve(&self, _: u64, amount: Amount) -> Result<(), FundsError> {
         let mut account = self.account.lock().unwrap();
         *account = account.reserve(amount).map_err(FundsError::Refused)?;
         if let Some(cancel) = &self.cancels {

@@ -29,6 +29,20 @@ pub(super) fn grants(sql: &Connection, report: &mut Report) -> Result<(), Troubl
     )?;
     report.none(
         sql,
+        "a grant has reserved something else than its calls",
+        "SELECT n FROM grants WHERE reserved_tokens <> (SELECT \
+         COALESCE(SUM(json_extract(value, '$.tokens')), 0) FROM json_each(pending)) \
+         OR reserved_money <> (SELECT \
+         COALESCE(SUM(json_extract(value, '$.money')), 0) FROM json_each(pending))",
+    )?;
+    report.none(
+        sql,
+        "a call is settled and under way, or has a number that its grant has not come to",
+        "SELECT g.n FROM calls c JOIN grants g ON g.n = c.granted WHERE c.call > g.calls \
+         OR EXISTS (SELECT 1 FROM json_each(g.pending) p WHERE p.key = c.call)",
+    )?;
+    report.none(
+        sql,
         "an attempt has spent less than its grants",
         "SELECT t.n FROM attempts t WHERE t.tokens <> (SELECT COALESCE(SUM(spent_tokens), 0) \
          FROM grants g WHERE g.attempt = t.id) OR t.money <> (SELECT COALESCE(SUM(spent_money), 0) \

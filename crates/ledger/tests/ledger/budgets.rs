@@ -49,9 +49,9 @@ async fn jobs_share_what_the_planner_left_and_what_nobody_asks_for() {
         .open_grant(Spender::Plan(&claimed.lease))
         .await
         .unwrap();
-    ledger.reserve(grant, tokens(150)).await.unwrap();
+    ledger.reserve(grant, 1, tokens(150)).await.unwrap();
     ledger
-        .settle(grant, tokens(150), called(None, 1, tokens(100)), None)
+        .settle(grant, called(None, 1, tokens(100)), None)
         .await
         .unwrap();
     let mut asked = plan(&["a", "b", "c"]);
@@ -106,7 +106,7 @@ async fn a_call_is_settled_once_with_its_event_and_its_exchange() {
     place.planned(&["a"]).await;
     let claimed = place.running().await;
     let (grant, attempt) = grant(&place, &claimed).await;
-    ledger.reserve(grant, tokens(100)).await.unwrap();
+    ledger.reserve(grant, 1, tokens(100)).await.unwrap();
     let blob = ledger.put_blob("{}").await.unwrap();
     let exchange = Exchange {
         call: 1,
@@ -118,19 +118,19 @@ async fn a_call_is_settled_once_with_its_event_and_its_exchange() {
         response: blob,
     };
     let event = called(Some(attempt), 1, tokens(40));
-    ledger
-        .settle(grant, tokens(100), event.clone(), Some(exchange.clone()))
-        .await
-        .unwrap();
-    let again = ledger
-        .settle(grant, Amount::ZERO, event.clone(), None)
-        .await;
+    for _ in 0..2 {
+        ledger
+            .settle(grant, event.clone(), Some(exchange.clone()))
+            .await
+            .unwrap();
+    }
+    let otherwise = ledger.settle(grant, event.clone(), None).await;
     assert!(
-        matches!(again, Err(Error::Settled { call: 1, .. })),
-        "{again:?}"
+        matches!(otherwise, Err(Error::CallTaken { call: 1, .. })),
+        "{otherwise:?}"
     );
     let other = called(Some(attempt), 2, tokens(1));
-    let never = ledger.settle(grant, tokens(1), other, None).await;
+    let never = ledger.settle(grant, other, None).await;
     assert!(
         matches!(never, Err(Error::Refused(Refused::NotReserved))),
         "{never:?}"
@@ -148,13 +148,98 @@ async fn a_call_is_settled_once_with_its_event_and_its_exchange() {
     let recorded = events.iter().filter(|envelope| envelope.body == event);
     assert_eq!(recorded.count(), 1);
     // The rest may be reserved again; more may not.
-    ledger.reserve(grant, tokens(960)).await.unwrap();
-    let refused = ledger.reserve(grant, tokens(1)).await;
+    ledger.reserve(grant, 2, tokens(900)).await.unwrap();
+    ledger.reserve(grant, 3, tokens(60)).await.unwrap();
+    let refused = ledger.reserve(grant, 4, tokens(1)).await;
     assert!(matches!(refused, Err(Error::Refused(_))), "{refused:?}");
-    ledger.unreserve(grant, tokens(900)).await.unwrap();
+    ledger.unreserve(grant, 2).await.unwrap();
     ledger.close_grant(grant).await.unwrap();
     ledger.close_grant(grant).await.unwrap();
     assert_eq!(ledger.attempt(attempt).await.unwrap().spent, tokens(100));
+    place.holds().await;
+}
+
+#[tokio::test]
+async fn what_is_reserved_settled_or_given_back_again_is_counted_once() {
+    let place = place().await;
+    let ledger = &place.ledger;
+    let request = place.planned(&["a"]).await;
+    let claimed = place.running().await;
+    let (grant, attempt) = grant(&place, &claimed).await;
+    let reserved = async || ledger.job_account(claimed.job.id).await.unwrap().reserved;
+    for _ in 0..3 {
+        ledger.reserve(grant, 1, tokens(100)).await.unwrap();
+    }
+    ledger.reserve(grant, 2, tokens(50)).await.unwrap();
+    assert_eq!(reserved().await, tokens(150));
+    let otherwise = ledger.reserve(grant, 1, tokens(99)).await;
+    assert!(
+        matches!(otherwise, Err(Error::CallTaken { call: 1, .. })),
+        "{otherwise:?}"
+    );
+    for skipped in [0, 4] {
+        let refused = ledger.reserve(grant, skipped, tokens(1)).await;
+        assert!(matches!(refused, Err(Error::Invalid(_))), "{refused:?}");
+    }
+
+    let event = called(Some(attempt), 1, tokens(40));
+    ledger.settle(grant, event.clone(), None).await.unwrap();
+    for _ in 0..2 {
+        ledger.unreserve(grant, 2).await.unwrap();
+    }
+    assert_eq!(reserved().await, Amount::ZERO);
+    // What comes late changes nothing, though the reservation is over.
+    for call in [1, 2] {
+        let late = ledger.reserve(grant, call, tokens(100)).await;
+        assert!(matches!(late, Err(Error::Settled { .. })), "{late:?}");
+    }
+    let late = ledger.unreserve(grant, 1).await;
+    assert!(
+        matches!(late, Err(Error::Settled { call: 1, .. })),
+        "{late:?}"
+    );
+    let never = ledger.unreserve(grant, 3).await;
+    assert!(
+        matches!(never, Err(Error::Refused(Refused::NotReserved))),
+        "{never:?}"
+    );
+    let given_back = called(Some(attempt), 2, tokens(1));
+    let late = ledger.settle(grant, given_back, None).await;
+    assert!(
+        matches!(late, Err(Error::Refused(Refused::NotReserved))),
+        "{late:?}"
+    );
+    ledger.close_grant(grant).await.unwrap();
+    ledger.settle(grant, event, None).await.unwrap();
+    assert_eq!(ledger.spent(request).await.unwrap(), tokens(40));
+    place.holds().await;
+}
+
+#[tokio::test]
+async fn a_budget_is_topped_up_once_under_a_key_also_when_the_request_has_ended() {
+    let place = place().await;
+    let ledger = &place.ledger;
+    let request = place.submit().await;
+    let total = async || ledger.account(request).await.unwrap().total.tokens;
+    for _ in 0..2 {
+        ledger.top_up(request, tokens(5), None).await.unwrap();
+        let keyed = ledger.top_up(request, tokens(100), Some("more"));
+        keyed.await.unwrap();
+    }
+    assert_eq!(total().await, BUDGET.tokens + 110);
+    let other = ledger.top_up(request, tokens(101), Some("more")).await;
+    assert!(matches!(other, Err(Error::KeyTaken { .. })), "{other:?}");
+    let ask = place.ask().await;
+    let other = ledger.submit(place.session, ask, Some("more")).await;
+    assert!(matches!(other, Err(Error::KeyTaken { .. })), "{other:?}");
+    ledger.cancel_request(request).await.unwrap();
+    let again = ledger.top_up(request, tokens(100), Some("more")).await;
+    again.unwrap();
+    let new = ledger.top_up(request, tokens(100), Some("new")).await;
+    assert!(matches!(new, Err(Error::Ended { .. })), "{new:?}");
+    let none = ledger.top_up(request, tokens(1), Some("")).await;
+    assert!(matches!(none, Err(Error::Invalid(_))), "{none:?}");
+    assert_eq!(total().await, BUDGET.tokens + 110);
     place.holds().await;
 }
 
@@ -165,13 +250,10 @@ async fn what_a_provider_takes_beyond_the_budget_is_recorded_and_ends_the_spendi
     let request = place.planned(&["a", "b"]).await;
     let claimed = place.checking().await;
     let (first, attempt) = grant(&place, &claimed).await;
-    ledger.reserve(first, tokens(500)).await.unwrap();
+    ledger.reserve(first, 1, tokens(500)).await.unwrap();
     let event = called(Some(attempt), 1, tokens(1_700));
-    ledger
-        .settle(first, tokens(500), event, None)
-        .await
-        .unwrap();
-    let refused = ledger.reserve(first, Amount::ZERO).await;
+    ledger.settle(first, event, None).await.unwrap();
+    let refused = ledger.reserve(first, 2, Amount::ZERO).await;
     assert!(
         matches!(refused, Err(Error::Refused(Refused::Closed))),
         "{refused:?}"
@@ -188,7 +270,7 @@ async fn what_a_provider_takes_beyond_the_budget_is_recorded_and_ends_the_spendi
     assert!(account.closed);
     let other = place.running().await;
     let (second, _) = grant(&place, &other).await;
-    let refused = ledger.reserve(second, tokens(1)).await;
+    let refused = ledger.reserve(second, 1, tokens(1)).await;
     assert!(
         matches!(refused, Err(Error::Refused(Refused::Closed))),
         "{refused:?}"
@@ -264,7 +346,7 @@ fn steps() -> impl Strategy<Value = Step> {
 struct Known {
     id: GrantId,
     attempt: domain::AttemptId,
-    reserved: Vec<Amount>,
+    reserved: Vec<u64>,
     calls: u64,
     /// What was acknowledged as spent.
     spent: Amount,
@@ -327,27 +409,28 @@ async fn spend(sequence: Vec<Step>) {
             Step::Reserve(at, amount) if !grants.is_empty() => {
                 let count = grants.len();
                 let known = &mut grants[at % count];
-                if ledger.reserve(known.id, amount).await.is_ok() {
-                    known.reserved.push(amount);
+                let call = known.calls + 1;
+                if ledger.reserve(known.id, call, amount).await.is_ok() {
+                    known.calls = call;
+                    known.reserved.push(call);
                 }
             }
             Step::Settle(at, spent) if !grants.is_empty() => {
                 let count = grants.len();
                 let known = &mut grants[at % count];
-                let Some(reserved) = known.reserved.pop() else {
+                let Some(call) = known.reserved.pop() else {
                     continue;
                 };
-                known.calls += 1;
-                let event = called(Some(known.attempt), known.calls, spent);
-                if ledger.settle(known.id, reserved, event, None).await.is_ok() {
+                let event = called(Some(known.attempt), call, spent);
+                if ledger.settle(known.id, event, None).await.is_ok() {
                     known.spent = known.spent.plus(spent);
                 }
             }
             Step::Unreserve(at) if !grants.is_empty() => {
                 let count = grants.len();
                 let known = &mut grants[at % count];
-                if let Some(reserved) = known.reserved.pop() {
-                    ledger.unreserve(known.id, reserved).await.ok();
+                if let Some(call) = known.reserved.pop() {
+                    ledger.unreserve(known.id, call).await.ok();
                 }
             }
             Step::Close(at) if !grants.is_empty() => {

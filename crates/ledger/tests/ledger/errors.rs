@@ -72,7 +72,7 @@ async fn what_is_not_there_is_named() {
     assert_error!(ledger.account(request).await, Error::NotFound { .. });
     let grant = GrantId::from_bits(1);
     assert_error!(
-        ledger.reserve(grant, Amount::ZERO).await,
+        ledger.reserve(grant, 1, Amount::ZERO).await,
         Error::NotFound { .. }
     );
     let mut ask = place.ask().await;

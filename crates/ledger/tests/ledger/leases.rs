@@ -26,7 +26,7 @@ async fn a_holder_whose_lease_was_ended_can_change_nothing() {
         .open_grant(Spender::Attempt(&stale.lease, attempt))
         .await
         .unwrap();
-    ledger.reserve(grant, tokens(100)).await.unwrap();
+    ledger.reserve(grant, 1, tokens(100)).await.unwrap();
     place.lose().await;
     let next = place.claim().await;
     assert_eq!(next.job.id, stale.job.id);
@@ -41,7 +41,7 @@ async fn a_holder_whose_lease_was_ended_can_change_nothing() {
     lost(ledger.attempt_checking(lease, "1".into()).await);
     lost(ledger.settle_attempt(lease, passed()).await);
     lost(ledger.open_grant(Spender::Attempt(lease, attempt)).await);
-    let refused = ledger.reserve(grant, tokens(1)).await;
+    let refused = ledger.reserve(grant, 2, tokens(1)).await;
     assert!(matches!(refused, Err(Error::Refused(_))), "{refused:?}");
 
     let attempt = ledger.attempt(attempt).await.unwrap();

@@ -362,7 +362,7 @@ async fn a_budget_that_is_added_to_reaches_the_jobs_that_are_left() {
     let jobs = ledger.jobs(request).await.unwrap();
     let more = crate::support::tokens(100);
     let before = ledger.job_account(jobs[0].id).await.unwrap();
-    ledger.top_up(request, more).await.unwrap();
+    ledger.top_up(request, more, None).await.unwrap();
     for job in &jobs {
         let after = ledger.job_account(job.id).await.unwrap();
         assert_eq!(after.total.tokens, before.total.tokens + 50);
@@ -373,7 +373,7 @@ async fn a_budget_that_is_added_to_reaches_the_jobs_that_are_left() {
     place.holds().await;
     ledger.cancel_request(request).await.unwrap();
     assert!(matches!(
-        ledger.top_up(request, more).await,
+        ledger.top_up(request, more, None).await,
         Err(Error::Ended { .. })
     ));
     place.holds().await;

@@ -77,7 +77,7 @@ impl Place {
                 .unwrap();
             let spender = Spender::Attempt(&held.lease, attempt);
             let grant = self.ledger.open_grant(spender).await.unwrap();
-            self.ledger.reserve(grant, tokens(10)).await.unwrap();
+            self.ledger.reserve(grant, 1, tokens(10)).await.unwrap();
             let called = Body::ModelCalled {
                 attempt: Some(attempt),
                 model: "test/model".into(),
@@ -98,7 +98,7 @@ impl Place {
                 response: self.ledger.put_blob(format!("came {text}")).await.unwrap(),
             };
             self.ledger
-                .settle(grant, tokens(10), called, Some(exchange))
+                .settle(grant, called, Some(exchange))
                 .await
                 .unwrap();
             self.ledger

@@ -169,7 +169,7 @@ struct OneToken;
 
 #[async_trait]
 impl Funds for OneToken {
-    async fn reserve(&self, _: Amount) -> Result<(), FundsError> {
+    async fn reserve(&self, _: u64, _: Amount) -> Result<(), FundsError> {
         Ok(())
     }
 

@@ -20,7 +20,7 @@ pub(crate) enum Call {
     Submit(SessionId, Box<Ask>, Option<String>),
     CancelRequest(RequestId),
     CancelJob(JobId),
-    TopUp(RequestId, Amount),
+    TopUp(RequestId, Amount, Option<String>),
     Note(SessionId, String),
     Limit(Limited, Option<u32>),
     ClaimRequest,
@@ -30,9 +30,10 @@ pub(crate) enum Call {
     Plan(Lease, Plan),
     FailRequest(Lease, Failure),
     OpenGrant(Lease, Option<AttemptId>),
-    Reserve(GrantId, Amount),
-    Unreserve(GrantId, Amount),
-    Settle(GrantId, Amount, Body),
+    /// So much for the call of this number.
+    Reserve(GrantId, u64, Amount),
+    Unreserve(GrantId, u64),
+    Settle(GrantId, Body),
     Start(Lease),
     /// It goes on with the attempt that its last holder left.
     Resume(Lease),
@@ -102,10 +103,9 @@ impl Call {
         matches!(self, Self::Fence(..) | Self::Move(_) | Self::Model(..))
     }
 
-    /// Whether it may be done a second time: the world outside does nothing twice, and giving a
-    /// reservation back twice would give back another call's.
+    /// Whether it may be done a second time: the world outside does nothing twice.
     pub(crate) fn may_repeat(&self) -> bool {
-        !self.is_outside() && !matches!(self, Self::Unreserve(..) | Self::Find(..))
+        !self.is_outside() && !matches!(self, Self::Find(..))
     }
 
     /// The change that it lands or settles.
@@ -135,7 +135,10 @@ impl Call {
                 .map(Answer::Request),
             Self::CancelRequest(request) => ledger.cancel_request(request).await.map(done),
             Self::CancelJob(job) => ledger.cancel_job(job).await.map(done),
-            Self::TopUp(request, amount) => ledger.top_up(request, amount).await.map(done),
+            Self::TopUp(request, amount, key) => ledger
+                .top_up(request, amount, key.as_deref())
+                .await
+                .map(done),
             Self::Note(session, text) => ledger.note(session, None, text).await.map(done),
             Self::Limit(of, most) => ledger.set_limit(of, most).await.map(done),
             Self::ClaimRequest => {
@@ -165,11 +168,11 @@ impl Call {
                 };
                 ledger.open_grant(spender).await.map(Answer::Grant)
             }
-            Self::Reserve(grant, amount) => ledger.reserve(grant, amount).await.map(done),
-            Self::Unreserve(grant, amount) => ledger.unreserve(grant, amount).await.map(done),
-            Self::Settle(grant, reserved, called) => {
-                ledger.settle(grant, reserved, called, None).await.map(done)
+            Self::Reserve(grant, call, amount) => {
+                ledger.reserve(grant, call, amount).await.map(done)
             }
+            Self::Unreserve(grant, call) => ledger.unreserve(grant, call).await.map(done),
+            Self::Settle(grant, called) => ledger.settle(grant, called, None).await.map(done),
             Self::Start(lease) => {
                 let new = NewAttempt {
                     base: "b".repeat(40),

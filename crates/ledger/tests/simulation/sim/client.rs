@@ -5,7 +5,7 @@ use super::{
     call::Call,
 };
 use domain::{
-    Amount, Micros, SessionId,
+    Amount, Micros, RequestId, SessionId,
     entity::{Ask, Placement, Planning, Priority},
     policy::Policy,
 };
@@ -28,6 +28,8 @@ pub(crate) struct Client {
     /// What it has asked for under keys, and how often it has asked at all.
     keyed: Vec<(SessionId, Ask, String)>,
     asked: usize,
+    /// What it has added to budgets under keys.
+    added: Vec<(RequestId, Amount, String)>,
     /// It is another one each time its process starts, and does not use an old key for a new ask.
     life: u64,
 }
@@ -38,6 +40,7 @@ impl Client {
             name,
             keyed: Vec::new(),
             asked: 0,
+            added: Vec::new(),
             life,
         }
     }
@@ -109,13 +112,26 @@ impl Actor for Client {
             }
             40..43 => Some(Call::CancelRequest(*view.random.pick(view.requests)?)),
             43..48 => Some(Call::CancelJob(*view.random.pick(view.jobs)?)),
-            48..60 => {
+            48..52 => {
+                let (request, amount, key) = view.random.pick(&self.added)?.clone();
+                // Another amount could come to be the first one, and then the first is refused.
+                let tokens = amount.tokens + u64::from(view.random.chance(200));
+                let amount = Amount { tokens, ..amount };
+                Some(Call::TopUp(request, amount, Some(key)))
+            }
+            52..60 => {
                 let tokens = 10 + view.random.below(500);
                 let amount = Amount {
                     tokens,
                     ..Amount::ZERO
                 };
-                Some(Call::TopUp(*view.random.pick(view.requests)?, amount))
+                let request = *view.random.pick(view.requests)?;
+                let key = format!("more-{}-{}-{}", self.name, self.life, self.added.len());
+                let key = view.random.chance(600).then_some(key);
+                if let Some(key) = &key {
+                    self.added.push((request, amount, key.clone()));
+                }
+                Some(Call::TopUp(request, amount, key))
             }
             60..64 => {
                 let most = view.random.below(3);

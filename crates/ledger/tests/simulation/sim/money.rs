@@ -6,21 +6,29 @@ use super::{
 };
 use domain::{Amount, GrantId, RequestId, event::Body};
 use skep_ledger::{Error, Subject};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-/// A grant: what is reserved and not settled, and what was settled.
-struct Known {
+/// A call of a grant, by its number.
+#[derive(Debug, Clone, PartialEq)]
+enum Known {
+    Reserved(u64),
+    GivenBack,
+    Settled(Box<Body>),
+}
+
+/// A grant with its calls.
+struct Grant {
     request: RequestId,
-    reserved: u64,
-    spent: u64,
+    calls: BTreeMap<u64, Known>,
 }
 
 /// Tokens, which nothing but calls of models spends.
 #[derive(Default)]
 pub(crate) struct Money {
     totals: BTreeMap<RequestId, u64>,
-    grants: BTreeMap<GrantId, Known>,
-    settled: BTreeSet<(GrantId, u64)>,
+    /// What was added under keys.
+    added: BTreeMap<String, (RequestId, Amount)>,
+    grants: BTreeMap<GrantId, Grant>,
 }
 
 impl Money {
@@ -38,13 +46,17 @@ impl Money {
         self.grants
             .values()
             .filter(|grant| grant.request == request)
-            .fold((0, 0), |(least, most), grant| {
-                (least + grant.spent, most + grant.spent + grant.reserved)
+            .flat_map(|grant| grant.calls.values())
+            .fold((0, 0), |(least, most), call| match call {
+                Known::Reserved(reserved) => (least, most + reserved),
+                Known::GivenBack => (least, most),
+                Known::Settled(body) => (least + took(body), most + took(body)),
             })
     }
 
     pub(crate) fn is_settled(&self, grant: GrantId, call: u64) -> bool {
-        self.settled.contains(&(grant, call))
+        let known = self.grants.get(&grant);
+        known.is_some_and(|known| matches!(known.calls.get(&call), Some(Known::Settled(_))))
     }
 
     pub(crate) fn answered(
@@ -53,47 +65,132 @@ impl Money {
         answer: &Result<Answer, Error>,
         request: impl Fn(Subject) -> Option<RequestId>,
     ) -> Result<(), Broken> {
-        let Ok(answer) = answer else { return Ok(()) };
         match (call, answer) {
-            (Call::TopUp(request, amount), _) => {
-                *self.totals.entry(*request).or_default() += amount.tokens;
+            (Call::TopUp(request, amount, key), answer) => {
+                self.topped_up(*request, *amount, key.as_deref(), answer)
             }
-            (Call::OpenGrant(lease, _), Answer::Grant(grant)) => {
-                let request = request(lease.subject).unwrap();
-                let known = Known {
-                    request,
-                    reserved: 0,
-                    spent: 0,
+            (Call::OpenGrant(lease, _), Ok(Answer::Grant(grant))) => {
+                let known = Grant {
+                    request: request(lease.subject).unwrap(),
+                    calls: BTreeMap::new(),
                 };
                 self.grants.insert(*grant, known);
+                Ok(())
             }
-            (Call::Reserve(grant, amount), _) => self.known(*grant).reserved += amount.tokens,
-            (Call::Unreserve(grant, amount), _) => self.known(*grant).reserved -= amount.tokens,
-            (Call::Settle(grant, reserved, body), _) => {
-                let Body::ModelCalled { call, spent, .. } = body else {
-                    return Ok(());
-                };
-                Broken::unless(self.settled.insert((*grant, *call)), || {
-                    format!("call {call} of {grant} was settled twice")
-                })?;
-                let known = self.known(*grant);
-                known.reserved -= reserved.tokens;
-                known.spent += spent.tokens;
+            (Call::Reserve(grant, call, amount), answer) => {
+                self.reserved(*grant, *call, *amount, answer)
             }
-            (Call::Model(grant, ..), _) => {
-                let reserved = self.known(*grant).reserved;
-                Broken::unless(reserved > 0, || {
-                    format!("a call of {grant} is made, and nothing is reserved")
-                })?;
+            (Call::Unreserve(grant, call), Ok(_)) => {
+                let known = self.known(*grant).calls.insert(*call, Known::GivenBack);
+                Broken::unless(!matches!(known, None | Some(Known::Settled(_))), || {
+                    format!("call {call} of {grant} was given back, and was {known:?}")
+                })
             }
-            _ => {}
+            (Call::Settle(grant, body), answer) => self.settled(*grant, body, answer),
+            (Call::Model(grant, call, _), Ok(_)) => {
+                let known = self.known(*grant).calls.get(call).cloned();
+                Broken::unless(matches!(known, Some(Known::Reserved(_))), || {
+                    format!("call {call} of {grant} is made, and is {known:?}")
+                })
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
 
-    fn known(&mut self, grant: GrantId) -> &mut Known {
+    /// What is added under a key is added once.
+    fn topped_up(
+        &mut self,
+        request: RequestId,
+        amount: Amount,
+        key: Option<&str>,
+        answer: &Result<Answer, Error>,
+    ) -> Result<(), Broken> {
+        let known = key.and_then(|key| self.added.get(key));
+        match (known, answer) {
+            (Some(known), Ok(_)) if *known == (request, amount) => Ok(()),
+            (Some(known), Err(Error::KeyTaken { .. })) if *known != (request, amount) => Ok(()),
+            (None, Ok(_)) => {
+                *self.totals.entry(request).or_default() += amount.tokens;
+                if let Some(key) = key {
+                    self.added.insert(key.into(), (request, amount));
+                }
+                Ok(())
+            }
+            (None, Err(Error::Ended { .. })) => Ok(()),
+            (known, answer) => Err(Broken::new(format!(
+                "{key:?} was used for {known:?}, and was answered with {answer:?}"
+            ))),
+        }
+    }
+
+    /// A call is reserved once, with one amount.
+    fn reserved(
+        &mut self,
+        grant: GrantId,
+        call: u64,
+        amount: Amount,
+        answer: &Result<Answer, Error>,
+    ) -> Result<(), Broken> {
+        let known = self.known(grant).calls.get(&call).cloned();
+        let holds = match (&known, answer) {
+            (None, Ok(_)) => {
+                let known = Known::Reserved(amount.tokens);
+                self.known(grant).calls.insert(call, known);
+                true
+            }
+            (Some(Known::Reserved(known)), Ok(_)) => *known == amount.tokens,
+            (Some(_), Ok(_)) => false,
+            (known, Err(Error::CallTaken { .. })) => {
+                matches!(known, Some(Known::Reserved(known)) if *known != amount.tokens)
+            }
+            (known, Err(Error::Settled { .. })) => {
+                matches!(known, Some(Known::GivenBack | Known::Settled(_)))
+            }
+            (_, Err(Error::Refused(_))) => true,
+            (_, Err(_)) => false,
+        };
+        Broken::unless(holds, || {
+            format!("call {call} of {grant} is {known:?}, and {amount:?} was answered: {answer:?}")
+        })
+    }
+
+    /// A call is settled once, and again with the same only.
+    fn settled(
+        &mut self,
+        grant: GrantId,
+        body: &Body,
+        answer: &Result<Answer, Error>,
+    ) -> Result<(), Broken> {
+        let Body::ModelCalled { call, .. } = body else {
+            return Ok(());
+        };
+        let known = self.known(grant).calls.get(call).cloned();
+        let holds = match (&known, answer) {
+            (Some(Known::Reserved(_)), Ok(_)) => {
+                let known = Known::Settled(Box::new(body.clone()));
+                self.known(grant).calls.insert(*call, known);
+                true
+            }
+            (Some(Known::Settled(known)), Ok(_)) => **known == *body,
+            (Some(Known::Settled(known)), Err(Error::CallTaken { .. })) => **known != *body,
+            (Some(Known::Reserved(_)), Err(_)) => true,
+            _ => false,
+        };
+        Broken::unless(holds, || {
+            format!("call {call} of {grant} is {known:?}, and {body:?} was answered: {answer:?}")
+        })
+    }
+
+    fn known(&mut self, grant: GrantId) -> &mut Grant {
         self.grants
             .get_mut(&grant)
             .expect("a grant that was opened")
+    }
+}
+
+fn took(body: &Body) -> u64 {
+    match body {
+        Body::ModelCalled { spent, .. } => spent.tokens,
+        _ => 0,
     }
 }

@@ -5,7 +5,7 @@ use super::{
     call::{Answer, Call},
 };
 use domain::{Amount, AttemptId, GrantId, Micros, event::Body};
-use skep_ledger::Lease;
+use skep_ledger::{Error, Lease};
 
 #[derive(Clone, Copy)]
 enum Phase {
@@ -22,6 +22,8 @@ pub(crate) struct Spend {
     /// The number of the next call.
     number: u64,
     phase: Phase,
+    /// What the last call was settled with.
+    settled: Option<Body>,
     /// Whether the budget is used up.
     over: bool,
 }
@@ -41,6 +43,7 @@ impl Spend {
             grant: None,
             number: 1,
             phase: Phase::Free,
+            settled: None,
             over: false,
         }
     }
@@ -54,8 +57,16 @@ impl Spend {
         };
         let random = &mut *view.random;
         Some(match self.phase {
-            Phase::Free => Call::Reserve(grant, amount(1 + random.below(40))),
-            Phase::Reserved(reserved) if random.chance(150) => Call::Unreserve(grant, reserved),
+            Phase::Free => match &self.settled {
+                // Another end of a call that is over.
+                Some(settled) if random.chance(60) => Call::Settle(grant, otherwise(settled)),
+                _ => Call::Reserve(grant, self.number, amount(1 + random.below(40))),
+            },
+            // Another amount for a call that is reserved.
+            Phase::Reserved(reserved) if random.chance(30) => {
+                Call::Reserve(grant, self.number, amount(reserved.tokens + 1))
+            }
+            Phase::Reserved(_) if random.chance(150) => Call::Unreserve(grant, self.number),
             Phase::Reserved(reserved) => {
                 // Sometimes it takes more than anybody thought.
                 let took = match random.chance(100) {
@@ -75,7 +86,7 @@ impl Spend {
                     status: took.map(|_| 200),
                     duration_ms: 1,
                 };
-                Call::Settle(grant, reserved, called)
+                Call::Settle(grant, called)
             }
         })
     }
@@ -93,11 +104,21 @@ impl Spend {
                     self.grant = Some(*grant);
                 }
             }
-            Call::Reserve(_, reserved) if answered => self.phase = Phase::Reserved(*reserved),
-            // It was closed, or there is not enough.
-            Call::Reserve(..) => self.over = true,
+            Call::Reserve(_, _, reserved) if answered => self.phase = Phase::Reserved(*reserved),
+            // It was closed, or there is not enough; or it asked for another amount.
+            Call::Reserve(..) => {
+                let otherwise = matches!(
+                    heard,
+                    Heard::Error {
+                        error: Error::CallTaken { .. },
+                        ..
+                    }
+                );
+                self.over |= !otherwise;
+            }
             Call::Unreserve(..) => {
                 self.phase = Phase::Free;
+                self.number += 1;
                 self.over |= !answered;
             }
             Call::Model(_, _, took) => {
@@ -106,13 +127,25 @@ impl Spend {
                 }
             }
             // Settled now, or before, or its grant is closed and it counts as reserved.
-            Call::Settle(..) => {
-                self.phase = Phase::Free;
-                self.number += 1;
+            Call::Settle(_, called) => {
+                if let Phase::Called(..) = self.phase {
+                    self.phase = Phase::Free;
+                    self.number += 1;
+                    self.settled = answered.then(|| called.clone());
+                }
                 self.over |= matches!(heard, Heard::Nothing);
             }
             _ => return false,
         }
         true
     }
+}
+
+/// A settlement of the same call with something else.
+fn otherwise(settled: &Body) -> Body {
+    let mut other = settled.clone();
+    if let Body::ModelCalled { spent, .. } = &mut other {
+        spent.tokens += 1;
+    }
+    other
 }
