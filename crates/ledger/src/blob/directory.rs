@@ -194,14 +194,34 @@ fn write_file(file: &Path, content: &mut impl Read) -> Result<(BlobId, u64), Err
 /// Moves a finished file into the place of its name, durably.
 pub(crate) fn place(top: &Path, finished: &Path, id: BlobId) -> io::Result<()> {
     let path = path(top, id);
+    make_shelf(top, &path)?;
+    std::fs::rename(finished, &path)?;
+    sync_shelf(&path)
+}
+
+/// Puts back what was put aside to be removed, unless it was stored anew meanwhile: what is in its
+/// place is younger, and whoever stored it counts on that.
+pub(crate) fn put_back(top: &Path, aside: &Path, id: BlobId) -> io::Result<()> {
+    let path = path(top, id);
+    make_shelf(top, &path)?;
+    match std::fs::hard_link(aside, &path) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+        linked => {
+            linked?;
+            sync_shelf(&path)?;
+        }
+    }
+    std::fs::remove_file(aside)
+}
+
+fn make_shelf(top: &Path, path: &Path) -> io::Result<()> {
     if let Some(shelf) = path.parent()
         && !shelf.is_dir()
     {
         make_directory(shelf)?;
         sync_directory(top)?;
     }
-    std::fs::rename(finished, &path)?;
-    sync_shelf(&path)
+    Ok(())
 }
 
 fn sync_shelf(path: &Path) -> io::Result<()> {

@@ -206,7 +206,7 @@ fn put_back(verb: &mut Verb<'_>) -> Result<(), Trouble> {
         for entry in std::fs::read_dir(blobs.removing())? {
             let entry = entry?;
             match entry.file_name().to_string_lossy().parse::<BlobId>() {
-                Ok(id) => directory::place(blobs.top(), &entry.path(), id)?,
+                Ok(id) => directory::put_back(blobs.top(), &entry.path(), id)?,
                 Err(error) => tracing::debug!(%error, "a file among the blobs is none"),
             }
         }

@@ -27,7 +27,7 @@ pub(crate) fn refer(
                 // Nothing is being removed while this verb writes: what is aside was left there
                 // by a process that died.
                 let aside = verb.context.blobs.removing().join(id.to_string());
-                match directory::place(verb.context.blobs.top(), &aside, id) {
+                match directory::put_back(verb.context.blobs.top(), &aside, id) {
                     Err(error) if error.kind() == ErrorKind::NotFound => {
                         return Err(Error::BlobMissing { id }.into());
                     }

@@ -222,3 +222,22 @@ async fn a_blob_that_a_dying_process_had_put_aside_is_still_there() {
         assert_eq!(read, text.into_bytes());
     }
 }
+
+#[tokio::test]
+async fn what_is_stored_again_stays_also_where_a_removal_before_it_never_ended() {
+    const DAY: Duration = Duration::from_secs(24 * 3_600);
+    let place = place().await;
+    let id = place.ledger.put_blob("again").await.unwrap();
+    let path = files(&place).remove(0);
+    let aside = place.directory.path().join("blobs/removing");
+    let old = std::time::SystemTime::now() - DAY * 2;
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    file.set_modified(old).unwrap();
+    // Whoever removed it has died.
+    std::fs::rename(&path, aside.join(id.to_string())).unwrap();
+    place.ledger.put_blob("again").await.unwrap();
+    let none = place.ledger.collect_garbage(DAY).await.unwrap();
+    assert_eq!(none.blobs, 0);
+    assert_eq!(place.ledger.blob(id, 100).await.unwrap(), b"again");
+    assert_eq!(std::fs::read_dir(aside).unwrap().count(), 0);
+}
