@@ -6,7 +6,7 @@ use super::{
     outside::Outside,
     random::Random,
 };
-use domain::{JobId, RepositoryId, RequestId, SessionId};
+use domain::{JobId, RepositoryId, RequestId, SessionId, Timestamp};
 use skep_ledger::Error;
 
 /// What an actor may look at.
@@ -17,6 +17,7 @@ pub(crate) struct View<'a> {
     pub(crate) repositories: &'a [RepositoryId],
     pub(crate) requests: &'a [RequestId],
     pub(crate) jobs: &'a [JobId],
+    pub(crate) now: Timestamp,
     /// Whether nothing new is asked any more.
     pub(crate) ending: bool,
     /// Whether holders go on though their lease was lost: a mistake on purpose.

@@ -6,13 +6,14 @@ use super::{
     outside::{Move, Outside},
 };
 use domain::{
-    Amount, AttemptId, ChangeId, Failure, GrantId, JobId, Reason, RepositoryId, RequestId,
-    SessionId, entity::Ask, event::Body, machine::Machine, plan::Plan,
+    Amount, AttemptId, BlobId, ChangeId, EventId, Failure, GrantId, JobId, Reason, RepositoryId,
+    RequestId, SessionId, Timestamp, entity::Ask, event::Body, machine::Machine, plan::Plan,
 };
 use skep_ledger::{
-    ChangeOutcome, ClaimedChange, ClaimedJob, ClaimedRequest, Error, Lease, Ledger, Limited,
-    NewAttempt, Owner, Settlement, Spender, Subject,
+    ChangeOutcome, ClaimedChange, ClaimedJob, ClaimedNotification, ClaimedRequest, Error, Exchange,
+    Lease, Ledger, Limited, NewAttempt, Owner, Seek, Settlement, Spender, Subject, Unreached,
 };
+use std::time::Duration;
 
 /// One call.
 #[derive(Debug, Clone)]
@@ -23,9 +24,20 @@ pub(crate) enum Call {
     TopUp(RequestId, Amount, Option<String>),
     Note(SessionId, String),
     Limit(Limited, Option<u32>),
-    ClaimRequest,
-    ClaimJob,
+    PauseRequest(RequestId),
+    ResumeRequest(RequestId),
+    PauseJob(JobId),
+    ResumeJob(JobId),
+    PutBlob(&'static str),
+    /// Garbage of this age is removed.
+    Collect(Duration),
+    /// What had ended before this is removed.
+    Prune(Timestamp),
+    ClaimRequest(Seek),
+    ClaimJob(Seek),
     ClaimChange,
+    ClaimNotification,
+    SettleNotification(Lease, Vec<Unreached>),
     Heartbeat(Lease),
     Plan(Lease, Plan),
     FailRequest(Lease, Failure),
@@ -33,7 +45,7 @@ pub(crate) enum Call {
     /// So much for the call of this number.
     Reserve(GrantId, u64, Amount),
     Unreserve(GrantId, u64),
-    Settle(GrantId, Body),
+    Settle(GrantId, Box<(Body, Option<Exchange>)>),
     Start(Lease),
     /// It goes on with the attempt that its last holder left.
     Resume(Lease),
@@ -53,6 +65,8 @@ pub(crate) enum Call {
     Fence(RepositoryId, u64),
     /// Outside: the branch moves, if it is where it was seen.
     Move(Move),
+    /// Outside: a sink is told of an event.
+    Tell(EventId, String),
     /// Outside: a model is called, and takes this.
     Model(GrantId, u64, Amount),
 }
@@ -65,9 +79,21 @@ pub(crate) enum Answer {
     ToPlan(Option<Box<ClaimedRequest>>),
     ToDo(Option<Box<ClaimedJob>>),
     ToMerge(Option<Box<ClaimedChange>>),
+    ToTell(Option<Box<ClaimedNotification>>),
     Grant(GrantId),
+    Blob(BlobId),
     Attempt(Option<AttemptId>),
     Moved(bool),
+}
+
+impl Answer {
+    /// Whether there was nothing to claim.
+    pub(crate) fn is_empty(&self) -> bool {
+        matches!(
+            self,
+            Self::ToPlan(None) | Self::ToDo(None) | Self::ToMerge(None) | Self::ToTell(None)
+        )
+    }
 }
 
 impl Call {
@@ -87,7 +113,8 @@ impl Call {
             | Self::SettleAttempt(lease, _)
             | Self::CheckChange(lease)
             | Self::Land(lease, _)
-            | Self::SettleChange(lease, _) => Some(lease),
+            | Self::SettleChange(lease, _)
+            | Self::SettleNotification(lease, _) => Some(lease),
             _ => None,
         }
     }
@@ -95,17 +122,87 @@ impl Call {
     pub(crate) fn is_claim(&self) -> bool {
         matches!(
             self,
-            Self::ClaimRequest | Self::ClaimJob | Self::ClaimChange
+            Self::ClaimRequest(_) | Self::ClaimJob(_) | Self::ClaimChange | Self::ClaimNotification
         )
     }
 
     pub(crate) fn is_outside(&self) -> bool {
-        matches!(self, Self::Fence(..) | Self::Move(_) | Self::Model(..))
+        matches!(
+            self,
+            Self::Fence(..) | Self::Move(_) | Self::Tell(..) | Self::Model(..)
+        )
     }
 
     /// Whether it may be done a second time: the world outside does nothing twice.
     pub(crate) fn may_repeat(&self) -> bool {
         !self.is_outside() && !matches!(self, Self::Find(..))
+    }
+
+    /// What kind of thing it does.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Submit(_, ask, _) if ask.included.is_empty() => "submit",
+            Self::Submit(..) => "submit with a file",
+            Self::CancelRequest(_) => "cancel a request",
+            Self::CancelJob(_) => "cancel a job",
+            Self::TopUp(..) => "top up",
+            Self::Note(..) => "note",
+            Self::Limit(..) => "limit",
+            Self::PauseRequest(_) => "pause a request",
+            Self::ResumeRequest(_) => "resume a request",
+            Self::PauseJob(_) => "pause a job",
+            Self::ResumeJob(_) => "resume a job",
+            Self::PutBlob(_) => "put a blob",
+            Self::Collect(_) => "collect garbage",
+            Self::Prune(_) => "prune",
+            Self::ClaimRequest(_) => "claim a request",
+            Self::ClaimJob(_) => "claim a job",
+            Self::ClaimChange => "claim a change",
+            Self::ClaimNotification => "claim a notification",
+            Self::SettleNotification(_, unreached) if unreached.is_empty() => {
+                "settle a notification"
+            }
+            Self::SettleNotification(..) => "settle a notification in part",
+            Self::Heartbeat(_) => "heartbeat",
+            Self::Plan(..) => "plan",
+            Self::FailRequest(..) => "fail a request",
+            Self::OpenGrant(..) => "open a grant",
+            Self::Reserve(..) => "reserve",
+            Self::Unreserve(..) => "unreserve",
+            Self::Settle(_, end) if end.1.is_none() => "settle a call",
+            Self::Settle(..) => "settle a call with its exchange",
+            Self::Start(_) => "start an attempt",
+            Self::Resume(_) => "resume an attempt",
+            Self::Lose(_) => "lose an attempt",
+            Self::Find(_) => "find an attempt",
+            Self::Run(_) => "run",
+            Self::Record(_, events) if events.iter().any(|event| event.blobs().count() > 0) => {
+                "record a blob"
+            }
+            Self::Record(..) => "record",
+            Self::Check(_) => "check",
+            Self::SettleAttempt(..) => "settle an attempt",
+            Self::CheckChange(_) => "check a change",
+            Self::Land(..) => "land",
+            Self::SettleChange(..) => "settle a change",
+            Self::Publish(..) => "publish",
+            Self::Fence(..) => "fence",
+            Self::Move(_) => "move a branch",
+            Self::Tell(..) => "tell",
+            Self::Model(..) => "call a model",
+        }
+    }
+
+    /// Whether what it does is money, or counts otherwise.
+    pub(crate) fn is_counted(&self) -> bool {
+        matches!(
+            self,
+            Self::Submit(_, _, Some(_))
+                | Self::TopUp(_, _, Some(_))
+                | Self::Reserve(..)
+                | Self::Unreserve(..)
+                | Self::Settle(..)
+        )
     }
 
     /// The change that it lands or settles.
@@ -141,12 +238,27 @@ impl Call {
                 .map(done),
             Self::Note(session, text) => ledger.note(session, None, text).await.map(done),
             Self::Limit(of, most) => ledger.set_limit(of, most).await.map(done),
-            Self::ClaimRequest => {
-                let claimed = ledger.claim_request(owner, None).await;
+            Self::PauseRequest(request) => ledger.pause_request(request).await.map(done),
+            Self::ResumeRequest(request) => ledger.resume_request(request).await.map(done),
+            Self::PauseJob(job) => ledger.pause_job(job).await.map(done),
+            Self::ResumeJob(job) => ledger.resume_job(job).await.map(done),
+            Self::PutBlob(content) => ledger.put_blob(content).await.map(Answer::Blob),
+            Self::Collect(age) => ledger.collect_garbage(age).await.map(|_| Answer::Done),
+            Self::Prune(before) => ledger.prune(before).await.map(|_| Answer::Done),
+            Self::ClaimNotification => {
+                let claimed = ledger.claim_notification(owner).await;
+                claimed.map(|claimed| Answer::ToTell(claimed.map(Box::new)))
+            }
+            Self::SettleNotification(lease, unreached) => ledger
+                .settle_notification(&lease, unreached)
+                .await
+                .map(done),
+            Self::ClaimRequest(seek) => {
+                let claimed = ledger.claim_request(owner, seek).await;
                 claimed.map(|claimed| Answer::ToPlan(claimed.map(Box::new)))
             }
-            Self::ClaimJob => {
-                let claimed = ledger.claim_job(owner, None).await;
+            Self::ClaimJob(seek) => {
+                let claimed = ledger.claim_job(owner, seek).await;
                 claimed.map(|claimed| Answer::ToDo(claimed.map(Box::new)))
             }
             Self::ClaimChange => {
@@ -172,7 +284,10 @@ impl Call {
                 ledger.reserve(grant, call, amount).await.map(done)
             }
             Self::Unreserve(grant, call) => ledger.unreserve(grant, call).await.map(done),
-            Self::Settle(grant, called) => ledger.settle(grant, called, None).await.map(done),
+            Self::Settle(grant, end) => {
+                let (called, exchange) = *end;
+                ledger.settle(grant, called, exchange).await.map(done)
+            }
             Self::Start(lease) => {
                 let new = NewAttempt {
                     base: "b".repeat(40),
@@ -219,6 +334,10 @@ impl Call {
                 Ok(Answer::Done)
             }
             Self::Move(asked) => Ok(Answer::Moved(outside.advance(&asked)?)),
+            Self::Tell(event, sink) => {
+                outside.tell(event, sink);
+                Ok(Answer::Done)
+            }
             Self::Model(grant, call, took) => {
                 outside.call(grant, call, took)?;
                 Ok(Answer::Done)

@@ -2,11 +2,13 @@
 
 use super::{
     actor::{Actor, Heard, View},
-    call::Call,
+    call::{Answer, Call},
+    spend::put,
+    world::WORKERS,
 };
 use domain::{
-    Amount, Micros, RequestId, SessionId,
-    entity::{Ask, Placement, Planning, Priority},
+    Amount, BlobId, Micros, RequestId, SessionId,
+    entity::{Ask, Included, Placement, Planning, Priority},
     policy::Policy,
 };
 use skep_ledger::Limited;
@@ -28,6 +30,8 @@ pub(crate) struct Client {
     /// What it has asked for under keys, and how often it has asked at all.
     keyed: Vec<(SessionId, Ask, String)>,
     asked: usize,
+    /// A blob that was stored, for a request to take along.
+    file: Option<BlobId>,
     /// What it has added to budgets under keys.
     added: Vec<(RequestId, Amount, String)>,
     /// It is another one each time its process starts, and does not use an old key for a new ask.
@@ -40,6 +44,7 @@ impl Client {
             name,
             keyed: Vec::new(),
             asked: 0,
+            file: None,
             added: Vec::new(),
             life,
         }
@@ -74,10 +79,29 @@ impl Client {
             placement: Placement {
                 priority: *random.pick(&priorities)?,
                 user: format!("user {}", self.name),
-                ..Placement::default()
+                needs: random
+                    .chance(250)
+                    .then(|| "gpu".to_owned())
+                    .into_iter()
+                    .collect(),
+                pin: random.chance(250).then(|| {
+                    random
+                        .pick(&WORKERS)
+                        .copied()
+                        .unwrap_or_default()
+                        .to_owned()
+                }),
             },
             retry_of: None,
-            included: Vec::new(),
+            included: self
+                .file
+                .map(|content| Included {
+                    path: ".env".into(),
+                    executable: false,
+                    content,
+                })
+                .into_iter()
+                .collect(),
             dirty: false,
         })
     }
@@ -89,7 +113,8 @@ impl Actor for Client {
             return None;
         }
         match view.random.below(100) {
-            0..60 if self.asked < MOST && view.requests.len() < MOST_AT_ALL => {
+            0..15 if self.file.is_none() => put(view.random),
+            0..40 if self.asked < MOST && view.requests.len() < MOST_AT_ALL => {
                 self.asked += 1;
                 let session = *view.random.pick(view.sessions)?;
                 let ask = self.ask(view)?;
@@ -100,26 +125,24 @@ impl Actor for Client {
                 }
                 Some(Call::Submit(session, Box::new(ask), key))
             }
-            0..40 => {
+            0..25 => {
                 let (session, ask, key) = view.random.pick(&self.keyed)?.clone();
                 let mut ask = ask;
                 // Only what was answered: else the other ask could come to be the first one.
-                if view.random.chance(200) && ask.retry_of.is_some() {
+                if view.random.chance(400) && ask.retry_of.is_some() {
                     ask.prompt = OTHER.into();
                 }
                 ask.retry_of = None;
                 Some(Call::Submit(session, Box::new(ask), Some(key)))
             }
-            40..43 => Some(Call::CancelRequest(*view.random.pick(view.requests)?)),
-            43..48 => Some(Call::CancelJob(*view.random.pick(view.jobs)?)),
-            48..52 => {
+            25..40 => {
                 let (request, amount, key) = view.random.pick(&self.added)?.clone();
                 // Another amount could come to be the first one, and then the first is refused.
-                let tokens = amount.tokens + u64::from(view.random.chance(200));
+                let tokens = amount.tokens + u64::from(view.random.chance(400));
                 let amount = Amount { tokens, ..amount };
                 Some(Call::TopUp(request, amount, Some(key)))
             }
-            52..60 => {
+            40..70 => {
                 let tokens = 10 + view.random.below(500);
                 let amount = Amount {
                     tokens,
@@ -133,7 +156,7 @@ impl Actor for Client {
                 }
                 Some(Call::TopUp(request, amount, key))
             }
-            60..64 => {
+            70..76 => {
                 let most = view.random.below(3);
                 let most = (most > 0).then(|| u32::try_from(most).unwrap());
                 let of = match view.random.chance(500) {
@@ -142,7 +165,7 @@ impl Actor for Client {
                 };
                 Some(Call::Limit(of, most))
             }
-            64..80 => {
+            76..84 => {
                 let session = *view.random.pick(view.sessions)?;
                 Some(Call::Note(session, format!("a note of {}", self.name)))
             }
@@ -151,6 +174,14 @@ impl Actor for Client {
     }
 
     fn hear(&mut self, _: &mut View<'_>, call: &Call, heard: Heard) {
+        match &heard {
+            Heard::Answer {
+                answer: Answer::Blob(blob),
+                ..
+            } => self.file = Some(*blob),
+            _ if matches!(call, Call::Submit(..)) => self.file = None,
+            _ => {}
+        }
         if let (Call::Submit(_, _, Some(key)), Heard::Answer { .. }) = (call, heard) {
             for (_, ask, known) in &mut self.keyed {
                 if known == key {

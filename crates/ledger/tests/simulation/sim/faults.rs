@@ -60,6 +60,14 @@ impl World {
             0..3 => self.crash(process).await,
             3..4 => self.power_cut(None).await,
             4..40 => self.read(process).await,
+            40..55 => {
+                self.tell("time passes for files".into());
+                self.model.blobs.age(&self.directory());
+                if self.mistake == Mistake::Careless {
+                    self.model.blobs.lose(&self.directory());
+                }
+                Ok(())
+            }
             _ => match self.whose_turn(process) {
                 Some(at) => self.act(at).await,
                 None => Ok(()),
@@ -102,6 +110,10 @@ impl World {
         if call.lands().is_some() && self.random.chance(late) {
             return Fate::Late;
         }
+        // To be done twice is worst for what is counted.
+        if call.is_counted() && self.random.chance(80) {
+            return Fate::Twice;
+        }
         match self.random.below(1_000) {
             0..25 => Fate::AnswerLost,
             25..35 => Fate::CallLost,
@@ -123,7 +135,8 @@ impl World {
                 None => return Ok(()),
             },
         };
-        let due = self.step + 1 + self.random.below(40);
+        let late = if call.is_counted() { 12 } else { 40 };
+        let due = self.step + 1 + self.random.below(late);
         match self.fate(&call) {
             Fate::Done => {
                 let answer = self.execute(process, &call).await?;
@@ -218,11 +231,13 @@ impl World {
             return Ok(());
         };
         let most = 1 + self.random.below(30);
+        let mut expired = 0;
         for reader in &mut self.readers {
             if reader.process == process {
-                reader.read(&ledger, &self.model, most).await?;
+                expired += reader.read(&ledger, &self.model, most).await?;
             }
         }
+        self.count(expired, "cursor expired");
         Ok(())
     }
 
@@ -238,7 +253,16 @@ impl World {
             let leave_lock = self.random.chance(500);
             running.kill(leave_lock).await;
         }
+        self.leave_aside(400);
         Ok(())
+    }
+
+    /// What has ended may have been removing a blob.
+    fn leave_aside(&mut self, per_mille: u64) {
+        let directory = self.directory();
+        if self.random.chance(per_mille) && self.model.blobs.put_aside(&directory) {
+            self.count(1, "leave a blob aside");
+        }
     }
 
     /// What was in the memory of a process is gone.
@@ -259,6 +283,8 @@ impl World {
         let started = Process::start(&self.directory(), &self.clock, &self.ids).await?;
         self.processes[process] = Some(started);
         self.model.holders.look(self.clock.now());
+        let pruning = self.pruning.take();
+        self.kept(process, pruning).await?;
         self.observe(process).await?;
         Ok(())
     }
@@ -269,8 +295,7 @@ impl World {
         self.count.cuts += 1;
         let from = self.directory();
         let before = disk::written(&from);
-        self.disks += 1;
-        let to = self.directory();
+        let to = self.root.path().join((self.disks + 1).to_string());
         let mut torn = false;
         match during {
             None => {
@@ -289,12 +314,13 @@ impl World {
                 disk::copy(&from, &to);
                 torn = disk::tear(&to, before, disk::written(&from), &mut self.random);
                 if !torn {
-                    if call.is_claim() {
-                        self.model.holders.look(self.clock.now());
-                    }
-                    let recorded = self.observe(process).await?;
-                    let by = (process, self.clock.now());
-                    self.model.answered(&call, &answer, stood, recorded, by)?;
+                    let now = self.clock.now();
+                    self.done(process, &call, &answer, stood, (now, true))
+                        .await?;
+                } else if let Call::Prune(before) = call {
+                    self.pruning = Some(before);
+                } else if let Call::Collect(_) = call {
+                    self.model.blobs.perhaps_collected();
                 }
             }
             Some((process, call)) => {
@@ -303,6 +329,7 @@ impl World {
                 disk::copy(&from, &to);
             }
         }
+        self.disks += 1;
         self.count.torn += u64::from(torn);
         if self.mistake == Mistake::Forgetful {
             std::fs::remove_file(to.join("ledger.db-wal")).ok();
@@ -315,6 +342,7 @@ impl World {
             }
         }
         std::fs::remove_dir_all(&from).unwrap();
+        self.leave_aside(700);
         let first = usize::try_from(self.random.below(PROCESSES as u64)).unwrap();
         self.start(first).await
     }

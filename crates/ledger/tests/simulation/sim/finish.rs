@@ -4,10 +4,10 @@ use super::{
     Broken,
     call::Call,
     disk,
-    world::{PROCESSES, World},
+    world::{PROCESSES, Role, World},
 };
-use domain::{ChangeId, machine::Machine};
-use skep_ledger::Limited;
+use domain::{ChangeId, JobState, RequestState, machine::Machine};
+use skep_ledger::{Clock, Limited};
 use std::{collections::BTreeMap, time::Duration};
 
 /// The most rounds to rest.
@@ -29,6 +29,7 @@ impl World {
             self.arrive(flight).await?;
         }
         self.lift_limits().await?;
+        self.resume_all().await?;
         let mut rested = false;
         for _ in 0..MOST {
             self.step += 1;
@@ -42,7 +43,69 @@ impl World {
         Broken::unless(rested, || {
             format!("it does not come to rest: {}", self.standing())
         })?;
-        self.inspect().await
+        self.inspect().await?;
+        self.clear().await
+    }
+
+    /// What is paused goes on, and nobody pauses it again.
+    async fn resume_all(&mut self) -> Result<(), Broken> {
+        let persons = self.slots.iter_mut();
+        persons
+            .filter(|slot| matches!(slot.role, Role::Person))
+            .for_each(|slot| slot.again = None);
+        let requests = self.model.requests.iter();
+        let requests = requests.filter(|(_, state)| **state == RequestState::Paused);
+        let jobs = self.model.jobs.iter();
+        let jobs = jobs.filter(|(_, (_, state))| *state == JobState::Paused);
+        let all: Vec<Call> = requests
+            .map(|(id, _)| Call::ResumeRequest(*id))
+            .chain(jobs.map(|(id, _)| Call::ResumeJob(*id)))
+            .collect();
+        for call in all {
+            let resumed = self.execute(0, &call).await?;
+            Broken::unless(resumed.is_ok(), || {
+                format!("{call:?} was answered: {resumed:?}")
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Everything is old, and goes: nothing is left but what counts, and no file.
+    async fn clear(&mut self) -> Result<(), Broken> {
+        self.clock.forward(Duration::from_secs(3_600));
+        let before = self.clock.now();
+        for call in [Call::Prune(before), Call::Collect(Duration::ZERO)] {
+            let done = self.execute(0, &call).await?;
+            Broken::unless(done.is_ok(), || format!("{call:?} was answered: {done:?}"))?;
+        }
+        let ledger = self.ledger(0).unwrap();
+        self.check(&ledger).await?;
+        let sql = disk::open(&self.directory());
+        for table in [
+            "events",
+            "requests",
+            "asks",
+            "submissions",
+            "jobs",
+            "specs",
+            "dependencies",
+            "attempts",
+            "changes",
+            "grants",
+            "calls",
+            "accounts",
+            "leases",
+            "outbox",
+            "blobs",
+        ] {
+            let left: i64 = sql
+                .query_row(&format!("SELECT COUNT(*) FROM {table}"), [], |row| {
+                    row.get(0)
+                })
+                .unwrap();
+            Broken::unless(left == 0, || format!("{left} {table} are left"))?;
+        }
+        Ok(())
     }
 
     async fn lift_limits(&mut self) -> Result<(), Broken> {
@@ -59,7 +122,7 @@ impl World {
     async fn round(&mut self) -> Result<(), Broken> {
         let mut busy = false;
         for at in 0..self.slots.len() {
-            let happened = self.model.events.values().map(Vec::len).sum();
+            let happened = self.model.events.count();
             if self.slots[at].quiet == Some(happened) {
                 continue;
             }
@@ -104,14 +167,18 @@ impl World {
         }
         let ledger = self.ledger(0).unwrap();
         self.check(&ledger).await?;
-        for (session, known) in &self.model.events {
-            let stored = ledger.events(*session, 0, usize::MAX).await?;
-            let stored: Vec<_> = stored.iter().map(|envelope| envelope.id).collect();
-            Broken::unless(stored == *known, || {
+        for (session, log) in self.model.events.each() {
+            let stored = ledger.events(session, log.first() - 1, usize::MAX).await?;
+            let stored = stored.iter().map(|envelope| envelope.id);
+            let known = log.kept().iter().map(|event| event.id);
+            Broken::unless(stored.eq(known), || {
                 format!("the events of {session} are not those that were seen")
             })?;
         }
         for (request, state) in &self.model.requests {
+            if self.model.gone.contains(request) {
+                continue;
+            }
             let stored = ledger.request(*request).await?.state;
             Broken::unless(stored == *state && state.is_terminal(), || {
                 format!("{request} is {stored}, and was {state}")
@@ -128,6 +195,7 @@ impl World {
             self.count.unsettled += u64::from(!settled);
         }
         self.branches()?;
+        self.model.notifications.are_told(&self.outside)?;
         drop(ledger);
         self.leftovers()
     }
@@ -155,6 +223,7 @@ impl World {
         let sql = disk::open(&self.directory());
         for (what, query) in [
             ("leases", "SELECT COUNT(*) FROM leases"),
+            ("notifications", "SELECT COUNT(*) FROM outbox"),
             ("offers", "SELECT COUNT(*) FROM offers"),
             (
                 "open grants",

@@ -61,6 +61,22 @@ impl Holders {
         }
     }
 
+    /// Nobody tells when a notification is lost by its holder, so this is known only when it is
+    /// claimed again or its holder is refused.
+    pub(crate) fn lost(&mut self, subject: Subject, now: Timestamp) -> Result<(), Broken> {
+        self.ended(key(subject), true, now)
+    }
+
+    /// What was held is not there any more.
+    pub(crate) fn forget(&mut self, id: u64) {
+        self.held.remove(&id);
+    }
+
+    /// Its holder has settled it.
+    pub(crate) fn settled(&mut self, lease: &Lease) {
+        self.held.remove(&key(lease.subject));
+    }
+
     /// The holder has said that it lives.
     pub(crate) fn beat(&mut self, lease: &Lease, now: Timestamp) {
         if let Some(holder) = self.held.get_mut(&key(lease.subject)) {
@@ -100,9 +116,10 @@ impl Holders {
         })
     }
 
-    /// What is held.
+    /// What is held, but for notifications.
     pub(crate) fn told(&self) -> impl Iterator<Item = String> {
         let held = self.held.values();
+        let held = held.filter(|holder| !matches!(holder.subject, Subject::Notification(_)));
         held.map(|holder| format!("{:?} is held under {}", holder.subject, holder.token))
     }
 }

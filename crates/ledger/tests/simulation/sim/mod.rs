@@ -5,6 +5,8 @@
 //! the order of threads, so a seed that fails fails again.
 
 mod actor;
+mod asked;
+mod blobs;
 mod call;
 mod client;
 mod disk;
@@ -12,21 +14,29 @@ mod faults;
 mod finish;
 mod holders;
 mod integrator;
+mod keeper;
+mod log;
+mod look;
 mod model;
 mod money;
+mod notifications;
 mod outside;
+mod pauses;
+mod person;
 mod planner;
 mod process;
 mod random;
 mod reader;
+mod retained;
 mod spend;
+mod teller;
 mod worker;
 mod world;
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 /// How many steps a run takes before everything may come to its end.
-pub(crate) const STEPS: u64 = 240;
+pub(crate) const STEPS: u64 = 320;
 
 /// Mistakes that are made on purpose, to see that they are noticed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -39,6 +49,10 @@ pub(crate) enum Mistake {
     /// The branch lets everybody move it who knows its tip, however old the lease; and integrators
     /// stand still more often.
     Unfenced,
+    /// Whoever removes what is old removes blobs that something names, too.
+    Careless,
+    /// What is said to be told is not.
+    Mute,
     /// After the power was cut the disk has lost what was acknowledged, too.
     Forgetful,
 }
@@ -70,7 +84,7 @@ impl From<skep_ledger::Error> for Broken {
 }
 
 /// What happened in a run, to see that a simulation reaches what it is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Tally {
     /// Verbs and other calls that were done.
     pub(crate) calls: u64,
@@ -92,6 +106,9 @@ pub(crate) struct Tally {
     pub(crate) unsettled: u64,
     /// Events of all sessions.
     pub(crate) events: u64,
+    /// How often each kind of call was done while everything could go wrong, and what else is worth
+    /// counting.
+    pub(crate) did: BTreeMap<&'static str, u64>,
 }
 
 impl Tally {
@@ -107,7 +124,30 @@ impl Tally {
         self.torn += other.torn;
         self.unsettled += other.unsettled;
         self.events += other.events;
+        for (what, count) in other.did {
+            *self.did.entry(what).or_default() += count;
+        }
     }
+}
+
+/// What a call came to, where that is worth counting.
+fn came_to(
+    call: &call::Call,
+    answer: &Result<call::Answer, skep_ledger::Error>,
+) -> Option<&'static str> {
+    use skep_ledger::Error as E;
+    Some(match answer {
+        Ok(answer) if answer.is_empty() => return None,
+        Ok(_) => call.kind(),
+        Err(E::BlobMissing { .. }) => "refused: the blob is missing",
+        Err(E::KeyTaken { .. }) => "refused: the key is taken",
+        Err(E::CallTaken { .. }) => "refused: the call is taken",
+        Err(E::Settled { .. }) => "refused: the call is over",
+        Err(E::LeaseLost(_)) => "refused: the lease is lost",
+        Err(E::NotFound { .. }) => "refused: it is not there",
+        Err(E::Refused(_)) => "refused: the budget",
+        Err(_) => return None,
+    })
 }
 
 /// Runs a seed. What is answered besides a mistake is the last that happened before it.

@@ -3,23 +3,30 @@
 
 use super::{
     Broken,
+    blobs::Blobs,
     call::{Answer, Call},
     holders::Holders,
+    log::Logs,
     money::Money,
+    notifications::Notifications,
     outside::Outside,
 };
 use domain::{
     AttemptId, AttemptState, ChangeId, ChangeState, EventId, JobId, JobState, Reason, RequestId,
-    RequestState, SessionId, Timestamp,
+    RequestState, Timestamp,
+    entity::Placement,
     event::{Body, Envelope},
     machine::Machine,
 };
-use skep_ledger::{Error, Subject};
-use std::{collections::BTreeMap, fmt::Display};
+use skep_ledger::{Error, Seek, Subject};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Display,
+};
 
 /// A change, as its events tell it.
 pub(crate) struct KnownChange {
-    job: JobId,
+    pub(crate) job: JobId,
     pub(crate) state: ChangeState,
     pub(crate) integrated: Option<String>,
 }
@@ -27,8 +34,9 @@ pub(crate) struct KnownChange {
 /// All that is known.
 #[derive(Default)]
 pub(crate) struct Model {
-    /// The ids of the events of each session, in their order.
-    pub(crate) events: BTreeMap<SessionId, Vec<EventId>>,
+    pub(crate) events: Logs,
+    pub(crate) blobs: Blobs,
+    pub(crate) notifications: Notifications,
     pub(crate) requests: BTreeMap<RequestId, RequestState>,
     pub(crate) jobs: BTreeMap<JobId, (RequestId, JobState)>,
     pub(crate) attempts: BTreeMap<AttemptId, (JobId, AttemptState)>,
@@ -40,22 +48,25 @@ pub(crate) struct Model {
     pub(crate) holders: Holders,
     /// What each change is about to land as.
     intents: BTreeMap<ChangeId, String>,
-    keys: BTreeMap<String, RequestId>,
+    /// The request of each key, and whether it is the other ask.
+    pub(crate) keys: BTreeMap<String, (RequestId, bool)>,
+    /// When requests, jobs and changes came to their end.
+    pub(crate) ended: BTreeMap<u64, Timestamp>,
+    /// Requests that were removed.
+    pub(crate) gone: BTreeSet<RequestId>,
+    /// How often a job has failed for a reason outside.
+    pub(crate) failures: BTreeMap<JobId, u32>,
     pub(crate) money: Money,
 }
 
 impl Model {
     /// Takes note of an event, which must follow on the last one.
     pub(crate) fn observe(&mut self, envelope: &Envelope, outside: &Outside) -> Result<(), Broken> {
-        let events = self.events.entry(envelope.session).or_default();
-        let expected = events.len() as u64 + 1;
-        Broken::unless(envelope.sequence == expected, || {
-            format!(
-                "event {expected} of {} has the sequence {}",
-                envelope.session, envelope.sequence
-            )
-        })?;
-        events.push(envelope.id);
+        self.is_allowed(envelope)?;
+        self.counts_failures(&envelope.body)?;
+        self.events.push(envelope)?;
+        self.notifications.observe(envelope);
+        self.blobs.name(None, envelope.body.blobs().collect());
         match &envelope.body {
             Body::RequestSubmitted {
                 request, budget, ..
@@ -68,6 +79,7 @@ impl Model {
             } => {
                 let known = self.requests.insert(*request, *to);
                 step(*request, known, *from, *to)?;
+                self.ends(request.bits(), to.is_terminal(), envelope.time);
                 if *to != RequestState::Planning {
                     let expired = *from == RequestState::Planning && *to == RequestState::Queued;
                     self.holders.ended(request.bits(), expired, envelope.time)?;
@@ -93,6 +105,7 @@ impl Model {
                 let state = known.as_ref().map(|known| known.1);
                 step(*job, state, *from, *to)?;
                 known.into_iter().for_each(|known| known.1 = *to);
+                self.ends(job.bits(), to.is_terminal(), envelope.time);
                 if !to.is_held() {
                     let expired = failure
                         .as_ref()
@@ -127,10 +140,19 @@ impl Model {
                 to,
                 integrated,
                 ..
-            } => self.changed(*change, (*from, *to), integrated.as_deref(), outside)?,
+            } => {
+                self.changed(*change, (*from, *to), integrated.as_deref(), outside)?;
+                self.ends(change.bits(), to.is_settled(), envelope.time);
+            }
             _ => {}
         }
         Ok(())
+    }
+
+    fn ends(&mut self, bits: u64, ended: bool, time: Timestamp) {
+        if ended {
+            self.ended.entry(bits).or_insert(time);
+        }
     }
 
     /// It goes on where it was: a turn that has ended is not begun again.
@@ -218,6 +240,10 @@ impl Model {
                     "{call:?} was done with an ended lease"
                 )));
             }
+            (Some(true), Err(Error::LeaseLost(_))) if notified(call).is_some() => {
+                let lease = call.lease().unwrap();
+                self.holders.lost(lease.subject, now)?;
+            }
             (Some(true), Err(Error::LeaseLost(_))) => {
                 return Err(Broken::new(format!(
                     "{call:?} was refused, and its lease holds"
@@ -229,14 +255,33 @@ impl Model {
             _ => {}
         }
         self.submitted(call, answer)?;
+        self.stored(call, answer)?;
         self.money.answered(call, answer, |subject| match subject {
             Subject::Request(id) => Some(id),
             Subject::Job(id) => self.jobs.get(&id).map(|(request, _)| *request),
             Subject::Change(_) | Subject::Notification(_) => None,
         })?;
         match (call, answer) {
-            (_, Ok(Answer::ToPlan(Some(claimed)))) => self.holders.claimed(&claimed.lease, process),
-            (_, Ok(Answer::ToDo(Some(claimed)))) => self.holders.claimed(&claimed.lease, process),
+            (Call::ClaimRequest(seek), Ok(Answer::ToPlan(Some(claimed)))) => {
+                fits(seek, &claimed.request.ask.placement, &[])?;
+                self.holders.claimed(&claimed.lease, process)
+            }
+            (Call::ClaimJob(seek), Ok(Answer::ToDo(Some(claimed)))) => {
+                let placement = &claimed.request.ask.placement;
+                let needs = [&placement.needs[..], &claimed.job.spec.needs].concat();
+                fits(seek, placement, &needs)?;
+                self.holders.claimed(&claimed.lease, process)
+            }
+            (_, Ok(Answer::ToTell(Some(claimed)))) => {
+                self.holders.lost(claimed.lease.subject, now)?;
+                self.notifications.claimed(claimed)?;
+                self.holders.claimed(&claimed.lease, process)
+            }
+            (Call::SettleNotification(lease, unreached), Ok(_)) => {
+                self.holders.settled(lease);
+                let id = notified(call).unwrap();
+                self.notifications.settled(id, unreached)
+            }
             (_, Ok(Answer::ToMerge(Some(claimed)))) => {
                 let known = self.intents.get(&claimed.change.id);
                 Broken::unless(claimed.change.integrated.as_ref() == known, || {
@@ -267,29 +312,6 @@ impl Model {
         }
     }
 
-    /// One key is one request, and with other content it is refused.
-    fn submitted(&mut self, call: &Call, answer: &Result<Answer, Error>) -> Result<(), Broken> {
-        let Call::Submit(_, ask, Some(key)) = call else {
-            return Ok(());
-        };
-        let known = self.keys.get(key).copied();
-        match (answer, known) {
-            (Ok(Answer::Request(request)), None) => {
-                self.keys.insert(key.clone(), *request);
-                Ok(())
-            }
-            (Ok(Answer::Request(request)), Some(known)) if *request == known => {
-                Broken::unless(!super::client::is_other(ask), || {
-                    format!("`{key}` was taken for another ask")
-                })
-            }
-            (Err(Error::KeyTaken { .. }), Some(_)) if super::client::is_other(ask) => Ok(()),
-            (answer, known) => Err(Broken::new(format!(
-                "`{key}` is {known:?}, and was answered with {answer:?}"
-            ))),
-        }
-    }
-
     /// What has not come to its end.
     pub(crate) fn open(&self) -> Vec<String> {
         let requests = self
@@ -307,6 +329,11 @@ impl Model {
             .chain(jobs.map(|(id, (_, state))| format!("{id} is {state}")))
             .chain(changes.map(|(id, change)| format!("{id} is {}", change.state)))
             .chain(self.holders.told())
+            .chain(
+                self.notifications
+                    .untold()
+                    .map(|id| format!("{id} is untold")),
+            )
             .collect()
     }
 }
@@ -320,6 +347,23 @@ fn begins<K: Ord + Display + Copy, V>(
         None => Ok(()),
         Some(_) => Err(Broken::new(format!("{id} began twice"))),
     }
+}
+
+/// The notification that a call settles.
+fn notified(call: &Call) -> Option<EventId> {
+    match call.lease()?.subject {
+        Subject::Notification(id) => Some(id),
+        _ => None,
+    }
+}
+
+/// Only who can do it takes it.
+fn fits(seek: &Seek, placement: &Placement, needs: &[String]) -> Result<(), Broken> {
+    let pinned = placement.pin.is_none() || placement.pin == seek.worker;
+    let able = needs.iter().all(|need| seek.capabilities.contains(need));
+    Broken::unless(pinned && able, || {
+        format!("{seek:?} has taken what is for {placement:?} and needs {needs:?}")
+    })
 }
 
 /// A step that the machine allows, from where it stood.

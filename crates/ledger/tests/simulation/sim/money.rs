@@ -5,15 +5,18 @@ use super::{
     call::{Answer, Call},
 };
 use domain::{Amount, GrantId, RequestId, event::Body};
-use skep_ledger::{Error, Subject};
-use std::collections::BTreeMap;
+use skep_ledger::{Error, Exchange, Subject};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What a call was settled with.
+type End = (Body, Option<Exchange>);
 
 /// A call of a grant, by its number.
 #[derive(Debug, Clone, PartialEq)]
 enum Known {
     Reserved(u64),
     GivenBack,
-    Settled(Box<Body>),
+    Settled(Box<End>),
 }
 
 /// A grant with its calls.
@@ -29,6 +32,8 @@ pub(crate) struct Money {
     /// What was added under keys.
     added: BTreeMap<String, (RequestId, Amount)>,
     grants: BTreeMap<GrantId, Grant>,
+    /// Requests that were removed.
+    gone: BTreeSet<RequestId>,
 }
 
 impl Money {
@@ -50,13 +55,30 @@ impl Money {
             .fold((0, 0), |(least, most), call| match call {
                 Known::Reserved(reserved) => (least, most + reserved),
                 Known::GivenBack => (least, most),
-                Known::Settled(body) => (least + took(body), most + took(body)),
+                Known::Settled(end) => (least + took(&end.0), most + took(&end.0)),
             })
     }
 
     pub(crate) fn is_settled(&self, grant: GrantId, call: u64) -> bool {
         let known = self.grants.get(&grant);
         known.is_some_and(|known| matches!(known.calls.get(&call), Some(Known::Settled(_))))
+    }
+
+    /// The request that a grant spends for.
+    pub(crate) fn request(&self, grant: GrantId) -> Option<RequestId> {
+        self.grants.get(&grant).map(|grant| grant.request)
+    }
+
+    /// A request was removed, with its grants and keys.
+    pub(crate) fn forget(&mut self, request: RequestId) {
+        self.gone.insert(request);
+        self.added.retain(|_, (known, _)| *known != request);
+    }
+
+    /// Whether the answer is that of what is gone.
+    fn is_gone(&self, request: Option<RequestId>, answer: &Result<Answer, Error>) -> bool {
+        let gone = request.is_some_and(|request| self.gone.contains(&request));
+        gone && matches!(answer, Err(Error::NotFound { .. }))
     }
 
     pub(crate) fn answered(
@@ -86,7 +108,7 @@ impl Money {
                     format!("call {call} of {grant} was given back, and was {known:?}")
                 })
             }
-            (Call::Settle(grant, body), answer) => self.settled(*grant, body, answer),
+            (Call::Settle(grant, end), answer) => self.settled(*grant, end, answer),
             (Call::Model(grant, call, _), Ok(_)) => {
                 let known = self.known(*grant).calls.get(call).cloned();
                 Broken::unless(matches!(known, Some(Known::Reserved(_))), || {
@@ -105,6 +127,9 @@ impl Money {
         key: Option<&str>,
         answer: &Result<Answer, Error>,
     ) -> Result<(), Broken> {
+        if self.is_gone(Some(request), answer) {
+            return Ok(());
+        }
         let known = key.and_then(|key| self.added.get(key));
         match (known, answer) {
             (Some(known), Ok(_)) if *known == (request, amount) => Ok(()),
@@ -131,6 +156,9 @@ impl Money {
         amount: Amount,
         answer: &Result<Answer, Error>,
     ) -> Result<(), Broken> {
+        if self.is_gone(self.request(grant), answer) {
+            return Ok(());
+        }
         let known = self.known(grant).calls.get(&call).cloned();
         let holds = match (&known, answer) {
             (None, Ok(_)) => {
@@ -158,26 +186,29 @@ impl Money {
     fn settled(
         &mut self,
         grant: GrantId,
-        body: &Body,
+        end: &End,
         answer: &Result<Answer, Error>,
     ) -> Result<(), Broken> {
-        let Body::ModelCalled { call, .. } = body else {
+        let Body::ModelCalled { call, .. } = &end.0 else {
             return Ok(());
         };
+        if self.is_gone(self.request(grant), answer) {
+            return Ok(());
+        }
         let known = self.known(grant).calls.get(call).cloned();
         let holds = match (&known, answer) {
             (Some(Known::Reserved(_)), Ok(_)) => {
-                let known = Known::Settled(Box::new(body.clone()));
+                let known = Known::Settled(Box::new(end.clone()));
                 self.known(grant).calls.insert(*call, known);
                 true
             }
-            (Some(Known::Settled(known)), Ok(_)) => **known == *body,
-            (Some(Known::Settled(known)), Err(Error::CallTaken { .. })) => **known != *body,
+            (Some(Known::Settled(known)), Ok(_)) => **known == *end,
+            (Some(Known::Settled(known)), Err(Error::CallTaken { .. })) => **known != *end,
             (Some(Known::Reserved(_)), Err(_)) => true,
             _ => false,
         };
         Broken::unless(holds, || {
-            format!("call {call} of {grant} is {known:?}, and {body:?} was answered: {answer:?}")
+            format!("call {call} of {grant} is {known:?}, and {end:?} was answered: {answer:?}")
         })
     }
 

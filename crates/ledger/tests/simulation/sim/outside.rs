@@ -2,7 +2,7 @@
 //! branches, and the bill of the provider.
 
 use super::Broken;
-use domain::{Amount, ChangeId, GrantId, RepositoryId};
+use domain::{Amount, ChangeId, EventId, GrantId, RepositoryId};
 use std::collections::BTreeMap;
 
 /// A branch that moves by compare-and-swap.
@@ -39,6 +39,10 @@ pub(crate) struct Move {
 #[derive(Default)]
 pub(crate) struct Outside {
     pub(crate) branches: BTreeMap<RepositoryId, Branch>,
+    /// How often each sink was told of each event.
+    pub(crate) told: BTreeMap<(EventId, String), u64>,
+    /// Whether nobody is told: a mistake on purpose.
+    pub(crate) mute: bool,
     /// What each call took.
     pub(crate) bill: BTreeMap<(GrantId, u64), Amount>,
     /// Whether branches let everybody move them who knows their tip: a mistake on purpose.
@@ -69,6 +73,12 @@ impl Outside {
         }
         branch.commits.push((asked.to.clone(), asked.change));
         Ok(true)
+    }
+
+    pub(crate) fn tell(&mut self, event: EventId, sink: String) {
+        if !self.mute {
+            *self.told.entry((event, sink)).or_default() += 1;
+        }
     }
 
     pub(crate) fn call(&mut self, grant: GrantId, call: u64, took: Amount) -> Result<(), Broken> {

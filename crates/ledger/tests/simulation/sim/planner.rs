@@ -7,7 +7,7 @@ use super::{
     spend::Spend,
 };
 use domain::{Failure, Reason, plan};
-use skep_ledger::{Error, Lease};
+use skep_ledger::{Error, Lease, Seek};
 
 struct Held {
     lease: Lease,
@@ -16,8 +16,17 @@ struct Held {
     refused: u32,
 }
 
-#[derive(Default)]
-pub(crate) struct Planner(Option<Held>);
+pub(crate) struct Planner {
+    /// Who it is.
+    seek: Seek,
+    held: Option<Held>,
+}
+
+impl Planner {
+    pub(crate) fn new(seek: Seek) -> Self {
+        Self { seek, held: None }
+    }
+}
 
 /// Up to four jobs, each after some of those before it. A modest one names no tokens.
 fn plan(random: &mut Random, modest: bool) -> plan::Plan {
@@ -30,6 +39,11 @@ fn plan(random: &mut Random, modest: bool) -> plan::Plan {
                 .map(|before| format!("j{before}"))
                 .collect(),
             tokens: (!modest && random.chance(200)).then(|| 1 + random.below(3_000)),
+            needs: random
+                .chance(150)
+                .then(|| "net".to_owned())
+                .into_iter()
+                .collect(),
             may_change_nothing: true,
             ..plan::Job::default()
         })
@@ -39,34 +53,34 @@ fn plan(random: &mut Random, modest: bool) -> plan::Plan {
 
 impl Actor for Planner {
     fn next(&mut self, view: &mut View<'_>) -> Option<Call> {
-        let Some(held) = &mut self.0 else {
-            return Some(Call::ClaimRequest);
+        let Some(held) = &mut self.held else {
+            return Some(Call::ClaimRequest(self.seek.clone()));
         };
         let lease = held.lease.clone();
         match view.random.below(100) {
-            0..40 => held.spend.next(view, &lease),
-            40..50 => Some(Call::Heartbeat(lease)),
-            50..53 => Some(Call::FailRequest(
+            0..60 => held.spend.next(view, &lease),
+            60..67 => Some(Call::Heartbeat(lease)),
+            67..70 => Some(Call::FailRequest(
                 lease,
                 Failure::new(Reason::PlanInvalid, ""),
             )),
-            53..90 if held.refused > 1 => Some(Call::FailRequest(
+            70..93 if held.refused > 1 => Some(Call::FailRequest(
                 lease,
                 Failure::new(Reason::BudgetExhausted, ""),
             )),
-            53..90 => Some(Call::Plan(lease, plan(view.random, held.refused > 0))),
+            70..93 => Some(Call::Plan(lease, plan(view.random, held.refused > 0))),
             _ => None,
         }
     }
 
     fn hear(&mut self, _: &mut View<'_>, call: &Call, heard: Heard) {
-        let Some(held) = &mut self.0 else {
+        let Some(held) = &mut self.held else {
             if let Heard::Answer {
                 answer: Answer::ToPlan(Some(claimed)),
                 ..
             } = heard
             {
-                self.0 = Some(Held {
+                self.held = Some(Held {
                     lease: claimed.lease,
                     spend: Spend::new(None),
                     refused: 0,
@@ -85,14 +99,14 @@ impl Actor for Planner {
             return;
         }
         match (call, heard) {
-            (_, Heard::Nothing) => self.0 = None,
+            (_, Heard::Nothing) => self.held = None,
             (Call::Plan(..), Heard::Error { .. }) if !lost => held.refused += 1,
             (Call::Heartbeat(_), Heard::Answer { .. }) => {}
-            _ => self.0 = None,
+            _ => self.held = None,
         }
     }
 
     fn is_idle(&self) -> bool {
-        self.0.is_none()
+        self.held.is_none()
     }
 }

@@ -2,8 +2,8 @@
 //! new one goes on from the old one's cursor, or from somewhere before it.
 
 use super::{Broken, model::Model, random::Random};
-use domain::SessionId;
-use skep_ledger::{Ledger, Subscription};
+use domain::{SessionId, event::Envelope};
+use skep_ledger::{Error, Ledger, Subscription};
 use std::time::Duration;
 
 /// How long a reader waits for an event that is there. Real time: it only ends a run that hangs.
@@ -39,43 +39,31 @@ impl Reader {
     }
 
     fn last(&self, model: &Model) -> u64 {
-        model
-            .events
-            .get(&self.session)
-            .map_or(0, |events| events.len() as u64)
+        model.events.last(self.session)
     }
 
-    /// Reads up to `most` events, of which each must be there.
+    /// Reads up to `most` events, of which each must be there, unless it was removed: then it is
+    /// told so, and goes on with the first that is kept. Says how often that was.
     pub(crate) async fn read(
         &mut self,
         ledger: &Ledger,
         model: &Model,
         most: u64,
-    ) -> Result<(), Broken> {
-        let live = match &mut self.live {
-            Some(live) => live,
-            none => none.insert(ledger.subscribe(self.session, self.cursor).await?),
-        };
+    ) -> Result<u64, Broken> {
         let end = self.cursor + most;
-        let last = model
-            .events
-            .get(&self.session)
-            .map_or(0, |events| events.len() as u64);
-        while self.cursor < last.min(end) {
-            let next = tokio::time::timeout(PATIENCE, live.next()).await;
-            let next = next.map_err(|_| {
-                Broken::new(format!(
-                    "a reader of {} waits for event {} and is not woken",
-                    self.session,
-                    self.cursor + 1
-                ))
-            })??;
-            let known = model.events.get(&self.session).and_then(|events| {
-                let at = usize::try_from(self.cursor).ok()?;
-                events.get(at)
-            });
+        let mut expired = 0;
+        while self.cursor < self.last(model).min(end) {
+            let next = match self.next(ledger).await? {
+                Err(Error::CursorExpired { session, first }) => {
+                    self.expired(session, first, model)?;
+                    expired += 1;
+                    continue;
+                }
+                next => next?,
+            };
+            let known = model.events.id(self.session, self.cursor + 1);
             Broken::unless(
-                next.sequence == self.cursor + 1 && known == Some(&next.id),
+                next.sequence == self.cursor + 1 && known == Some(next.id),
                 || {
                     format!(
                         "a reader of {} is at {} and sees event {} with the id {}",
@@ -85,6 +73,42 @@ impl Reader {
             )?;
             self.cursor = next.sequence;
         }
+        Ok(expired)
+    }
+
+    async fn next(&mut self, ledger: &Ledger) -> Result<Result<Envelope, Error>, Broken> {
+        let live = match &mut self.live {
+            Some(live) => live,
+            none => match ledger.subscribe(self.session, self.cursor).await {
+                Ok(live) => none.insert(live),
+                Err(error) => return Ok(Err(error)),
+            },
+        };
+        let next = tokio::time::timeout(PATIENCE, live.next()).await;
+        next.map_err(|_| {
+            Broken::new(format!(
+                "a reader of {} waits for event {} and is not woken",
+                self.session,
+                self.cursor + 1
+            ))
+        })
+    }
+
+    /// It is told that there is a gap only where there is one, and where that ends.
+    fn expired(&mut self, session: SessionId, first: u64, model: &Model) -> Result<(), Broken> {
+        let kept = model.events.first(self.session);
+        Broken::unless(
+            session == self.session && first == kept && self.cursor + 1 < kept,
+            || {
+                format!(
+                    "a reader of {} is at {}, is told that {session} begins at {first}, and it \
+                     begins at {kept}",
+                    self.session, self.cursor
+                )
+            },
+        )?;
+        self.cursor = first - 1;
+        self.live = None;
         Ok(())
     }
 }

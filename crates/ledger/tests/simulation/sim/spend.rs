@@ -2,10 +2,12 @@
 
 use super::{
     actor::{Heard, View},
+    blobs::CONTENTS,
     call::{Answer, Call},
+    random::Random,
 };
-use domain::{Amount, AttemptId, GrantId, Micros, event::Body};
-use skep_ledger::{Error, Lease};
+use domain::{Amount, AttemptId, BlobId, GrantId, Micros, event::Body};
+use skep_ledger::{Error, Exchange, Lease};
 
 #[derive(Clone, Copy)]
 enum Phase {
@@ -23,7 +25,9 @@ pub(crate) struct Spend {
     number: u64,
     phase: Phase,
     /// What the last call was settled with.
-    settled: Option<Body>,
+    settled: Option<Box<(Body, Option<Exchange>)>>,
+    /// A blob that was stored and may be named, if nobody removes it before.
+    pub(crate) blob: Option<BlobId>,
     /// Whether the budget is used up.
     over: bool,
 }
@@ -44,6 +48,7 @@ impl Spend {
             number: 1,
             phase: Phase::Free,
             settled: None,
+            blob: None,
             over: false,
         }
     }
@@ -59,11 +64,11 @@ impl Spend {
         Some(match self.phase {
             Phase::Free => match &self.settled {
                 // Another end of a call that is over.
-                Some(settled) if random.chance(60) => Call::Settle(grant, otherwise(settled)),
+                Some(end) if random.chance(150) => Call::Settle(grant, otherwise(end.clone())),
                 _ => Call::Reserve(grant, self.number, amount(1 + random.below(40))),
             },
             // Another amount for a call that is reserved.
-            Phase::Reserved(reserved) if random.chance(30) => {
+            Phase::Reserved(reserved) if random.chance(70) => {
                 Call::Reserve(grant, self.number, amount(reserved.tokens + 1))
             }
             Phase::Reserved(_) if random.chance(150) => Call::Unreserve(grant, self.number),
@@ -75,7 +80,17 @@ impl Spend {
                 };
                 Call::Model(grant, self.number, amount(took))
             }
+            Phase::Called(..) if self.blob.is_none() && random.chance(400) => put(random)?,
             Phase::Called(reserved, took) => {
+                let exchange = self.blob.map(|blob| Exchange {
+                    call: self.number,
+                    endpoint: "/v1/messages".into(),
+                    request: blob,
+                    digest: "x".into(),
+                    status: 200,
+                    headers: Vec::new(),
+                    response: blob,
+                });
                 let called = Body::ModelCalled {
                     attempt: self.attempt,
                     model: "test/model".into(),
@@ -86,7 +101,7 @@ impl Spend {
                     status: took.map(|_| 200),
                     duration_ms: 1,
                 };
-                Call::Settle(grant, called)
+                Call::Settle(grant, Box::new((called, exchange)))
             }
         })
     }
@@ -126,12 +141,22 @@ impl Spend {
                     self.phase = Phase::Called(reserved, answered.then_some(*took));
                 }
             }
+            Call::PutBlob(_) => {
+                if let Heard::Answer {
+                    answer: Answer::Blob(blob),
+                    ..
+                } = heard
+                {
+                    self.blob = Some(*blob);
+                }
+            }
+            Call::Settle(..) | Call::Record(..) if is_missing(heard) => self.blob = None,
             // Settled now, or before, or its grant is closed and it counts as reserved.
-            Call::Settle(_, called) => {
+            Call::Settle(_, end) => {
                 if let Phase::Called(..) = self.phase {
                     self.phase = Phase::Free;
                     self.number += 1;
-                    self.settled = answered.then(|| called.clone());
+                    self.settled = answered.then(|| end.clone());
                 }
                 self.over |= matches!(heard, Heard::Nothing);
             }
@@ -141,11 +166,26 @@ impl Spend {
     }
 }
 
+/// Stores something.
+pub(crate) fn put(random: &mut Random) -> Option<Call> {
+    random.pick(&CONTENTS).map(|content| Call::PutBlob(content))
+}
+
+/// Whether a blob was removed before it was named: it must be stored again.
+pub(crate) fn is_missing(heard: &Heard) -> bool {
+    matches!(
+        heard,
+        Heard::Error {
+            error: Error::BlobMissing { .. },
+            ..
+        }
+    )
+}
+
 /// A settlement of the same call with something else.
-fn otherwise(settled: &Body) -> Body {
-    let mut other = settled.clone();
-    if let Body::ModelCalled { spent, .. } = &mut other {
+fn otherwise(mut settled: Box<(Body, Option<Exchange>)>) -> Box<(Body, Option<Exchange>)> {
+    if let Body::ModelCalled { spent, .. } = &mut settled.0 {
         spent.tokens += 1;
     }
-    other
+    settled
 }

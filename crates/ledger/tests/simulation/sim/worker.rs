@@ -3,13 +3,13 @@
 use super::{
     actor::{Actor, Heard, View},
     call::{Answer, Call},
-    spend::Spend,
+    spend::{Spend, put},
 };
 use domain::{
-    AttemptId, Failure, JobId, Reason,
+    AttemptId, BlobId, Failure, JobId, Reason,
     event::{Agent, Body},
 };
-use skep_ledger::{Error, Lease, Settlement};
+use skep_ledger::{Error, Lease, Seek, Settlement};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -33,8 +33,17 @@ struct Held {
     spend: Spend,
 }
 
-#[derive(Default)]
-pub(crate) struct Worker(Option<Held>);
+pub(crate) struct Worker {
+    /// Who it is and what it can do.
+    seek: Seek,
+    held: Option<Held>,
+}
+
+impl Worker {
+    pub(crate) fn new(seek: Seek) -> Self {
+        Self { seek, held: None }
+    }
+}
 
 fn failed(reason: Reason) -> Settlement {
     Settlement::Failed {
@@ -48,6 +57,23 @@ fn passed(attempt: AttemptId) -> Settlement {
         tree: "d".repeat(40),
         summary: "done".into(),
         checked: true,
+    }
+}
+
+/// Something that the agent does; with a blob, its whole output.
+fn said(full: Option<BlobId>) -> Agent {
+    match full {
+        None => Agent::Text {
+            text: "I look at it".into(),
+        },
+        full => Agent::ToolResult {
+            id: "1".into(),
+            output: "a part of it".into(),
+            omitted: 100,
+            ok: true,
+            duration_ms: 1,
+            full,
+        },
     }
 }
 
@@ -84,22 +110,21 @@ impl Held {
                 Some(Call::SettleAttempt(lease, failed(Reason::Storage)))
             }
             (Phase::Claimed, _) => Some(Call::Start(lease)),
-            (Phase::Left(_), _) if dice < 15 => Some(Call::Lose(lease)),
+            (Phase::Left(_), _) if dice < 25 => Some(Call::Lose(lease)),
             (Phase::Left(_), _) => Some(Call::Resume(lease)),
             (Phase::Unsure, _) => Some(Call::Find(self.job)),
             (Phase::Prepared, _) if dice < 10 => Some(Call::Heartbeat(lease)),
             (Phase::Prepared, _) => Some(Call::Run(lease)),
             (Phase::Running, Some(attempt)) => match dice {
-                0..12 => {
-                    let event = Agent::Text {
-                        text: "I look at it".into(),
-                    };
+                0..8 if self.spend.blob.is_none() => put(view.random),
+                0..18 => {
+                    let event = said(self.spend.blob);
                     Some(Call::Record(lease, vec![Body::Agent { attempt, event }]))
                 }
-                12..45 => self.spend.next(view, &lease),
-                45..52 => Some(Call::Heartbeat(lease)),
-                52..90 => Some(Call::Check(lease)),
-                90..95 => Some(Call::SettleAttempt(lease, early_end(view))),
+                18..62 => self.spend.next(view, &lease),
+                62..68 => Some(Call::Heartbeat(lease)),
+                68..93 => Some(Call::Check(lease)),
+                93..97 => Some(Call::SettleAttempt(lease, early_end(view))),
                 _ => None,
             },
             (Phase::Checking, Some(attempt)) => match dice {
@@ -156,14 +181,14 @@ impl Held {
 
 impl Actor for Worker {
     fn next(&mut self, view: &mut View<'_>) -> Option<Call> {
-        match &self.0 {
+        match &self.held {
             Some(held) => held.next(view),
-            None => Some(Call::ClaimJob),
+            None => Some(Call::ClaimJob(self.seek.clone())),
         }
     }
 
     fn hear(&mut self, _: &mut View<'_>, call: &Call, heard: Heard) {
-        let Some(held) = &mut self.0 else {
+        let Some(held) = &mut self.held else {
             if let Heard::Answer {
                 answer: Answer::ToDo(Some(claimed)),
                 ..
@@ -171,7 +196,7 @@ impl Actor for Worker {
             {
                 let left = claimed.attempt;
                 let attempt = left.as_ref().map(|left| left.attempt.id);
-                self.0 = Some(Held {
+                self.held = Some(Held {
                     lease: claimed.lease,
                     job: claimed.job.id,
                     attempt,
@@ -189,11 +214,11 @@ impl Actor for Worker {
             }
         );
         if lost || !held.hear(call, heard) {
-            self.0 = None;
+            self.held = None;
         }
     }
 
     fn is_idle(&self) -> bool {
-        self.0.is_none()
+        self.held.is_none()
     }
 }
