@@ -178,6 +178,44 @@ async fn a_call_is_paid_told_and_recorded_and_the_recording_plays_without_spendi
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_at_the_same_time_are_numbered_without_a_gap_also_where_some_are_refused() {
+    const CALLS: usize = 12;
+    let directory = tempfile::tempdir().unwrap();
+    let work = work(directory.path(), 160).await;
+    let scripts = (0..CALLS).map(|_| json(200, MESSAGE)).collect();
+    let upstream = Upstream::start(scripts).await;
+    let gateway = gateway(&upstream);
+    let (grant, funds) = work.grant(&gateway, Mode::Live).await;
+    let calls: Vec<_> = (0..CALLS)
+        .map(|_| {
+            let grant = grant.clone();
+            tokio::spawn(async move { play(&grant, 1).await.remove(0) })
+        })
+        .collect();
+    let mut answers = Vec::new();
+    for call in calls {
+        answers.push(call.await.unwrap());
+    }
+    grant.close().await;
+    funds.close().await.unwrap();
+    let answered = answers.iter().filter(|answer| answer.is_ok()).count();
+    assert!((1..CALLS).contains(&answered), "{answers:?}");
+    let mut numbers: Vec<u64> = work
+        .calls()
+        .await
+        .iter()
+        .filter_map(|body| match body {
+            Body::ModelCalled { call, .. } => Some(*call),
+            _ => None,
+        })
+        .collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, (1..=answered as u64).collect::<Vec<_>>());
+    let tape = cassette(&work.ledger, work.attempt.id, MAX).await.unwrap();
+    assert_eq!(tape.len(), answered);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_without_budget_calls_nobody() {
     let directory = tempfile::tempdir().unwrap();
     let work = work(directory.path(), 60).await;

@@ -26,9 +26,8 @@ impl Model {
             .collect();
         let mut requests = Vec::new();
         for (id, request, blobs) in removed {
-            let sequence = known + 1;
             Broken::unless(self.is_old(request, before), || {
-                format!("event {id} of {session} (about {sequence}) is gone: it was not old")
+                format!("event {id} of {session} is gone, and was not old")
             })?;
             self.blobs.forget(&blobs);
             self.notifications.forget(id);
