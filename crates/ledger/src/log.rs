@@ -35,9 +35,11 @@ pub(crate) struct Log {
 
 impl Log {
     pub(crate) fn new(directory: &Path) -> Self {
+        let path = directory.join(schema::FILE).with_extension("db-wal");
+        let length = path.metadata().map_or(0, |found| found.len());
         Self {
-            path: directory.join(schema::FILE).with_extension("db-wal"),
-            length: Some(0),
+            path,
+            length: Some(length),
         }
     }
 
@@ -58,7 +60,7 @@ impl Log {
             if written + least < length {
                 return Ok(length);
             }
-            self.grow(sql)
+            self.grow(sql, written + least)
         });
         self.length = match grown {
             Ok(length) => Some(length),
@@ -70,11 +72,12 @@ impl Log {
         };
     }
 
-    /// Writes zeros behind the end. Nobody else writes to the file meanwhile: that takes a
-    /// transaction that writes.
-    fn grow(&self, sql: &Connection) -> Result<u64, Trouble> {
+    /// Writes zeros behind the end, unless another process has made the file longer than this. Nobody
+    /// else writes to it meanwhile: that takes a transaction that writes.
+    fn grow(&self, sql: &Connection, least: u64) -> Result<u64, Trouble> {
         run(sql, "BEGIN IMMEDIATE", [])?;
-        let grown = zeros(&self.path).map_err(|error| Error::file("make its log longer", error));
+        let grown =
+            zeros(&self.path, least).map_err(|error| Error::file("make its log longer", error));
         run(sql, "ROLLBACK", [])?;
         Ok(grown?)
     }
@@ -86,9 +89,12 @@ fn written(sql: &Connection) -> Result<u64, Trouble> {
     Ok(u64::try_from(frames.unwrap_or(0)).unwrap_or(0) * FRAME)
 }
 
-fn zeros(path: &Path) -> Result<u64, Io> {
+fn zeros(path: &Path, least: u64) -> Result<u64, Io> {
     let mut file = File::options().write(true).open(path)?;
     let length = file.seek(SeekFrom::End(0))?;
+    if length > least {
+        return Ok(length);
+    }
     let written = (0..STEP / PART)
         .try_for_each(|_| file.write_all(&[0; PART as usize]))
         .and_then(|()| file.sync_data());
@@ -98,4 +104,34 @@ fn zeros(path: &Path) -> Result<u64, Io> {
         return Err(error);
     }
     Ok(length + STEP)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Ledger, Options};
+
+    #[tokio::test]
+    async fn the_log_is_no_longer_for_how_often_the_ledger_was_opened() {
+        let directory = tempfile::tempdir().unwrap();
+        let open = || Ledger::open(Options::new(directory.path()));
+        let stays = open().await.unwrap();
+        let session = stays.session("s").await.unwrap();
+        let length = || {
+            let log = directory.path().join("ledger.db-wal");
+            log.metadata().unwrap().len()
+        };
+        stays.note(session, None, "first").await.unwrap();
+        let before = length();
+        for _ in 0..10 {
+            let comes = open().await.unwrap();
+            comes.note(session, None, "another").await.unwrap();
+            comes.close().await;
+        }
+        assert!(
+            length() <= before.max(1 << 20),
+            "{before} then {}",
+            length()
+        );
+        stays.close().await;
+    }
 }
