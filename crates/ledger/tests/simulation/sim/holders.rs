@@ -21,6 +21,8 @@ pub(crate) struct Holder {
 pub(crate) struct Holders {
     held: BTreeMap<u64, Holder>,
     newest: u64,
+    /// The latest time at which somebody looked: the clock may have been put back since.
+    looked: Timestamp,
 }
 
 fn key(subject: Subject) -> u64 {
@@ -94,6 +96,7 @@ impl Holders {
 
     /// Somebody looks for leases whose time has come.
     pub(crate) fn look(&mut self, now: Timestamp) {
+        self.looked = self.looked.max(now);
         for holder in self.held.values_mut() {
             if holder.deadline <= now {
                 holder.late.get_or_insert(now);
@@ -107,7 +110,10 @@ impl Holders {
         let Some(holder) = self.held.remove(&id) else {
             return Ok(());
         };
-        let had_time = holder.late.is_some_and(|late| late.plus(LEASE / 3) <= now);
+        let until = now.max(self.looked);
+        let had_time = holder
+            .late
+            .is_some_and(|late| late.plus(LEASE / 3) <= until);
         Broken::unless(!expired || holder.process.is_none() || had_time, || {
             format!(
                 "{:?} was taken from a holder that lives: late since {:?}, now {now:?}",
