@@ -22,10 +22,14 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         mpsc::{Receiver, SyncSender, sync_channel},
     },
+    time::Duration,
 };
 
 /// The most commits that wait for one sync.
 const COMMITS: usize = 64;
+
+/// The most answers that wait for it.
+const WAITING: usize = 4_096;
 
 /// Runs once all that it waits for is durable, or never will be.
 type Waiting = Box<dyn FnOnce(Result<(), Error>) + Send>;
@@ -34,7 +38,7 @@ type Waiting = Box<dyn FnOnce(Result<(), Error>) + Send>;
 pub(crate) struct Commit {
     /// Its verbs, with their callers.
     pub(crate) tasks: Vec<Box<dyn Task>>,
-    /// Whether it changed anything.
+    /// Whether it changed anything, or saw what another process may not have synced yet.
     pub(crate) changed: bool,
 }
 
@@ -116,6 +120,12 @@ impl Durable {
         let mut place = lock(&self.place);
         let outcome = match &place.failed {
             Some(error) => Err(error.clone()),
+            None if place.synced < place.written && place.waiting.len() >= WAITING => {
+                Err(Error::Busy {
+                    what: "the disk does not keep up".into(),
+                    retry_after: Duration::from_secs(1),
+                })
+            }
             None if place.synced < place.written => {
                 let commit = place.written;
                 place.waiting.push((commit, Box::new(waiting)));

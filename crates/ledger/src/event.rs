@@ -6,7 +6,7 @@ use crate::{
     error::{Error, Trouble},
     lease::{Lease, Subject},
     ledger::Ledger,
-    outbox, retention,
+    outbox, retention, schema,
     sql::{Key, all, count, get, id, json, number, one, run, time, to_json},
     writer::Verb,
 };
@@ -313,6 +313,7 @@ impl Places {
         let version = one(sql, "PRAGMA data_version", [], |row| get(row, 0))?;
         let changed = version != self.version;
         if changed {
+            schema::verify_version(sql)?;
             self.forget();
             self.version = version;
         }

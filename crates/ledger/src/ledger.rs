@@ -67,7 +67,8 @@ impl std::fmt::Debug for Ledger {
 
 impl Ledger {
     /// Opens the ledger in a directory, and makes it where there is none. Leases whose owners
-    /// have ended end here.
+    /// have ended end here. Its verbs are answered by the runtime that it is opened in, which must
+    /// go on as long as it is used.
     ///
     /// # Errors
     /// When the directory cannot be used, or was written by a newer Skep.
@@ -141,6 +142,7 @@ impl Ledger {
             places: Default::default(),
             log,
             kill: crate::kill::KillPoints::wanted(),
+            saw_others: false,
             seen: None,
         };
         let mut threads = vec![spawn("ledger-write", move || work.work(writing))?];

@@ -5,6 +5,7 @@
 use crate::{
     durable::Durable,
     error::{Error, Trouble},
+    schema,
     sql::run,
 };
 use rusqlite::Connection;
@@ -38,7 +39,7 @@ where
     let question = move |sql: &Connection, durable: &Durable| {
         // One transaction, so that all statements of the question see the same moment.
         let outcome = run(sql, "BEGIN", []).and_then(|_| {
-            let outcome = work(sql);
+            let outcome = schema::verify_version(sql).and_then(|()| work(sql));
             run(sql, "COMMIT", [])?;
             outcome
         });

@@ -3,6 +3,7 @@
 use crate::{
     blob::references,
     error::{Error, Trouble},
+    sql::{get, one},
     vfs,
 };
 use rusqlite::{Connection, OpenFlags, TransactionBehavior, config::DbConfig};
@@ -90,6 +91,8 @@ pub(crate) fn connect_deferred(directory: &Path) -> Result<Connection, Trouble> 
     } else {
         Connection::open_with_flags(path, flags)?
     };
+    // Nothing is written before the commit.
+    sql.pragma_update(None, "cache_spill", false)?;
     set_up(sql, true)
 }
 
@@ -139,6 +142,19 @@ pub(crate) fn migrate(directory: &Path) -> Result<(), Error> {
         Ok(())
     })()
     .map_err(|trouble| trouble.during(DOING))
+}
+
+/// Fails where a newer Skep has brought the data to its version since it was opened.
+pub(crate) fn verify_version(sql: &Connection) -> Result<(), Trouble> {
+    let found: Option<u32> = one(sql, "PRAGMA user_version", [], |row| get(row, 0))?;
+    match found {
+        Some(found) if found != VERSION => Err(Error::NewerVersion {
+            found,
+            known: VERSION,
+        }
+        .into()),
+        _ => Ok(()),
+    }
 }
 
 fn version(sql: &Connection) -> Result<u32, Trouble> {

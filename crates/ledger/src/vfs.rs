@@ -17,6 +17,7 @@ use rusqlite::ffi::{
     sqlite3_vfs_find, sqlite3_vfs_register,
 };
 use std::{
+    cell::Cell,
     ffi::{CStr, c_int, c_void},
     ptr,
     sync::OnceLock,
@@ -29,6 +30,18 @@ pub(crate) const NAME: &CStr = c"skep";
 const MOST: usize = 1 << 20;
 /// The most that are written at once: the layer below takes less than 128 KiB.
 const PART: usize = 1 << 16;
+
+thread_local! {
+    /// Counts the transactions of this thread.
+    static TRANSACTION: Cell<u64> = const { Cell::new(0) };
+}
+
+/// A transaction begins in this thread, on a connection that only this thread uses. What was
+/// gathered in an earlier one belongs to no commit: it must never get into the file, where another
+/// process may have written meanwhile.
+pub(crate) fn begin() {
+    TRANSACTION.set(TRANSACTION.get().wrapping_add(1));
+}
 
 /// Makes it known to SQLite. Says whether it can be used.
 pub(crate) fn is_registered() -> bool {
@@ -72,6 +85,20 @@ struct Gathered {
     at: i64,
     /// Whether the log's head is among what was written since the last sync.
     has_head: bool,
+    /// The transaction that they are of.
+    transaction: u64,
+}
+
+impl Gathered {
+    fn end(&self) -> i64 {
+        self.at
+            .saturating_add(i64::try_from(self.bytes.len()).unwrap_or(i64::MAX))
+    }
+
+    fn forget(&mut self) {
+        self.bytes.clear();
+        self.has_head = false;
+    }
 }
 
 #[expect(
@@ -125,11 +152,18 @@ fn below_of(file: *mut sqlite3_file) -> *mut sqlite3_file {
     unsafe { file.byte_add(size_of::<Log>()) }
 }
 
-/// What is gathered for a file that is open.
+/// What this transaction has gathered for a file that is open. Nothing else may be called with the
+/// file while this is used.
 fn gathered<'a>(file: *mut sqlite3_file) -> Option<&'a mut Gathered> {
     // SAFETY: only a file that `open` has set up has these functions, and a connection uses its
     // file in one thread at a time.
-    unsafe { (*file.cast::<Log>()).gathered.as_mut() }
+    let gathered = unsafe { (*file.cast::<Log>()).gathered.as_mut() }?;
+    let transaction = TRANSACTION.get();
+    if gathered.transaction != transaction {
+        gathered.forget();
+        gathered.transaction = transaction;
+    }
+    Some(gathered)
 }
 
 /// Writes what is gathered.
@@ -207,15 +241,19 @@ unsafe extern "C" fn write(
     length: c_int,
     at: sqlite3_int64,
 ) -> c_int {
-    let (Some(gathered), Ok(length)) = (gathered(file), usize::try_from(length)) else {
+    let (Some(before), Ok(length)) = (gathered(file), usize::try_from(length)) else {
         return SQLITE_IOERR_WRITE;
     };
-    let end = i64::try_from(gathered.bytes.len()).map(|bytes| gathered.at + bytes);
-    if end != Ok(at) || gathered.bytes.len() + length > MOST {
+    if before.end() != at || before.bytes.len() + length > MOST {
         let outcome = flush(file);
         if outcome != SQLITE_OK {
             return outcome;
         }
+    }
+    let Some(gathered) = gathered(file) else {
+        return SQLITE_IOERR_WRITE;
+    };
+    if gathered.bytes.is_empty() {
         gathered.at = at;
     }
     gathered.has_head |= at == 0;
@@ -243,10 +281,18 @@ unsafe extern "C" fn read(
     length: c_int,
     at: sqlite3_int64,
 ) -> c_int {
-    match flush(file) {
-        SQLITE_OK => below!(file, xRead, into, length, at),
-        failed => failed,
+    let Some(gathered) = gathered(file) else {
+        return SQLITE_IOERR_WRITE;
+    };
+    // A transaction that reads what it has just written wants it in the file.
+    let is_apart = at.saturating_add(i64::from(length)) <= gathered.at || at >= gathered.end();
+    if !is_apart {
+        let outcome = flush(file);
+        if outcome != SQLITE_OK {
+            return outcome;
+        }
     }
+    below!(file, xRead, into, length, at)
 }
 
 unsafe extern "C" fn truncate(file: *mut sqlite3_file, size: sqlite3_int64) -> c_int {
@@ -344,6 +390,54 @@ mod tests {
                 .query_row("PRAGMA integrity_check", [], |row| row.get(0))
                 .unwrap();
             assert_eq!(sound, "ok");
+        }
+    }
+
+    /// What a transaction that was undone had gathered must not come into the file later, over
+    /// what another connection has written there.
+    #[test]
+    fn what_was_undone_is_never_written() {
+        assert!(is_registered());
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+        let own = Connection::open_with_flags_and_vfs(&path, flags, NAME).unwrap();
+        own.pragma_update(None, "journal_mode", "WAL").unwrap();
+        own.execute_batch("CREATE TABLE t (n INTEGER PRIMARY KEY, body BLOB)")
+            .unwrap();
+        // Pages are written in the middle of the transaction.
+        own.pragma_update(None, "cache_size", 10).unwrap();
+        let other = Connection::open(&path).unwrap();
+        for round in 0..20 {
+            own.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")
+                .unwrap();
+            begin();
+            own.execute_batch("BEGIN IMMEDIATE").unwrap();
+            for _ in 0..50 + round {
+                own.execute("INSERT INTO t (body) VALUES (zeroblob(3000))", [])
+                    .unwrap();
+            }
+            own.execute_batch("ROLLBACK").unwrap();
+            let before = rows(&other).len();
+            other.execute_batch("BEGIN").unwrap();
+            for _ in 0..30 {
+                other
+                    .execute("INSERT INTO t (body) VALUES (randomblob(2000))", [])
+                    .unwrap();
+            }
+            other.execute_batch("COMMIT").unwrap();
+            begin();
+            let version: i64 = own
+                .query_row("PRAGMA data_version", [], |row| row.get(0))
+                .unwrap();
+            assert!(version > 0);
+            assert_eq!(rows(&own).len(), before + 30, "round {round}");
+            let third = Connection::open(&path).unwrap();
+            assert_eq!(rows(&third).len(), before + 30, "round {round}");
+            let sound: String = third
+                .query_row("PRAGMA integrity_check", [], |row| row.get(0))
+                .unwrap();
+            assert_eq!(sound, "ok", "round {round}");
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::{
     log::Log,
     options::{Clock, Ids},
     sql::{Key, run},
+    vfs,
     wake::Wake,
 };
 use domain::{RequestId, SessionId, Timestamp, event::Body};
@@ -70,6 +71,7 @@ pub(crate) struct Verb<'a> {
     pub(crate) events: Vec<Pending>,
     pub(crate) probe: &'a mut lease::Probe,
     pub(crate) places: &'a mut Places,
+    pub(crate) durable: &'a Durable,
     /// Where a test wants this process to die.
     pub(crate) kill: Option<&'a mut KillPoints>,
 }
@@ -164,6 +166,8 @@ pub(crate) struct Writer {
     pub(crate) log: Log,
     /// Where a test wants this process to die.
     pub(crate) kill: Option<KillPoints>,
+    /// Whether another process has committed since the last commit of this one that was synced.
+    pub(crate) saw_others: bool,
     /// The version of the data at the last look.
     pub(crate) seen: Option<i64>,
 }
@@ -222,9 +226,11 @@ impl Writer {
     /// Wakes this process if another one has committed since the last look: its datagram may not
     /// have come. The number changes with the commits of other connections only.
     fn look(&mut self) {
+        vfs::begin();
         let seen = self
             .sql
-            .pragma_query_value(None, "data_version", |row| row.get(0));
+            .pragma_query_value(None, "data_version", |row| row.get(0))
+            .inspect_err(|error| tracing::warn!(%error, "the ledger cannot be looked at"));
         let seen: Option<i64> = seen.ok();
         if self.seen.is_some() && self.seen != seen {
             self.wake.bump();
@@ -240,7 +246,8 @@ impl Writer {
         let before = self.sql.total_changes();
         let commit = match self.run(&mut tasks) {
             Ok(()) => Commit {
-                changed: self.sql.total_changes() != before,
+                // An answer that rests on what another process has just committed waits for it.
+                changed: self.sql.total_changes() != before || std::mem::take(&mut self.saw_others),
                 tasks,
             },
             Err(trouble) => {
@@ -283,9 +290,11 @@ impl Writer {
     /// All tasks in one transaction. False where it was undone because savepoints are needed.
     fn attempt(&mut self, tasks: &mut [Box<dyn Task>], savepoints: bool) -> Result<bool, Trouble> {
         let alone = tasks.len() == 1;
+        vfs::begin();
         run(&self.sql, "BEGIN IMMEDIATE", [])?;
         if self.places.check(&self.sql)? {
             self.probe.forget();
+            self.saw_others = true;
         }
         self.probe.begin();
         for task in tasks {
@@ -300,6 +309,7 @@ impl Writer {
                 events: Vec::new(),
                 probe: &mut self.probe,
                 places: &mut self.places,
+                durable: &self.durable,
                 kill: self.kill.as_mut(),
             };
             let kept = task.run(&mut verb, alone || savepoints);

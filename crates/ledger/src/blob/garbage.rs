@@ -85,13 +85,15 @@ impl Ledger {
     async fn collect(&self, ids: Vec<BlobId>, before: SystemTime) -> Result<Collected, Error> {
         self.write("collect garbage", move |verb| {
             let _kept = lock_for_removal(&verb.context.run)?;
-            // A file that is gone does not come back when this transaction is undone. So a name
-            // that another verb of it has just taken away still counts.
-            let durable = schema::connect(&verb.context.directory, false)?;
+            // A file that is gone does not come back when this transaction is undone, nor after a
+            // power cut. So a name that another verb of it has just taken away still counts, and
+            // what was taken away before it is synced first.
+            verb.durable.sync()?;
+            let committed = schema::connect(&verb.context.directory, false)?;
             let mut collected = Collected::default();
             for id in ids {
                 let refs = named(verb, id)?;
-                if refs.unwrap_or(0) > 0 || named(&durable, id)?.unwrap_or(0) > 0 {
+                if refs.unwrap_or(0) > 0 || named(&committed, id)?.unwrap_or(0) > 0 {
                     continue;
                 }
                 let removed = remove(&verb.context.blobs, id, before)

@@ -246,6 +246,30 @@ async fn the_data_of_a_newer_version_is_not_touched() {
 }
 
 #[tokio::test]
+async fn a_newer_version_that_comes_while_it_is_open_is_not_touched_either() {
+    let place = place().await;
+    let last = place.ledger.last_sequence(place.session).await.unwrap();
+    let file = Connection::open(place.directory.path().join("ledger.db")).unwrap();
+    file.pragma_update(None, "user_version", 99).unwrap();
+    let newer = |outcome: Result<u64, Error>| {
+        assert_error!(
+            outcome,
+            Error::NewerVersion {
+                found: 99,
+                known: ledger::VERSION
+            }
+        );
+    };
+    newer(place.ledger.last_sequence(place.session).await);
+    let noted = place.ledger.note(place.session, None, "n").await;
+    newer(noted.map(|()| 0));
+    let kept: i64 = file
+        .query_row("SELECT COUNT(*) FROM events", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(kept.unsigned_abs(), last);
+}
+
+#[tokio::test]
 async fn a_place_that_cannot_hold_a_ledger_says_so() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("file");
