@@ -25,12 +25,43 @@ pub struct Envelope {
     pub sequence: u64,
     /// When it was recorded.
     pub time: Timestamp,
-    /// The request that it belongs to.
+    /// The request that it belongs to: what all events have in common that one demand led to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request: Option<RequestId>,
+    /// The trace of that request, as W3C Trace Context writes it: 32 hexadecimal digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<String>,
+    /// The event that told of the beginning of what this one is about, or is a part of: of its
+    /// change, its attempt or its request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<EventId>,
     /// What happened.
     #[serde(flatten)]
     pub body: Body,
+}
+
+impl Envelope {
+    /// An event with its trace and its parent, which follow from the rest.
+    #[must_use]
+    pub fn new(
+        id: EventId,
+        session: SessionId,
+        sequence: u64,
+        time: Timestamp,
+        request: Option<RequestId>,
+        body: Body,
+    ) -> Self {
+        Self {
+            id,
+            session,
+            sequence,
+            time,
+            request,
+            trace: request.map(|request| format!("{:032x}", request.bits())),
+            parent: body.parent(request),
+            body,
+        }
+    }
 }
 
 /// What happened.
@@ -317,6 +348,42 @@ pub fn schema() -> serde_json::Value {
 }
 
 impl Body {
+    /// The id of an event that tells of a beginning: that of the request, attempt or change that
+    /// begins. Any other event has an id of its own.
+    #[must_use]
+    pub const fn own_id(&self) -> Option<EventId> {
+        let bits = match self {
+            Self::RequestSubmitted { request, .. } => request.bits(),
+            Self::AttemptStarted { attempt, .. } => attempt.bits(),
+            Self::ChangeMade { change, .. } => change.bits(),
+            _ => return None,
+        };
+        Some(EventId::from_bits(bits))
+    }
+
+    /// The event that told of the beginning of what this one, of this request, is about or is a
+    /// part of.
+    fn parent(&self, request: Option<RequestId>) -> Option<EventId> {
+        let bits = match self {
+            Self::RequestSubmitted { .. } => return None,
+            Self::ChangeChanged { change, .. }
+            | Self::Checked {
+                change: Some(change),
+                ..
+            } => change.bits(),
+            Self::AttemptChanged { attempt, .. }
+            | Self::Agent { attempt, .. }
+            | Self::Checked { attempt, .. }
+            | Self::ChangeMade { attempt, .. }
+            | Self::ModelCalled {
+                attempt: Some(attempt),
+                ..
+            } => attempt.bits(),
+            _ => request?.bits(),
+        };
+        Some(EventId::from_bits(bits))
+    }
+
     /// The step that the event tells of, if it tells of one.
     #[must_use]
     pub const fn step(&self) -> Option<Step> {
@@ -375,19 +442,65 @@ mod tests {
 
     #[test]
     fn an_envelope_is_one_flat_object_whose_type_is_the_kind() {
-        let envelope = Envelope {
-            id: EventId::from_bits(1),
-            session: SessionId::from_bits(2),
-            sequence: 3,
-            time: Timestamp(4),
-            request: None,
-            body: Body::Note {
+        let envelope = Envelope::new(
+            EventId::from_bits(1),
+            SessionId::from_bits(2),
+            3,
+            Timestamp(4),
+            Some(RequestId::from_bits(5)),
+            Body::Note {
                 text: "hello".into(),
             },
-        };
+        );
         let text = serde_json::to_string(&envelope).unwrap();
-        insta::assert_snapshot!(text, @r#"{"id":"e-000000000001","session":"s-000000000002","sequence":3,"time":4,"type":"note","payload":{"text":"hello"}}"#);
+        insta::assert_snapshot!(text, @r#"{"id":"e-000000000001","session":"s-000000000002","sequence":3,"time":4,"request":"r-000000000005","trace":"00000000000000000000000000000005","parent":"e-000000000005","type":"note","payload":{"text":"hello"}}"#);
         assert_eq!(serde_json::from_str::<Envelope>(&text).unwrap(), envelope);
         assert!(text.contains(&format!("\"type\":\"{}\"", envelope.body.kind())));
+    }
+
+    #[test]
+    fn every_event_of_a_request_leads_to_its_submission() {
+        let (request, job) = (RequestId::from_bits(5), JobId::from_bits(6));
+        let (attempt, change) = (AttemptId::from_bits(7), ChangeId::from_bits(8));
+        let submitted = Body::RequestSubmitted {
+            request,
+            title: String::new(),
+            base: String::new(),
+            budget: Amount::default(),
+        };
+        let started = Body::AttemptStarted {
+            attempt,
+            job,
+            number: 1,
+            base: String::new(),
+            agent: String::new(),
+            model: None,
+            sandbox: String::new(),
+        };
+        let made = Body::ChangeMade {
+            change,
+            attempt,
+            commit: String::new(),
+        };
+        let integrated = Body::ChangeChanged {
+            change,
+            from: ChangeState::Merging,
+            to: ChangeState::Integrated,
+            integrated: None,
+            conflicts: Vec::new(),
+            failure: None,
+        };
+        let known = [&submitted, &started, &made].map(|body| (body.own_id(), body));
+        let mut body = &integrated;
+        let mut way = Vec::new();
+        while let Some(parent) = body.parent(Some(request)) {
+            body = known
+                .iter()
+                .find(|(id, _)| *id == Some(parent))
+                .map(|(_, body)| *body)
+                .unwrap();
+            way.push(body.kind());
+        }
+        assert_eq!(way, ["change_made", "attempt_started", "request_submitted"]);
     }
 }

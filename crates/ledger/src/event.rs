@@ -83,14 +83,14 @@ impl Ledger {
                 "id, time, request, body",
                 |row, _, sequence| {
                     const AT: usize = chain::FIRST;
-                    Ok(Envelope {
-                        id: id(row, AT)?,
+                    Ok(Envelope::new(
+                        id(row, AT)?,
                         session,
                         sequence,
-                        time: time(row, AT + 1)?,
-                        request: get::<Option<i64>>(row, AT + 2)?.map(Key::read),
-                        body: json(row, AT + 3)?,
-                    })
+                        time(row, AT + 1)?,
+                        get::<Option<i64>>(row, AT + 2)?.map(Key::read),
+                        json(row, AT + 3)?,
+                    ))
                 },
             )
         })
@@ -153,14 +153,14 @@ impl Ledger {
 }
 
 fn envelope(row: &rusqlite::Row<'_>, session: SessionId) -> Result<Envelope, Trouble> {
-    Ok(Envelope {
-        id: id(row, 0)?,
+    Ok(Envelope::new(
+        id(row, 0)?,
         session,
-        sequence: count(row, 1)?,
-        time: time(row, 2)?,
-        request: get::<Option<i64>>(row, 3)?.map(Key::read),
-        body: json(row, 4)?,
-    })
+        count(row, 1)?,
+        time(row, 2)?,
+        get::<Option<i64>>(row, 3)?.map(Key::read),
+        json(row, 4)?,
+    ))
 }
 
 /// The event of this id among those of a request.
@@ -421,7 +421,7 @@ fn insert(verb: &mut Verb<'_>, at: End, event: &Pending, body: String) -> Result
         Some(request) => Some(verb.places.request(verb.sql, request)?),
         None => None,
     };
-    let id: EventId = verb.id();
+    let id = event.body.own_id().unwrap_or_else(|| verb.id());
     let attempt = match &event.body {
         Body::Checked { attempt, .. } => Some(attempt.key()),
         _ => None,

@@ -320,19 +320,19 @@ mod tests {
                 subject: Subject::Notification(event),
                 deadline: Timestamp(0),
             },
-            event: Envelope {
-                id: event,
-                session: SessionId::from_bits(4),
-                sequence: 9,
-                time: Timestamp(1_700_000_000_250_000),
-                request: Some(request),
-                body: Body::RequestChanged {
+            event: Envelope::new(
+                event,
+                SessionId::from_bits(4),
+                9,
+                Timestamp(1_700_000_000_250_000),
+                Some(request),
+                Body::RequestChanged {
                     request,
                     from: RequestState::Working,
                     to: RequestState::Done,
                     failure: None,
                 },
-            },
+            ),
             request,
             title: "Mend <!channel> & more".into(),
             state: RequestState::Done,

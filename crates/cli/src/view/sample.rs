@@ -35,14 +35,14 @@ pub(crate) struct Events(pub(crate) Vec<Envelope>);
 impl Events {
     fn at(&mut self, millis: i64, body: Body) -> &mut Self {
         let sequence = self.0.len() as u64 + 1;
-        self.0.push(Envelope {
-            id: EventId::from_bits(sequence),
-            session: SessionId::from_bits(1),
+        self.0.push(Envelope::new(
+            EventId::from_bits(sequence),
+            SessionId::from_bits(1),
             sequence,
-            time: Timestamp(1_700_000_000_000_000 + millis * 1_000),
-            request: Some(REQUEST),
+            Timestamp(1_700_000_000_000_000 + millis * 1_000),
+            Some(REQUEST),
             body,
-        });
+        ));
         self
     }
 

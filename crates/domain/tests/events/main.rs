@@ -190,7 +190,10 @@ fn a_word_that_goes_and_an_id_of_another_form_are_refused_by_name() {
     });
     assert_eq!(found, ["checked.payload.evidence.verdict.broken is gone"]);
     let found = after("/$defs/EventId", |id| id["pattern"] = json!("^[0-9]+$"));
-    assert_eq!(found, ["id has another `pattern`"]);
+    assert_eq!(
+        found,
+        ["id has another `pattern`", "parent has another `pattern`"]
+    );
     let found = after("/$defs/Agent/oneOf", |kinds| {
         kinds
             .as_array_mut()
