@@ -10,6 +10,8 @@ use std::{collections::BTreeMap, path::Path};
 const DUMPS: &[&str] = &[
     include_str!("../versions/0001.sql"),
     include_str!("../versions/0006.sql"),
+    include_str!("../versions/0007.sql"),
+    include_str!("../versions/0008.sql"),
 ];
 
 /// What was stored in blobs when the dumps were made.
