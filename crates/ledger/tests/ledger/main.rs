@@ -12,6 +12,7 @@
 // As every other room calls it.
 extern crate skep_ledger as ledger;
 
+mod ageing;
 mod backups;
 mod blobs;
 mod budgets;
@@ -28,5 +29,6 @@ mod processes;
 mod queues;
 mod retention;
 mod sessions;
+mod statistics;
 mod support;
 mod versions;
