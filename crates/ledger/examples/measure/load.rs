@@ -135,7 +135,7 @@ pub(crate) async fn lifecycles() -> Result<(), Failed> {
         for _ in 0..TURNS {
             let directory = tempfile::tempdir()?;
             rates.push(rate_in(directory.path(), callers, rounds).await?);
-            bare.push(floor::lifecycles(callers, rounds)?);
+            bare.push(floor::lifecycles(callers, rounds).await?);
         }
         figure(&format!("sqlite_lifecycles_{callers}"), "1/s", &rates)?;
         figure(&format!("bare_lifecycles_{callers}"), "1/s", &bare)?;
@@ -163,7 +163,7 @@ pub(crate) async fn verbs() -> Result<(), Failed> {
         }
         ledger.close().await;
         verbs.push(part(times, 0.5));
-        bare.push(part(floor::verbs(ROUNDS)?, 0.5));
+        bare.push(part(floor::verbs(ROUNDS).await?, 0.5));
     }
     figure("sqlite_verb_p50_us", "us", &verbs)?;
     figure("bare_verb_p50_us", "us", &bare)
