@@ -113,8 +113,10 @@ impl Hierarchy {
         }
     }
 
-    /// Removes the empty groups whose owners are gone.
+    /// Removes the groups whose owners are gone: their processes go with them.
     pub(super) fn sweep(&self) {
+        // What stays must not keep every new process waiting.
+        let mut tries = 0;
         for parent in self.parents() {
             for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
                 let name = entry.file_name();
@@ -122,7 +124,7 @@ impl Hierarchy {
                     .to_str()
                     .and_then(owner_of)
                     .is_some_and(|(pid, start)| start_time(pid) != Some(start));
-                if stale && let Err(error) = fs::remove_dir(entry.path()) {
+                if stale && let Err(error) = remove(&entry.path(), &mut tries) {
                     tracing::debug!(%error, group = %entry.path().display(), "a stale group stays");
                 }
             }
@@ -281,20 +283,28 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        for directory in self.directories() {
-            let mut tries = 0;
-            // A process leaves its group a moment after it can be waited for.
-            while let Err(error) = fs::remove_dir(&directory) {
-                tries += 1;
-                match error.kind() {
-                    std::io::ErrorKind::NotFound => break,
-                    std::io::ErrorKind::ResourceBusy if tries < REMOVALS => pause(),
-                    _ => {
-                        tracing::warn!(%error, group = %directory.display(), "a control group stays");
-                        break;
-                    }
-                }
+        for group in self.directories() {
+            if let Err(error) = remove(&group, &mut 0) {
+                tracing::warn!(%error, group = %group.display(), "a control group stays");
             }
+        }
+    }
+}
+
+/// Removes a group whose processes have been killed, trying again for as long as [`REMOVALS`]
+/// allows: a process leaves its group a moment after it can be waited for, and one whose owner was
+/// killed a moment after its owner.
+fn remove(group: &Path, tries: &mut u32) -> std::io::Result<()> {
+    loop {
+        match fs::remove_dir(group) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error)
+                if error.kind() == std::io::ErrorKind::ResourceBusy && *tries + 1 < REMOVALS =>
+            {
+                *tries += 1;
+                pause();
+            }
+            ended => return ended,
         }
     }
 }
