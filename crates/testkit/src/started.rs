@@ -118,14 +118,16 @@ impl Started {
             .unwrap_or_else(|error| panic!("signalling {}: {error}", self.what));
     }
 
-    /// Kills the program alone, as a crash would, and waits for its end.
-    pub fn kill(&mut self) {
+    /// Kills the program alone, as a crash would, and waits for its end; how it ended, for it may
+    /// have been over just before.
+    pub fn kill(&mut self) -> ExitStatus {
         self.signal(Signal::KILL);
         assert!(
             self.ends_within(Duration::from_secs(10)),
             "{} does not die",
             self.what
         );
+        self.ended.expect("it has ended")
     }
 
     /// Whether it ends within this time.
