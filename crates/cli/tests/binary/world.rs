@@ -1,9 +1,12 @@
 //! A user with a repository, a home, a model on loopback, and the program.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::ops::Bound::{Included, Unbounded};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
@@ -30,6 +33,8 @@ pub struct World {
     /// The key that the model wants: no other test has the same.
     pub key: String,
     skep: PathBuf,
+    /// How the names of the control groups begin that its processes make.
+    groups: Mutex<BTreeSet<String>>,
 }
 
 impl World {
@@ -56,6 +61,7 @@ impl World {
             model,
             key,
             skep,
+            groups: Mutex::default(),
         }
     }
 
@@ -116,12 +122,13 @@ impl World {
 
     /// Runs `skep` in a directory to its end.
     pub fn skep_in(&self, dir: &Path, args: &[&str]) -> Ran {
-        self.home.run(&self.skep, args, dir, DEADLINE)
+        self.known(self.home.start(&self.skep, args, dir))
+            .finish(DEADLINE)
     }
 
     /// Starts `skep` in the repository.
     pub fn start(&self, args: &[&str]) -> Started {
-        self.home.start(&self.skep, args, self.repo.path())
+        self.known(self.home.start(&self.skep, args, self.repo.path()))
     }
 
     /// Starts `skep` in the repository with one more variable in its environment.
@@ -129,7 +136,19 @@ impl World {
         let mut command = self.home.command(&self.skep);
         command.args(args).current_dir(self.repo.path());
         command.env(name, value);
-        Started::spawn(command)
+        self.known(Started::spawn(command))
+    }
+
+    /// Remembers a process, so that what it leaves behind is found when it has gone.
+    fn known(&self, started: Started) -> Started {
+        let pid = started.pid();
+        // It is there, as a dead one at the least, until it is waited for.
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        let (_, rest) = stat.rsplit_once(") ").unwrap();
+        let start = rest.split(' ').nth(19).unwrap();
+        let group = format!("skep-{pid}-{start}-");
+        self.groups.lock().unwrap().insert(group);
+        started
     }
 
     /// Has the request done that the script knows; the events of it.
@@ -195,6 +214,11 @@ impl World {
             assert!(left.is_empty(), "left in {place}: {left:?}");
         }
         assert_eq!(entries(&self.home.root().join("tmp")), Vec::<String>::new());
+        let groups = self.groups.lock().unwrap();
+        assert_no_cgroup(|name| {
+            let mut after = groups.range::<str, _>((Unbounded, Included(name)));
+            after.next_back().is_some_and(|it| name.starts_with(it))
+        });
     }
 }
 
@@ -214,6 +238,11 @@ pub fn entries(dir: &Path) -> Vec<String> {
 #[track_caller]
 pub fn assert_no_cgroup_of(pid: i32) {
     let prefix = format!("skep-{pid}-");
+    assert_no_cgroup(|name| name.starts_with(&prefix));
+}
+
+#[track_caller]
+fn assert_no_cgroup(is_of: impl Fn(&str) -> bool) {
     let mut queue = vec![PathBuf::from("/sys/fs/cgroup")];
     while let Some(dir) = queue.pop() {
         let Ok(list) = fs::read_dir(&dir) else {
@@ -221,7 +250,7 @@ pub fn assert_no_cgroup_of(pid: i32) {
         };
         for entry in list.filter_map(Result::ok) {
             let name = entry.file_name().to_string_lossy().into_owned();
-            assert!(!name.starts_with(&prefix), "left: {:?}", entry.path());
+            assert!(!is_of(&name), "left: {:?}", entry.path());
             if entry.file_type().is_ok_and(|it| it.is_dir()) {
                 queue.push(entry.path());
             }
