@@ -24,6 +24,29 @@ pub struct Process {
     pub command: String,
 }
 
+impl Process {
+    /// Whether it ends within this time; at once when it has gone already.
+    pub fn ends_within(&self, time: Duration) -> bool {
+        let end = Instant::now() + time;
+        let Some(pid) = Pid::from_raw(self.pid) else {
+            return true;
+        };
+        // Gone already when there is no descriptor to be had.
+        let Ok(fd) = pidfd_open(pid, PidfdFlags::empty()) else {
+            return true;
+        };
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            let wait = Timespec::try_from(left).expect("a time to wait");
+            match poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&wait)) {
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => panic!("waiting for {self:?}: {error}"),
+                Ok(ready) => return ready > 0,
+            }
+        }
+    }
+}
+
 /// The processes, other than this one, that have to do with a directory: it is named in their
 /// arguments, environment, program, working directory or mounts. A process in a sandbox whose
 /// workspace or home is below the directory is among them.

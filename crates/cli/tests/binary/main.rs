@@ -30,6 +30,7 @@ mod repositories;
 mod resume;
 mod resume_together;
 mod signals;
+mod speed;
 mod taking;
 mod terminal;
 mod world;
