@@ -119,4 +119,11 @@ impl Gateway {
     pub fn redact(&self, text: impl Into<String>) -> String {
         self.shared.redactor.text(text.into())
     }
+
+    /// The same of a text that may go on, and apart from it the end that could be the beginning of
+    /// a key: it belongs before what follows.
+    #[must_use]
+    pub fn redact_begun(&self, text: String) -> (String, String) {
+        self.shared.redactor.begun(text)
+    }
 }

@@ -81,6 +81,15 @@ impl Redactor {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
+    /// The same of a text that may go on, and apart from it the end that could be the beginning of
+    /// a key: it belongs before what follows.
+    pub(crate) fn begun(&self, text: String) -> (String, String) {
+        let mut text = self.text(text);
+        let end = text.len().saturating_sub(self.pending(text.as_bytes()));
+        let held = text.split_off(text.floor_char_boundary(end));
+        (text, held)
+    }
+
     /// How many bytes at the end could be the beginning of a key.
     fn pending(&self, data: &[u8]) -> usize {
         let begins = |key: &Key| {
@@ -162,6 +171,26 @@ mod tests {
             let out = String::from_utf8(out).unwrap();
             prop_assert_eq!(&out, &text.replace(KEY, "***********"));
             prop_assert_eq!(out, redactor.text(text));
+        }
+
+        #[test]
+        fn no_way_to_cut_a_text_lets_a_key_through(
+            before in "[sk\\-eé]{0,12}",
+            between in "[ -z]{0,6}",
+            cuts in proptest::collection::vec(0usize..60, 0..8),
+        ) {
+            let text = format!("{before}{KEY}{between}{KEY}{KEY}sk-sec");
+            let redactor = Redactor::new([KEY]);
+            let mut cuts: Vec<usize> = cuts.into_iter().map(|c| text.floor_char_boundary(c)).collect();
+            cuts.extend([0, text.len()]);
+            cuts.sort_unstable();
+            let (mut out, mut held) = (String::new(), String::new());
+            for pair in cuts.windows(2) {
+                let (clean, rest) = redactor.begun(held + &text[pair[0]..pair[1]]);
+                out.push_str(&clean);
+                held = rest;
+            }
+            prop_assert_eq!(out + &redactor.text(held), text.replace(KEY, "***********"));
         }
     }
 
