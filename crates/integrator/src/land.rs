@@ -88,7 +88,8 @@ impl Integrator {
         }
     }
 
-    /// Takes what is secret out of the evidence of merges, as the gateway does for attempts.
+    /// Takes what is secret out of the evidence of merges and of why one does not land, as the
+    /// gateway does for attempts.
     #[must_use]
     pub fn redacting(mut self, redact: impl Fn(String) -> String + Send + Sync + 'static) -> Self {
         self.redact = Arc::new(redact);
@@ -145,6 +146,16 @@ impl Integrator {
     }
 
     async fn say(&self, lease: &Lease, change: &Change, outcome: ChangeOutcome) {
+        let clean = |text: String| (self.redact)(text);
+        let outcome = match outcome {
+            ChangeOutcome::Conflicted { files } => ChangeOutcome::Conflicted {
+                files: files.into_iter().map(clean).collect(),
+            },
+            ChangeOutcome::Rejected { failure } => ChangeOutcome::Rejected {
+                failure: Failure::new(failure.reason, clean(failure.detail)),
+            },
+            other => other,
+        };
         match self.ledger.settle_change(lease, outcome).await {
             Ok(_) | Err(ledger::Error::LeaseLost(_)) => {}
             Err(error) => {
@@ -328,6 +339,7 @@ impl Landing<'_> {
             _ => return,
         };
         let branch = self.request.ask.policy.integration.branch.clone();
+        let refused = refused.map(|why| (self.integrator.redact)(why));
         let said = self
             .integrator
             .ledger

@@ -96,13 +96,13 @@ impl Planner {
         ledger::held(&self.ledger, &lease, &lost, async {
             let settled = match self.plan(&lease, &request, &lost).await {
                 Ok((plan, note)) => self.settle(&lease, &request, plan, note).await,
-                Err(failure) => self.ledger.fail_request(&lease, failure).await,
+                Err(failure) => self.fail(&lease, failure).await,
             };
             let settled = match settled {
                 // The plan itself is refused: by its budget, say.
                 Err(error @ (ledger::Error::Refused(_) | ledger::Error::Plan(_))) => {
                     let failure = Failure::caused(Reason::PlanInvalid, &error);
-                    self.ledger.fail_request(&lease, failure).await
+                    self.fail(&lease, failure).await
                 }
                 other => other,
             };
@@ -115,6 +115,12 @@ impl Planner {
         })
         .await;
         Ok(true)
+    }
+
+    async fn fail(&self, lease: &Lease, failure: Failure) -> Result<(), ledger::Error> {
+        let detail = self.gateway.redact(failure.detail);
+        let failure = Failure::new(failure.reason, detail);
+        self.ledger.fail_request(lease, failure).await
     }
 
     /// Stores the plan. One that a model wrote though nobody asked it to, and that the budget does
@@ -238,7 +244,8 @@ impl Planner {
         for _ in 0..ROUNDS {
             let answer = patiently(&grant, &mut conversation, cancel).await;
             let answer = match answer {
-                Ok(answer) => answer,
+                // What follows is made of it: the plan, or a note of what is wrong with it.
+                Ok(answer) => self.gateway.redact(answer),
                 Err(failure) => {
                     grant.close().await;
                     return Err(failure);

@@ -2,6 +2,7 @@
 
 use crate::{
     gate::storage,
+    redact,
     story::{MAX_BODY, Story},
     worker::{Ready, Worker},
 };
@@ -64,8 +65,10 @@ impl Taker<'_> {
             Ok(again) => Ok(Some(again)),
             Err(Unable::Failed(failure)) => Err(failure),
             Err(Unable::Lost(why)) => {
-                tracing::info!(attempt = %open.attempt.id, why, "an attempt cannot be gone on with");
                 let failure = Failure::new(Reason::OwnerLost, why);
+                let failure = redact::failure(&self.worker.gateway, failure);
+                let why = &failure.detail;
+                tracing::info!(attempt = %open.attempt.id, why, "an attempt cannot be gone on with");
                 let ledger = &self.worker.ledger;
                 ledger
                     .lose_attempt(self.lease, failure)

@@ -3,7 +3,7 @@
 use crate::{
     again::Taker,
     gate::storage,
-    rounds,
+    redact, rounds,
     worker::{Ready, Worker},
 };
 use domain::{
@@ -37,6 +37,7 @@ pub(crate) async fn work(worker: &Worker, claimed: ClaimedJob, cancel: &Cancella
         Err(failure) if failure.reason == Reason::Cancelled => Settlement::Cancelled,
         Err(failure) => Settlement::Failed { failure },
     };
+    let settlement = redact::settlement(&worker.gateway, settlement);
     let ClaimedJob { lease, job, .. } = claimed;
     // Whoever cancels a job takes its lease. With the lease still held nobody did: this process is
     // told to stop, and the next one goes on.

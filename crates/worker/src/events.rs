@@ -1,13 +1,13 @@
 //! What an agent does, recorded in the ledger in the words of the domain.
 
-use crate::story::Mark;
+use crate::{attempt::Place, redact, story::Mark};
 use agents::event::{AgentEvent, Halt, Observer};
 use async_trait::async_trait;
 use domain::{
     AttemptId,
     event::{Agent, Body, MAX_TEXT},
 };
-use gateway::Cassette;
+use gateway::{Cassette, Gateway};
 use ledger::{Lease, Ledger};
 use std::{
     collections::VecDeque,
@@ -20,9 +20,11 @@ use tokio::sync::Mutex;
 const COALESCE: Duration = Duration::from_millis(50);
 const COALESCE_BYTES: usize = 4 * 1024;
 
-/// Records an attempt's agent. Every event but streamed text is durable when `record` returns.
+/// Records an attempt's agent, without the keys of providers. Every event but streamed text is
+/// durable when `record` returns.
 pub(crate) struct Recorder<'a> {
     ledger: &'a Ledger,
+    gateway: &'a Gateway,
     lease: &'a Lease,
     attempt: AttemptId,
     waiting: Mutex<Option<Streamed>>,
@@ -62,11 +64,12 @@ struct Streamed {
 }
 
 impl<'a> Recorder<'a> {
-    pub(crate) fn new(ledger: &'a Ledger, lease: &'a Lease, attempt: AttemptId) -> Self {
+    pub(crate) fn new(place: &Place<'a>) -> Self {
         Self {
-            ledger,
-            lease,
-            attempt,
+            ledger: place.ledger,
+            gateway: &place.worker.gateway,
+            lease: place.lease,
+            attempt: place.attempt,
             waiting: Mutex::default(),
             past: None,
         }
@@ -87,7 +90,7 @@ impl<'a> Recorder<'a> {
     pub(crate) async fn flush(&self) -> Result<(), ledger::Error> {
         let waiting = self.waiting.lock().await.take();
         match waiting {
-            Some(streamed) => self.write(vec![streamed.into_event()]).await,
+            Some(streamed) => self.write(vec![streamed.into_event(self.gateway)]).await,
             None => Ok(()),
         }
     }
@@ -96,7 +99,7 @@ impl<'a> Recorder<'a> {
     pub(crate) async fn events(&self, events: Vec<Agent>) -> Result<(), ledger::Error> {
         let waiting = self.waiting.lock().await.take();
         let all = waiting
-            .map(Streamed::into_event)
+            .map(|streamed| streamed.into_event(self.gateway))
             .into_iter()
             .chain(events)
             .collect();
@@ -119,7 +122,8 @@ impl<'a> Recorder<'a> {
             .as_ref()
             .is_some_and(|streamed| streamed.reasoning != reasoning)
         {
-            ready.extend(waiting.take().map(Streamed::into_event));
+            let over = waiting.take();
+            ready.extend(over.map(|streamed| streamed.into_event(self.gateway)));
         }
         let streamed = waiting.get_or_insert_with(|| Streamed {
             reasoning,
@@ -128,7 +132,8 @@ impl<'a> Recorder<'a> {
         });
         streamed.text.push_str(&text);
         if streamed.text.len() >= COALESCE_BYTES || streamed.since.elapsed() >= COALESCE {
-            ready.extend(waiting.take().map(Streamed::into_event));
+            ready.extend(streamed.take_begun(self.gateway));
+            waiting.take_if(|streamed| streamed.text.is_empty());
         }
         drop(waiting);
         if ready.is_empty() {
@@ -140,9 +145,22 @@ impl<'a> Recorder<'a> {
 }
 
 impl Streamed {
-    fn into_event(self) -> Agent {
-        let text = cut(self.text).0;
-        if self.reasoning {
+    /// All of it: nothing follows.
+    fn into_event(self, gateway: &Gateway) -> Agent {
+        Self::event(self.reasoning, gateway.redact(self.text))
+    }
+
+    /// What may be kept already. What could be the beginning of a key waits for the rest of it.
+    fn take_begun(&mut self, gateway: &Gateway) -> Option<Agent> {
+        let (text, held) = gateway.redact_begun(std::mem::take(&mut self.text));
+        self.text = held;
+        self.since = Instant::now();
+        (!text.is_empty()).then(|| Self::event(self.reasoning, text))
+    }
+
+    fn event(reasoning: bool, text: String) -> Agent {
+        let text = cut(text).0;
+        if reasoning {
             Agent::Reasoning { text }
         } else {
             Agent::Text { text }
@@ -153,10 +171,15 @@ impl Streamed {
 #[async_trait]
 impl Observer for Recorder<'_> {
     async fn record(&self, event: AgentEvent) -> Result<(), Halt> {
+        let event = match event {
+            streamed @ (AgentEvent::Text { .. } | AgentEvent::Reasoning { .. }) => streamed,
+            other => redact::event(self.gateway, other),
+        };
         if self.past.as_ref().is_some_and(|past| past.holds(&event)) {
             return Ok(());
         }
         let recorded = match event {
+            // A key may be in several pieces of these, so they are redacted when they are together.
             AgentEvent::Text { text } => self.stream(false, text).await,
             AgentEvent::Reasoning { text } => self.stream(true, text).await,
             other => match self.translate(other).await {
@@ -229,4 +252,112 @@ fn cut(mut text: String) -> (String, u64) {
     let gone = text.len() - end;
     text.truncate(end);
     (text, gone as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dialects::Prices;
+    use gateway::{Options, Providers, Secret, Settings};
+
+    const KEY: &str = "sk-secret-1";
+    const STARS: &str = "***********";
+
+    fn gateway() -> Gateway {
+        let provider = Settings {
+            base_url: "http://127.0.0.1:9/v1".into(),
+            ..Settings::openai(Secret::new(KEY))
+        };
+        Gateway::new(Options {
+            providers: Providers::new([provider], Prices::builtin()).unwrap(),
+            ..Options::default()
+        })
+        .unwrap()
+    }
+
+    fn streamed(text: &str) -> Streamed {
+        Streamed {
+            reasoning: false,
+            text: text.into(),
+            since: Instant::now(),
+        }
+    }
+
+    fn text(event: Option<Agent>) -> String {
+        match event {
+            Some(Agent::Text { text } | Agent::Reasoning { text }) => text,
+            _ => String::new(),
+        }
+    }
+
+    #[test]
+    fn a_key_that_is_cut_by_the_end_of_an_event_is_in_neither_event() {
+        let gateway = gateway();
+        let whole = format!("é {KEY} and {KEY}{KEY}.");
+        let letters: Vec<char> = whole.chars().collect();
+        for size in 1..letters.len() {
+            let (mut waiting, mut kept) = (streamed(""), String::new());
+            for piece in letters.chunks(size) {
+                waiting.text.extend(piece);
+                kept += &text(waiting.take_begun(&gateway));
+                assert!(!kept.contains("sk-"), "{kept}");
+            }
+            kept += &text(Some(waiting.into_event(&gateway)));
+            assert_eq!(kept, whole.replace(KEY, STARS), "pieces of {size}");
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_text_that_is_no_key_is_kept_as_it_is() {
+        let gateway = gateway();
+        let mut waiting = streamed("it ends with sk-sec");
+        assert_eq!(text(waiting.take_begun(&gateway)), "it ends with ");
+        assert_eq!(text(Some(waiting.into_event(&gateway))), "sk-sec");
+    }
+
+    #[test]
+    fn a_key_at_the_place_where_an_event_is_cut_leaves_no_part_of_it() {
+        let gateway = gateway();
+        let long = format!("{}{KEY}", "x".repeat(MAX_TEXT - 3));
+        let kept = text(Some(streamed(&long).into_event(&gateway)));
+        assert_eq!(kept.len(), MAX_TEXT);
+        assert!(kept.ends_with("x***"));
+    }
+
+    #[test]
+    fn every_text_of_an_event_is_free_of_keys_and_as_long_as_it_was() {
+        let gateway = gateway();
+        let said = format!("\"{KEY}\"\n");
+        let input = serde_json::json!({ KEY: [said.clone(), { "deep": KEY }], "z": 1 });
+        let events = [
+            AgentEvent::Session { id: KEY.into() },
+            AgentEvent::ToolCall {
+                id: KEY.into(),
+                name: KEY.into(),
+                input,
+            },
+            AgentEvent::ToolResult {
+                id: KEY.into(),
+                output: said.clone(),
+                omitted: 0,
+                exit: None,
+                ok: true,
+                duration_ms: 0,
+            },
+            AgentEvent::Retry {
+                reason: said.clone(),
+                wait_ms: 0,
+            },
+            AgentEvent::Question { text: said.clone() },
+            AgentEvent::Error { text: said.clone() },
+            AgentEvent::Finished { summary: said },
+        ];
+        for event in events {
+            let as_value =
+                |event: &AgentEvent| serde_json::json!([format!("{event:?}")]).to_string();
+            let before = as_value(&event);
+            let after = as_value(&redact::event(&gateway, event));
+            assert_eq!(after, before.replace(KEY, STARS));
+        }
+    }
 }

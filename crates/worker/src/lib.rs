@@ -17,6 +17,7 @@ mod failure;
 mod gate;
 mod message;
 mod model;
+mod redact;
 mod replay;
 mod rounds;
 mod story;

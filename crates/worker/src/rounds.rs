@@ -201,7 +201,7 @@ pub(crate) async fn rounds(
     // What ends the conversation, and not the attempt.
     let stop = cancel.child_token();
     let done = {
-        let mut recorder = Recorder::new(place.ledger, place.lease, place.attempt);
+        let mut recorder = Recorder::new(place);
         let journal = again.and_then(|again| {
             let (story, cassette) = (&again.story, again.cassette.as_ref()?);
             Some(Journal { story, cassette })
@@ -413,6 +413,8 @@ impl Talk<'_> {
         let Outcome {
             summary, stopped, ..
         } = session.turn(input, self.context).await;
+        // It becomes the message of a commit, too.
+        let summary = place.worker.gateway.redact(summary);
         self.recorder.flush().await.map_err(storage)?;
         let seen = self.granted.and_then(Grant::last_failure);
         if self.again.is_some() && failure::is_divergence(&stopped, seen.as_ref()) {
@@ -437,6 +439,8 @@ impl Talk<'_> {
                 "Not taken from the workspace:\n{}",
                 extracted.not_taken.join("\n")
             );
+            // The names of files are an agent's words.
+            let text = place.worker.gateway.redact(text);
             let event = Agent::Error { text };
             self.recorder.events(vec![event]).await.map_err(storage)?;
         }

@@ -7,7 +7,7 @@ use domain::{
     entity::Request,
     event::{Agent, Body},
 };
-use gateway::{Cassette, Diverged};
+use gateway::{Cassette, Diverged, Gateway};
 use std::sync::{Mutex, PoisonError};
 
 /// The most events of an attempt that are read.
@@ -18,8 +18,9 @@ const PAGE: usize = 1_000;
 pub(crate) const MAX_BODY: u64 = 64 << 20;
 
 /// What happened in an attempt.
-#[derive(Default)]
 pub(crate) struct Story {
+    /// What was recorded is redacted, so what happens now is redacted before it is compared.
+    gateway: Gateway,
     /// What each round began with: nothing for the task.
     pub(crate) rounds: Vec<Option<String>>,
     /// Whether the agent had ended the turn of the last round, and its tree was recorded.
@@ -96,6 +97,27 @@ impl Mark {
 }
 
 impl Story {
+    fn new(gateway: &Gateway) -> Self {
+        Self {
+            gateway: gateway.clone(),
+            rounds: Vec::new(),
+            ended: false,
+            summary: String::new(),
+            session: None,
+            answers: 0,
+            marks: Vec::new(),
+            intents: Vec::new(),
+            told: Vec::new(),
+            calls: 0,
+            differing: Mutex::default(),
+        }
+    }
+
+    /// Whether a text of now is the recorded one.
+    fn is_same(&self, recorded: &str, now: &str) -> bool {
+        recorded == now || recorded == self.gateway.redact(now)
+    }
+
     /// Reads the events of an attempt.
     ///
     /// # Errors
@@ -105,7 +127,7 @@ impl Story {
         request: &Request,
         attempt: AttemptId,
     ) -> Result<Self, Error> {
-        let mut story = Self::default();
+        let mut story = Self::new(&worker.gateway);
         let mut after = 0;
         let mut read = 0;
         loop {
@@ -215,7 +237,7 @@ impl ToolResults for Story {
         let Some(recorded) = self.told_at(index) else {
             return fresh;
         };
-        if recorded.id != id || recorded.text != fresh.text {
+        if !self.is_same(&recorded.id, id) || !self.is_same(&recorded.text, &fresh.text) {
             let mut differing = self
                 .differing
                 .lock()
@@ -242,13 +264,14 @@ impl ToolResults for Journal<'_> {
         let Some(intent) = self.story.intents.get(place) else {
             return Before::Run;
         };
-        let recorded = intent.clone();
-        if recorded != id {
-            return Before::Other { recorded };
+        if !self.story.is_same(intent, id) {
+            return Before::Other {
+                recorded: intent.clone(),
+            };
         }
         match self.story.told_at(index) {
             None => Before::Unknown,
-            Some(told) if told.id != id => Before::Other {
+            Some(told) if !self.story.is_same(&told.id, id) => Before::Other {
                 recorded: told.id.clone(),
             },
             Some(told) => Before::Done(ToolOutput {
