@@ -29,6 +29,7 @@ mod refusals;
 mod repositories;
 mod resume;
 mod resume_together;
+mod secrets;
 mod signals;
 mod speed;
 mod taking;

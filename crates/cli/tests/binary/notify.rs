@@ -17,21 +17,21 @@ const SECRET: &str = "hook-canary-8f14e45fceea167a";
 
 /// A webhook on loopback that answers with these statuses, one after the other, and then with
 /// 200. A status of 0 is no answer at all.
-struct Webhook {
+pub struct Webhook {
     port: u16,
     messages: Receiver<Message>,
 }
 
 /// A message as it came.
 #[derive(Debug, Clone, PartialEq)]
-struct Message {
+pub struct Message {
     line: String,
     content_type: String,
-    body: Value,
+    pub body: Value,
 }
 
 impl Webhook {
-    fn new(statuses: &[u16]) -> Self {
+    pub fn new(statuses: &[u16]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let (told, messages) = channel();
@@ -55,11 +55,11 @@ impl Webhook {
         Self { port, messages }
     }
 
-    fn address(&self) -> String {
+    pub fn address(&self) -> String {
         format!("http://127.0.0.1:{}/{SECRET}", self.port)
     }
 
-    fn next(&self) -> Message {
+    pub fn next(&self) -> Message {
         self.messages.recv_timeout(DEADLINE).expect("a message")
     }
 
