@@ -105,6 +105,15 @@ reasons! {
     Bug = Internal, retry: false, "Skep made a mistake", "please report it";
 }
 
+impl Reason {
+    /// Whether it comes from outside the work, from the machine or a provider, and may pass: the
+    /// same work is tried again after a while.
+    #[must_use]
+    pub const fn may_pass(self) -> bool {
+        matches!(self.class(), Class::Environment | Class::Provider) && self.retry_is_safe()
+    }
+}
+
 /// A failure: the reason, and what exactly happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, thiserror::Error)]
 pub struct Failure {

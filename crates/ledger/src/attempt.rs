@@ -12,8 +12,8 @@ use crate::{
     writer::Verb,
 };
 use domain::{
-    AttemptId, AttemptState, ChangeId, ChangeState, Class, Failure, JobId, JobState, Reason,
-    RequestId, SessionId, Timestamp,
+    AttemptId, AttemptState, ChangeId, ChangeState, Failure, JobId, JobState, Reason, RequestId,
+    SessionId, Timestamp,
     entity::{Attempt, ObjectName},
     event::Body,
     state::{AttemptCommand, JobCommand},
@@ -367,8 +367,7 @@ fn retry_or_die(
     held: &HeldJob,
     failure: Failure,
 ) -> Result<JobState, Trouble> {
-    let outside = matches!(failure.reason.class(), Class::Environment | Class::Provider);
-    if !(outside && failure.reason.retry_is_safe() && held.may_retry()) {
+    if !(failure.reason.may_pass() && held.may_retry()) {
         return transition::job(verb, job, JobCommand::Die, Some(failure));
     }
     let until = verb

@@ -4,7 +4,7 @@ use crate::{
     error::{Error, Trouble},
     lease::{self, Lease},
     ledger::Ledger,
-    progress,
+    postpone, progress,
     sql::{Key, id, one, run, word},
     transition::{self, Landing},
     writer::Verb,
@@ -32,8 +32,17 @@ pub enum ChangeOutcome {
         /// Why.
         failure: Failure,
     },
-    /// Another turn: the tip has moved. What was intended is void.
+    /// Another turn, for whoever claims it next: its holder ends. What was intended is void.
     Requeued,
+    /// Another turn after a while: the machine has a fault that may pass, or the tip moved again
+    /// and again. It waits longer each time. The [`crate::MAX_POSTPONED`]th time it is rejected for
+    /// this failure instead.
+    Postponed {
+        /// What keeps it.
+        failure: Failure,
+        /// Whether what was intended may be on the branch for all that; it is void otherwise.
+        may_have_landed: bool,
+    },
 }
 
 impl Ledger {
@@ -134,6 +143,7 @@ fn land(verb: &mut Verb<'_>, lease: &Lease, integrated: &ObjectName) -> Result<(
 fn settle(verb: &mut Verb<'_>, lease: &Lease, outcome: ChangeOutcome) -> Result<(), Trouble> {
     let change = lease.change()?;
     lease::end(verb, lease)?;
+    postpone::found(verb, change)?;
     let void = Landing {
         void: true,
         ..Landing::default()
@@ -162,6 +172,21 @@ fn settle(verb: &mut Verb<'_>, lease: &Lease, outcome: ChangeOutcome) -> Result<
             },
         ),
         ChangeOutcome::Requeued => (ChangeCommand::Requeue, void),
+        ChangeOutcome::Postponed {
+            failure,
+            may_have_landed,
+        } => {
+            let (command, until) = postpone::change(verb, change)?;
+            (
+                command,
+                Landing {
+                    failure: Some(failure),
+                    void: !may_have_landed,
+                    until,
+                    ..Landing::default()
+                },
+            )
+        }
     };
     let request = transition::change(verb, change, command, landing)?;
     progress::follow(verb, request)

@@ -9,6 +9,7 @@ use crate::{
     lease::{self, Lease, Subject},
     ledger::Ledger,
     owner::{Owner, OwnerId},
+    postpone,
     queue::{self, Kind, Next, Seek},
     read::{self, StoredRequest},
     resume::{self, OpenAttempt},
@@ -17,7 +18,7 @@ use crate::{
     writer::Verb,
 };
 use domain::{
-    ChangeId, JobId,
+    ChangeId, Failure, JobId,
     entity::{Change, Job, Request},
     state::{ChangeCommand, JobCommand, RequestCommand},
 };
@@ -54,6 +55,10 @@ pub struct ClaimedChange {
     pub change: Change,
     /// Its request. Where it is cancelled, land nothing: settle the change as it is found.
     pub request: Request,
+    /// Why it is not to be tried again: its integrator was lost too often. What was about to land
+    /// may be on the branch, so settle it as it is found: land nothing, and reject it for this
+    /// where it is not there.
+    pub given_up: Option<Failure>,
 }
 
 impl Ledger {
@@ -178,6 +183,7 @@ fn change(
         lease: lease::grant(verb, owner, Subject::Change(change))?,
         change: read::change(verb, change)?,
         request: read::request(verb, request)?,
+        given_up: postpone::given_up(verb, change)?,
     }))
 }
 

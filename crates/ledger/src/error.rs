@@ -192,6 +192,17 @@ impl std::error::Error for Cause {
 }
 
 impl Error {
+    /// Whether it is a fault of the machine that may pass by itself: the same may be asked again
+    /// after a while. What is stored is not in doubt.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Busy { .. } => true,
+            Self::Storage { kind, .. } => matches!(kind, Fault::Full | Fault::Busy | Fault::Io),
+            _ => false,
+        }
+    }
+
     pub(crate) fn missing(kind: &'static str, name: impl fmt::Display) -> Self {
         Self::NotFound {
             kind,

@@ -6,15 +6,11 @@ use crate::{
     ledger::Ledger,
     outbox,
     owner::{self, OwnerId},
-    park, resume,
+    park, postpone, resume,
     sql::{Key, all, get, id, number, one, run, time},
-    transition,
     writer::Verb,
 };
-use domain::{
-    ChangeId, EventId, Failure, JobId, LeaseId, Reason, RequestId, Timestamp,
-    state::{ChangeCommand, RequestCommand},
-};
+use domain::{ChangeId, EventId, JobId, LeaseId, RequestId, Timestamp};
 use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, time::Duration};
@@ -361,12 +357,8 @@ pub(crate) fn sweep(verb: &mut Verb<'_>) -> Result<usize, Trouble> {
 fn expire(verb: &mut Verb<'_>, lease: &Row) -> Result<(), Trouble> {
     release(verb, lease.token)?;
     match lease.subject {
-        Subject::Request(request) => {
-            lose_planner(verb, request)?;
-        }
-        Subject::Change(change) => {
-            transition::change(verb, change, ChangeCommand::Requeue, Default::default())?;
-        }
+        Subject::Request(request) => postpone::lose_planner(verb, request)?,
+        Subject::Change(change) => postpone::lose_integrator(verb, change)?,
         Subject::Notification(notification) => outbox::lose(verb, notification)?,
         Subject::Job(job) => {
             // It is known to have worked until its last heartbeat at the most.
@@ -374,31 +366,6 @@ fn expire(verb: &mut Verb<'_>, lease: &Row) -> Result<(), Trouble> {
             resume::lose_holder(verb, job, until)?;
         }
     }
-    Ok(())
-}
-
-/// How often a request's planner may be lost before the request fails: what ends the process each
-/// time would do so for ever.
-const MAX_LOST_PLANNERS: i64 = 3;
-
-/// Gives a request whose planner is lost back, or fails it where that was once too often.
-fn lose_planner(verb: &mut Verb<'_>, request: RequestId) -> Result<(), Trouble> {
-    let lost: i64 = one(
-        verb,
-        "UPDATE requests SET lost = lost + 1 WHERE id = ?1 RETURNING lost",
-        [request.key()],
-        |row| get(row, 0),
-    )?
-    .ok_or_else(|| Error::missing("request", request))?;
-    if lost < MAX_LOST_PLANNERS {
-        transition::request(verb, request, RequestCommand::Requeue, None)?;
-        return Ok(());
-    }
-    let failure = Failure::new(
-        Reason::OwnerLost,
-        format!("the process that planned it ended {lost} times: ask again with `--plan none`"),
-    );
-    transition::request(verb, request, RequestCommand::Fail, Some(failure))?;
     Ok(())
 }
 

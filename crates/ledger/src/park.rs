@@ -4,7 +4,7 @@
 
 use crate::{
     error::Trouble,
-    progress,
+    postpone, progress,
     sql::{all, id},
     transition,
     writer::Verb,
@@ -17,7 +17,7 @@ const FIRST: Duration = Duration::from_secs(1);
 /// The longest that a failure makes it sleep.
 const LONGEST: Duration = Duration::from_secs(5 * 60);
 /// The most jobs that one verb wakes; the next verb wakes the rest.
-const DUE: i64 = 64;
+pub(crate) const DUE: i64 = 64;
 
 /// How long a job sleeps after this many claims that failed: twice as long each time, and up to
 /// half as much again by these random bits, so that jobs that failed together do not come back
@@ -29,7 +29,8 @@ pub(crate) fn back_off(claims: u32, bits: u64) -> Duration {
     span + span * jitter / 1024
 }
 
-/// Wakes the jobs whose time has come. Says how many.
+/// Wakes the jobs whose time has come, and offers the requests and changes that were put back
+/// until now. Says how many.
 pub(crate) fn wake_due(verb: &mut Verb<'_>) -> Result<usize, Trouble> {
     let due: Vec<(JobId, RequestId)> = all(
         verb,
@@ -42,7 +43,7 @@ pub(crate) fn wake_due(verb: &mut Verb<'_>) -> Result<usize, Trouble> {
         transition::job(verb, *job, JobCommand::Wake, None)?;
         progress::follow(verb, *request)?;
     }
-    Ok(due.len())
+    Ok(due.len() + postpone::offer_due(verb)?)
 }
 
 #[cfg(test)]

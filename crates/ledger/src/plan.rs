@@ -5,7 +5,7 @@ use crate::{
     error::{Error, Trouble},
     lease::{self, Lease},
     ledger::Ledger,
-    progress,
+    postpone, progress,
     queue::{self, Kind, Queue},
     read,
     sql::{Key, get, id, one, run, to_json},
@@ -56,6 +56,22 @@ impl Ledger {
             lease::end(verb, &lease)?;
             transition::request(verb, request, RequestCommand::Fail, Some(failure))?;
             Ok(())
+        })
+        .await
+    }
+
+    /// Puts a request back that cannot be planned for now, since the machine has a fault that may
+    /// pass, and ends the lease. It waits longer each time; the [`crate::MAX_POSTPONED`]th time it
+    /// ends with this failure instead.
+    ///
+    /// # Errors
+    /// [`Error::LeaseLost`].
+    pub async fn postpone_request(&self, lease: &Lease, failure: Failure) -> Result<(), Error> {
+        let lease = lease.clone();
+        self.write("put a request back", move |verb| {
+            let request = lease.request()?;
+            lease::end(verb, &lease)?;
+            postpone::request(verb, request, failure)
         })
         .await
     }

@@ -18,17 +18,19 @@ use domain::{
 };
 use std::time::Duration;
 
-/// Tells a request. While it is queued it is offered to planners; its jobs are offered only while
+/// Tells a request. While it is queued, and need not wait, it is offered to planners; its jobs are offered only while
 /// it is under way. At its end its account is closed.
 pub(crate) fn request(
     verb: &mut Verb<'_>,
     request: RequestId,
     command: RequestCommand,
-    failure: Option<Failure>,
+    told: impl Into<Told>,
 ) -> Result<RequestState, Trouble> {
+    let Told { failure, until } = told.into();
     let found = one(
         verb,
-        "SELECT state, session, account, n, queue, place, offered FROM requests WHERE id = ?1",
+        "SELECT state, session, account, n, queue, place, offered, until IS NOT NULL \
+         FROM requests WHERE id = ?1",
         [request.key()],
         |row| {
             Ok((
@@ -43,10 +45,11 @@ pub(crate) fn request(
                     request: request.key(),
                 },
                 get::<i64>(row, 6)?,
+                get::<bool>(row, 7)?,
             ))
         },
     )?;
-    let (from, session, account, offer, jobs_offered) =
+    let (from, session, account, offer, jobs_offered, waited) =
         found.ok_or_else(|| Error::missing("request", request))?;
     let to = from.apply(command)?;
     if to.is_terminal() {
@@ -68,12 +71,19 @@ pub(crate) fn request(
             (offer.subject, to.as_str()),
         )?;
     }
+    if waited || until.is_some() {
+        run(
+            verb,
+            "UPDATE requests SET until = ?2 WHERE n = ?1",
+            (offer.subject, until.map(|until| until.0)),
+        )?;
+    }
     let planned = |state| state == RequestState::Planning;
     queued(
         verb,
         offer,
-        (from == RequestState::Queued, planned(from)),
-        (to == RequestState::Queued, planned(to)),
+        (from == RequestState::Queued && !waited, planned(from)),
+        (to == RequestState::Queued && until.is_none(), planned(to)),
     )?;
     if jobs_offered > 0 && !matches!(to, RequestState::Working | RequestState::Integrating) {
         queue::recall_jobs(verb, request.key())?;
@@ -115,11 +125,11 @@ fn queued(
     )
 }
 
-/// What a job is told besides the command.
+/// What a request or a job is told besides the command.
 #[derive(Default)]
 pub(crate) struct Told {
     pub(crate) failure: Option<Failure>,
-    /// Until when it is parked.
+    /// Until when a job is parked, or a queued request waits.
     pub(crate) until: Option<Timestamp>,
 }
 
@@ -427,9 +437,11 @@ pub(crate) struct Landing {
     pub(crate) void: bool,
     pub(crate) conflicts: Vec<String>,
     pub(crate) failure: Option<Failure>,
+    /// Until when it waits, where it is queued again.
+    pub(crate) until: Option<Timestamp>,
 }
 
-/// Tells a change.
+/// Tells a change. While it is queued, and need not wait, it is offered to integrators.
 pub(crate) fn change(
     verb: &mut Verb<'_>,
     change: ChangeId,
@@ -438,7 +450,7 @@ pub(crate) fn change(
 ) -> Result<RequestId, Trouble> {
     let found = one(
         verb,
-        "SELECT c.state, c.request, r.session, c.n, c.queue, c.place \
+        "SELECT c.state, c.request, r.session, c.n, c.queue, c.place, c.until IS NOT NULL \
          FROM changes c JOIN requests r ON r.id = c.request WHERE c.id = ?1",
         [change.key()],
         |row| {
@@ -454,18 +466,32 @@ pub(crate) fn change(
                     place: get(row, 5)?,
                     request: request.key(),
                 },
+                get::<bool>(row, 6)?,
             ))
         },
     )?;
-    let (from, request, session, offer) = found.ok_or_else(|| Error::missing("change", change))?;
+    let (from, request, session, offer, waited) =
+        found.ok_or_else(|| Error::missing("change", change))?;
     let to = from.apply(command)?;
     let held = |state| matches!(state, ChangeState::Merging | ChangeState::Checking);
     queued(
         verb,
         offer,
-        (from == ChangeState::Queued, held(from)),
-        (to == ChangeState::Queued, held(to)),
+        (from == ChangeState::Queued && !waited, held(from)),
+        (
+            to == ChangeState::Queued && landing.until.is_none(),
+            held(to),
+        ),
     )?;
+    if waited || landing.until.is_some() {
+        run(
+            verb,
+            "UPDATE changes SET until = ?2 WHERE n = ?1",
+            (offer.subject, landing.until.map(|until| until.0)),
+        )?;
+    }
+    // What it was put back for is told, and is not why it ended.
+    let kept = landing.failure.as_ref().filter(|_| to.is_settled());
     run(
         verb,
         "UPDATE changes SET state = ?2, integrated = CASE ?3 WHEN 1 THEN NULL \
@@ -476,7 +502,7 @@ pub(crate) fn change(
             landing.void,
             &landing.integrated,
             to_json(&landing.conflicts)?,
-            to_maybe_json(landing.failure.as_ref())?,
+            to_maybe_json(kept)?,
             to.is_settled().then_some(verb.now.0),
         ),
     )?;

@@ -95,7 +95,7 @@ pub(crate) fn verdict_style(verdict: Verdict) -> anstyle::Style {
 pub(crate) fn progress(envelope: &Envelope, story: &Story) -> Option<String> {
     let said = match &envelope.body {
         Body::RequestChanged { to, failure, .. } => match (to, failure) {
-            (RequestState::Queued, _) => return None,
+            (RequestState::Queued, None) => return None,
             (to, Some(failure)) => format!("request {to}: {failure}"),
             (to, None) => format!("request {to}"),
         },
@@ -162,10 +162,10 @@ pub(crate) fn progress(envelope: &Envelope, story: &Story) -> Option<String> {
                 (_, _, Some(failure)) => format!(": {failure}"),
                 _ => String::new(),
             };
-            if matches!(
-                to,
-                ChangeState::Queued | ChangeState::Merging | ChangeState::Checking
-            ) {
+            // One that is put back says why.
+            if matches!(to, ChangeState::Merging | ChangeState::Checking)
+                || (*to == ChangeState::Queued && failure.is_none())
+            {
                 return None;
             }
             format!("{name}  {to}{more}")

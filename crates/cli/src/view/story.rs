@@ -282,7 +282,8 @@ impl Story {
             }
             Body::RequestChanged { to, failure, .. } => {
                 self.state = Some(*to);
-                if failure.is_some() {
+                // Why it was put back is not why it ended.
+                if failure.is_some() && *to != RequestState::Queued {
                     self.failure.clone_from(failure);
                 }
                 if to.is_terminal() {
@@ -474,6 +475,10 @@ impl Story {
                     ChangeState::Rejected => failure
                         .as_ref()
                         .map_or_else(|| "rejected".into(), ToString::to_string),
+                    ChangeState::Queued => failure.as_ref().map_or_else(
+                        || std::mem::take(&mut job.action),
+                        |failure| format!("waits to be merged again: {failure}"),
+                    ),
                     _ => std::mem::take(&mut job.action),
                 };
                 if let Some(change) = job.attempts.get_mut(at).and_then(|a| a.change.as_mut()) {

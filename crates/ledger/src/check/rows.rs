@@ -220,13 +220,19 @@ pub(super) fn queues(sql: &Connection, report: &mut Report) -> Result<(), Troubl
             "a request waits to be planned and is not offered, or the other way round",
             "SELECT r.n FROM requests r LEFT JOIN offers o ON o.queue = r.queue \
              AND o.place = r.place AND o.subject = r.n AND o.kind = 0 \
-             WHERE (r.state = 'queued') <> (o.subject IS NOT NULL)",
+             WHERE (r.state = 'queued' AND r.until IS NULL) <> (o.subject IS NOT NULL)",
         ),
         (
             "a change waits to be merged and is not offered, or the other way round",
             "SELECT c.n FROM changes c LEFT JOIN offers o ON o.queue = c.queue \
              AND o.place = c.place AND o.subject = c.n AND o.kind = 2 \
-             WHERE (c.state = 'queued') <> (o.subject IS NOT NULL)",
+             WHERE (c.state = 'queued' AND c.until IS NULL) <> (o.subject IS NOT NULL)",
+        ),
+        (
+            "a request or a change was put back, and is not queued, or too often",
+            "SELECT n FROM requests WHERE until IS NOT NULL AND (state <> 'queued' OR postponed > 9) \
+             UNION ALL \
+             SELECT n FROM changes WHERE until IS NOT NULL AND (state <> 'queued' OR postponed > 9)",
         ),
         (
             "a job is said to be offered and is not, or is offered and not ready",

@@ -2,11 +2,11 @@
 
 use crate::support::{new_attempt, open, passed, place, tokens};
 use domain::{
-    Failure, JobState, Reason, RequestState,
+    ChangeState, Failure, JobState, Reason, RequestState,
     event::{Agent, Body},
     state::AttemptState,
 };
-use ledger::{Error, Settlement, Spender};
+use ledger::{ChangeOutcome, Error, MAX_LOST_INTEGRATORS, Settlement, Spender};
 use std::time::Duration;
 
 const LONG: Duration = Duration::from_secs(3_600);
@@ -119,6 +119,74 @@ async fn a_request_whose_planners_are_lost_thrice_has_failed() {
     let request = ledger.request(request).await.unwrap();
     assert_eq!(request.state, RequestState::Failed);
     assert_eq!(request.failure.unwrap().reason, Reason::OwnerLost);
+    place.holds().await;
+}
+
+#[tokio::test]
+async fn a_change_whose_integrators_are_lost_again_and_again_is_rejected_and_kept() {
+    let place = place().await;
+    let request = place.planned(&["a"]).await;
+    let change = place.deliver().await.change.unwrap();
+    for _ in 0..MAX_LOST_INTEGRATORS {
+        let claimed = place.claim_change().await.unwrap();
+        assert_eq!(claimed.given_up, None);
+        place.lose().await;
+    }
+    assert!(place.claim_change().await.is_none());
+    let change = place.ledger.change(change).await.unwrap();
+    assert_eq!(change.state, ChangeState::Rejected);
+    assert_eq!(change.failure.unwrap().reason, Reason::OwnerLost);
+    assert_eq!(change.commit, "c".repeat(40), "what was made is kept");
+    let request = place.ledger.request(request).await.unwrap();
+    assert_eq!(request.state, RequestState::Failed);
+    place.holds().await;
+}
+
+#[tokio::test]
+async fn an_integrator_that_lives_to_say_something_counts_those_that_were_lost_anew() {
+    let place = place().await;
+    place.planned(&["a"]).await;
+    place.deliver().await;
+    for _ in 0..2 {
+        for _ in 1..MAX_LOST_INTEGRATORS {
+            place.claim_change().await.unwrap();
+            place.lose().await;
+        }
+        let claimed = place.claim_change().await.unwrap();
+        place
+            .ledger
+            .settle_change(&claimed.lease, ChangeOutcome::Requeued)
+            .await
+            .unwrap();
+    }
+    let claimed = place.claim_change().await.unwrap();
+    assert_eq!(claimed.change.state, ChangeState::Merging);
+    place.holds().await;
+}
+
+#[tokio::test]
+async fn a_change_that_may_be_on_the_branch_is_looked_for_before_it_is_given_up() {
+    let place = place().await;
+    place.planned(&["a"]).await;
+    let change = place.deliver().await.change.unwrap();
+    for lost in 0..2 * MAX_LOST_INTEGRATORS {
+        let claimed = place.claim_change().await.unwrap();
+        let given_up = claimed.given_up.map(|failure| failure.reason);
+        let expected = (lost >= MAX_LOST_INTEGRATORS).then_some(Reason::OwnerLost);
+        assert_eq!(given_up, expected, "after {lost} losses");
+        if lost == 0 {
+            place
+                .ledger
+                .land_change(&claimed.lease, "e".repeat(40))
+                .await
+                .unwrap();
+        }
+        place.lose().await;
+    }
+    // Where even to look ends the process each time, it ends too, and says where it may be.
+    let change = place.ledger.change(change).await.unwrap();
+    assert_eq!(change.state, ChangeState::Rejected);
+    assert_eq!(change.integrated, Some("e".repeat(40)));
     place.holds().await;
 }
 

@@ -28,6 +28,13 @@ struct ModelJob {
     place: Option<u64>,
     /// Holders that were lost in a row without a step between.
     lost: u32,
+    /// Integrators that were lost in a row.
+    unmerged: u32,
+    /// How often its change was put back, and whether it waits.
+    postponed: u32,
+    waits: bool,
+    /// Whether its change may be on the branch.
+    intended: bool,
     /// Whether a step was made since the claim.
     stepped: bool,
     /// The open attempt; where it is suspended, the state that it left besides.
@@ -57,6 +64,7 @@ impl Model {
             if self.jobs[job].state == JobState::Parked {
                 self.tell(job, JobCommand::Wake);
             }
+            self.jobs[job].waits = false;
         }
         self.follow();
     }
@@ -114,6 +122,31 @@ impl Model {
         self.follow();
     }
 
+    /// The integrator is lost: the next one looks, unless that was too often.
+    fn lose_integrator(&mut self, job: usize) {
+        let one = &mut self.jobs[job];
+        one.unmerged += 1;
+        let most = ledger::MAX_LOST_INTEGRATORS * if one.intended { 2 } else { 1 };
+        let command = if one.unmerged < most {
+            ChangeCommand::Requeue
+        } else {
+            ChangeCommand::Reject
+        };
+        one.change = one.change.map(|state| state.apply(command).unwrap());
+        self.follow();
+    }
+
+    /// A fault of the machine keeps the change: it waits, unless that was too often.
+    fn postpone(&mut self, job: usize) -> ChangeCommand {
+        let one = &mut self.jobs[job];
+        one.postponed += 1;
+        if one.postponed == ledger::MAX_POSTPONED {
+            return ChangeCommand::Reject;
+        }
+        one.waits = true;
+        ChangeCommand::Requeue
+    }
+
     fn fail(&mut self, job: usize, outside: bool) {
         self.jobs[job].attempt = None;
         let again = outside && self.jobs[job].claims < ledger::MAX_ATTEMPTS;
@@ -151,6 +184,7 @@ enum Step {
     Conflict,
     RejectChange,
     Requeue,
+    Postpone,
     CancelJob(usize),
     Cancel,
 }
@@ -178,6 +212,7 @@ fn steps() -> impl Strategy<Value = Step> {
         1 => Just(Step::Conflict),
         1 => Just(Step::RejectChange),
         2 => Just(Step::Requeue),
+        3 => Just(Step::Postpone),
         1 => any().prop_map(Step::CancelJob),
         1 => Just(Step::Cancel),
     ]
@@ -222,6 +257,10 @@ async fn walk(after: Vec<Vec<usize>>, sequence: Vec<Step>) {
                 claims: 0,
                 place: after.is_empty().then_some(0),
                 lost: 0,
+                unmerged: 0,
+                postponed: 0,
+                waits: false,
+                intended: false,
                 stepped: false,
                 attempt: None,
                 after,
@@ -420,15 +459,15 @@ async fn walk(after: Vec<Vec<usize>>, sequence: Vec<Step>) {
                 place.lose().await;
                 model.pass();
                 if let Some((job, _)) = merging.take() {
-                    let state = model.jobs[job].change.unwrap();
-                    model.jobs[job].change = state.next(ChangeCommand::Requeue);
+                    model.lose_integrator(job);
                 }
                 for (job, _) in held.drain(..) {
                     model.lose(job);
                 }
             }
             Step::Sleep => {
-                // Longer than any of three failures makes a job sleep, and shorter than a lease.
+                // Longer than any of three failures makes a job sleep, or four a change, and shorter
+                // than a lease.
                 place.clock.advance(Duration::from_secs(20));
                 for (_, claimed) in &held {
                     ledger.heartbeat(&claimed.lease).await.unwrap();
@@ -444,7 +483,7 @@ async fn walk(after: Vec<Vec<usize>>, sequence: Vec<Step>) {
                 let any = model
                     .jobs
                     .iter()
-                    .any(|job| job.change == Some(ChangeState::Queued));
+                    .any(|job| job.change == Some(ChangeState::Queued) && !job.waits);
                 let claimed = place.claim_change().await;
                 assert_eq!(claimed.is_some(), free && any);
                 if let Some(claimed) = claimed {
@@ -462,6 +501,7 @@ async fn walk(after: Vec<Vec<usize>>, sequence: Vec<Step>) {
                     let result = ledger.land_change(&claimed.lease, "e".into()).await;
                     let allowed = state.next(ChangeCommand::Integrate).is_some();
                     agree(&result, allowed, step);
+                    model.jobs[*job].intended |= result.is_ok();
                 } else {
                     let result = ledger.change_checking(&claimed.lease).await;
                     let next = state.next(ChangeCommand::Check);
@@ -469,7 +509,11 @@ async fn walk(after: Vec<Vec<usize>>, sequence: Vec<Step>) {
                     model.jobs[*job].change = next.or(Some(state));
                 }
             }
-            Step::Integrate | Step::Conflict | Step::RejectChange | Step::Requeue => {
+            Step::Integrate
+            | Step::Conflict
+            | Step::RejectChange
+            | Step::Requeue
+            | Step::Postpone => {
                 let Some((job, claimed)) = merging.take() else {
                     continue;
                 };
@@ -490,8 +534,20 @@ async fn walk(after: Vec<Vec<usize>>, sequence: Vec<Step>) {
                             failure: Failure::new(Reason::ChecksFailed, ""),
                         },
                     ),
-                    _ => (ChangeCommand::Requeue, ChangeOutcome::Requeued),
+                    // It waits for no longer than `Step::Sleep` lasts.
+                    Step::Postpone if model.jobs[job].postponed < 4 => (
+                        model.postpone(job),
+                        ChangeOutcome::Postponed {
+                            failure: Failure::new(Reason::Storage, ""),
+                            may_have_landed: true,
+                        },
+                    ),
+                    _ => {
+                        model.jobs[job].intended = false;
+                        (ChangeCommand::Requeue, ChangeOutcome::Requeued)
+                    }
                 };
+                model.jobs[job].unmerged = 0;
                 ledger.settle_change(&claimed.lease, outcome).await.unwrap();
                 let state = model.jobs[job].change.unwrap();
                 model.jobs[job].change = Some(state.apply(command).unwrap());

@@ -25,6 +25,7 @@ mod lifecycle;
 mod machines;
 mod outbox;
 mod pauses;
+mod postponed;
 mod processes;
 mod queues;
 mod retention;
