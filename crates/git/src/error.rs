@@ -271,6 +271,40 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether it is a fault of the machine that may pass by itself (a disk that others fill, one
+    /// that does not answer, too much at once), so that the same may be tried again after a while.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Error::TimedOut { .. } => true,
+            // What git calls the fault: it runs in the C locale.
+            Error::Failed { message, .. } => [
+                "No space left on device",
+                "Disk quota exceeded",
+                "Input/output error",
+                "Cannot allocate memory",
+                "Too many open files",
+                "Resource temporarily unavailable",
+            ]
+            .iter()
+            .any(|fault| message.contains(fault)),
+            Error::Io { source, .. } => passes(source),
+            Error::Open { source, .. }
+            | Error::Object { source, .. }
+            | Error::Reference { source, .. } => {
+                let mut next: Option<&(dyn std::error::Error + 'static)> = Some(&**source);
+                while let Some(cause) = next {
+                    if cause.downcast_ref().is_some_and(passes) {
+                        return true;
+                    }
+                    next = cause.source();
+                }
+                false
+            }
+            _ => false,
+        }
+    }
+
     pub(crate) fn io(
         doing: &'static str,
         path: impl Into<PathBuf>,
@@ -296,6 +330,29 @@ impl Error {
     }
 }
 
+/// Whether the machine is short of something now, or its disk does not answer.
+fn passes(error: &std::io::Error) -> bool {
+    use rustix::io::Errno;
+    use std::io::ErrorKind as K;
+    let short = matches!(
+        error.kind(),
+        K::StorageFull
+            | K::QuotaExceeded
+            | K::OutOfMemory
+            | K::ResourceBusy
+            | K::WouldBlock
+            | K::TimedOut
+            | K::StaleNetworkFileHandle
+            | K::ExecutableFileBusy
+    );
+    let unnamed = [Errno::IO, Errno::MFILE, Errno::NFILE, Errno::NOBUFS];
+    let code = error.raw_os_error();
+    short
+        || unnamed
+            .iter()
+            .any(|known| code == Some(known.raw_os_error()))
+}
+
 /// The first names of a list for a message.
 fn list(files: &[BString]) -> String {
     const SHOWN: usize = 5;
@@ -309,4 +366,41 @@ fn list(files: &[BString]) -> String {
         text.push_str(&format!(" and {} more", files.len() - SHOWN));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+
+    #[test]
+    fn what_the_machine_is_short_of_may_pass_and_what_is_wrong_stays_wrong() {
+        let written = |source| Error::io("writing", "/mirror", source);
+        let full = || io::Error::from(io::ErrorKind::StorageFull);
+        let id: ObjectId = "7".repeat(40).parse().unwrap();
+        for error in [
+            written(full()),
+            written(io::Error::from_raw_os_error(5)),
+            Error::object("writing", id, full()),
+            Error::Failed {
+                doing: "merging",
+                status: "exit status: 128".into(),
+                message: "fatal: write error: No space left on device".into(),
+            },
+        ] {
+            assert!(error.may_pass(), "{error:?}");
+        }
+        for error in [
+            written(io::ErrorKind::NotFound.into()),
+            written(io::ErrorKind::ReadOnlyFilesystem.into()),
+            Error::Missing { id },
+            Error::Failed {
+                doing: "merging",
+                status: "exit status: 128".into(),
+                message: "fatal: bad object".into(),
+            },
+        ] {
+            assert!(!error.may_pass(), "{error:?}");
+        }
+    }
 }

@@ -54,14 +54,29 @@ enum Halt {
     Conflicted(Vec<String>),
     /// It is rejected.
     Rejected(Failure),
+    /// The machine has a fault that may pass: it is tried again after a while.
+    Postponed(Failure),
+    /// Somebody else moved the branch each time: it is tried again after a while.
+    Moved,
     /// The lease is gone, or the process ends: the next integrator begins anew.
     Lost,
+}
+
+impl From<Failure> for Halt {
+    fn from(failure: Failure) -> Self {
+        if failure.reason.may_pass() {
+            Self::Postponed(failure)
+        } else {
+            Self::Rejected(failure)
+        }
+    }
 }
 
 impl From<git::Error> for Halt {
     fn from(error: git::Error) -> Self {
         match error {
             git::Error::Diverged { files, .. } => Self::Conflicted(files),
+            other if other.may_pass() => Self::Postponed(Failure::caused(Reason::Storage, &other)),
             other => Self::Rejected(Failure::caused(Reason::Repository, &other)),
         }
     }
@@ -70,8 +85,30 @@ impl From<git::Error> for Halt {
 impl From<ledger::Error> for Halt {
     fn from(error: ledger::Error) -> Self {
         match error {
-            ledger::Error::LeaseLost(_) => Self::Lost,
+            ledger::Error::LeaseLost(_) | ledger::Error::Closed => Self::Lost,
+            other if other.may_pass() => Self::Postponed(Failure::caused(Reason::Storage, &other)),
             other => Self::Rejected(Failure::caused(Reason::Storage, &other)),
+        }
+    }
+}
+
+impl From<Halt> for ChangeOutcome {
+    fn from(halt: Halt) -> Self {
+        match halt {
+            Halt::Conflicted(files) => Self::Conflicted { files },
+            Halt::Rejected(failure) => Self::Rejected { failure },
+            Halt::Postponed(failure) => Self::Postponed {
+                failure,
+                may_have_landed: true,
+            },
+            Halt::Moved => Self::Postponed {
+                failure: Failure::new(
+                    Reason::Repository,
+                    format!("the integration branch was moved {TRIES} times by somebody else"),
+                ),
+                may_have_landed: false,
+            },
+            Halt::Lost => Self::Requeued,
         }
     }
 }
@@ -117,42 +154,40 @@ impl Integrator {
     }
 
     async fn settle(&self, claimed: ClaimedChange, cancel: &CancellationToken) {
-        let ClaimedChange {
-            lease,
-            change,
-            request,
-        } = claimed;
-        let landing = match self.open(&lease, &change, &request).await {
+        let landing = match self.open(&claimed).await {
             Ok(landing) => landing,
-            Err(failure) => {
-                return self
-                    .say(&lease, &change, ChangeOutcome::Rejected { failure })
-                    .await;
-            }
+            Err(halt) => return self.say(&claimed, halt.into()).await,
         };
-        let outcome = match landing.land(cancel).await {
+        match landing.land(cancel).await {
             Ok(commit) => {
                 let outcome = ChangeOutcome::Integrated {
                     commit: commit.to_string(),
                 };
-                self.say(&lease, &change, outcome).await;
-                return landing.publish().await;
+                self.say(&claimed, outcome).await;
+                landing.publish().await;
             }
-            Err(Halt::Conflicted(files)) => ChangeOutcome::Conflicted { files },
-            Err(Halt::Rejected(failure)) => ChangeOutcome::Rejected { failure },
-            Err(Halt::Lost) => ChangeOutcome::Requeued,
-        };
-        self.say(&lease, &change, outcome).await;
+            Err(halt) => self.say(&claimed, halt.into()).await,
+        }
     }
 
-    async fn say(&self, lease: &Lease, change: &Change, outcome: ChangeOutcome) {
+    async fn say(&self, claimed: &ClaimedChange, outcome: ChangeOutcome) {
+        let ClaimedChange { lease, change, .. } = claimed;
         let clean = |text: String| (self.redact)(text);
+        let clean_failure =
+            |failure: Failure| Failure::new(failure.reason, (self.redact)(failure.detail));
         let outcome = match outcome {
             ChangeOutcome::Conflicted { files } => ChangeOutcome::Conflicted {
                 files: files.into_iter().map(clean).collect(),
             },
             ChangeOutcome::Rejected { failure } => ChangeOutcome::Rejected {
-                failure: Failure::new(failure.reason, clean(failure.detail)),
+                failure: clean_failure(failure),
+            },
+            ChangeOutcome::Postponed {
+                failure,
+                may_have_landed,
+            } => ChangeOutcome::Postponed {
+                failure: clean_failure(failure),
+                may_have_landed,
             },
             other => other,
         };
@@ -164,29 +199,27 @@ impl Integrator {
         }
     }
 
-    async fn open<'a>(
-        &'a self,
-        lease: &'a Lease,
-        change: &'a Change,
-        request: &'a Request,
-    ) -> Result<Landing<'a>, Failure> {
+    async fn open<'a>(&'a self, claimed: &'a ClaimedChange) -> Result<Landing<'a>, Halt> {
+        let ClaimedChange {
+            lease,
+            change,
+            request,
+            given_up,
+        } = claimed;
         let repository = change.repository.to_string();
-        let mirror = self
-            .sites
-            .mirror(&repository)
-            .await
-            .map_err(|error| error.failure())?;
+        let mirror = self.sites.mirror(&repository).await;
+        let mirror = mirror.map_err(|error| error.failure())?;
         let policy = &request.ask.policy;
         let source = Source::discover(
             Path::new(&request.ask.repository_path),
             self.sites.git().clone(),
-        )
-        .map_err(|error| Failure::caused(Reason::Repository, &error))?;
+        )?;
         Ok(Landing {
             integrator: self,
             lease,
             change,
             request,
+            given_up: given_up.as_ref(),
             branch: IntegrationBranch::new(mirror.clone(), &policy.integration.branch),
             mirror,
             source,
@@ -205,6 +238,8 @@ struct Landing<'a> {
     lease: &'a Lease,
     change: &'a Change,
     request: &'a Request,
+    /// Why it is only looked for, if it is.
+    given_up: Option<&'a Failure>,
     branch: IntegrationBranch,
     mirror: Mirror,
     source: Source,
@@ -224,6 +259,9 @@ impl Landing<'_> {
             if blocking(move || branch.holds(intended)).await? {
                 return Ok(intended);
             }
+        }
+        if let Some(failure) = self.given_up {
+            return Err(Halt::Rejected(failure.clone()));
         }
         if ledger.request(self.request.id).await?.state == RequestState::Cancelled {
             return Err(Halt::Rejected(Failure::new(
@@ -259,7 +297,7 @@ impl Landing<'_> {
             // One that was late to see that it is lost may have taken over in between.
             self.hold().await?;
         }
-        Err(Halt::Lost)
+        Err(Halt::Moved)
     }
 
     /// Keeps everybody else from landing on the branch.
@@ -330,9 +368,9 @@ impl Landing<'_> {
             Ok(Published::Moved { .. }) => {
                 Some("it was moved meanwhile: the next change moves it on from there".to_owned())
             }
-            Err(Halt::Rejected(failure)) => Some(failure.detail),
+            Err(Halt::Rejected(failure) | Halt::Postponed(failure)) => Some(failure.detail),
             Err(Halt::Conflicted(files)) => Some(format!("it conflicts in {}", files.join(", "))),
-            Err(Halt::Lost) => return,
+            Err(Halt::Lost | Halt::Moved) => return,
         };
         let commit = match self.branch.recorded() {
             Ok(Some(tip)) => tip.to_string(),
@@ -402,4 +440,37 @@ fn parse(name: &str) -> Result<CommitId, Halt> {
             format!("`{name}` is not the name of a commit"),
         ))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_put_back(halt: impl Into<Halt>) -> bool {
+        matches!(
+            ChangeOutcome::from(halt.into()),
+            ChangeOutcome::Postponed { .. }
+        )
+    }
+
+    #[test]
+    fn what_may_pass_puts_a_change_back_and_all_else_ends_it() {
+        let full = git::Error::Io {
+            doing: "writing",
+            path: "/mirror".into(),
+            source: std::io::ErrorKind::StorageFull.into(),
+        };
+        let busy = ledger::Error::Busy {
+            what: "there is too much".into(),
+            retry_after: std::time::Duration::from_secs(1),
+        };
+        let closed: Halt = ledger::Error::Closed.into();
+        assert!(is_put_back(full) && is_put_back(busy) && is_put_back(Halt::Moved));
+        assert!(is_put_back(Failure::new(Reason::Storage, "")));
+        assert!(!is_put_back(Failure::new(Reason::SandboxUnavailable, "")));
+        assert!(!is_put_back(Failure::new(Reason::ChecksFailed, "")));
+        assert!(!is_put_back(git::Error::ProgramMissing));
+        assert!(!is_put_back(ledger::Error::BackingUp));
+        assert_eq!(ChangeOutcome::from(closed), ChangeOutcome::Requeued);
+    }
 }

@@ -3,7 +3,7 @@
 use crate::prompt::{self, Repository};
 use dialects::{Conversation, Decoder, Dialect, RequestOptions};
 use domain::{
-    Failure, Reason, RequestId,
+    Class, Failure, Reason, RequestId,
     entity::{Planning, Request},
     plan::Plan,
 };
@@ -62,6 +62,45 @@ pub enum Error {
     Ledger(#[from] ledger::Error),
 }
 
+/// Why one request gets no plan.
+enum Halt {
+    /// It fails.
+    Failed(Failure),
+    /// The machine has a fault that may pass: it is tried again after a while.
+    Postponed(Failure),
+}
+
+impl From<Failure> for Halt {
+    fn from(failure: Failure) -> Self {
+        // Providers were asked again already.
+        if failure.reason.class() == Class::Environment && failure.reason.may_pass() {
+            Self::Postponed(failure)
+        } else {
+            Self::Failed(failure)
+        }
+    }
+}
+
+impl From<git::Error> for Halt {
+    fn from(error: git::Error) -> Self {
+        if error.may_pass() {
+            Self::Postponed(Failure::caused(Reason::Storage, &error))
+        } else {
+            Self::Failed(Failure::caused(Reason::Repository, &error))
+        }
+    }
+}
+
+impl From<ledger::Error> for Halt {
+    fn from(error: ledger::Error) -> Self {
+        match error {
+            ledger::Error::LeaseLost(_) => Self::Failed(Failure::caused(Reason::Cancelled, &error)),
+            other if other.may_pass() => Self::Postponed(Failure::caused(Reason::Storage, &other)),
+            other => Self::Failed(Failure::caused(Reason::Storage, &other)),
+        }
+    }
+}
+
 impl Planner {
     /// A planner.
     #[must_use]
@@ -96,13 +135,19 @@ impl Planner {
         ledger::held(&self.ledger, &lease, &lost, async {
             let settled = match self.plan(&lease, &request, &lost).await {
                 Ok((plan, note)) => self.settle(&lease, &request, plan, note).await,
-                Err(failure) => self.fail(&lease, failure).await,
+                Err(Halt::Failed(failure)) => {
+                    self.ledger.fail_request(&lease, self.clean(failure)).await
+                }
+                Err(Halt::Postponed(failure)) => {
+                    let failure = self.clean(failure);
+                    self.ledger.postpone_request(&lease, failure).await
+                }
             };
             let settled = match settled {
                 // The plan itself is refused: by its budget, say.
                 Err(error @ (ledger::Error::Refused(_) | ledger::Error::Plan(_))) => {
                     let failure = Failure::caused(Reason::PlanInvalid, &error);
-                    self.fail(&lease, failure).await
+                    self.ledger.fail_request(&lease, self.clean(failure)).await
                 }
                 other => other,
             };
@@ -117,10 +162,9 @@ impl Planner {
         Ok(true)
     }
 
-    async fn fail(&self, lease: &Lease, failure: Failure) -> Result<(), ledger::Error> {
-        let detail = self.gateway.redact(failure.detail);
-        let failure = Failure::new(failure.reason, detail);
-        self.ledger.fail_request(lease, failure).await
+    /// A failure without a provider's key in it.
+    fn clean(&self, failure: Failure) -> Failure {
+        Failure::new(failure.reason, self.gateway.redact(failure.detail))
     }
 
     /// Stores the plan. One that a model wrote though nobody asked it to, and that the budget does
@@ -152,21 +196,21 @@ impl Planner {
         lease: &Lease,
         request: &Request,
         cancel: &CancellationToken,
-    ) -> Result<(Plan, Option<String>), Failure> {
+    ) -> Result<(Plan, Option<String>), Halt> {
         let ask = &request.ask;
         let single = || Plan::single(&ask.prompt);
         match ask.planning {
             Planning::None => Ok((single(), None)),
             Planning::Given => match &ask.plan {
                 Some(plan) => Ok((plan.clone(), None)),
-                None => Err(Failure::new(Reason::PlanInvalid, "the plan is missing")),
+                None => Err(Failure::new(Reason::PlanInvalid, "the plan is missing").into()),
             },
             Planning::Auto | Planning::Required => {
                 match self.ask_model(lease, request, cancel).await {
                     Ok(plan) => Ok((plan, None)),
-                    Err(failure) if failure.reason == Reason::PlanInvalid => {
+                    Err(Halt::Failed(failure)) if failure.reason == Reason::PlanInvalid => {
                         if ask.planning == Planning::Required {
-                            return Err(failure);
+                            return Err(failure.into());
                         }
                         let note = format!(
                             "The model's plan was not valid ({}), so the request goes on as one job.",
@@ -174,7 +218,7 @@ impl Planner {
                         );
                         Ok((single(), Some(note)))
                     }
-                    Err(failure) => Err(failure),
+                    Err(halt) => Err(halt),
                 }
             }
         }
@@ -185,7 +229,7 @@ impl Planner {
         lease: &Lease,
         request: &Request,
         cancel: &CancellationToken,
-    ) -> Result<Plan, Failure> {
+    ) -> Result<Plan, Halt> {
         let route = self
             .gateway
             .providers()
@@ -230,11 +274,9 @@ impl Planner {
         route: Route,
         mode: Mode,
         cancel: &CancellationToken,
-    ) -> Result<Plan, Failure> {
+    ) -> Result<Plan, Halt> {
         let repository = self.repository(request).await?;
-        let funds = LedgerFunds::open(&self.ledger, Spender::Plan(lease))
-            .await
-            .map_err(storage)?;
+        let funds = LedgerFunds::open(&self.ledger, Spender::Plan(lease)).await?;
         let mut spec = GrantSpec::new(Arc::new(funds), route, cancel.child_token());
         spec.mode = mode;
         let grant = self.gateway.grant(spec);
@@ -248,7 +290,7 @@ impl Planner {
                 Ok(answer) => self.gateway.redact(answer),
                 Err(failure) => {
                     grant.close().await;
-                    return Err(failure);
+                    return Err(failure.into());
                 }
             };
             let read = prompt::object(&answer).map_or_else(
@@ -267,10 +309,10 @@ impl Planner {
             }
         }
         grant.close().await;
-        Err(Failure::new(Reason::PlanInvalid, wrong))
+        Err(Failure::new(Reason::PlanInvalid, wrong).into())
     }
 
-    async fn repository(&self, request: &Request) -> Result<Repository, Failure> {
+    async fn repository(&self, request: &Request) -> Result<Repository, Halt> {
         let mirror = self
             .sites
             .mirror(&request.ask.repository.to_string())
@@ -278,9 +320,8 @@ impl Planner {
             .map_err(|error| error.failure())?;
         let base = request.ask.base.clone();
         let read = tokio::task::spawn_blocking(move || look(&mirror, &base)).await;
-        let mut repository = read
-            .map_err(|_| Failure::new(Reason::Bug, "the repository was not read to its end"))?
-            .map_err(|error| Failure::caused(Reason::Repository, &error))?;
+        let mut repository =
+            read.map_err(|_| Failure::new(Reason::Bug, "the repository was not read to its end"))??;
         repository.checks = request
             .ask
             .policy
@@ -393,13 +434,6 @@ async fn answer(grant: &Grant, conversation: &mut Conversation) -> Result<String
     Ok(reply.text())
 }
 
-fn storage(error: ledger::Error) -> Failure {
-    match error {
-        ledger::Error::LeaseLost(_) => Failure::caused(Reason::Cancelled, &error),
-        other => Failure::caused(Reason::Storage, &other),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -415,6 +449,23 @@ mod tests {
                 message: "trouble".into(),
             },
             retry_after: retry_after.map(Duration::from_secs),
+        }
+    }
+
+    #[test]
+    fn a_fault_of_the_machine_puts_a_request_back_and_all_else_fails_it() {
+        let is_put_back = |halt| matches!(halt, Halt::Postponed(_));
+        let full = |kind: std::io::ErrorKind| git::Error::Io {
+            doing: "reading",
+            path: "/mirror".into(),
+            source: kind.into(),
+        };
+        assert!(is_put_back(full(std::io::ErrorKind::StorageFull).into()));
+        assert!(is_put_back(Failure::new(Reason::Storage, "").into()));
+        assert!(!is_put_back(full(std::io::ErrorKind::NotFound).into()));
+        assert!(!is_put_back(ledger::Error::Closed.into()));
+        for reason in [Reason::PlanInvalid, Reason::Unreachable, Reason::Repository] {
+            assert!(!is_put_back(Failure::new(reason, "").into()), "{reason:?}");
         }
     }
 

@@ -747,6 +747,67 @@ async fn work_that_landed_when_a_process_ended_is_published_by_the_next() {
     node.close().await;
 }
 
+// docs/bad-input.md: A disk that others fill while a change lands
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_a_full_disk_hinders_waits_and_lands_when_there_is_space() {
+    let repo = checked_repo();
+    let script = Script::new().job(
+        Job::on("Mend the answer")
+            .step(mend())
+            .step(Step::say("Done.")),
+    );
+    let world = World::new(script);
+    let node = world.node(Dialect::ChatCompletions).await;
+    let submitted = node
+        .submit(new(repo.path(), "Mend the answer"))
+        .await
+        .unwrap();
+    let ledger = node.ledger();
+    let request = ledger.request(submitted.request).await.unwrap();
+    // Where the branch is written, there is no space.
+    let mirror = world.data.path().join("repositories");
+    let tips = mirror.join(request.ask.repository.to_string());
+    let tips = tips.join("refs/skep/tip/skep");
+    std::fs::create_dir_all(&tips).unwrap();
+    let full = tips.join("integration.tmp");
+    std::os::unix::fs::symlink("/dev/full", &full).unwrap();
+    let mut changes = ledger.changes();
+    let cancel = CancellationToken::new();
+    let work = tokio::spawn({
+        let (node, cancel) = (node.clone(), cancel.clone());
+        async move { node.work(submitted.request, &cancel).await }
+    });
+    let put_back = async {
+        loop {
+            let events = ledger.request_events(request.id, 0, 1_000).await.unwrap();
+            let found = events.into_iter().find_map(|event| match event.body {
+                Body::ChangeChanged {
+                    to: ChangeState::Queued,
+                    failure,
+                    ..
+                } => failure,
+                _ => None,
+            });
+            match found {
+                Some(failure) => return failure,
+                None => changes.changed().await.unwrap(),
+            }
+        }
+    };
+    let failure = tokio::time::timeout(Duration::from_secs(60), put_back);
+    let failure = failure.await.unwrap();
+    assert_eq!(failure.reason, Reason::Storage);
+    assert!(failure.detail.contains("No space left"), "{failure}");
+    assert_eq!(repo.tip("skep/integration"), None);
+    // Others give space back.
+    std::fs::remove_file(&full).unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(60), work);
+    let request = ended.await.unwrap().unwrap().unwrap();
+    assert_eq!(request.state, RequestState::Done, "{:?}", request.failure);
+    assert!(repo.tip("skep/integration").is_some());
+    node.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_role_that_fails_ends_the_work_and_what_was_under_way_is_gone_on_with_later() {
     let repo = checked_repo();

@@ -77,6 +77,7 @@ impl Error {
     fn reason(&self) -> Reason {
         match self {
             Self::Setup { .. } => Reason::SetupFailed,
+            Self::Git(error) if error.may_pass() => Reason::Storage,
             Self::Git(_) | Self::Include(_) => Reason::Repository,
             Self::Workspace(workspace::Error::Limit { .. }) => Reason::LimitReached,
             Self::Workspace(_) | Self::Unreadable { .. } => Reason::Storage,

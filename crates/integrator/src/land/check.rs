@@ -32,12 +32,11 @@ impl Landing<'_> {
                 policy: &policy,
             }))
         });
-        let (found, touched) = asked.await?.map_err(|error| {
-            let reason = match error {
-                checks::Error::Git(_) => Reason::Repository,
-                checks::Error::Scope(_) => Reason::PolicyInvalid,
-            };
-            Halt::Rejected(Failure::caused(reason, &error))
+        let (found, touched) = asked.await?.map_err(|error| match error {
+            checks::Error::Git(error) => Halt::from(error),
+            checks::Error::Scope(_) => {
+                Halt::Rejected(Failure::caused(Reason::PolicyInvalid, &error))
+            }
         })?;
         self.judge(found).await?;
         if !again {
@@ -64,11 +63,11 @@ impl Landing<'_> {
         let base = parse(&self.request.ask.base)?;
         let mut wanted = Wanted::new(ledger, self.request, id, base)
             .await
-            .map_err(|error| Halt::Rejected(error.failure()))?;
+            .map_err(|error| error.failure())?;
         wanted.tree = Some(tree);
         let site = tokio::select! {
             site = sites.site(&self.mirror, wanted) => {
-                site.map_err(|error| Halt::Rejected(error.failure()))?
+                site.map_err(|error| error.failure())?
             }
             () = cancel.cancelled() => return Err(Halt::Lost),
         };
@@ -95,7 +94,7 @@ impl Landing<'_> {
         });
         ledger.record(self.lease, bodies.collect()).await?;
         if let Some(failure) = unrun {
-            return Err(Halt::Rejected(failure));
+            return Err(failure.into());
         }
         if checks::passed(&evidence) {
             return Ok(());
