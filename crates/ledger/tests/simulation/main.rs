@@ -18,7 +18,7 @@ use sim::{Mistake, STEPS, Tally, simulate};
 /// What must have happened in the seeds of each test while everything could go wrong, and at least
 /// how often: what nobody does is not tried.
 const LEAST: u64 = 5;
-const DONE: [&str; 46] = [
+const DONE: [&str; 48] = [
     "submit",
     "submit with a file",
     "cancel a request",
@@ -46,6 +46,7 @@ const DONE: [&str; 46] = [
     "heartbeat",
     "plan",
     "fail a request",
+    "put a request back",
     "open a grant",
     "reserve",
     "call a model",
@@ -63,6 +64,7 @@ const DONE: [&str; 46] = [
     "check a change",
     "land",
     "move a branch",
+    "put a change back",
     "settle a change",
     "publish",
 ];

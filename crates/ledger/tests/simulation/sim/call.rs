@@ -41,6 +41,7 @@ pub(crate) enum Call {
     Heartbeat(Lease),
     Plan(Lease, Plan),
     FailRequest(Lease, Failure),
+    PostponeRequest(Lease, Failure),
     OpenGrant(Lease, Option<AttemptId>),
     /// So much for the call of this number.
     Reserve(GrantId, u64, Amount),
@@ -103,6 +104,7 @@ impl Call {
             Self::Heartbeat(lease)
             | Self::Plan(lease, _)
             | Self::FailRequest(lease, _)
+            | Self::PostponeRequest(lease, _)
             | Self::OpenGrant(lease, _)
             | Self::Start(lease)
             | Self::Resume(lease)
@@ -166,6 +168,7 @@ impl Call {
             Self::Heartbeat(_) => "heartbeat",
             Self::Plan(..) => "plan",
             Self::FailRequest(..) => "fail a request",
+            Self::PostponeRequest(..) => "put a request back",
             Self::OpenGrant(..) => "open a grant",
             Self::Reserve(..) => "reserve",
             Self::Unreserve(..) => "unreserve",
@@ -184,6 +187,7 @@ impl Call {
             Self::SettleAttempt(..) => "settle an attempt",
             Self::CheckChange(_) => "check a change",
             Self::Land(..) => "land",
+            Self::SettleChange(_, ChangeOutcome::Postponed { .. }) => "put a change back",
             Self::SettleChange(..) => "settle a change",
             Self::Publish(..) => "publish",
             Self::Fence(..) => "fence",
@@ -272,6 +276,9 @@ impl Call {
                 .map(|_| Answer::Done),
             Self::FailRequest(lease, failure) => {
                 ledger.fail_request(&lease, failure).await.map(done)
+            }
+            Self::PostponeRequest(lease, failure) => {
+                ledger.postpone_request(&lease, failure).await.map(done)
             }
             Self::OpenGrant(lease, attempt) => {
                 let spender = match attempt {

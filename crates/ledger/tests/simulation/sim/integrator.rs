@@ -24,6 +24,8 @@ struct Held {
     lease: Lease,
     change: Change,
     is_cancelled: bool,
+    /// Whether it was lost too often, and is only to be looked for.
+    is_given_up: bool,
     /// What may be on the branch.
     intents: Vec<String>,
     checked: bool,
@@ -48,12 +50,17 @@ impl Held {
             (Some(commit), _) => Some(ChangeOutcome::Integrated {
                 commit: commit.clone(),
             }),
+            _ if self.is_given_up => Some(reject(Reason::OwnerLost)),
             _ if self.is_cancelled => Some(reject(Reason::Cancelled)),
             (_, 0..4) => Some(reject(Reason::ChecksFailed)),
             (_, 4..8) => Some(ChangeOutcome::Conflicted {
                 files: vec!["a".into()],
             }),
-            (_, 8..14) => Some(ChangeOutcome::Requeued),
+            (_, 8..11) => Some(ChangeOutcome::Requeued),
+            (_, roll @ 11..17) => Some(ChangeOutcome::Postponed {
+                failure: Failure::new(Reason::Storage, ""),
+                may_have_landed: roll < 14,
+            }),
             _ => None,
         };
         if let Some(outcome) = outcome {
@@ -153,6 +160,7 @@ impl Actor for Integrator {
                 self.0 = Some(Held {
                     lease: claimed.lease,
                     is_cancelled: claimed.request.state == RequestState::Cancelled,
+                    is_given_up: claimed.given_up.is_some(),
                     intents: claimed.change.integrated.iter().cloned().collect(),
                     change: claimed.change,
                     checked: false,

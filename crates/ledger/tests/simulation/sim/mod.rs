@@ -30,6 +30,7 @@ mod reader;
 mod retained;
 mod spend;
 mod teller;
+mod tries;
 mod worker;
 mod world;
 

@@ -10,6 +10,7 @@ use super::{
     money::Money,
     notifications::Notifications,
     outside::Outside,
+    tries::Tries,
 };
 use domain::{
     AttemptId, AttemptState, ChangeId, ChangeState, EventId, JobId, JobState, Reason, RequestId,
@@ -18,7 +19,7 @@ use domain::{
     event::{Body, Envelope},
     machine::Machine,
 };
-use skep_ledger::{Error, Seek, Subject};
+use skep_ledger::{ChangeOutcome, Error, Seek, Subject};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Display,
@@ -56,6 +57,7 @@ pub(crate) struct Model {
     pub(crate) gone: BTreeSet<RequestId>,
     /// How often a job has failed for a reason outside.
     pub(crate) failures: BTreeMap<JobId, u32>,
+    tries: Tries,
     pub(crate) money: Money,
 }
 
@@ -64,6 +66,9 @@ impl Model {
     pub(crate) fn observe(&mut self, envelope: &Envelope, outside: &Outside) -> Result<(), Broken> {
         self.is_allowed(envelope)?;
         self.counts_failures(&envelope.body)?;
+        let intents = &self.intents;
+        self.tries
+            .observe(&envelope.body, |change| intents.contains_key(&change))?;
         self.events.push(envelope)?;
         self.notifications.observe(envelope);
         self.blobs.name(None, envelope.body.blobs().collect());
@@ -75,13 +80,19 @@ impl Model {
                 self.money.opens(*request, *budget);
             }
             Body::RequestChanged {
-                request, from, to, ..
+                request,
+                from,
+                to,
+                failure,
+                ..
             } => {
                 let known = self.requests.insert(*request, *to);
                 step(*request, known, *from, *to)?;
                 self.ends(request.bits(), to.is_terminal(), envelope.time);
                 if *to != RequestState::Planning {
-                    let expired = *from == RequestState::Planning && *to == RequestState::Queued;
+                    let expired = *from == RequestState::Planning
+                        && *to == RequestState::Queued
+                        && failure.is_none();
                     self.holders.ended(request.bits(), expired, envelope.time)?;
                 }
             }
@@ -139,10 +150,18 @@ impl Model {
                 from,
                 to,
                 integrated,
+                failure,
                 ..
             } => {
                 self.changed(*change, (*from, *to), integrated.as_deref(), outside)?;
                 self.ends(change.bits(), to.is_settled(), envelope.time);
+                if !matches!(to, ChangeState::Merging | ChangeState::Checking) {
+                    let lost = failure
+                        .as_ref()
+                        .is_some_and(|f| f.reason == Reason::OwnerLost);
+                    let expired = lost && *to == ChangeState::Queued;
+                    self.holders.ended(change.bits(), expired, envelope.time)?;
+                }
             }
             _ => {}
         }
@@ -211,10 +230,6 @@ impl Model {
                 format!("{change} is integrated as `{commit}`, which is not on the branch")
             })?;
             known.integrated = Some(commit.to_owned());
-        }
-        if !matches!(to, ChangeState::Merging | ChangeState::Checking) {
-            self.holders
-                .ended(change.bits(), false, Timestamp::default())?;
         }
         Ok(())
     }
@@ -302,6 +317,16 @@ impl Model {
                 }
                 Ok(())
             }
+            (
+                Call::SettleChange(
+                    _,
+                    ChangeOutcome::Postponed {
+                        may_have_landed: true,
+                        ..
+                    },
+                ),
+                Ok(_),
+            ) => Ok(()),
             (Call::SettleChange(lease, _), Ok(_)) => {
                 if let Subject::Change(change) = lease.subject {
                     self.intents.remove(&change);

@@ -59,16 +59,20 @@ impl Actor for Planner {
         let lease = held.lease.clone();
         match view.random.below(100) {
             0..60 => held.spend.next(view, &lease),
-            60..67 => Some(Call::Heartbeat(lease)),
-            67..70 => Some(Call::FailRequest(
+            60..66 => Some(Call::Heartbeat(lease)),
+            66..69 => Some(Call::FailRequest(
                 lease,
                 Failure::new(Reason::PlanInvalid, ""),
             )),
-            70..93 if held.refused > 1 => Some(Call::FailRequest(
+            69..72 => Some(Call::PostponeRequest(
+                lease,
+                Failure::new(Reason::Storage, ""),
+            )),
+            72..93 if held.refused > 1 => Some(Call::FailRequest(
                 lease,
                 Failure::new(Reason::BudgetExhausted, ""),
             )),
-            70..93 => Some(Call::Plan(lease, plan(view.random, held.refused > 0))),
+            72..93 => Some(Call::Plan(lease, plan(view.random, held.refused > 0))),
             _ => None,
         }
     }
