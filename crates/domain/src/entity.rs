@@ -75,6 +75,9 @@ pub struct Placement {
     /// The only worker that may take it, by its name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pin: Option<String>,
+    /// It does not begin before this time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<Timestamp>,
 }
 
 impl Placement {

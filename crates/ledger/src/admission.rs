@@ -11,7 +11,7 @@ use std::time::Duration;
 /// What is taken before a submission is refused with [`Error::Busy`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Admission {
-    /// How many requests may wait to be planned.
+    /// How many requests may wait to be planned, those included whose time has not come.
     pub waiting: u64,
     /// How many requests one user may submit in a minute, in a burst or spread; none is no limit.
     pub per_minute: Option<u32>,
@@ -40,7 +40,7 @@ pub(crate) fn admit(verb: &Verb<'_>, placement: &Placement) -> Result<(), Troubl
     } = verb.context.admission;
     let queued = one(
         verb,
-        "SELECT COALESCE(SUM(offered), 0) FROM queues WHERE kind = 0 AND rank IS NOT NULL",
+        "SELECT COALESCE(SUM(offered), 0) FROM queues WHERE kind IN (0, 3) AND rank IS NOT NULL",
         [],
         |row| count(row, 0),
     )?

@@ -262,7 +262,8 @@ pub(crate) fn request_position(
 ) -> Result<Option<Position>, Trouble> {
     let (queued, queue, place) = one(
         sql,
-        "SELECT state = 'queued', queue, place FROM requests WHERE id = ?1",
+        "SELECT r.state = 'queued' AND q.kind = 0, r.queue, r.place FROM requests r \
+         JOIN queues q ON q.n = r.queue WHERE r.id = ?1",
         [request.key()],
         |row| {
             Ok((

@@ -4,7 +4,7 @@
 
 use crate::{
     error::Trouble,
-    postpone, progress,
+    later, postpone, progress,
     sql::{all, id},
     transition,
     writer::Verb,
@@ -30,7 +30,7 @@ pub(crate) fn back_off(claims: u32, bits: u64) -> Duration {
 }
 
 /// Wakes the jobs whose time has come, and offers the requests and changes that were put back
-/// until now. Says how many.
+/// until now or are not to begin before it. Says how many.
 pub(crate) fn wake_due(verb: &mut Verb<'_>) -> Result<usize, Trouble> {
     let due: Vec<(JobId, RequestId)> = all(
         verb,
@@ -43,7 +43,7 @@ pub(crate) fn wake_due(verb: &mut Verb<'_>) -> Result<usize, Trouble> {
         transition::job(verb, *job, JobCommand::Wake, None)?;
         progress::follow(verb, *request)?;
     }
-    Ok(due.len() + postpone::offer_due(verb)?)
+    Ok(due.len() + postpone::offer_due(verb)? + later::wake_due(verb)?)
 }
 
 #[cfg(test)]

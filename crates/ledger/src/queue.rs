@@ -36,6 +36,8 @@ pub(crate) enum Kind {
     Job = 1,
     /// A change, to be merged.
     Change = 2,
+    /// A request that is not to begin yet: nobody claims it here.
+    Later = 3,
 }
 
 /// Which work somebody who claims can take.
@@ -183,6 +185,8 @@ pub(crate) fn count_changes(
 /// An offer as it is stored.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Offer {
+    /// What is offered. That of a request is the same while it stands among those that are not to
+    /// begin yet: only its queue is of another kind then.
     pub(crate) kind: Kind,
     pub(crate) queue: i64,
     pub(crate) place: i64,
@@ -341,13 +345,14 @@ pub(crate) struct Next {
 pub(crate) fn next(verb: &Verb<'_>, kind: Kind, seek: &Seek) -> Result<Option<Next>, Trouble> {
     let limits = match kind {
         Kind::Job => limit::all_of(verb)?,
-        Kind::Request | Kind::Change => Vec::new(),
+        Kind::Request | Kind::Change | Kind::Later => Vec::new(),
     };
     let (text, request) = match seek.only {
         Some(only) => (
             "SELECT q.n, q.repository, q.agent, q.provider, q.needs, q.pin, o.subject, ?2 \
              FROM offers o CROSS JOIN queues q ON q.n = o.queue \
-             WHERE o.request = ?2 AND o.kind = ?1 AND q.rank IS NOT NULL ORDER BY o.place",
+             WHERE o.request = ?2 AND o.kind = ?1 AND q.kind = ?1 AND q.rank IS NOT NULL \
+             ORDER BY o.place",
             only.key(),
         ),
         None => (

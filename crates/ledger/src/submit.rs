@@ -6,6 +6,7 @@ use crate::{
     budget,
     error::{Error, Trouble},
     key::{self, Key},
+    later,
     ledger::Ledger,
     queue::{self, Kind, Offer, Queue},
     sql::{Key as _, one, run, to_json},
@@ -23,7 +24,8 @@ impl Ledger {
     ///
     /// # Errors
     /// [`Error::KeyTaken`] when the key came with another ask or session; [`Error::NotFound`]
-    /// when there is no such session or repository; [`Error::Invalid`] when it is too long.
+    /// when there is no such session or repository; [`Error::Invalid`] when it is too long, or begins
+    /// more than [`crate::MOST_AHEAD`] from now; [`Error::Busy`] when there is too much already.
     pub async fn submit(
         &self,
         session: SessionId,
@@ -72,12 +74,15 @@ fn submit(
     if repository.is_none() {
         return Err(Error::missing("repository", ask.repository).into());
     }
+    let later = later::wanted(&ask.placement, verb.now)?;
     admission::admit(verb, &ask.placement)?;
     let request: RequestId = verb.id();
     let account = budget::create(verb, ask.budget, None)?;
     let patience = queue::patience(ask.placement.priority);
-    let place = queue::place(verb.now, patience);
-    let queue = queue_of(ask)?.row(verb)?;
+    let (queue, place) = match later {
+        Some(time) => (later::QUEUE.row(verb)?, time.0),
+        None => (queue_of(ask)?.row(verb)?, queue::place(verb.now, patience)),
+    };
     run(
         verb,
         "INSERT INTO requests (id, session, repository, branch, parallel, held, account, state, \

@@ -4,6 +4,7 @@ use crate::{
     budget,
     error::{Error, Trouble},
     history::{self, Position},
+    later,
     lease::Subject,
     ledger::Ledger,
     limit::{self, Limit},
@@ -72,6 +73,8 @@ pub struct JobWaits {
 pub struct RequestWaits {
     /// Where it stands.
     pub state: RequestState,
+    /// Before which time it does not begin, while that is still to come.
+    pub not_before: Option<Timestamp>,
     /// Where it stands in the queue of those that wait to be planned.
     pub position: Option<Position>,
     /// Who plans it.
@@ -146,6 +149,7 @@ fn request_waits(
     )?;
     Ok(RequestWaits {
         state,
+        not_before: later::waits_until(sql, request)?,
         position: history::request_position(sql, request, since)?,
         planner: holder(sql, run, Subject::Request(request))?,
         account: budget::load(sql, account)?,

@@ -269,6 +269,10 @@ impl Node {
     /// A request that was accepted earlier and has not ended.
     fn resumed(&self, request: Request) -> Submitted {
         let ask = request.ask;
+        let not_before = match request.state {
+            RequestState::Queued => self.still_to_come(&ask),
+            _ => None,
+        };
         let route = ask.model.as_deref().and_then(|model| {
             let ready = self.agents.find(&ask.agent).ok()?;
             let providers = self.gateway.providers();
@@ -282,6 +286,7 @@ impl Node {
             model: ask.model,
             budget: ask.budget,
             checked: ask.policy.is_checked(),
+            not_before,
         }
     }
 

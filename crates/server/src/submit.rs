@@ -3,7 +3,7 @@
 use crate::{Error, Node};
 use bstr::{BString, ByteSlice};
 use domain::{
-    Amount, Micros, RequestId, SessionId,
+    Amount, Micros, RequestId, SessionId, Timestamp,
     entity::{Ask, Included, Placement, Planning},
     plan::{MAX_PROMPT, Plan},
     policy::{FILE, MAX_BYTES, Policy},
@@ -62,6 +62,8 @@ pub struct Submitted {
     pub priced: bool,
     /// Whether the repository has checks of its own.
     pub checked: bool,
+    /// The time before which it does not begin, while that is still to come.
+    pub not_before: Option<Timestamp>,
 }
 
 impl Node {
@@ -152,6 +154,7 @@ impl Node {
             retry_of: new.retry_of,
             included,
         };
+        let not_before = self.still_to_come(&ask);
         let request = self.ledger.submit(session, ask, new.key.as_deref()).await?;
         Ok(Submitted {
             request,
@@ -161,7 +164,14 @@ impl Node {
             budget,
             priced,
             checked,
+            not_before,
         })
+    }
+
+    /// The time before which this does not begin, while that is still to come.
+    pub(crate) fn still_to_come(&self, ask: &Ask) -> Option<Timestamp> {
+        let now = self.ledger.now();
+        ask.placement.not_before.filter(|time| *time > now)
     }
 
     /// What is uncommitted in the repository at `path`, and so not seen by agents. This reads the

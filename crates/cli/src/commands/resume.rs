@@ -8,6 +8,7 @@ use crate::{
     settings::{Flags, Settings},
     signals::Signals,
     view::{
+        format,
         paint::{STRONG, paint},
         text,
     },
@@ -24,8 +25,9 @@ use server::{Node, Room, Submitted};
 /// first of them that did not end well.
 ///
 /// Everything that was done is kept: a finished turn of an agent is not run again, and a change
-/// lands once. Requests that another process works on are left to it. What is paused goes on only
-/// where it is named; the process that works on its request, if there is one, takes it up.
+/// lands once. Requests that another process works on are left to it. What is paused, and what is
+/// not to begin yet, goes on only where it is named; the process that works on its request, if
+/// there is one, takes it up.
 /// Notifications that no process has told yet are told.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  skep resume\n  skep resume r-7k2")]
@@ -55,7 +57,13 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
             }
             other => return Err(super::wrong_kind(other, "resume", "a request or a job")),
         },
-        None => node.interrupted().await?,
+        None => {
+            let all = node.interrupted().await?;
+            let (later, now): (Vec<_>, Vec<_>) =
+                all.into_iter().partition(|one| one.not_before.is_some());
+            say_later(&later, context);
+            now
+        }
     };
     if submitted.is_empty() && !context.output.is_json() {
         let why = match &args.id {
@@ -103,6 +111,21 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
     });
     let mut bad = exits.filter(|exit| *exit != Exit::Done);
     Ok(bad.next().unwrap_or(Exit::Done))
+}
+
+/// Says which requests are left alone because their time has not come.
+fn say_later(later: &[Submitted], context: &Context) {
+    if context.output.is_json() {
+        return;
+    }
+    for one in later {
+        let (request, now) = (one.request, format::now());
+        let Some(time) = one.not_before else { continue };
+        let waits = format::waits_until(time, now, &jiff::tz::TimeZone::system());
+        context.output.aside(&format!(
+            "{request} {waits}: `skep resume {request}` stays until then.\n"
+        ));
+    }
 }
 
 /// Says what came of a request, under its name where there are several.

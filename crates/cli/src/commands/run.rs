@@ -17,15 +17,17 @@ use crate::{
     watch::{self, Ended, Note},
 };
 use domain::{
-    Amount,
+    Amount, Timestamp,
     entity::{Placement, Planning, Priority},
     plan::Plan,
+    time::parse_duration,
 };
 use sandbox::Kind;
 use server::{New, Node, StatusEntry, Submitted};
 use std::{
     io::{self, ErrorKind, IsTerminal as _, Read},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 /// The longest plan or prompt that is read, in bytes.
@@ -42,6 +44,7 @@ const MAX_NAMED: usize = 10;
     skep run \"make the parser accept trailing commas\"\n  \
     skep run --model anthropic/claude-opus-5-5 --budget 200k --budget '$2' \"speed up the importer\"\n  \
     skep run --plan plan.toml\n  \
+    skep run --not-before 2h \"try the new release of the parser\"\n  \
     git show HEAD | skep run --plan none -\n\n\
     A model is needed: set ANTHROPIC_API_KEY or OPENAI_API_KEY, or name a provider in\n\
     ~/.config/skep/config.toml. `skep doctor` says what is missing.")]
@@ -61,8 +64,48 @@ pub(crate) struct Args {
     /// How soon it is wanted, beside other work on the same data
     #[arg(long, value_name = "PRIORITY", value_enum, default_value_t = Wanted::Interactive)]
     priority: Wanted,
+    /// Begin no earlier: a time like 2026-11-27T08:00:00Z, or a span from now like 2h
+    #[arg(long, value_name = "TIME", value_parser = begin)]
+    not_before: Option<Begin>,
     #[command(flatten)]
     how: How,
+}
+
+/// When a request may begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Begin {
+    At(Timestamp),
+    In(Duration),
+}
+
+fn begin(text: &str) -> Result<Begin, String> {
+    if let Ok(span) = parse_duration(text) {
+        return Ok(Begin::In(span));
+    }
+    match text.parse::<jiff::Timestamp>() {
+        Ok(time) => Ok(Begin::At(Timestamp(time.as_microsecond()))),
+        Err(_) => Err(
+            "write a time with its zone, like `2026-11-27T08:00:00Z`, or how long from now, \
+             like `2h`"
+                .into(),
+        ),
+    }
+}
+
+impl Begin {
+    /// The time that is meant. With a key it must be said as one: a span is another time, and so
+    /// another request, whenever it is read.
+    fn time(self, now: Timestamp, keyed: bool) -> Result<Timestamp, Error> {
+        match self {
+            Self::At(time) => Ok(time),
+            Self::In(_) if keyed => Err(Error::Usage(
+                "with `--key`, `--not-before` takes a time like `2026-11-27T08:00:00Z`: a span \
+                 from now would be another request each time"
+                    .into(),
+            )),
+            Self::In(span) => Ok(now.plus(span)),
+        }
+    }
 }
 
 /// How soon a request is wanted.
@@ -147,6 +190,10 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
             ));
         }
     };
+    let not_before = args
+        .not_before
+        .map(|begin| begin.time(format::now(), args.key.is_some()))
+        .transpose()?;
     let settings = Settings::read(context, args.how.flags())?;
     let mut signals = Signals::listen()?;
     let sandbox = settings.options.sandbox;
@@ -165,6 +212,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
             placement: Placement {
                 priority: args.priority.into(),
                 user: context.user(),
+                not_before,
                 ..Placement::default()
             },
             key: args.key,
@@ -339,6 +387,12 @@ pub(crate) fn header(submitted: &Submitted, about: &About<'_>) -> String {
         },
     );
     let mut note = |words: &str| out.push_str(&format!("{} {words}\n", paint(LOOK, "note:")));
+    if let Some(time) = submitted.not_before {
+        note(&format!(
+            "it {}",
+            format::waits_until(time, format::now(), &jiff::tz::TimeZone::system())
+        ));
+    }
     if !submitted.priced && submitted.budget.money.0 < Amount::UNBOUNDED {
         note(
             "the price of this model is unknown, so the limit in money cannot hold; the one in tokens does",
@@ -400,7 +454,20 @@ mod tests {
             },
             priced,
             checked,
+            not_before: None,
         }
+    }
+
+    #[test]
+    fn a_time_to_begin_is_a_moment_or_a_span_from_now() {
+        assert_eq!(begin("2h"), Ok(Begin::In(Duration::from_secs(7_200))));
+        let moment = Begin::At(Timestamp(3_600_000_000));
+        assert_eq!(begin("1970-01-01T01:00:00Z"), Ok(moment));
+        assert_eq!(begin("1970-01-01T02:00:00+01:00"), Ok(moment));
+        for wrong in ["", "soon", "-2h", "1970-01-01T01:00:00", "99999999999d"] {
+            assert!(begin(wrong).is_err(), "{wrong}");
+        }
+        assert!(Begin::In(Duration::ZERO).time(Timestamp(1), true).is_err());
     }
 
     #[test]

@@ -96,6 +96,15 @@ pub(crate) fn moment(at: Timestamp, zone: &jiff::tz::TimeZone) -> String {
         .unwrap_or_else(|_| "at an unknown time".into())
 }
 
+/// That something waits for a time to come.
+pub(crate) fn waits_until(at: Timestamp, now: Timestamp, zone: &jiff::tz::TimeZone) -> String {
+    format!(
+        "waits until {}, another {}",
+        moment(at, zone),
+        span(at.since(now))
+    )
+}
+
 /// The time of day, to the second.
 pub(crate) fn time_of_day(at: Timestamp, zone: &jiff::tz::TimeZone) -> String {
     jiff::Timestamp::from_microsecond(at.0)

@@ -3,8 +3,8 @@
 
 use super::format;
 use domain::{
-    ChangeState, Failure, JobState, RequestState, Timestamp, budget::Account, entity::Request,
-    machine::Machine as _,
+    ChangeState, Failure, JobState, RequestId, RequestState, Timestamp, budget::Account,
+    entity::Request, machine::Machine as _,
 };
 use ledger::{Holder, JobWaits, Limit, Limited, Position, RequestWaits};
 use std::time::Duration;
@@ -48,7 +48,10 @@ pub(crate) fn of_request(request: &Request, waits: &RequestWaits, now: Timestamp
         waits.state.is_terminal(),
     ));
     match waits.state {
-        RequestState::Queued => causes.push(queued(waits.position, "to be planned")),
+        RequestState::Queued => causes.push(match waits.not_before {
+            Some(time) => later(time, now, request.id),
+            None => queued(waits.position, "to be planned"),
+        }),
         RequestState::Planning => causes.push(held("plans it", waits.planner.as_ref(), now)),
         _ => {}
     }
@@ -207,6 +210,15 @@ fn queued(position: Option<Position>, what: &str) -> Cause {
         ),
         ahead => cause(format!("{ahead} are before it in the queue{wait}")),
     }
+}
+
+/// It was asked not to begin yet.
+fn later(time: Timestamp, now: Timestamp, request: RequestId) -> Cause {
+    let zone = jiff::tz::TimeZone::system();
+    mended(
+        format!("it {}", format::waits_until(time, now, &zone)),
+        format!("`skep resume {request}` works on it then, if no process does"),
+    )
 }
 
 fn held(does: &str, holder: Option<&Holder>, now: Timestamp) -> Cause {

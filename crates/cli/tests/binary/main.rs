@@ -19,6 +19,7 @@ mod init_doctor;
 mod integration_branch;
 mod kills;
 mod lands;
+mod later;
 mod looking_after;
 mod notify;
 mod odd_repositories;

@@ -223,6 +223,11 @@ pub(super) fn queues(sql: &Connection, report: &mut Report) -> Result<(), Troubl
              WHERE (r.state = 'queued' AND r.until IS NULL) <> (o.subject IS NOT NULL)",
         ),
         (
+            "a request has begun, and stands among those that are not to begin yet",
+            "SELECT r.n FROM requests r JOIN queues q ON q.n = r.queue \
+             WHERE q.kind = 3 AND r.state NOT IN ('queued', 'paused', 'cancelled')",
+        ),
+        (
             "a change waits to be merged and is not offered, or the other way round",
             "SELECT c.n FROM changes c LEFT JOIN offers o ON o.queue = c.queue \
              AND o.place = c.place AND o.subject = c.n AND o.kind = 2 \

@@ -20,6 +20,7 @@ mod disk;
 mod errors;
 mod events;
 mod garbage;
+mod later;
 mod leases;
 mod lifecycle;
 mod machines;

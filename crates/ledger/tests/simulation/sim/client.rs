@@ -12,6 +12,7 @@ use domain::{
     policy::Policy,
 };
 use skep_ledger::Limited;
+use std::time::Duration;
 
 /// The most requests of one client.
 const MOST: usize = 3;
@@ -91,6 +92,9 @@ impl Client {
                         .unwrap_or_default()
                         .to_owned()
                 }),
+                not_before: random
+                    .chance(100)
+                    .then(|| view.now.plus(Duration::from_secs(random.below(600)))),
             },
             retry_of: None,
             included: self

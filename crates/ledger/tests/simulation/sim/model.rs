@@ -59,6 +59,8 @@ pub(crate) struct Model {
     pub(crate) failures: BTreeMap<JobId, u32>,
     tries: Tries,
     pub(crate) money: Money,
+    /// The latest time that any call was answered at: the clock may have been put back since.
+    latest: Timestamp,
 }
 
 impl Model {
@@ -244,6 +246,7 @@ impl Model {
         recorded: usize,
         (process, now): (usize, Timestamp),
     ) -> Result<(), Broken> {
+        self.latest = self.latest.max(now);
         if let Err(error) = answer {
             Broken::unless(recorded == 0, || {
                 format!("{call:?} failed ({error}) and recorded {recorded} events")
@@ -278,7 +281,12 @@ impl Model {
         })?;
         match (call, answer) {
             (Call::ClaimRequest(seek), Ok(Answer::ToPlan(Some(claimed)))) => {
-                fits(seek, &claimed.request.ask.placement, &[])?;
+                let placement = &claimed.request.ask.placement;
+                fits(seek, placement, &[])?;
+                Broken::unless(
+                    placement.not_before.is_none_or(|time| time <= self.latest),
+                    || format!("{} has begun before its time", claimed.request.id),
+                )?;
                 self.holders.claimed(&claimed.lease, process)
             }
             (Call::ClaimJob(seek), Ok(Answer::ToDo(Some(claimed)))) => {
