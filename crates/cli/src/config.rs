@@ -3,6 +3,7 @@
 
 pub(crate) mod budget;
 pub(crate) mod file;
+pub(crate) mod limits;
 pub(crate) mod notify;
 pub(crate) mod place;
 pub(crate) mod providers;

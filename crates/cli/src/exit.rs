@@ -17,7 +17,7 @@ pub(crate) enum Exit {
     Unavailable,
     /// No such id.
     NotFound,
-    /// Refused, so that nothing is lost: uncommitted work, a conflict, a branch that is checked out.
+    /// Refused, so that nothing is lost: uncommitted work, a conflict, a branch that is checked out, more requests than are taken.
     Refused,
     /// A replay did not do what was recorded.
     Diverged,

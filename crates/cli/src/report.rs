@@ -110,6 +110,9 @@ pub(crate) struct Report {
     /// The reason, where the domain has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) reason: Option<Reason>,
+    /// In how many seconds it may work.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) retry_after: Option<u64>,
     /// The name of the exit code.
     #[serde(serialize_with = "name")]
     pub(crate) exit: Exit,
@@ -127,6 +130,7 @@ impl Report {
             message: text::line(&chain(error)),
             hint: hint.map(|hint| text::line(&hint)),
             reason,
+            retry_after: retry_after(error),
             exit,
         }
     }
@@ -151,6 +155,19 @@ impl Report {
             out.push_str(&format!("{} {hint}\n", paint(TYPE, "hint:")));
         }
         out
+    }
+}
+
+/// When to come back where there is too much already, in whole seconds that are enough.
+fn retry_after(error: &Error) -> Option<u64> {
+    let (Error::Ledger(error) | Error::Node(server::Error::Ledger(error))) = error else {
+        return None;
+    };
+    match error {
+        ledger::Error::Busy { retry_after, .. } => {
+            u64::try_from(retry_after.as_millis().div_ceil(1_000).max(1)).ok()
+        }
+        _ => None,
     }
 }
 
@@ -313,7 +330,10 @@ fn of_ledger(error: &ledger::Error) -> Classified {
             Exit::Refused,
             Some("`skep retry ID` begins it anew, with a budget of its own"),
         ),
-        E::Busy { .. } => (Exit::Refused, Some("nothing was lost; try again then")),
+        E::Busy { .. } => (
+            Exit::Refused,
+            Some("nothing was stored; `[limits]` in the configuration says how much is taken"),
+        ),
         E::Illegal(_) => (Exit::Refused, Some("`skep show ID` says where it stands")),
         E::Refused(_) => return of_reason(Reason::BudgetExhausted),
         E::Plan(_) => return of_reason(Reason::PlanInvalid),

@@ -47,7 +47,10 @@ pub(crate) fn admit(verb: &Verb<'_>, placement: &Placement) -> Result<(), Troubl
     .unwrap_or(0);
     if queued >= waiting {
         return Err(Error::Busy {
-            what: format!("{queued} requests wait to be planned"),
+            what: match queued {
+                1 => "1 request waits to be planned".into(),
+                _ => format!("{queued} requests wait to be planned"),
+            },
             retry_after: WAIT,
         }
         .into());
@@ -80,7 +83,10 @@ fn spend(verb: &Verb<'_>, user: &str, most: i64) -> Result<(), Trouble> {
     if left < WHOLE {
         let missing = u64::try_from((WHOLE - left) * MINUTE / full).unwrap_or_default();
         return Err(Error::Busy {
-            what: format!("`{user}` has submitted {most} requests in a minute"),
+            what: match most {
+                1 => format!("`{user}` has submitted 1 request in a minute"),
+                _ => format!("`{user}` has submitted {most} requests in a minute"),
+            },
             retry_after: Duration::from_micros(missing).max(Duration::from_secs(1)),
         }
         .into());

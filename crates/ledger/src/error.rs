@@ -68,7 +68,7 @@ pub enum Error {
         name: String,
     },
     /// There is too much already: nothing was stored.
-    #[error("{what}: try again in {} s", retry_after.as_secs().max(1))]
+    #[error("{what}: try again in {} s", retry_after.as_millis().div_ceil(1_000).max(1))]
     Busy {
         /// What there is too much of.
         what: String,

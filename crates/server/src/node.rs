@@ -36,6 +36,8 @@ pub struct Options {
     pub notify: Vec<Sink>,
     /// What each sandbox may take on disk.
     pub disk: DiskBounds,
+    /// What is taken before a submission is refused.
+    pub admission: ledger::Admission,
 }
 
 /// A whole Skep in one process. Cheap to clone.
@@ -59,7 +61,11 @@ impl Node {
     pub async fn open(options: Options) -> Result<Self, Error> {
         let git = git::Program::find(&options.path)?;
         let backend = backend(options.sandbox);
-        let ledger = Ledger::open(ledger::Options::new(&options.data)).await?;
+        let ledger = Ledger::open(ledger::Options {
+            admission: options.admission,
+            ..ledger::Options::new(&options.data)
+        })
+        .await?;
         let layering = layering(&options.data, &*backend).await?;
         let sites = Sites::open(site::Options {
             directory: options.data.clone(),

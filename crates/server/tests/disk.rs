@@ -39,6 +39,7 @@ async fn node(data: &Path, model: &Scripted, disk: DiskBounds, kind: sandbox::Ki
         default_model: None,
         sandbox: kind,
         disk,
+        admission: ledger::Admission::default(),
         notify: Vec::new(),
     })
     .await

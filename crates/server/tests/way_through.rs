@@ -66,6 +66,7 @@ impl World {
             sandbox: sandbox::Kind::Namespace,
             notify: Vec::new(),
             disk: skep_server::DiskBounds::default(),
+            admission: ledger::Admission::default(),
         })
         .await
         .unwrap()

@@ -2,6 +2,7 @@
 
 use super::{
     Budget, MAX_PARALLEL,
+    limits::Limits,
     notify::{self, Notify},
 };
 use domain::time::parse_duration;
@@ -96,6 +97,8 @@ pub(crate) struct File {
     pub(crate) providers: BTreeMap<String, Provider>,
     /// Who is told when a request has ended or waits for a person.
     pub(crate) notify: Vec<Notify>,
+    /// How much is taken before a submission is refused.
+    pub(crate) limits: Limits,
 }
 
 /// Who serves models.
@@ -235,7 +238,7 @@ impl File {
         {
             return wrong("`data` must be an absolute path".into());
         }
-        if let Err(message) = notify::validate(&self.notify) {
+        if let Err(message) = notify::validate(&self.notify).and_then(|()| self.limits.validate()) {
             return wrong(message);
         }
         for (name, provider) in &self.providers {
@@ -323,6 +326,8 @@ mod tests {
             agent = "builtin"
             budget = "200k, $2"
             parallel = 4
+            [limits]
+            per_minute = 20
             [providers.local]
             dialect = "chat-completions"
             base_url = "http://127.0.0.1:8000/v1"
@@ -340,6 +345,11 @@ mod tests {
         )
         .unwrap();
         assert_eq!(file.budget.tokens, Some(200_000));
+        let admission = file.limits.admission();
+        assert_eq!(
+            (admission.per_minute, admission.waiting),
+            (Some(20), 10_000)
+        );
         assert_eq!(file.providers["local"].dialect, Dialect::ChatCompletions);
         let minutes = |minutes: u64| Some(Duration::from_secs(minutes * 60));
         assert_eq!(file.providers["proxy"].silence_timeout, minutes(10));
@@ -385,6 +395,9 @@ mod tests {
             ("parallel = 0", "from 1 to 64"),
             ("budget = 'lots'", "is not a budget"),
             ("data = 'here'", "absolute path"),
+            ("[limits]\nwaiting = 0", "`waiting` in `[limits]` is 0"),
+            ("[limits]\nper_minute = 70000", "from 1 to 60000"),
+            ("[limits]\nper_minut = 7", "did you mean `per_minute`?"),
             (
                 "[providers.x]\ndialect='messages'\nbase_url='y'\nkey_env='A'\nkey_file='b'",
                 "keep one",

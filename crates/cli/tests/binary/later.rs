@@ -2,16 +2,20 @@
 
 use crate::world::{DEADLINE, PROMPT, Told, World};
 use serde_json::Value;
-use std::time::{Instant, SystemTime};
+use std::{
+    fs,
+    time::{Instant, SystemTime},
+};
 
-/// The request that a process submits just now.
-fn submitted(world: &World) -> String {
+/// The newest request, when there are so many: a process submits it just now.
+fn submitted(world: &World, many: usize) -> String {
     let end = Instant::now() + DEADLINE;
     while Instant::now() < end {
         let list = world.skep(&["list", "--json"]).expect_code(0);
         let list: Value = serde_json::from_str(&list.stdout).unwrap();
-        if let Some(id) = list["requests"][0]["id"].as_str() {
-            return id.to_owned();
+        let requests = list["requests"].as_array().unwrap();
+        if requests.len() == many {
+            return requests[0]["id"].as_str().unwrap().to_owned();
         }
     }
     panic!("nothing was submitted");
@@ -22,7 +26,7 @@ fn a_request_that_is_not_to_begin_yet_says_until_when_it_waits_and_can_be_cancel
     let world = World::simple();
     let args = ["run", "--not-before", "1h", "--plan", "none", PROMPT];
     let running = world.start(&args);
-    let id = submitted(&world);
+    let id = submitted(&world, 1);
     let why = world.skep(&["why", &id]).expect_code(0).stdout;
     assert!(
         why.contains("queued") && why.contains("it waits until") && why.contains("skep resume"),
@@ -78,4 +82,43 @@ fn a_time_that_makes_no_sense_is_refused_before_anything_is_stored() {
     let list = world.skep(&["list", "--json"]).expect_code(0);
     let list: Value = serde_json::from_str(&list.stdout).unwrap();
     assert_eq!(list["requests"], Value::Array(Vec::new()));
+}
+
+#[test]
+fn more_requests_than_the_configuration_takes_are_refused_with_when_to_come_back() {
+    let world = World::simple();
+    let directory = world.home.config().join("skep");
+    fs::create_dir_all(&directory).unwrap();
+    let config = directory.join("config.toml");
+    fs::write(&config, "[limits]\nper_minute = 1\n").unwrap();
+    let run = |key: &str| world.skep(&["run", "--json", "--key", key, "--plan", "none", PROMPT]);
+    run("a").expect_code(0);
+    run("a").expect_code(0);
+    let refused = run("b").expect_code(6);
+    let object: Value = serde_json::from_str(&refused.stderr).unwrap();
+    let error = &object["error"];
+    assert_eq!(error["exit"], "refused");
+    let seconds = error["retry_after"].as_u64().unwrap();
+    assert!((1..=60).contains(&seconds), "{error}");
+    let said = error["message"].as_str().unwrap();
+    let when = format!("1 request in a minute: try again in {seconds} s");
+    assert!(said.contains(&when), "{said}");
+    // What was refused was not stored.
+    let list = world.skep(&["list", "--json"]).expect_code(0);
+    let list: Value = serde_json::from_str(&list.stdout).unwrap();
+    assert_eq!(list["requests"].as_array().unwrap().len(), 1);
+
+    fs::write(&config, "[limits]\nwaiting = 1\n").unwrap();
+    let waiting = world.start(&["run", "--not-before", "1h", "--plan", "none", PROMPT]);
+    let id = submitted(&world, 2);
+    let refused = world
+        .skep(&["run", "--plan", "none", PROMPT])
+        .expect_code(6);
+    assert!(
+        refused.stderr.contains("1 request waits") && refused.stderr.contains("[limits]"),
+        "{}",
+        refused.stderr
+    );
+    world.skep(&["cancel", &id]).expect_code(0);
+    waiting.finish(DEADLINE).expect_code(130);
 }
