@@ -76,8 +76,12 @@ fn spend(verb: &Verb<'_>, user: &str, most: i64) -> Result<(), Trouble> {
         |row| Ok((get::<i64>(row, 0)?, get::<i64>(row, 1)?)),
     )?;
     let left = known.map_or(full, |(left, time)| {
-        // A clock that was put back fills nothing.
-        let passed = verb.now.0.saturating_sub(time).clamp(0, MINUTE);
+        // A clock that was put back fills nothing, unless by so much that the user would wait for
+        // longer than an allowance takes to be full.
+        let passed = match verb.now.0.saturating_sub(time) {
+            ahead if ahead < -MINUTE => MINUTE,
+            passed => passed.clamp(0, MINUTE),
+        };
         (left + passed * full / MINUTE).min(full)
     });
     if left < WHOLE {

@@ -102,7 +102,12 @@ impl Ledger {
     /// # Errors
     /// When the storage fails.
     pub async fn next_notification(&self) -> Result<Option<Timestamp>, Error> {
-        self.read("look for notifications", |sql| {
+        let now = self.now();
+        self.read("look for notifications", move |sql| {
+            if let Some(row) = too_late(sql, now)? {
+                tracing::debug!(row, "a notification is due later than it can be");
+                return Ok(Some(now));
+            }
             one(
                 sql,
                 "SELECT due FROM outbox WHERE due IS NOT NULL ORDER BY due LIMIT 1",
@@ -200,13 +205,31 @@ struct Due {
     sinks: Option<Vec<String>>,
 }
 
+/// The row of a notification that is due later than any wait can be: the clock was put back.
+fn too_late(sql: &Connection, now: Timestamp) -> Result<Option<i64>, Trouble> {
+    one(
+        sql,
+        "SELECT n FROM outbox WHERE due > ?1 ORDER BY due LIMIT 1",
+        [now.plus(park::MOST).0],
+        |row| get(row, 0),
+    )
+}
+
 fn due(verb: &Verb<'_>) -> Result<Option<Due>, Trouble> {
+    let first = one(
+        verb,
+        "SELECT n FROM outbox WHERE due <= ?1 ORDER BY due LIMIT 1",
+        [verb.now.0],
+        |row| get::<i64>(row, 0),
+    )?;
+    let Some(row) = first.map_or_else(|| too_late(verb, verb.now), |row| Ok(Some(row)))? else {
+        return Ok(None);
+    };
     one(
         verb,
         "SELECT o.n, o.event, s.id, r.id, o.sinks FROM outbox o \
-         JOIN sessions s ON s.n = o.session JOIN requests r ON r.n = o.request \
-         WHERE o.due <= ?1 ORDER BY o.due LIMIT 1",
-        [verb.now.0],
+         JOIN sessions s ON s.n = o.session JOIN requests r ON r.n = o.request WHERE o.n = ?1",
+        [row],
         |row| {
             Ok(Due {
                 row: get(row, 0)?,

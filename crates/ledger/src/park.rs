@@ -1,11 +1,16 @@
 //! Sleeping jobs: one that cannot go on yet is parked until a time, and woken once.
 //!
 //! What wakes them is the next claim, or the tick of any process that has the ledger open.
+//!
+//! A clock may be a day ahead for a while, and what was parked then would sleep for a day when it
+//! has been put right. So a job knows since when it sleeps: one that was parked later than now sleeps
+//! from now on for as long as it was to. Notifications have no other waits than back-offs, so one that
+//! is due later than [`MOST`] from now is due.
 
 use crate::{
     error::Trouble,
     later, postpone, progress,
-    sql::{all, id},
+    sql::{all, id, run},
     transition,
     writer::Verb,
 };
@@ -16,6 +21,8 @@ use std::time::Duration;
 const FIRST: Duration = Duration::from_secs(1);
 /// The longest that a failure makes it sleep.
 const LONGEST: Duration = Duration::from_secs(5 * 60);
+/// The longest that [`back_off`] gives: half as much again by chance.
+pub(crate) const MOST: Duration = Duration::from_secs(5 * 60 * 3 / 2);
 /// The most jobs that one verb wakes; the next verb wakes the rest.
 pub(crate) const DUE: i64 = 64;
 
@@ -32,6 +39,7 @@ pub(crate) fn back_off(claims: u32, bits: u64) -> Duration {
 /// Wakes the jobs whose time has come, and offers the requests and changes that were put back
 /// until now or are not to begin before it. Says how many.
 pub(crate) fn wake_due(verb: &mut Verb<'_>) -> Result<usize, Trouble> {
+    follow_the_clock(verb)?;
     let due: Vec<(JobId, RequestId)> = all(
         verb,
         "SELECT id, request FROM jobs INDEXED BY jobs_parked \
@@ -46,6 +54,24 @@ pub(crate) fn wake_due(verb: &mut Verb<'_>) -> Result<usize, Trouble> {
     Ok(due.len() + postpone::offer_due(verb)? + later::wake_due(verb)?)
 }
 
+/// Lets what was parked later than now, by a clock that has been put back, sleep from now on.
+fn follow_the_clock(verb: &Verb<'_>) -> Result<(), Trouble> {
+    let moved = run(
+        verb,
+        "UPDATE jobs SET until = ?1 + MAX(until - parked, 0), parked = ?1 WHERE n IN \
+         (SELECT n FROM jobs INDEXED BY jobs_parked_since \
+         WHERE state = 'parked' AND parked > ?1 LIMIT ?2)",
+        (verb.now.0, DUE),
+    )?;
+    if moved > 0 {
+        tracing::info!(
+            moved,
+            "the clock was put back: parked jobs sleep from now on"
+        );
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -58,9 +84,10 @@ mod tests {
         for claims in 0..100 {
             for bits in [0, 1, 511, u64::MAX] {
                 let span = back_off(claims, bits);
-                assert!(span >= FIRST && span <= LONGEST * 3 / 2, "{span:?}");
+                assert!(span >= FIRST && span <= MOST, "{span:?}");
             }
         }
+        assert_eq!(MOST, LONGEST * 3 / 2);
         assert_ne!(back_off(3, 1), back_off(3, 200));
     }
 }

@@ -202,7 +202,7 @@ pub(crate) fn job(
         "UPDATE jobs SET state = ?2, failure = ?3, ended = ?4, \
          attempt = CASE WHEN ?5 THEN attempt WHEN EXISTS (SELECT 1 FROM attempts t \
          WHERE t.id = jobs.attempt AND t.ended IS NULL) THEN attempt ELSE NULL END, place = ?6, \
-         offered = 0, until = ?7 WHERE n = ?1",
+         offered = 0, until = ?7, parked = ?8 WHERE n = ?1",
         (
             row.n,
             to.as_str(),
@@ -211,6 +211,7 @@ pub(crate) fn job(
             to.is_held(),
             place,
             until.map(|until| until.0),
+            until.map(|_| verb.now.0),
         ),
     )?;
     if row.offered {

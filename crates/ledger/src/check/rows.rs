@@ -256,6 +256,10 @@ pub(super) fn queues(sql: &Connection, report: &mut Report) -> Result<(), Troubl
             "SELECT n FROM jobs WHERE (state = 'parked') <> (until IS NOT NULL)",
         ),
         (
+            "a job knows since when it is parked, and is not",
+            "SELECT n FROM jobs WHERE state <> 'parked' AND parked IS NOT NULL",
+        ),
+        (
             "a request has ended and a job has not",
             "SELECT r.n FROM requests r JOIN jobs j ON j.request = r.id \
              WHERE r.ended IS NOT NULL AND j.ended IS NULL",

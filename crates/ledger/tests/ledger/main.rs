@@ -16,6 +16,7 @@ mod ageing;
 mod backups;
 mod blobs;
 mod budgets;
+mod clock;
 mod disk;
 mod errors;
 mod events;
