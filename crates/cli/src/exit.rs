@@ -17,7 +17,7 @@ pub(crate) enum Exit {
     Unavailable,
     /// No such id.
     NotFound,
-    /// Refused, so that nothing is lost: uncommitted work, a conflict, a branch that is checked out, more requests than are taken.
+    /// Refused, so that nothing is lost: uncommitted work, a conflict, a branch that is checked out.
     Refused,
     /// A replay did not do what was recorded.
     Diverged,
@@ -116,7 +116,7 @@ impl Exit {
                 "`skep list` shows what there is.",
             ),
             Self::Refused => (
-                "Refused, so that nothing is lost: uncommitted work in the way, a conflict, a branch that is checked out.",
+                "Refused, so that nothing is lost: uncommitted work in the way, a conflict, a branch that is checked out, more requests than are taken.",
                 "Do what the message says, then run the command again.",
             ),
             Self::Diverged => (

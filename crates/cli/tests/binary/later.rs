@@ -67,6 +67,7 @@ fn a_request_begins_by_itself_when_its_time_has_come() {
     assert_eq!(world.integrated("answer.txt"), "42\n");
 }
 
+// docs/bad-input.md: A time to begin that is none, or years ahead
 #[test]
 fn a_time_that_makes_no_sense_is_refused_before_anything_is_stored() {
     let world = World::simple();
@@ -84,6 +85,7 @@ fn a_time_that_makes_no_sense_is_refused_before_anything_is_stored() {
     assert_eq!(list["requests"], Value::Array(Vec::new()));
 }
 
+// docs/bad-input.md: More requests than are taken
 #[test]
 fn more_requests_than_the_configuration_takes_are_refused_with_when_to_come_back() {
     let world = World::simple();
