@@ -464,7 +464,13 @@ mod tests {
         let moment = Begin::At(Timestamp(3_600_000_000));
         assert_eq!(begin("1970-01-01T01:00:00Z"), Ok(moment));
         assert_eq!(begin("1970-01-01T02:00:00+01:00"), Ok(moment));
-        for wrong in ["", "soon", "-2h", "1970-01-01T01:00:00", "99999999999999999999d"] {
+        for wrong in [
+            "",
+            "soon",
+            "-2h",
+            "1970-01-01T01:00:00",
+            "99999999999999999999d",
+        ] {
             assert!(begin(wrong).is_err(), "{wrong}");
         }
         assert!(Begin::In(Duration::ZERO).time(Timestamp(1), true).is_err());
