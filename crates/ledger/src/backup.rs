@@ -235,14 +235,18 @@ fn aside<T>(
         .map_err(failed)?
         .then_some(())
         .ok_or_else(|| Error::NotEmpty(to.clone()))?;
-    let mut partial = std::ffi::OsString::from(".");
-    partial.push(name);
-    partial.push(format!(".{bits:016x}.partial"));
+    let mut beginning = std::ffi::OsString::from(".");
+    beginning.push(name);
+    beginning.push(".");
+    sweep(above, &beginning);
+    let mut partial = beginning;
+    partial.push(format!("{bits:016x}{PARTIAL}"));
     let partial = above.join(partial);
     let outcome = directory::make_directory(&partial)
+        .and_then(|()| hold(&partial))
         .map_err(failed)
-        .and_then(|()| fill(&partial))
-        .and_then(|made| {
+        .and_then(|held| Ok((held, fill(&partial)?)))
+        .and_then(|(_held, made)| {
             sync_all(&partial).map_err(failed)?;
             match std::fs::rename(&partial, &to) {
                 Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => {
@@ -260,6 +264,45 @@ fn aside<T>(
         tracing::warn!(%error, path = %partial.display(), "what was made stays");
     }
     outcome
+}
+
+/// What is older was made by a process that holds it, or that has ended.
+const NEW: std::time::Duration = std::time::Duration::from_secs(60);
+/// How the name of what is not whole yet ends.
+const PARTIAL: &str = ".partial";
+
+/// Holds a directory that is being made, as long as the answer is kept: then nobody sweeps it away.
+fn hold(partial: &Path) -> io::Result<File> {
+    let held = File::open(partial)?;
+    held.lock()?;
+    Ok(held)
+}
+
+/// Removes what killed processes left that made the same. What cannot be removed is only in the
+/// way of nobody.
+fn sweep(above: &Path, beginning: &std::ffi::OsStr) {
+    let Ok(entries) = std::fs::read_dir(above) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let (name, beginning) = (name.as_encoded_bytes(), beginning.as_encoded_bytes());
+        let is_partial = name.strip_prefix(beginning).is_some_and(|rest| {
+            rest.len() == 16 + PARTIAL.len() && rest.ends_with(PARTIAL.as_bytes())
+        });
+        // One that was just made may not be held yet.
+        let is_left = || {
+            let left = File::open(entry.path())?;
+            let age = left.metadata()?.modified()?.elapsed().unwrap_or_default();
+            Ok::<bool, io::Error>(age > NEW && left.try_lock().is_ok())
+        };
+        if is_partial
+            && is_left().unwrap_or(false)
+            && let Err(error) = std::fs::remove_dir_all(entry.path())
+        {
+            tracing::warn!(%error, path = %entry.path().display(), "what a killed process left stays");
+        }
+    }
 }
 
 /// Whether something may be put there.

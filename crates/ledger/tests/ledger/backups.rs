@@ -280,3 +280,30 @@ async fn a_blob_that_was_lost_is_named_and_hinders_no_backup() {
     assert_eq!(violations.len(), 1);
     assert!(violations[0].to_string().contains("missing"));
 }
+
+#[tokio::test]
+async fn what_killed_backups_left_goes_with_the_next_one_and_what_is_being_made_stays() {
+    let place = place().await;
+    let directory = tempfile::tempdir().unwrap();
+    let left = |bits: &str| {
+        let path = directory.path().join(format!(".bk.{bits}.partial"));
+        std::fs::create_dir(&path).unwrap();
+        std::fs::write(path.join("ledger.db"), "half").unwrap();
+        let handle = std::fs::File::open(&path).unwrap();
+        let hour = std::time::Duration::from_secs(3_600);
+        handle
+            .set_modified(std::time::SystemTime::now() - hour)
+            .unwrap();
+        (path, handle)
+    };
+    let (dead, handle) = left("0123456789abcdef");
+    drop(handle);
+    let (held, handle) = left("fedcba9876543210");
+    handle.lock().unwrap();
+    let other = directory.path().join(".bk.notes.partial");
+    std::fs::create_dir(&other).unwrap();
+    let to = directory.path().join("bk");
+    place.ledger.backup(&to, |_| ()).await.unwrap();
+    assert!(!dead.exists());
+    assert!(held.exists() && other.exists() && to.exists());
+}
