@@ -346,8 +346,14 @@ fn of_ledger(error: &ledger::Error) -> Classified {
             Some("run it again when the backup has ended"),
         ),
         E::BackupDamaged(_) => (Exit::Failed, Some("use another backup")),
-        E::Storage { .. } | E::BlobMissing { .. } | E::BlobCorrupt { .. } => {
-            return of_reason(Reason::Storage);
+        E::Storage { kind, .. } => {
+            let (exit, _, reason) = of_reason(Reason::Storage);
+            return (exit, Some(storage_hint(*kind).to_owned()), reason);
+        }
+        E::BlobMissing { .. } | E::BlobCorrupt { .. } => {
+            let (exit, _, reason) = of_reason(Reason::Storage);
+            let hint = "`skep ledger check --blobs` says what else is lost; a backup may have it";
+            return (exit, Some(hint.to_owned()), reason);
         }
         E::Invalid(_) => (Exit::Usage, None),
         _ => return of_reason(Reason::Bug),
@@ -355,10 +361,40 @@ fn of_ledger(error: &ledger::Error) -> Classified {
     (exit, hint.map(str::to_owned), None)
 }
 
+/// What to do about a data directory that cannot be used.
+fn storage_hint(kind: ledger::Fault) -> &'static str {
+    use ledger::Fault as F;
+    match kind {
+        F::Full => "free some space, then try again",
+        F::ReadOnly => "name a directory that you can write with `--data` or SKEP_DATA",
+        F::Damaged => "`skep ledger check` says what is wrong; restore a backup",
+        F::Busy => "try again when the other process has ended",
+        _ => {
+            "see that the data directory (`--data`, SKEP_DATA) is there, is yours and can be written"
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::view::paint::plain;
+
+    #[test]
+    fn what_is_wrong_with_the_data_directory_decides_what_to_do() {
+        let hints: Vec<&str> = [
+            ledger::Fault::Full,
+            ledger::Fault::ReadOnly,
+            ledger::Fault::Damaged,
+            ledger::Fault::Io,
+        ]
+        .map(storage_hint)
+        .into();
+        assert!(hints[0].contains("space"));
+        assert!(hints[1].contains("--data"));
+        assert!(hints[2].contains("backup"));
+        assert!(hints[3].contains("--data") && !hints[3].contains("space"));
+    }
 
     fn shown(error: Error) -> String {
         let report = Report::of(&error);
