@@ -153,6 +153,27 @@ pub enum Error {
         /// What it should be.
         expected: &'static str,
     },
+    /// The mirror lacks what it should have, and the user's repository does not have it either.
+    #[error(
+        "the mirror at {} is damaged; while no skep works, that directory may be removed: it is made \
+         again from the repository",
+        path.display()
+    )]
+    Damaged {
+        /// The mirror.
+        path: PathBuf,
+        /// What cannot be read.
+        source: Box<Error>,
+    },
+    /// A commit that skep made was nowhere but in the mirror, and is not there any more.
+    #[error(
+        "the candidate {commit} is lost: it was only in the mirror, which was removed or damaged since; \
+         `skep retry` does the work again"
+    )]
+    CandidateLost {
+        /// The commit.
+        commit: CommitId,
+    },
     /// A path that may not be in a tree.
     #[error("the path `{path}` may not be in a commit: {why}")]
     BadPath {
@@ -303,6 +324,18 @@ impl Error {
             }
             _ => false,
         }
+    }
+
+    /// Whether it comes of objects that are not there or cannot be read.
+    pub(crate) fn is_damage(&self) -> bool {
+        let is_of_objects = matches!(
+            self,
+            Error::Missing { .. }
+                | Error::Object { .. }
+                | Error::Malformed { .. }
+                | Error::Failed { .. }
+        );
+        is_of_objects && !self.may_pass()
     }
 
     pub(crate) fn io(

@@ -39,12 +39,29 @@ pub(crate) struct History {
 
 impl Mirror {
     /// Makes a commit of the user's repository and its whole history present here, and keeps it. Does nothing, without
-    /// a process, when that was done before. The user's repository is only read, and git does not run in it.
+    /// a process, when that was done before and can still be read; what of the mirror cannot be read is fetched again. The
+    /// user's repository is only read, and git does not run in it.
     ///
     /// # Errors
-    /// [`Error::Missing`] when the repository does not have the commit.
+    /// [`Error::Missing`] when the repository does not have the commit; [`Error::Damaged`] when the mirror cannot be
+    /// mended.
     pub fn fetch(&self, source: &Source, commit: CommitId) -> Result<(), Error> {
-        self.history(commit, Some(source)).map(drop)
+        let is_damaged = match self.history(commit, Some(source)) {
+            Ok(history) => !self.is_whole(&history)? || !self.can_read(commit),
+            Err(error) if error.is_damage() => true,
+            Err(error) => return Err(error),
+        };
+        if !is_damaged {
+            return Ok(());
+        }
+        self.mend()?;
+        match self.history(commit, Some(source)) {
+            Ok(_) if self.can_read(commit) => Ok(()),
+            Ok(_) => Err(self.explained(Error::Missing { id: commit.into() })),
+            // The user's repository does not have it, and that is not the mirror's fault.
+            Err(Error::Missing { id }) if id == commit.into() => Err(Error::Missing { id }),
+            Err(error) => Err(self.explained(error)),
+        }
     }
 
     /// Whether a commit and its history were fetched or packed before, so that a checkout starts at once.

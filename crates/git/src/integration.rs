@@ -87,6 +87,20 @@ impl IntegrationBranch {
         }
     }
 
+    /// Makes what work starts from present in the mirror: `base`, and the user's branch, which is
+    /// returned. Both came here before; a mirror that was lost, or is damaged, gets them again.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] when neither the mirror nor the user's repository has `base`.
+    pub fn stock(&self, source: &Source, base: CommitId) -> Result<Option<CommitId>, Error> {
+        self.mirror.fetch(source, base)?;
+        let users = source.branch(&self.name)?;
+        if let Some(users) = users.filter(|users| !self.mirror.can_read(*users)) {
+            self.mirror.fetch(source, users)?;
+        }
+        Ok(users)
+    }
+
     /// Finds the tip for work that starts from `base`. A branch that a person deleted begins anew at
     /// `base`; one that a person moved is taken as it is; one that `base` has left behind is brought
     /// forward; and where both have gone on, they are merged.

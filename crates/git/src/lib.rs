@@ -43,6 +43,7 @@ mod ids;
 mod index_file;
 mod integration;
 mod locks;
+mod mend;
 mod merge;
 mod merge_apart;
 mod mirror;

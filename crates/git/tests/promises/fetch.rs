@@ -338,3 +338,76 @@ fn of_many_writers_of_one_reference_one_wins_each_round() {
     });
     assert_eq!(won, 1);
 }
+
+/// Cuts the packs, or all that the mirror has, to nothing or to a half.
+fn damage(mirror: &Mirror, half: bool) {
+    let mut open = vec![mirror.directory().join("objects")];
+    while let Some(directory) = open.pop() {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                open.push(path);
+                continue;
+            }
+            let content = std::fs::read(&path).unwrap();
+            let keep = if half { content.len() / 2 } else { 0 };
+            std::fs::remove_file(&path).unwrap();
+            std::fs::write(&path, &content[..keep]).unwrap();
+        }
+    }
+}
+
+#[test]
+fn what_of_the_mirror_cannot_be_read_is_fetched_again() {
+    for half in [false, true] {
+        let repo = Repo::started();
+        let (_, before) = repo.fetched();
+        repo.write("later", b"later\n");
+        let head = repo.commit("later");
+        repo.fetched();
+        damage(&before, half);
+        let (source, mirror) = (repo.source(), repo.mirror());
+        mirror.fetch(&source, head).unwrap();
+        let read = mirror.read(head, "later".into(), 100).unwrap();
+        assert_eq!(read.unwrap(), b"later\n");
+        run(git_in(
+            mirror.directory(),
+            &["fsck", "--full", "--strict", "--no-dangling"],
+        ));
+    }
+}
+
+#[test]
+fn a_damaged_object_that_the_repository_has_again_is_taken_from_there() {
+    let repo = Repo::started();
+    let (source, mirror) = repo.fetched();
+    repo.write("later", b"later\n");
+    let head = repo.commit("later");
+    let name = head.to_string();
+    let shelf = mirror.directory().join("objects").join(&name[..2]);
+    std::fs::create_dir_all(&shelf).unwrap();
+    std::fs::write(shelf.join(&name[2..]), b"").unwrap();
+    drop(source);
+    mirror.fetch(&repo.source(), head).unwrap();
+    let read = mirror.read(head, "later".into(), 100).unwrap();
+    assert_eq!(read.unwrap(), b"later\n");
+}
+
+#[test]
+fn a_damaged_mirror_that_cannot_be_mended_is_named_with_what_to_do() {
+    let repo = Repo::started();
+    let (source, mirror) = repo.fetched();
+    let head = source.head().commit;
+    // The repository lost its objects as well, all but the newest commit.
+    let tree = mirror.tree_of(head).unwrap().to_string();
+    damage(&mirror, false);
+    let object = repo.path.join(".git/objects").join(&tree[..2]);
+    std::fs::remove_file(object.join(&tree[2..])).unwrap();
+    let error = repo.mirror().fetch(&repo.source(), head).unwrap_err();
+    let said = error.to_string();
+    assert!(
+        said.contains(&mirror.directory().display().to_string()),
+        "{said}"
+    );
+    assert!(said.contains("may be removed"), "{said}");
+}
