@@ -41,10 +41,16 @@ impl Mirror {
     /// # Errors
     /// [`Error::CandidateLost`] when the mirror does not have it any more.
     pub fn candidate_info(&self, commit: CommitId) -> Result<CommitInfo, Error> {
-        if !self.can_read(commit) {
-            return Err(Error::CandidateLost { commit });
-        }
-        self.commit_info(commit)
+        let read = || {
+            let mut reader = self.objects().reader();
+            let tree = reader.commit(commit)?.tree;
+            reader.tree(&tree.0)?;
+            self.commit_info(commit)
+        };
+        read().map_err(|error| match error {
+            lost if lost.is_damage() => Error::CandidateLost { commit },
+            other => other,
+        })
     }
 
     /// Whether a commit's own object and its tree can be read.

@@ -206,9 +206,8 @@ impl Integrator {
             request,
             given_up,
         } = claimed;
-        let repository = change.repository.to_string();
-        let mirror = self.sites.mirror(&repository).await;
-        let mirror = mirror.map_err(|error| error.failure())?;
+        let stocked = self.sites.stocked(&request.ask).await;
+        let mirror = stocked.map_err(|error| error.failure())?.mirror;
         let policy = &request.ask.policy;
         let source = Source::discover(
             Path::new(&request.ask.repository_path),
@@ -316,7 +315,7 @@ impl Landing<'_> {
         cancel: &CancellationToken,
     ) -> Result<CommitId, Halt> {
         let mirror = self.mirror.clone();
-        let info = blocking(move || mirror.commit_info(own)).await?;
+        let info = blocking(move || mirror.candidate_info(own)).await?;
         if info.parents == [standing.tip] {
             return Ok(own);
         }

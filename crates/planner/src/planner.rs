@@ -315,9 +315,10 @@ impl Planner {
     async fn repository(&self, request: &Request) -> Result<Repository, Halt> {
         let mirror = self
             .sites
-            .mirror(&request.ask.repository.to_string())
+            .stocked(&request.ask)
             .await
-            .map_err(|error| error.failure())?;
+            .map_err(|error| error.failure())?
+            .mirror;
         let base = request.ask.base.clone();
         let read = tokio::task::spawn_blocking(move || look(&mirror, &base)).await;
         let mut repository =

@@ -271,7 +271,9 @@ fn integrated(
 ) -> Result<IntegrationBranch, Error> {
     mirror.fetch(source, head)?;
     let branch = policy(mirror, head)?.integration.branch;
-    Ok(IntegrationBranch::new(mirror.clone(), &branch))
+    let branch = IntegrationBranch::new(mirror.clone(), &branch);
+    branch.stock(source, head)?;
+    Ok(branch)
 }
 
 /// The policy of a commit; the default one where it has none.

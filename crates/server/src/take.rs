@@ -152,7 +152,9 @@ impl Node {
             let policy = file
                 .map(|bytes| policy::Policy::parse(&bytes))
                 .transpose()?;
-            Ok(policy.unwrap_or_default().integration.branch)
+            let name = policy.unwrap_or_default().integration.branch;
+            IntegrationBranch::new(reader, &name).stock(&asked, head)?;
+            Ok(name)
         })
         .await?;
         Ok((source, mirror, name, repository))

@@ -8,6 +8,17 @@ pub enum Error {
     /// The mirror refused.
     #[error("the mirror of the repository cannot be used")]
     Git(#[from] git::Error),
+    /// The commit that a request starts from is lost.
+    #[error(
+        "the commit {commit} that the work starts from is lost: neither the mirror nor the repository \
+         has it; {again}"
+    )]
+    BaseLost {
+        /// The commit.
+        commit: git::CommitId,
+        /// What a person can do.
+        again: &'static str,
+    },
     /// The workspace refused.
     #[error("the workspace cannot be used")]
     Workspace(#[from] workspace::Error),
@@ -78,7 +89,7 @@ impl Error {
         match self {
             Self::Setup { .. } => Reason::SetupFailed,
             Self::Git(error) if error.may_pass() => Reason::Storage,
-            Self::Git(_) | Self::Include(_) => Reason::Repository,
+            Self::Git(_) | Self::BaseLost { .. } | Self::Include(_) => Reason::Repository,
             Self::Workspace(workspace::Error::Limit { .. }) => Reason::LimitReached,
             Self::Workspace(_) | Self::Unreadable { .. } => Reason::Storage,
             Self::Full(full) => full.reason(),

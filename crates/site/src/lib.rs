@@ -19,6 +19,7 @@ mod ignored;
 mod include;
 mod open;
 mod site;
+mod stock;
 
 pub use disk::{DiskBounds, Full};
 pub use error::Error;
@@ -26,3 +27,4 @@ pub use extract::{Extracted, MAX_REPORTED};
 pub use include::{Included, MAX_INCLUDED_BYTES, MAX_INCLUDED_FILES, included, load};
 pub use open::{Environment, Host, Options, Sites, Wanted, sweep, unsealed};
 pub use site::{Ran, Site, environment};
+pub use stock::Stocked;

@@ -9,7 +9,7 @@ use crate::{
 use agents::Recovery;
 use domain::{Failure, Reason, entity::Request, failure::chain};
 use gateway::Cassette;
-use git::Mirror;
+use git::{Mirror, TreeId};
 use ledger::{Lease, OpenAttempt};
 use site::{Site, Wanted};
 use tokio_util::sync::CancellationToken;
@@ -80,6 +80,19 @@ impl Taker<'_> {
         }
     }
 
+    /// Whether the mirror still has what the attempt had made.
+    async fn has_made(&self, wanted: &Wanted, tree: &str) -> bool {
+        let Ok(tree) = tree.parse::<TreeId>() else {
+            return false;
+        };
+        let (mirror, base) = (self.mirror.clone(), wanted.base);
+        let read = tokio::task::spawn_blocking(move || {
+            let base = mirror.tree_of(base);
+            base.is_ok_and(|base| mirror.holds_change(base, tree))
+        });
+        read.await.unwrap_or_default()
+    }
+
     async fn try_take_up(
         &self,
         open: &OpenAttempt,
@@ -95,6 +108,13 @@ impl Taker<'_> {
             (true, None) => return Err(Unable::Lost("its tree is not recorded".into())),
             (false, _) => None,
         };
+        if let Some(tree) = &tree
+            && !self.has_made(&wanted, tree).await
+        {
+            let why =
+                "what it had made is lost: the mirror of the repository was removed or is damaged";
+            return Err(Unable::Lost(why.into()));
+        }
         let recovery = self.ready.agent.recovery();
         if tree.is_none() && !story.rounds.is_empty() {
             match recovery {

@@ -13,7 +13,7 @@ use domain::{
 };
 use git::{CommitId, Mirror};
 use ledger::{ClaimedJob, Lease, Ledger, NewAttempt, Settlement};
-use site::{Site, Sites, Wanted};
+use site::{Site, Sites, Stocked, Wanted};
 use tokio_util::sync::CancellationToken;
 
 /// Where an attempt happens.
@@ -99,9 +99,9 @@ async fn prepare(
     let name = job.spec.agent.as_deref().unwrap_or(&request.ask.agent);
     let model = job.spec.model.as_deref().or(request.ask.model.as_deref());
     let ready = worker.agents.find(name);
-    let mirror = worker
+    let Stocked { mirror, shown } = worker
         .sites
-        .mirror(&request.ask.repository.to_string())
+        .stocked(&request.ask)
         .await
         .map_err(|error| error.failure())?;
     let wanted = async |attempt: AttemptId, base: CommitId, ready: &Ready| {
@@ -135,7 +135,7 @@ async fn prepare(
             (attempt, ready?, wanted, Some(again))
         }
         None => {
-            let base = base(request, job, &mirror)?;
+            let base = base(request, job, &mirror, shown)?;
             let new = NewAttempt {
                 base: base.to_string(),
                 agent: name.to_owned(),
@@ -178,8 +178,14 @@ fn commit_named(name: &str) -> Result<CommitId, Failure> {
 }
 
 /// The commit that the attempt starts from: the tip of the integration branch if the job builds on
-/// others, else what the request starts from.
-fn base(request: &Request, job: &Job, mirror: &Mirror) -> Result<CommitId, Failure> {
+/// others, else what the request starts from. A mirror that was made again does not know the tip:
+/// there, the user's branch is all that is left of it.
+fn base(
+    request: &Request,
+    job: &Job,
+    mirror: &Mirror,
+    shown: Option<CommitId>,
+) -> Result<CommitId, Failure> {
     let of_request = || commit_named(&request.ask.base);
     if job.after.is_empty() {
         return of_request();
@@ -188,5 +194,5 @@ fn base(request: &Request, job: &Job, mirror: &Mirror) -> Result<CommitId, Failu
     let tip = git::IntegrationBranch::new(mirror.clone(), branch)
         .recorded()
         .map_err(|error| Failure::caused(Reason::Repository, &error))?;
-    tip.map_or_else(of_request, Ok)
+    tip.or(shown).map_or_else(of_request, Ok)
 }

@@ -153,12 +153,12 @@ impl Again<'_> {
             request,
             ready,
         } = *self;
-        let repository = request.ask.repository.to_string();
         let mirror = worker
             .sites
-            .mirror(&repository)
+            .stocked(&request.ask)
             .await
-            .map_err(|error| error.failure())?;
+            .map_err(|error| error.failure())?
+            .mirror;
         let base: CommitId = attempt.base.parse().map_err(|_| {
             Failure::new(
                 Reason::Bug,

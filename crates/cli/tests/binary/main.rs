@@ -21,6 +21,7 @@ mod kills;
 mod lands;
 mod later;
 mod looking_after;
+mod lost_mirror;
 mod notify;
 mod odd_repositories;
 mod operations;

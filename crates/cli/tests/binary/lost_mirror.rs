@@ -1,0 +1,104 @@
+//! A mirror that is lost or damaged is made again from the user's repository, and the work goes on.
+
+use std::fs::{self, OpenOptions};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+
+use testkit::Ran;
+
+use crate::world::{DEADLINE, PROMPT, World};
+
+const AGENT: &str = "command:sh -c 'echo 42 > answer.txt'";
+const RUN: [&str; 7] = ["run", "--json", "--plan", "none", "--agent", AGENT, PROMPT];
+
+/// Where a run is killed: before its plan, before its job, and in its gate.
+const POINTS: [&str; 3] = [
+    "request queued planning after 1",
+    "request planning working after 1",
+    "job running checking after 1",
+];
+
+fn killed(point: &str) -> World {
+    let world = World::simple();
+    let ran = world.start_with(&RUN, "SKEP_KILL_AT", point);
+    let ran = ran.finish(DEADLINE);
+    assert!(ran.status.signal().is_some(), "{point}: {ran:?}");
+    world
+}
+
+#[test]
+fn work_that_was_under_way_at_a_backup_goes_on_where_it_is_restored() {
+    for point in POINTS {
+        let world = killed(point);
+        let backup = world.home.home().join("backup");
+        let backup = backup.to_str().unwrap();
+        world.skep(&["ledger", "backup", backup]).expect_code(0);
+        let data = world.home.home().join("elsewhere");
+        let there = ["--data", data.to_str().unwrap()];
+        let skep = |args: &[&str]| world.skep(&[&there, args].concat());
+        skep(&["ledger", "restore", backup]).expect_code(0);
+        skep(&["resume"]).expect_code(0);
+        assert_eq!(world.integrated("answer.txt"), "42\n", "{point}");
+        skep(&["ledger", "check"]).expect_code(0);
+    }
+}
+
+#[test]
+fn work_goes_on_although_the_mirrors_were_removed() {
+    for point in POINTS {
+        let world = killed(point);
+        fs::remove_dir_all(world.data().join("repositories")).unwrap();
+        world.skep(&["resume"]).expect_code(0);
+        assert_eq!(world.integrated("answer.txt"), "42\n", "{point}");
+    }
+}
+
+#[test]
+fn a_candidate_that_was_lost_is_named_with_what_does_it_again() {
+    let world = killed("job checking delivered after 1");
+    fs::remove_dir_all(world.data().join("repositories")).unwrap();
+    let resumed = world.skep(&["resume"]);
+    assert!(!resumed.status.success());
+    let said = format!("{}{}", resumed.stdout, resumed.stderr);
+    assert!(said.contains("is lost"), "{said}");
+    assert!(said.contains("`skep retry`"), "{said}");
+    world.skep(&["retry"]).expect_code(0);
+    assert_eq!(world.integrated("answer.txt"), "42\n");
+}
+
+#[test]
+fn a_damaged_mirror_is_mended_by_what_is_run_next() {
+    for point in POINTS {
+        let world = killed(point);
+        truncate(&world.data().join("repositories"), false);
+        world.skep(&["resume"]).expect_code(0);
+        assert_eq!(world.integrated("answer.txt"), "42\n", "{point}");
+    }
+    let world = World::simple();
+    world.skep(&RUN).expect_code(0);
+    truncate(&world.data().join("repositories"), false);
+    let more = "command:sh -c 'echo more > more.txt'";
+    let run = ["run", "--plan", "none", "--agent", more, "Another thing"];
+    // The check wants the answer that is integrated and not at `HEAD`.
+    world.repo.git(&["merge", "--quiet", "skep/integration"]);
+    let ran: Ran = world.skep(&run).expect_code(0);
+    assert_eq!(world.integrated("more.txt"), "more\n", "{ran:?}");
+    assert_eq!(world.integrated("answer.txt"), "42\n");
+}
+
+/// Cuts every object and pack below a directory to nothing.
+fn truncate(directory: &Path, is_objects: bool) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let entry = entry.unwrap();
+        let path = entry.path();
+        let is_objects = is_objects || entry.file_name() == "objects";
+        if entry.file_type().unwrap().is_dir() {
+            truncate(&path, is_objects);
+        } else if is_objects {
+            // A file beside it in its place: the old one may be shared with a base.
+            fs::remove_file(&path).unwrap();
+            let mut options = OpenOptions::new();
+            options.write(true).create_new(true).open(&path).unwrap();
+        }
+    }
+}
