@@ -852,7 +852,12 @@ async fn a_role_that_fails_ends_the_work_and_what_was_under_way_is_gone_on_with_
         .unwrap();
     let jobs = node.ledger().jobs(submitted.request).await.unwrap();
     let attempts = node.ledger().attempts(jobs[0].id).await.unwrap();
-    assert_eq!(attempts[0].state, AttemptState::Running);
+    // Its holder is gone: whoever looks first has noticed that already.
+    let state = attempts[0].state;
+    assert!(
+        matches!(state, AttemptState::Running | AttemptState::Suspended),
+        "{state}"
+    );
     node.close().await;
     hold.release();
     let node = world.node(Dialect::ChatCompletions).await;
