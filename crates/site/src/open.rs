@@ -436,8 +436,9 @@ impl Sites {
     }
 }
 
-/// Removes what no process works in from a directory of sites, and waits until it is deleted. It
-/// needs neither git nor a sandbox: for whoever ends work and runs none.
+/// Removes what no process works in from a directory of sites, and waits until it is deleted, and
+/// the control groups of processes that have ended. It needs neither git nor a sandbox: for whoever
+/// ends work and runs none.
 ///
 /// # Errors
 /// When the ledger or the store cannot be read, or something cannot be deleted.
@@ -445,7 +446,12 @@ pub async fn sweep(ledger: &Ledger, directory: &Path) -> Result<(), Error> {
     // How new workspaces would lie over their bases does not matter: none is made.
     let store = Store::open(directory, Layering::Copy)?;
     discard_unused(ledger, store.clone()).await?;
-    blocking(move || Ok(store.empty_trash(&AtomicBool::new(false)).map(drop)?)).await
+    blocking(move || {
+        // It removes them when it looks at the machine.
+        drop(sandbox::Namespace::new());
+        Ok(store.empty_trash(&AtomicBool::new(false)).map(drop)?)
+    })
+    .await
 }
 
 /// Moves what no process works in to the trash.

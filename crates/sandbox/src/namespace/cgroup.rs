@@ -15,7 +15,7 @@ const PREFIX: &str = "skep-";
 /// The process 1 of a sandbox is not counted among its processes.
 const OWN_PROCESSES: u64 = 1;
 /// How often, and with which pause, the removal of a group that is just emptying is tried.
-const REMOVALS: u32 = 50;
+const REMOVALS: u32 = 250;
 const PAUSE: Duration = Duration::from_millis(2);
 
 /// Where groups can be made on this machine.
