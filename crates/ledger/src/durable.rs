@@ -140,13 +140,16 @@ impl Durable {
     /// Syncs commits, in the order in which they were begun, and tells whoever waits for them.
     pub(crate) fn finish(&self, commits: Vec<Commit>) {
         let changed = commits.iter().any(|commit| commit.changed);
-        let synced = if changed { self.sync() } else { Ok(()) };
+        if changed {
+            // Whoever waits learns of a failure below.
+            drop(self.sync());
+        }
         // Before the replies: a caller that waits for changes after its verb is not woken by that
         // verb.
         if changed {
             self.wake.bump();
         }
-        let (outcome, waiting) = self.advance(&commits, synced);
+        let (outcome, waiting) = self.advance(&commits);
         let tasks = commits.into_iter().flat_map(|commit| commit.tasks);
         let replies = Replies {
             outcome: outcome.clone(),
@@ -167,13 +170,17 @@ impl Durable {
         }
     }
 
-    /// Syncs the log.
+    /// Syncs the log, unless that has failed once.
     ///
     /// # Errors
-    /// When the disk fails; nothing may be told of as durable then.
+    /// When the disk fails or has failed, whoever asked for it: nothing may be told of as durable
+    /// then.
     pub(crate) fn sync(&self) -> Result<(), Error> {
         const DOING: &str = "make a commit durable";
         let mut file = lock(&self.file);
+        if let Some(error) = &lock(&self.place).failed {
+            return Err(error.clone());
+        }
         let synced = match &*file {
             Some(file) => (self.disk)(file),
             None => self.first_sync().map(|opened| {
@@ -182,7 +189,9 @@ impl Durable {
         };
         synced.map_err(|error| {
             tracing::error!(%error, "the ledger's log cannot be synced: it takes nothing more");
-            Error::file(DOING, error)
+            let error = Error::file(DOING, error);
+            lock(&self.place).failed = Some(error.clone());
+            error
         })
     }
 
@@ -197,18 +206,11 @@ impl Durable {
     }
 
     /// So many commits more are synced, or nothing will ever be again.
-    fn advance(
-        &self,
-        commits: &[Commit],
-        synced: Result<(), Error>,
-    ) -> (Result<(), Error>, Vec<Waiting>) {
+    fn advance(&self, commits: &[Commit]) -> (Result<(), Error>, Vec<Waiting>) {
         let mut place = lock(&self.place);
         place.synced += commits.len() as u64;
         let verbs: usize = commits.iter().map(|commit| commit.tasks.len()).sum();
         place.verbs = place.verbs.saturating_sub(verbs);
-        if let Err(error) = synced {
-            place.failed.get_or_insert(error);
-        }
         let outcome = place.failed.clone().map_or(Ok(()), Err);
         let synced = place.synced;
         let ready = place
@@ -286,6 +288,7 @@ fn work(durable: &Durable, written: &Receiver<Commit>) {
 
 #[cfg(test)]
 mod tests {
+    use super::{Durable, Peers, Wake};
     use crate::{Error, Fault, Ledger, Options};
     use domain::SessionId;
     use rusqlite::Connection;
@@ -407,6 +410,31 @@ mod tests {
         let ledger = Ledger::open(Options::new(directory.path())).await.unwrap();
         ledger.note(session, None, "again").await.unwrap();
         assert!(ledger.check().await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_sync_that_fails_ends_it_whoever_asked_for_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = directory.path().join("log");
+        std::fs::write(&log, "").unwrap();
+        let tries = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&tries);
+        let disk = move |_: &std::fs::File| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            Err(io::Error::from_raw_os_error(5))
+        };
+        let durable = Durable::new(
+            log,
+            Arc::new(Wake::new(None)),
+            Peers::new(directory.path().into(), None),
+            tokio::runtime::Handle::current(),
+            Box::new(disk),
+        );
+        durable.begin().unwrap();
+        // Who removes blobs syncs before it does.
+        assert!(durable.sync().is_err());
+        assert!(durable.sync().is_err() && durable.begin().is_err());
+        assert_eq!(tries.load(Ordering::SeqCst), 1, "it is not tried again");
     }
 
     /// What a power cut leaves is no more than what was synced, and no less.

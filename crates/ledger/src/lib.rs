@@ -8,6 +8,9 @@
 //! Start with [`Ledger`] (the handle, with a method for each verb), [`Lease`] (the claim that
 //! verbs on held work carry) and [`Error`] (why a verb did nothing).
 //!
+//! Inside, one thread writes (`writer`), one makes what it wrote durable and tells the callers
+//! (`durable`), and two read (`reader`). States are written by `transition` alone, events by `event`.
+//!
 //! The engine is SQLite, and nothing of it is seen from outside: another engine follows behind the
 //! same verbs.
 
