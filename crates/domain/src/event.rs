@@ -7,6 +7,7 @@ use crate::{
     id::{AttemptId, BlobId, ChangeId, EventId, JobId, RequestId, SessionId},
     state::{AttemptState, ChangeState, JobState, RequestState},
     time::Timestamp,
+    trace::Trace,
 };
 use schemars::{JsonSchema, generate::SchemaSettings};
 use serde::{Deserialize, Serialize};
@@ -30,7 +31,7 @@ pub struct Envelope {
     pub request: Option<RequestId>,
     /// The trace of that request, as W3C Trace Context writes it: 32 hexadecimal digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub trace: Option<String>,
+    pub trace: Option<Trace>,
     /// The event that told of the beginning of what this one is about, or is a part of: of its
     /// change, its attempt or its request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -57,7 +58,7 @@ impl Envelope {
             sequence,
             time,
             request,
-            trace: request.map(|request| format!("{:032x}", request.bits())),
+            trace: request.map(Trace::from),
             parent: body.parent(request),
             body,
         }

@@ -21,15 +21,39 @@ pub struct InvalidId {
     prefix: char,
 }
 
-fn encode(bits: u64) -> [u8; LENGTH] {
-    let mut text = [b'0'; LENGTH];
-    for (place, slot) in text.iter_mut().rev().enumerate() {
-        let value = (bits >> (BITS * place as u32)) & 31;
-        if let Some(character) = ALPHABET.get(value as usize) {
-            *slot = *character;
-        }
+/// What each byte is worth as a character of an id; beyond the alphabet for those that are none.
+#[expect(clippy::indexing_slicing, reason = "evaluated while it is compiled")]
+const VALUES: [u8; 256] = {
+    let mut values = [u8::MAX; 256];
+    let mut value = 0;
+    while value < ALPHABET.len() {
+        values[ALPHABET[value] as usize] = value as u8;
+        value += 1;
     }
-    text
+    values
+};
+
+/// The text of an id.
+struct Text([u8; 2 + LENGTH]);
+
+impl Text {
+    fn of(prefix: char, bits: u64) -> Self {
+        let mut text = [b'0'; 2 + LENGTH];
+        let [first, dash, digits @ ..] = &mut text;
+        *first = u8::try_from(prefix).unwrap_or(b'?');
+        *dash = b'-';
+        for (place, slot) in digits.iter_mut().rev().enumerate() {
+            let value = (bits >> (BITS * place as u32)) & 31;
+            if let Some(character) = ALPHABET.get(value as usize) {
+                *slot = *character;
+            }
+        }
+        Self(text)
+    }
+
+    fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
 }
 
 fn decode(text: &str) -> Option<u64> {
@@ -37,8 +61,8 @@ fn decode(text: &str) -> Option<u64> {
         return None;
     }
     text.bytes().try_fold(0u64, |bits, byte| {
-        let value = ALPHABET.iter().position(|&known| known == byte)?;
-        Some((bits << BITS) | value as u64)
+        let value = *VALUES.get(usize::from(byte))?;
+        (value < 32).then_some((bits << BITS) | u64::from(value))
     })
 }
 
@@ -65,8 +89,7 @@ macro_rules! ids {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                let text = encode(self.0);
-                write!(f, "{}-{}", $prefix, String::from_utf8_lossy(&text))
+                f.write_str(Text::of($prefix, self.0).as_str())
             }
         }
 
@@ -89,7 +112,7 @@ macro_rules! ids {
 
         impl Serialize for $name {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_str(self)
+                serializer.serialize_str(Text::of($prefix, self.0).as_str())
             }
         }
 

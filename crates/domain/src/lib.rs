@@ -20,6 +20,7 @@ pub mod progress;
 pub mod scope;
 pub mod state;
 pub mod time;
+pub mod trace;
 
 pub use amount::{Amount, Micros};
 pub use failure::{Class, Failure, Reason};

@@ -40,7 +40,8 @@ pub(crate) fn admit(verb: &Verb<'_>, placement: &Placement) -> Result<(), Troubl
     } = verb.context.admission;
     let queued = one(
         verb,
-        "SELECT COALESCE(SUM(offered), 0) FROM queues WHERE kind IN (0, 3) AND rank IS NOT NULL",
+        "SELECT (SELECT COALESCE(SUM(offered), 0) FROM queues WHERE kind = 0 AND rank IS NOT NULL) \
+         + (SELECT COALESCE(SUM(offered), 0) FROM queues WHERE kind = 3 AND rank IS NOT NULL)",
         [],
         |row| count(row, 0),
     )?

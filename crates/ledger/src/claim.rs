@@ -132,7 +132,7 @@ pub(crate) fn claim<T>(
     if let Some(taken) = take(verb)? {
         return Ok(Some(taken));
     }
-    if verb.probe.is_due(verb.now) && lease::sweep(verb)? > 0 {
+    if verb.known.is_test_due(verb.now) && lease::sweep(verb)? > 0 {
         return take(verb);
     }
     Ok(None)

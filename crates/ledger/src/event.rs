@@ -4,9 +4,10 @@ use crate::{
     blob::references,
     chain,
     error::{Error, Trouble},
+    known::{End, Holder},
     lease::{Lease, Subject},
     ledger::Ledger,
-    outbox, retention, schema,
+    outbox, retention,
     sql::{Key, all, count, get, id, json, number, one, run, time, to_json},
     writer::Verb,
 };
@@ -15,7 +16,7 @@ use domain::{
     event::{Body, Envelope},
 };
 use rusqlite::Connection;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 /// The most events of one verb.
 pub const MAX_EVENTS: usize = 1_000;
@@ -199,20 +200,21 @@ fn record(verb: &mut Verb<'_>, lease: &Lease, events: Vec<Body>) -> Result<(), T
         .into());
     }
     let holder = holder(verb, lease)?;
+    let held = held_attempt(verb, lease.subject)?;
     for body in events {
         let fits = match &body {
             Body::Note { .. } => true,
             Body::Agent { attempt, .. } => {
-                matches!(lease.subject, Subject::Job(_)) && Some(*attempt) == holder.attempt
+                matches!(lease.subject, Subject::Job(_)) && Some(*attempt) == held
             }
             Body::Checked {
                 attempt, change, ..
             } => {
-                let held = match lease.subject {
+                let merged = match lease.subject {
                     Subject::Change(id) => Some(id),
                     _ => None,
                 };
-                *change == held && Some(*attempt) == holder.attempt
+                *change == merged && Some(*attempt) == held
             }
             _ => {
                 return Err(Error::Invalid(format!(
@@ -235,141 +237,61 @@ fn record(verb: &mut Verb<'_>, lease: &Lease, events: Vec<Body>) -> Result<(), T
     Ok(())
 }
 
-struct Holder {
-    session: SessionId,
-    request: RequestId,
-    attempt: Option<AttemptId>,
-}
-
 /// Who holds this lease, which must be live.
-fn holder(verb: &Verb<'_>, lease: &Lease) -> Result<Holder, Trouble> {
+fn holder(verb: &mut Verb<'_>, lease: &Lease) -> Result<Holder, Trouble> {
+    if let Some(known) = verb.known.holder(lease) {
+        return Ok(known);
+    }
     let (kind, subject) = lease.subject.columns();
     let text = match lease.subject {
         Subject::Request(_) => {
-            "SELECT r.session, r.id, NULL FROM leases l JOIN requests r ON r.id = l.subject \
+            "SELECT r.session, r.id FROM leases l JOIN requests r ON r.id = l.subject \
              WHERE l.token = ?1 AND l.id = ?2 AND l.kind = ?3 AND l.subject = ?4"
         }
         Subject::Job(_) => {
-            "SELECT r.session, r.id, j.attempt FROM leases l JOIN jobs j ON j.id = l.subject \
+            "SELECT r.session, r.id FROM leases l JOIN jobs j ON j.id = l.subject \
              JOIN requests r ON r.id = j.request \
              WHERE l.token = ?1 AND l.id = ?2 AND l.kind = ?3 AND l.subject = ?4"
         }
         Subject::Change(_) => {
-            "SELECT r.session, r.id, c.attempt FROM leases l JOIN changes c ON c.id = l.subject \
+            "SELECT r.session, r.id FROM leases l JOIN changes c ON c.id = l.subject \
              JOIN requests r ON r.id = c.request \
              WHERE l.token = ?1 AND l.id = ?2 AND l.kind = ?3 AND l.subject = ?4"
         }
         Subject::Notification(_) => {
-            "SELECT s.id, r.id, NULL FROM leases l \
+            "SELECT s.id, r.id FROM leases l \
              JOIN outbox o ON o.event = l.subject AND o.due IS NULL \
              JOIN sessions s ON s.n = o.session JOIN requests r ON r.n = o.request \
              WHERE l.token = ?1 AND l.id = ?2 AND l.kind = ?3 AND l.subject = ?4"
         }
     };
-    one(
+    let holder = one(
         verb,
         text,
         (number(lease.token), lease.id.key(), kind, subject),
         |row| {
             Ok(Holder {
+                lease: lease.id,
+                subject: lease.subject,
                 session: id(row, 0)?,
                 request: id(row, 1)?,
-                attempt: get::<Option<i64>>(row, 2)?.map(Key::read),
             })
         },
     )?
-    .ok_or_else(|| Error::LeaseLost(lease.id).into())
+    .ok_or(Error::LeaseLost(lease.id))?;
+    verb.known.held(lease.token, holder);
+    Ok(holder)
 }
 
-/// Where a session's events end.
-#[derive(Clone, Copy)]
-struct End {
-    /// The row of the session.
-    session: i64,
-    /// The last sequence.
-    sequence: i64,
-    /// The row of the last event.
-    last: Option<i64>,
-}
-
-/// What the writer knows of where events go: where each session ends, and the rows of requests, as
-/// long as nobody else commits and nothing is undone. Nothing but [`append`] moves a sequence on;
-/// a verb that changes or removes a session or a request otherwise calls [`Places::forget`].
-#[derive(Default)]
-pub(crate) struct Places {
-    known: HashMap<SessionId, End>,
-    requests: HashMap<RequestId, i64>,
-    /// The version of the data that others write.
-    version: Option<i64>,
-}
-
-impl Places {
-    /// The most sessions that are known.
-    const MOST: usize = 4_096;
-
-    /// Whether another connection has committed since the last time; then everything is forgotten.
-    /// In a transaction that writes, nobody can after it.
-    pub(crate) fn check(&mut self, sql: &Connection) -> Result<bool, Trouble> {
-        let version = one(sql, "PRAGMA data_version", [], |row| get(row, 0))?;
-        let changed = version != self.version;
-        if changed {
-            schema::verify_version(sql)?;
-            self.forget();
-            self.version = version;
-        }
-        Ok(changed)
-    }
-
-    pub(crate) fn forget(&mut self) {
-        self.known.clear();
-        self.requests.clear();
-    }
-
-    /// The row of a request.
-    fn request(&mut self, sql: &Connection, request: RequestId) -> Result<i64, Trouble> {
-        if let Some(row) = self.requests.get(&request) {
-            return Ok(*row);
-        }
-        let row = one(
-            sql,
-            "SELECT n FROM requests WHERE id = ?1",
-            [request.key()],
-            |row| get(row, 0),
-        )?
-        .ok_or_else(|| Error::missing("request", request))?;
-        if self.requests.len() >= Self::MOST {
-            self.requests.clear();
-        }
-        self.requests.insert(request, row);
-        Ok(row)
-    }
-
-    /// Where a session's events end.
-    fn of(&mut self, sql: &Connection, session: SessionId) -> Result<End, Trouble> {
-        if let Some(known) = self.known.get(&session) {
-            return Ok(*known);
-        }
-        one(
-            sql,
-            "SELECT n, sequence, last FROM sessions WHERE id = ?1",
-            [session.key()],
-            |row| {
-                Ok(End {
-                    session: get(row, 0)?,
-                    sequence: get(row, 1)?,
-                    last: get(row, 2)?,
-                })
-            },
-        )?
-        .ok_or_else(|| Error::missing("session", session).into())
-    }
-
-    fn moved(&mut self, session: SessionId, end: End) {
-        if self.known.len() >= Self::MOST {
-            self.forget();
-        }
-        self.known.insert(session, end);
-    }
+/// The attempt that a lease holds: of its job the open one, of its change the one that made it.
+fn held_attempt(sql: &Connection, subject: Subject) -> Result<Option<AttemptId>, Trouble> {
+    let (text, key) = match subject {
+        Subject::Job(job) => ("SELECT attempt FROM jobs WHERE id = ?1", job.key()),
+        Subject::Change(change) => ("SELECT attempt FROM changes WHERE id = ?1", change.key()),
+        Subject::Request(_) | Subject::Notification(_) => return Ok(None),
+    };
+    let attempt = one(sql, text, [key], |row| get::<Option<i64>>(row, 0))?;
+    Ok(attempt.flatten().map(Key::read))
 }
 
 /// Gives the verb's events their places and stores them: the last thing a verb does, session by
@@ -385,7 +307,7 @@ pub(crate) fn append(verb: &mut Verb<'_>) -> Result<(), Trouble> {
             .push((pending, body));
     }
     for (session, events) in sessions {
-        let mut end = verb.places.of(verb.sql, session)?;
+        let mut end = verb.known.end(verb.sql, session)?;
         for (event, body) in events {
             end.sequence += 1;
             end.last = Some(insert(verb, end, &event, body)?);
@@ -395,7 +317,7 @@ pub(crate) fn append(verb: &mut Verb<'_>) -> Result<(), Trouble> {
             "UPDATE sessions SET sequence = ?2, last = ?3 WHERE n = ?1",
             (end.session, end.sequence, end.last),
         )?;
-        verb.places.moved(session, end);
+        verb.known.moved(session, end);
     }
     Ok(())
 }
@@ -418,7 +340,7 @@ fn body(event: &Pending) -> Result<String, Trouble> {
 fn insert(verb: &mut Verb<'_>, at: End, event: &Pending, body: String) -> Result<i64, Trouble> {
     references::refer(verb, event.body.blobs())?;
     let request = match event.request {
-        Some(request) => Some(verb.places.request(verb.sql, request)?),
+        Some(request) => Some(verb.known.request(verb.sql, request)?),
         None => None,
     };
     let id = event.body.own_id().unwrap_or_else(|| verb.id());

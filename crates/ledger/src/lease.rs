@@ -13,7 +13,7 @@ use crate::{
 use domain::{ChangeId, EventId, JobId, LeaseId, RequestId, Timestamp};
 use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 /// A timed, fenced claim. Every verb on what it holds carries it, and fails with
 /// [`Error::LeaseLost`] once it has ended.
@@ -122,7 +122,7 @@ impl Ledger {
                 ),
             )?;
             // It can be earlier than the one before it where the clock was put back.
-            verb.probe.granted(deadline);
+            verb.known.waits_until(deadline);
             match extended {
                 0 => Err(Error::LeaseLost(lease.id).into()),
                 _ => Ok(deadline),
@@ -168,7 +168,7 @@ pub(crate) fn grant(
         "INSERT INTO leases (id, kind, subject, owner, deadline) VALUES (?1, ?2, ?3, ?4, ?5)",
         (lease.key(), kind, key, owner.0, deadline.0),
     )?;
-    verb.probe.granted(deadline);
+    verb.known.waits_until(deadline);
     Ok(Lease {
         id: lease,
         token: verb.last_insert_rowid().cast_unsigned(),
@@ -190,6 +190,7 @@ pub(crate) fn end(verb: &mut Verb<'_>, lease: &Lease) -> Result<(), Trouble> {
     if ended == 0 {
         return Err(Error::LeaseLost(lease.id).into());
     }
+    verb.known.ended(lease.token);
     budget::close_grants(verb, token)
 }
 
@@ -197,6 +198,7 @@ pub(crate) fn end(verb: &mut Verb<'_>, lease: &Lease) -> Result<(), Trouble> {
 pub(crate) fn release(verb: &mut Verb<'_>, token: i64) -> Result<(), Trouble> {
     budget::close_grants(verb, token)?;
     run(verb, "DELETE FROM leases WHERE token = ?1", [token])?;
+    verb.known.ended(token.cast_unsigned());
     Ok(())
 }
 
@@ -234,12 +236,7 @@ const DUE: i64 = 64;
 ///
 /// A holder whose process is alive is given one more heartbeat first: after a laptop has slept,
 /// every deadline is past and nobody had a chance to say so.
-pub(crate) fn expire_due(verb: &mut Verb<'_>) -> Result<usize, Trouble> {
-    // A holder's heartbeat only moves its deadline on, so the earliest one is looked for when it
-    // has passed, and not with each claim.
-    if verb.probe.next_due.is_some_and(|due| verb.now < due) {
-        return Ok(0);
-    }
+fn expire_due(verb: &mut Verb<'_>) -> Result<usize, Trouble> {
     let due = all(
         verb,
         "SELECT token, kind, subject, COALESCE(graced, deadline), owner, graced IS NOT NULL \
@@ -261,10 +258,6 @@ pub(crate) fn expire_due(verb: &mut Verb<'_>) -> Result<usize, Trouble> {
         expire(verb, &lease)?;
         ended += 1;
     }
-    let next = one(verb, "SELECT MIN(deadline) FROM leases", [], |row| {
-        get::<Option<i64>>(row, 0)
-    })?;
-    verb.probe.next_due = Some(next.flatten().map_or(Timestamp(i64::MAX), Timestamp));
     Ok(ended)
 }
 
@@ -276,61 +269,26 @@ fn row(row: &rusqlite::Row<'_>) -> Result<Row, Trouble> {
     })
 }
 
-/// When the locks of owners were last tested in this process.
-#[derive(Debug, Default)]
-pub(crate) struct Probe {
-    /// When the locks of owners were last tested.
-    tested: Option<Timestamp>,
-    /// Whether what was due when this transaction began has been ended and woken.
-    looked: bool,
-    /// No lease is due before this, as far as only this process has granted leases since it
-    /// looked; none where it must look.
-    next_due: Option<Timestamp>,
-}
-
-impl Probe {
-    /// An idle claim tests the locks this often at most.
-    const IDLE: Duration = Duration::from_millis(100);
-
-    /// Whether it is time to test again, also because the clock was put back.
-    pub(crate) fn is_due(&self, now: Timestamp) -> bool {
-        self.tested
-            .is_none_or(|last| now < last || now.since(last) >= Self::IDLE)
-    }
-
-    /// A transaction begins: what is due is to be looked for.
-    pub(crate) fn begin(&mut self) {
-        self.looked = false;
-    }
-
-    /// A lease lasts until this deadline from now on.
-    fn granted(&mut self, deadline: Timestamp) {
-        self.next_due = self.next_due.map(|due| due.min(deadline));
-    }
-
-    /// What is known of leases may be wrong: another process has committed, or something is undone.
-    pub(crate) fn forget(&mut self) {
-        self.looked = false;
-        self.next_due = None;
-    }
-}
-
-/// Ends leases whose time has come, and wakes what was parked until now. Verbs of one transaction
-/// have nearly the same time, so the first of them looks for all.
+/// Ends leases whose time has come, and offers again what waited until now.
 pub(crate) fn end_due(verb: &mut Verb<'_>) -> Result<(), Trouble> {
-    if !verb.probe.looked {
-        expire_due(verb)?;
-        park::wake_due(verb)?;
-        verb.probe.looked = true;
+    if verb.known.is_due(verb.sql, verb.now)? {
+        look(verb)?;
     }
     Ok(())
 }
 
+/// Looks for what is due, whether anything is known to be. Says how many leases it ended.
+fn look(verb: &mut Verb<'_>) -> Result<usize, Trouble> {
+    let ended = expire_due(verb)?;
+    park::wake_due(verb)?;
+    verb.known.looked();
+    Ok(ended)
+}
+
 /// Ends leases whose deadline is past or whose owner's lock is free.
 pub(crate) fn sweep(verb: &mut Verb<'_>) -> Result<usize, Trouble> {
-    verb.probe.tested = Some(verb.now);
-    let mut ended = expire_due(verb)?;
-    park::wake_due(verb)?;
+    verb.known.tests(verb.now);
+    let mut ended = look(verb)?;
     let leases = all(
         verb,
         "SELECT token, kind, subject, COALESCE(graced, deadline), owner FROM leases",

@@ -138,11 +138,9 @@ impl Ledger {
             syncer: Syncer::start(Arc::clone(&durable))
                 .map_err(|error| Error::file("start a thread", error))?,
             durable: Arc::clone(&durable),
-            probe: lease::Probe::default(),
-            places: Default::default(),
+            known: Default::default(),
             log,
             kill: crate::kill::KillPoints::wanted(),
-            saw_others: false,
             seen: None,
         };
         let mut threads = vec![spawn("ledger-write", move || work.work(writing))?];

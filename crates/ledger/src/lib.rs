@@ -33,6 +33,7 @@ mod held;
 mod history;
 mod key;
 mod kill;
+mod known;
 mod later;
 mod lease;
 mod ledger;

@@ -88,6 +88,25 @@ pub(crate) struct Queue<'a> {
 }
 
 impl Queue<'_> {
+    /// The row of this queue, as the writer knows it.
+    pub(crate) fn known(&self, verb: &mut Verb<'_>) -> Result<i64, Trouble> {
+        let mut name = format!("{} {}", self.kind as i64, self.repository);
+        let texts = [
+            self.branch,
+            self.user,
+            self.agent,
+            self.provider,
+            self.needs,
+            self.pin,
+        ];
+        for text in texts {
+            // With their lengths no two are alike, whatever is in them.
+            name.push_str(&format!(" {}:{text}", text.len()));
+        }
+        let sql = verb.sql;
+        verb.known.queue(name, || self.row(sql))
+    }
+
     /// The row of this queue; a new one where there is none.
     pub(crate) fn row(&self, sql: &Connection) -> Result<i64, Trouble> {
         let kind = self.kind as i64;

@@ -247,7 +247,7 @@ fn prune(verb: &mut Verb<'_>, session: i64, before: Timestamp) -> Result<Step, T
         )?;
         if left.is_none() {
             remove(verb, request)?;
-            verb.places.forget();
+            verb.known.forget();
             old.pruned.requests += 1;
         }
     }

@@ -9,7 +9,7 @@ use crate::{
     later,
     ledger::Ledger,
     queue::{self, Kind, Offer, Queue},
-    sql::{Key as _, one, run, to_json},
+    sql::{Key as _, run, to_json},
     writer::Verb,
 };
 use domain::{RequestId, RequestState, SessionId, entity::Ask, event::Body, plan};
@@ -65,23 +65,21 @@ fn submit(
     {
         return Ok(request);
     }
-    let repository = one(
-        verb,
-        "SELECT 1 FROM repositories WHERE id = ?1",
-        [ask.repository.key()],
-        |_| Ok(()),
-    )?;
-    if repository.is_none() {
-        return Err(Error::missing("repository", ask.repository).into());
-    }
+    verb.known.repository(verb.sql, ask.repository)?;
     let later = later::wanted(&ask.placement, verb.now)?;
     admission::admit(verb, &ask.placement)?;
     let request: RequestId = verb.id();
     let account = budget::create(verb, ask.budget, None)?;
     let patience = queue::patience(ask.placement.priority);
     let (queue, place) = match later {
-        Some(time) => (later::QUEUE.row(verb)?, time.0),
-        None => (queue_of(ask)?.row(verb)?, queue::place(verb.now, patience)),
+        Some(time) => {
+            verb.known.waits_until(time);
+            (later::QUEUE.known(verb)?, time.0)
+        }
+        None => (
+            queue_of(ask)?.known(verb)?,
+            queue::place(verb.now, patience),
+        ),
     };
     run(
         verb,
@@ -103,6 +101,7 @@ fn submit(
         ),
     )?;
     let row = verb.last_insert_rowid();
+    verb.known.submitted(request, row);
     queue::insert(
         verb,
         Offer {

@@ -71,6 +71,9 @@ pub(crate) fn request(
             (offer.subject, to.as_str()),
         )?;
     }
+    if let Some(until) = until {
+        verb.known.waits_until(until);
+    }
     if waited || until.is_some() {
         run(
             verb,
@@ -214,6 +217,9 @@ pub(crate) fn job(
             until.map(|_| verb.now.0),
         ),
     )?;
+    if let Some(until) = until {
+        verb.known.waits_until(until);
+    }
     if row.offered {
         queue::delete(verb, row.queue, row.place, row.n)?;
     }
@@ -484,6 +490,9 @@ pub(crate) fn change(
             held(to),
         ),
     )?;
+    if let Some(until) = landing.until {
+        verb.known.waits_until(until);
+    }
     if waited || landing.until.is_some() {
         run(
             verb,

@@ -8,8 +8,9 @@ use crate::{
     blob::directory::Directory,
     durable::{Commit, Durable, Syncer},
     error::{Error, Trouble},
-    event::{Pending, Places},
+    event::Pending,
     kill::KillPoints,
+    known::Known,
     lease,
     log::Log,
     options::{Clock, Ids},
@@ -69,8 +70,7 @@ pub(crate) struct Verb<'a> {
     pub(crate) now: Timestamp,
     pub(crate) context: &'a Context,
     pub(crate) events: Vec<Pending>,
-    pub(crate) probe: &'a mut lease::Probe,
-    pub(crate) places: &'a mut Places,
+    pub(crate) known: &'a mut Known,
     pub(crate) durable: &'a Durable,
     /// Where a test wants this process to die.
     pub(crate) kill: Option<&'a mut KillPoints>,
@@ -161,13 +161,10 @@ pub(crate) struct Writer {
     pub(crate) wake: Arc<Wake>,
     pub(crate) durable: Arc<Durable>,
     pub(crate) syncer: Syncer,
-    pub(crate) probe: lease::Probe,
-    pub(crate) places: Places,
+    pub(crate) known: Known,
     pub(crate) log: Log,
     /// Where a test wants this process to die.
     pub(crate) kill: Option<KillPoints>,
-    /// Whether another process has committed since the last commit of this one that was synced.
-    pub(crate) saw_others: bool,
     /// The version of the data at the last look.
     pub(crate) seen: Option<i64>,
 }
@@ -247,7 +244,7 @@ impl Writer {
         let commit = match self.run(&mut tasks) {
             Ok(()) => Commit {
                 // An answer that rests on what another process has just committed waits for it.
-                changed: self.sql.total_changes() != before || std::mem::take(&mut self.saw_others),
+                changed: self.sql.total_changes() != before || self.known.take_others(),
                 tasks,
             },
             Err(trouble) => {
@@ -277,8 +274,7 @@ impl Writer {
             other => other.map(|_| ()),
         };
         if outcome.is_err() {
-            self.probe.forget();
-            self.places.forget();
+            self.known.undo();
             // Whatever failed, the next transaction can begin.
             if !self.sql.is_autocommit() {
                 run(&self.sql, "ROLLBACK", [])?;
@@ -292,23 +288,20 @@ impl Writer {
         let alone = tasks.len() == 1;
         vfs::begin();
         run(&self.sql, "BEGIN IMMEDIATE", [])?;
-        if self.places.check(&self.sql)? {
-            self.probe.forget();
-            self.saw_others = true;
-        }
-        self.probe.begin();
+        self.known.begin(&self.sql)?;
         for task in tasks {
             if savepoints {
                 run(&self.sql, "SAVEPOINT verb", [])?;
             }
             let before = self.sql.total_changes();
+            let now = self.context.clock.now();
+            self.known.tick(now);
             let mut verb = Verb {
                 sql: &self.sql,
-                now: self.context.clock.now(),
+                now,
                 context: &self.context,
                 events: Vec::new(),
-                probe: &mut self.probe,
-                places: &mut self.places,
+                known: &mut self.known,
                 durable: &self.durable,
                 kill: self.kill.as_mut(),
             };
@@ -322,8 +315,7 @@ impl Writer {
             }
             let written = self.sql.total_changes() != before;
             if !kept {
-                self.probe.forget();
-                self.places.forget();
+                self.known.undo();
             }
             match (kept, savepoints) {
                 (true, true) => {

@@ -57,6 +57,7 @@ impl Ledger {
             let some = to_json(&some).map_err(|trouble| trouble.during("remove queues"))?;
             total += self
                 .write("remove queues of nothing", move |verb| {
+                    verb.known.forget();
                     Ok(queues(verb, &some)? as u64)
                 })
                 .await?;
