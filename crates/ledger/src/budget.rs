@@ -6,22 +6,23 @@
 //! request's, and the rest is free there again.
 
 use crate::{
-    attempt,
+    account, attempt,
     blob::references,
     cassette::Exchange,
     error::{Error, Trouble},
+    grant,
     lease::{self, Lease},
     ledger::Ledger,
-    pending::{Asked, Pending},
-    sql::{Key, all, count, get, id, json, number, one, run, to_json, to_maybe_json},
+    pending::Asked,
+    sql::{Key, all, get, number, one, run, to_json, to_maybe_json},
     writer::Verb,
 };
 use domain::{
-    Amount, AttemptId, GrantId, JobId, Micros, RequestId, SessionId,
+    Amount, AttemptId, GrantId, JobId, RequestId,
     budget::{Account, Refused},
     event::Body,
 };
-use rusqlite::{Connection, Row, params_from_iter};
+use rusqlite::Connection;
 use sha2::{Digest, Sha256};
 
 /// Who spends.
@@ -60,18 +61,18 @@ impl Ledger {
     /// [`Error::Settled`] when it is over; [`Error::Invalid`] when its number is not the next one.
     pub async fn reserve(&self, grant: GrantId, call: u64, amount: Amount) -> Result<(), Error> {
         self.write("reserve a part of a budget", move |verb| {
-            let mut row = open(verb, grant)?;
+            let mut row = grant::open(verb, grant)?;
             let asked = row.pending.reserve(grant, row.calls, call, amount)?;
             if asked == Asked::Again {
                 return Ok(());
             }
-            let account = load(verb, row.account)?;
-            if is_closed_above(verb, row.account)? {
+            let account = account::load(verb, row.account)?;
+            if account::is_closed_above(verb, row.account)? {
                 return Err(Refused::Closed.into());
             }
-            store(verb, row.account, account.reserve(amount)?)?;
+            account::store(verb, row.account, account.reserve(amount)?)?;
             row.calls = call;
-            set_pending(verb, &row)
+            grant::set_pending(verb, &row)
         })
         .await
     }
@@ -102,7 +103,7 @@ impl Ledger {
     /// or nothing was reserved for it.
     pub async fn unreserve(&self, grant: GrantId, call: u64) -> Result<(), Error> {
         self.write("give a reservation back", move |verb| {
-            let mut row = open(verb, grant)?;
+            let mut row = grant::open(verb, grant)?;
             let Some(reserved) = row.pending.end(call) else {
                 return match settled(verb, row.n, call)? {
                     Some(_) => Err(Error::Settled { grant, call }.into()),
@@ -110,9 +111,9 @@ impl Ledger {
                     None => Err(Refused::NotReserved.into()),
                 };
             };
-            let account = load(verb, row.account)?.settle(reserved, Amount::ZERO)?;
-            store(verb, row.account, account)?;
-            set_pending(verb, &row)
+            let account = account::load(verb, row.account)?.settle(reserved, Amount::ZERO)?;
+            account::store(verb, row.account, account)?;
+            grant::set_pending(verb, &row)
         })
         .await
     }
@@ -123,8 +124,8 @@ impl Ledger {
     /// [`Error::NotFound`].
     pub async fn close_grant(&self, grant: GrantId) -> Result<(), Error> {
         self.write("close a grant", move |verb| {
-            let row = grant_row(verb, grant)?;
-            close_grant(verb, &row)
+            let row = grant::load(verb, grant)?;
+            grant::close(verb, &row)
         })
         .await
     }
@@ -142,7 +143,7 @@ impl Ledger {
                 [request.key()],
                 |row| get(row, 0),
             )?;
-            load(
+            account::load(
                 sql,
                 account.ok_or_else(|| Error::missing("request", request))?,
             )
@@ -162,7 +163,7 @@ impl Ledger {
                 [job.key()],
                 |row| get(row, 0),
             )?;
-            load(sql, account.ok_or_else(|| Error::missing("job", job))?)
+            account::load(sql, account.ok_or_else(|| Error::missing("job", job))?)
         })
         .await
     }
@@ -192,11 +193,11 @@ pub(crate) fn spent(sql: &Connection, request: RequestId) -> Result<Amount, Trou
          a.committed_iterations FROM jobs j JOIN accounts a ON a.n = j.account \
          WHERE j.request = ?1 AND j.ended IS NULL",
         [request.key()],
-        |row| amount(row, 0),
+        |row| account::amount(row, 0),
     )?;
     Ok(running
         .into_iter()
-        .fold(load(sql, account)?.committed, Amount::plus))
+        .fold(account::load(sql, account)?.committed, Amount::plus))
 }
 
 fn open_grant(
@@ -253,7 +254,7 @@ fn settle(
     called: Body,
     exchange: Option<Exchange>,
 ) -> Result<(), Trouble> {
-    let mut row = grant_row(verb, grant)?;
+    let mut row = grant::load(verb, grant)?;
     let Body::ModelCalled {
         attempt,
         call,
@@ -277,10 +278,10 @@ fn settle(
             None => Err(Refused::NotReserved.into()),
         };
     };
-    let account = load(verb, row.account)?.settle(reserved, spent)?;
-    store(verb, row.account, account)?;
-    set_pending(verb, &row)?;
-    add_spent(verb, &row, spent)?;
+    let account = account::load(verb, row.account)?.settle(reserved, spent)?;
+    account::store(verb, row.account, account)?;
+    grant::set_pending(verb, &row)?;
+    grant::add_spent(verb, &row, spent)?;
     run(
         verb,
         "INSERT INTO calls (granted, call, exchange, digest) VALUES (?1, ?2, ?3, ?4)",
@@ -310,127 +311,6 @@ fn digest(called: &Body, exchange: Option<&str>) -> Result<Vec<u8>, Trouble> {
     Ok(digest.finalize().to_vec())
 }
 
-struct GrantRow {
-    n: i64,
-    request: RequestId,
-    session: SessionId,
-    attempt: Option<AttemptId>,
-    account: i64,
-    closed: bool,
-    /// The calls that are under way.
-    pending: Pending,
-    /// How many calls were reserved: the number of the last one.
-    calls: u64,
-}
-
-fn read_grant(row: &Row<'_>) -> Result<GrantRow, Trouble> {
-    Ok(GrantRow {
-        n: get(row, 0)?,
-        request: id(row, 1)?,
-        session: id(row, 2)?,
-        attempt: get::<Option<i64>>(row, 3)?.map(Key::read),
-        account: get(row, 4)?,
-        closed: get(row, 5)?,
-        pending: json(row, 6)?,
-        calls: count(row, 7)?,
-    })
-}
-
-fn grant_row(verb: &Verb<'_>, grant: GrantId) -> Result<GrantRow, Trouble> {
-    one(
-        verb,
-        "SELECT g.n, g.request, r.session, g.attempt, g.account, g.closed, \
-         g.pending, g.calls FROM grants g JOIN requests r ON r.id = g.request WHERE g.id = ?1",
-        [grant.key()],
-        read_grant,
-    )?
-    .ok_or_else(|| Error::missing("grant", grant).into())
-}
-
-fn open(verb: &Verb<'_>, grant: GrantId) -> Result<GrantRow, Trouble> {
-    let row = grant_row(verb, grant)?;
-    if row.closed {
-        return Err(Refused::Closed.into());
-    }
-    Ok(row)
-}
-
-/// Closes every open grant of a lease.
-pub(crate) fn close_grants(verb: &mut Verb<'_>, lease: i64) -> Result<(), Trouble> {
-    let open = all(
-        verb,
-        "SELECT g.n, g.request, r.session, g.attempt, g.account, g.closed, \
-         g.pending, g.calls FROM grants g JOIN requests r ON r.id = g.request WHERE g.lease = ?1 AND g.closed = 0",
-        [lease],
-        read_grant,
-    )?;
-    open.iter().try_for_each(|row| close_grant(verb, row))
-}
-
-fn close_grant(verb: &Verb<'_>, row: &GrantRow) -> Result<(), Trouble> {
-    if row.closed {
-        return Ok(());
-    }
-    let reserved = row.pending.total();
-    if reserved != Amount::ZERO {
-        let account = load(verb, row.account)?.settle(reserved, reserved)?;
-        store(verb, row.account, account)?;
-        add_spent(verb, row, reserved)?;
-    }
-    run(
-        verb,
-        "UPDATE grants SET closed = 1, pending = '{}', reserved_tokens = 0, reserved_money = 0, \
-         reserved_wall = 0, reserved_iterations = 0 WHERE n = ?1",
-        [row.n],
-    )?;
-    Ok(())
-}
-
-/// Stores which calls of a grant are under way.
-fn set_pending(sql: &Connection, row: &GrantRow) -> Result<(), Trouble> {
-    let [tokens, money, wall, iterations] = columns(row.pending.total());
-    run(
-        sql,
-        "UPDATE grants SET pending = ?2, calls = ?3, reserved_tokens = ?4, reserved_money = ?5, \
-         reserved_wall = ?6, reserved_iterations = ?7 WHERE n = ?1",
-        (
-            row.n,
-            to_json(&row.pending)?,
-            number(row.calls),
-            tokens,
-            money,
-            wall,
-            iterations,
-        ),
-    )?;
-    Ok(())
-}
-
-fn add_spent(verb: &Verb<'_>, grant: &GrantRow, spent: Amount) -> Result<(), Trouble> {
-    let [tokens, money, wall, iterations] = columns(spent);
-    run(
-        verb,
-        "UPDATE grants SET spent_tokens = spent_tokens + ?2, spent_money = spent_money + ?3, \
-         spent_wall = spent_wall + ?4, spent_iterations = spent_iterations + ?5 WHERE n = ?1",
-        (grant.n, tokens, money, wall, iterations),
-    )?;
-    match grant.attempt {
-        Some(attempt) => add_to_attempt(verb, attempt, spent),
-        None => Ok(()),
-    }
-}
-
-fn add_to_attempt(verb: &Verb<'_>, attempt: AttemptId, spent: Amount) -> Result<(), Trouble> {
-    let [tokens, money, wall, iterations] = columns(spent);
-    run(
-        verb,
-        "UPDATE attempts SET tokens = tokens + ?2, money = money + ?3, wall = wall + ?4, \
-         iterations = iterations + ?5 WHERE id = ?1",
-        (attempt.key(), tokens, money, wall, iterations),
-    )?;
-    Ok(())
-}
-
 /// Spends without a reservation: what an attempt used of its job's account.
 pub(crate) fn spend(
     verb: &Verb<'_>,
@@ -438,143 +318,7 @@ pub(crate) fn spend(
     attempt: AttemptId,
     spent: Amount,
 ) -> Result<(), Trouble> {
-    let after = load(verb, account)?.settle(Amount::ZERO, spent)?;
-    store(verb, account, after)?;
-    add_to_attempt(verb, attempt, spent)
-}
-
-/// A new account with all of `total` free.
-pub(crate) fn create(sql: &Connection, total: Amount, parent: Option<i64>) -> Result<i64, Trouble> {
-    run(
-        sql,
-        "INSERT INTO accounts VALUES (NULL, ?21, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, \
-         ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, 0)",
-        params_from_iter(
-            account_columns(Account::new(total))
-                .map(Some)
-                .chain([parent]),
-        ),
-    )?;
-    Ok(sql.last_insert_rowid())
-}
-
-/// A new account whose total is reserved in its parent.
-pub(crate) fn carve(sql: &Connection, parent: i64, total: Amount) -> Result<i64, Trouble> {
-    let above = load(sql, parent)?.reserve(total)?;
-    store(sql, parent, above)?;
-    create(sql, total, Some(parent))
-}
-
-/// Closes an account without a parent. What is still reserved counts as spent; mostly nothing is,
-/// and then nothing else changes.
-pub(crate) fn close(sql: &Connection, account: i64) -> Result<(), Trouble> {
-    let closed = run(
-        sql,
-        "UPDATE accounts SET closed = 1 WHERE n = ?1 AND reserved_tokens = 0 \
-         AND reserved_money = 0 AND reserved_wall = 0 AND reserved_iterations = 0",
-        [account],
-    )?;
-    match closed {
-        0 => store(sql, account, load(sql, account)?.close()),
-        _ => Ok(()),
-    }
-}
-
-/// Closes an account: its parent commits what it committed and frees the rest.
-pub(crate) fn close_child(sql: &Connection, account: i64) -> Result<(), Trouble> {
-    let parent: Option<i64> = one(
-        sql,
-        "SELECT parent FROM accounts WHERE n = ?1",
-        [account],
-        |row| get(row, 0),
-    )?
-    .flatten();
-    let closed = load(sql, account)?.close();
-    store(sql, account, closed)?;
-    let Some(parent) = parent else { return Ok(()) };
-    let above = load(sql, parent)?.settle(closed.total, closed.committed)?;
-    store(sql, parent, above)
-}
-
-/// Whether an account above this one is closed.
-fn is_closed_above(sql: &Connection, account: i64) -> Result<bool, Trouble> {
-    let closed = one(
-        sql,
-        "WITH RECURSIVE above(n) AS (SELECT parent FROM accounts WHERE n = ?1 \
-         UNION SELECT a.parent FROM accounts a JOIN above USING (n) WHERE a.parent IS NOT NULL) \
-         SELECT 1 FROM above JOIN accounts USING (n) WHERE closed = 1 LIMIT 1",
-        [account],
-        |_| Ok(()),
-    )?;
-    Ok(closed.is_some())
-}
-
-/// An account.
-pub(crate) fn load(sql: &Connection, account: i64) -> Result<Account, Trouble> {
-    one(
-        sql,
-        "SELECT * FROM accounts WHERE n = ?1",
-        [account],
-        |row| read_account(row, 2),
-    )?
-    .ok_or_else(|| Trouble::Row(format!("the account {account} is missing")))
-}
-
-/// An account from its twenty-one columns, beginning with this one.
-pub(crate) fn read_account(row: &Row<'_>, first: usize) -> Result<Account, Trouble> {
-    Ok(Account {
-        total: amount(row, first)?,
-        free: amount(row, first + 4)?,
-        reserved: amount(row, first + 8)?,
-        committed: amount(row, first + 12)?,
-        overdraft: amount(row, first + 16)?,
-        closed: get(row, first + 20)?,
-    })
-}
-
-/// Stores an account.
-pub(crate) fn store(sql: &Connection, n: i64, account: Account) -> Result<(), Trouble> {
-    run(
-        sql,
-        "UPDATE accounts SET total_tokens = ?1, total_money = ?2, total_wall = ?3, \
-         total_iterations = ?4, free_tokens = ?5, free_money = ?6, free_wall = ?7, \
-         free_iterations = ?8, reserved_tokens = ?9, reserved_money = ?10, reserved_wall = ?11, \
-         reserved_iterations = ?12, committed_tokens = ?13, committed_money = ?14, \
-         committed_wall = ?15, committed_iterations = ?16, overdraft_tokens = ?17, \
-         overdraft_money = ?18, overdraft_wall = ?19, overdraft_iterations = ?20, closed = ?21 \
-         WHERE n = ?22",
-        params_from_iter(account_columns(account).chain([i64::from(account.closed), n])),
-    )?;
-    Ok(())
-}
-
-fn account_columns(account: Account) -> impl Iterator<Item = i64> {
-    [
-        account.total,
-        account.free,
-        account.reserved,
-        account.committed,
-        account.overdraft,
-    ]
-    .into_iter()
-    .flat_map(columns)
-}
-
-fn columns(amount: Amount) -> [i64; 4] {
-    [
-        number(amount.tokens),
-        number(amount.money.0),
-        number(amount.wall_ms),
-        number(amount.iterations),
-    ]
-}
-
-/// An amount from its four columns, beginning with this one.
-pub(crate) fn amount(row: &Row<'_>, first: usize) -> Result<Amount, Trouble> {
-    Ok(Amount {
-        tokens: count(row, first)?,
-        money: Micros(count(row, first + 1)?),
-        wall_ms: count(row, first + 2)?,
-        iterations: count(row, first + 3)?,
-    })
+    let after = account::load(verb, account)?.settle(Amount::ZERO, spent)?;
+    account::store(verb, account, after)?;
+    grant::add_to_attempt(verb, attempt, spent)
 }

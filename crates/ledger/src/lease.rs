@@ -1,8 +1,8 @@
 //! Leases: a claim with a fence and a deadline, and how it ends.
 
 use crate::{
-    budget,
     error::{Error, Trouble},
+    grant,
     ledger::Ledger,
     outbox,
     owner::{self, OwnerId},
@@ -191,12 +191,12 @@ pub(crate) fn end(verb: &mut Verb<'_>, lease: &Lease) -> Result<(), Trouble> {
         return Err(Error::LeaseLost(lease.id).into());
     }
     verb.known.ended(lease.token);
-    budget::close_grants(verb, token)
+    grant::close_all(verb, token)
 }
 
 /// Ends a lease; what its grants had reserved counts as spent.
 pub(crate) fn release(verb: &mut Verb<'_>, token: i64) -> Result<(), Trouble> {
-    budget::close_grants(verb, token)?;
+    grant::close_all(verb, token)?;
     run(verb, "DELETE FROM leases WHERE token = ?1", [token])?;
     verb.known.ended(token.cast_unsigned());
     Ok(())

@@ -14,6 +14,7 @@
 //! The engine is SQLite, and nothing of it is seen from outside: another engine follows behind the
 //! same verbs.
 
+mod account;
 mod admission;
 mod attempt;
 mod backup;
@@ -29,6 +30,7 @@ mod durable;
 mod error;
 pub mod event;
 pub mod find;
+mod grant;
 mod held;
 mod history;
 mod key;

@@ -1,7 +1,7 @@
 //! Planning: a claimed request gets its jobs, each with a part of its budget, or fails.
 
 use crate::{
-    budget,
+    account,
     error::{Error, Trouble},
     lease::{self, Lease},
     ledger::Ledger,
@@ -94,7 +94,7 @@ fn plan_request(
     )?
     .ok_or_else(|| Error::missing("request", request))?;
     let ask = read::request(verb, request)?.ask;
-    let shares = shares(budget::load(verb, account)?.free, &plan.jobs)?;
+    let shares = shares(account::load(verb, account)?.free, &plan.jobs)?;
 
     let names: BTreeMap<String, JobId> = plan
         .jobs
@@ -117,7 +117,7 @@ fn plan_request(
             title: spec.title.clone(),
             after: after.collect(),
         };
-        let account = budget::carve(verb, account, share)?;
+        let account = account::carve(verb, account, share)?;
         insert(verb, request, &ask, &job, spec, account)?;
         planned.push(job);
     }

@@ -1,7 +1,7 @@
 //! Questions: entities as they stand.
 
 use crate::{
-    budget,
+    account,
     error::{Error, Trouble},
     ledger::Ledger,
     sql::{
@@ -333,7 +333,7 @@ fn attempt_row(row: &Row<'_>) -> Result<Attempt, Trouble> {
         tree: get(row, 11)?,
         created: time(row, 12)?,
         ended: maybe_time(row, 13)?,
-        spent: budget::amount(row, 14)?,
+        spent: account::amount(row, 14)?,
     })
 }
 

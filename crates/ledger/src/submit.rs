@@ -1,9 +1,8 @@
 //! Submission: what a person asks becomes a request, once.
 
 use crate::{
-    admission,
+    account, admission,
     blob::references,
-    budget,
     error::{Error, Trouble},
     key::{self, Key},
     later,
@@ -69,7 +68,7 @@ fn submit(
     let later = later::wanted(&ask.placement, verb.now)?;
     admission::admit(verb, &ask.placement)?;
     let request: RequestId = verb.id();
-    let account = budget::create(verb, ask.budget, None)?;
+    let account = account::create(verb, ask.budget, None)?;
     let patience = queue::patience(ask.placement.priority);
     let (queue, place) = match later {
         Some(time) => {

@@ -1,7 +1,7 @@
 //! Topping up: a person adds to the budget of a request that is under way.
 
 use crate::{
-    budget::{load, store},
+    account::{load, store},
     error::{Error, Trouble},
     key::{self, Key},
     ledger::Ledger,

@@ -1,7 +1,7 @@
 //! What a job or request waits for: the facts, in one look.
 
 use crate::{
-    budget,
+    account,
     error::{Error, Trouble},
     history::{self, Position},
     later,
@@ -152,7 +152,7 @@ fn request_waits(
         not_before: later::waits_until(sql, request)?,
         position: history::request_position(sql, request, since)?,
         planner: holder(sql, run, Subject::Request(request))?,
-        account: budget::load(sql, account)?,
+        account: account::load(sql, account)?,
         jobs: ids
             .into_iter()
             .map(|job| job_waits(sql, run, job, since))
@@ -183,7 +183,7 @@ fn job_waits(sql: &Connection, run: &Path, job: JobId, since: i64) -> Result<Job
     .ok_or_else(|| Error::missing("job", job))?;
     let ready = found.state == JobState::Ready;
     Ok(JobWaits {
-        account: budget::load(sql, account)?,
+        account: account::load(sql, account)?,
         unmet: if found.state == JobState::Blocked {
             unmet(sql, job)?
         } else {

@@ -2,7 +2,7 @@
 
 use super::{Report, blobs::Named};
 use crate::{
-    budget,
+    account,
     cassette::Exchange,
     error::Trouble,
     sql::{Key, all, get, id, json, one, word},
@@ -90,7 +90,7 @@ fn accounts(sql: &Connection, request: &Row, report: &mut Report) -> Result<u64,
         sql,
         "SELECT * FROM accounts WHERE n = ?1",
         [request.account],
-        |row| Ok((get::<i64>(row, 0)?, budget::read_account(row, 2)?)),
+        |row| Ok((get::<i64>(row, 0)?, account::read_account(row, 2)?)),
     )?;
     let jobs = all(
         sql,
@@ -102,7 +102,7 @@ fn accounts(sql: &Connection, request: &Row, report: &mut Report) -> Result<u64,
                 get::<bool>(row, 0)?,
                 get::<i64>(row, 1)?,
                 get::<Option<i64>>(row, 2)?,
-                budget::read_account(row, 3)?,
+                account::read_account(row, 3)?,
             ))
         },
     )?;
@@ -125,8 +125,8 @@ fn accounts(sql: &Connection, request: &Row, report: &mut Report) -> Result<u64,
             Ok((
                 get::<i64>(row, 0)?,
                 get::<bool>(row, 1)?,
-                budget::amount(row, 2)?,
-                budget::amount(row, 6)?,
+                account::amount(row, 2)?,
+                account::amount(row, 6)?,
             ))
         },
     )?;
@@ -143,7 +143,7 @@ fn accounts(sql: &Connection, request: &Row, report: &mut Report) -> Result<u64,
         "SELECT j.account, t.tokens, t.money, t.wall, t.iterations \
          FROM jobs j JOIN attempts t ON t.job = j.id WHERE j.request = ?1",
         [key],
-        |row| Ok((get::<i64>(row, 0)?, budget::amount(row, 1)?)),
+        |row| Ok((get::<i64>(row, 0)?, account::amount(row, 1)?)),
     )?;
     for (account, spent) in attempts {
         add(account, Amount::ZERO, spent);
