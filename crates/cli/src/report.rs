@@ -345,6 +345,13 @@ fn of_ledger(error: &ledger::Error) -> Classified {
             Exit::Refused,
             Some("run it again when the backup has ended"),
         ),
+        E::NotTakenOver { .. } => (
+            Exit::Refused,
+            Some(
+                "when the other one does not work any more, `skep ledger take-over` lets this one \
+                 go on; commands that only look work until then",
+            ),
+        ),
         E::BackupDamaged(_) => (Exit::Failed, Some("use another backup")),
         E::Storage { kind, .. } => {
             let (exit, _, reason) = of_reason(Reason::Storage);

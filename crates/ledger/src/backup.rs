@@ -4,8 +4,10 @@
 //! with its name is a whole backup. While it is made no blob is removed.
 
 mod manifest;
+mod mark;
 mod restore;
 
+pub use mark::Restoration;
 pub use restore::Restored;
 
 use crate::{

@@ -108,6 +108,17 @@ pub enum Error {
     /// A backup is not what it was when it was made, or is none.
     #[error("the backup cannot be used: {0}")]
     BackupDamaged(String),
+    /// It was restored from a backup, and the ledger that was backed up may still live: nothing is
+    /// done until a person says that this one takes its place.
+    #[error(
+        "this ledger was restored from a backup, and the one that was backed up may still work on \
+         what had not ended in it: {}",
+        requests(*open)
+    )]
+    NotTakenOver {
+        /// How many requests had not ended.
+        open: u64,
+    },
     /// A blob is longer than the reader or the ledger takes.
     #[error("a blob of {bytes} bytes or more is longer than the {max} bytes that are taken")]
     BlobTooLong {
@@ -223,6 +234,13 @@ impl Error {
             kind,
             source: Cause::new(error),
         }
+    }
+}
+
+fn requests(number: u64) -> String {
+    match number {
+        1 => "1 request".into(),
+        many => format!("{many} requests"),
     }
 }
 

@@ -70,7 +70,7 @@ mod writer;
 
 pub use admission::Admission;
 pub use attempt::{MAX_ATTEMPTS, NewAttempt, Settled, Settlement};
-pub use backup::{Backup, Progress as BackupProgress, Restored};
+pub use backup::{Backup, Progress as BackupProgress, Restoration, Restored};
 pub use blob::{BlobReader, Collected, MAX_BYTES as MAX_BLOB, MAX_STREAM as MAX_BLOB_STREAM};
 pub use budget::Spender;
 pub use cassette::Exchange;

@@ -63,8 +63,10 @@ impl Ledger {
     /// A new owner of leases. Its leases end when it is dropped or its process ends.
     ///
     /// # Errors
-    /// When its lock cannot be made.
+    /// [`Error::NotTakenOver`]: without an owner nothing can be claimed. When its lock cannot be
+    /// made.
     pub async fn owner(&self) -> Result<Owner, Error> {
+        self.may_work().await?;
         // Making and locking an empty file takes microseconds.
         let id = OwnerId((self.context().ids.bits() >> 1).cast_signed());
         let path = lock_path(&self.context().run, id);

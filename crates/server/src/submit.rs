@@ -73,6 +73,7 @@ impl Node {
     /// When the repository, the policy, the plan, the agent or the model cannot be used. Nothing was
     /// stored then.
     pub async fn submit(&self, new: New) -> Result<Submitted, Error> {
+        self.ledger.may_work().await?;
         if new.planning != Planning::Given
             && (new.prompt.trim().is_empty() || new.prompt.len() > MAX_PROMPT)
         {

@@ -138,6 +138,7 @@ impl Node {
     }
 
     async fn opened(&self, path: &Path) -> Result<(Source, Mirror, String, RepositoryId), Error> {
+        self.ledger.may_work().await?;
         let source = self.source(path).await?;
         let repository = self
             .ledger

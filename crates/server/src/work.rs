@@ -42,9 +42,10 @@ impl Node {
         room: &Room,
         cancel: &CancellationToken,
     ) -> Result<Request, Error> {
+        // Nothing is published from a ledger that is only looked at.
+        let owner = self.ledger.owner().await?;
         self.sweep().await;
         self.publish_pending(request).await;
-        let owner = self.ledger.owner().await?;
         let stop = CancellationToken::new();
         let mut roles = JoinSet::new();
         let parallel = self.ledger.request(request).await?.ask.parallel;
@@ -127,8 +128,9 @@ impl Node {
     /// takes away what they left behind, and publishes what is integrated.
     ///
     /// # Errors
-    /// When the ledger cannot be read.
+    /// When the ledger cannot be read, or was restored and is not taken over.
     pub async fn tidy(&self) -> Result<(), Error> {
+        self.ledger.may_work().await?;
         self.sweep().await;
         let mut seen = HashSet::new();
         for request in self.ledger.requests(MAX_TIDIED, None).await? {

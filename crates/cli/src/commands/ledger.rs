@@ -4,6 +4,7 @@ mod backup;
 mod check;
 mod prune;
 mod restore;
+mod take_over;
 
 use crate::{context::Context, exit::Exit, output::Output, report::Error};
 
@@ -25,6 +26,7 @@ enum Command {
     Check(check::Args),
     Backup(backup::Args),
     Restore(restore::Args),
+    TakeOver(take_over::Args),
     Prune(prune::Args),
 }
 
@@ -33,6 +35,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
         Command::Check(args) => check::run(args, context).await,
         Command::Backup(args) => backup::run(args, context).await,
         Command::Restore(args) => restore::run(args, context).await,
+        Command::TakeOver(args) => take_over::run(args, context).await,
         Command::Prune(args) => prune::run(args, context).await,
     }
 }

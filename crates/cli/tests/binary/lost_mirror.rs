@@ -36,11 +36,56 @@ fn work_that_was_under_way_at_a_backup_goes_on_where_it_is_restored() {
         let data = world.home.home().join("elsewhere");
         let there = ["--data", data.to_str().unwrap()];
         let skep = |args: &[&str]| world.skep(&[&there, args].concat());
-        skep(&["ledger", "restore", backup]).expect_code(0);
+        let made = skep(&["ledger", "restore", "--take-over", backup]).expect_code(0);
+        assert!(made.stdout.contains("`skep resume`"), "{}", made.stdout);
         skep(&["resume"]).expect_code(0);
         assert_eq!(world.integrated("answer.txt"), "42\n", "{point}");
         skep(&["ledger", "check"]).expect_code(0);
     }
+}
+
+#[test]
+fn nothing_lands_from_a_restored_backup_until_a_person_says_that_the_original_is_gone() {
+    let world = killed("job checking delivered after 1");
+    let backup = world.home.home().join("backup");
+    let backup = backup.to_str().unwrap();
+    world.skep(&["ledger", "backup", backup]).expect_code(0);
+    let data = world.home.home().join("elsewhere");
+    let there = ["--data", data.to_str().unwrap()];
+    let skep = |args: &[&str]| world.skep(&[&there, args].concat());
+    let made = skep(&["ledger", "restore", backup, "--json"]).expect_code(0);
+    let made = made.json_lines().remove(0);
+    assert_eq!((&made["open"], &made["waits"]), (&1.into(), &true.into()));
+
+    // It can be looked at, and nothing of it goes on.
+    let listed = skep(&["list", "--json"]).expect_code(0).json_lines();
+    let request = listed[0]["requests"][0]["id"].as_str().unwrap().to_owned();
+    skep(&["log", &request]).expect_code(0);
+    for work in [
+        &["resume"][..],
+        &["resume", &request],
+        &["retry", &request],
+        &["apply"],
+        &["drop"],
+        &RUN,
+    ] {
+        let refused = skep(work).expect_code(6);
+        let said = format!("{}{}", refused.stdout, refused.stderr);
+        assert!(said.contains("skep ledger take-over"), "{work:?}: {said}");
+    }
+    assert_eq!(world.repo.tip("skep/integration"), None);
+
+    // The original lives, and lands it.
+    world.skep(&["resume"]).expect_code(0);
+    assert_eq!(world.integrated("answer.txt"), "42\n");
+    let landed = world.repo.tip("skep/integration");
+    skep(&["resume"]).expect_code(6);
+    assert_eq!(world.repo.tip("skep/integration"), landed);
+    let taken = skep(&["ledger", "take-over", "--json"]).expect_code(0);
+    assert_eq!(taken.json_lines()[0]["taken_over"], true);
+    let again = skep(&["ledger", "take-over"]).expect_code(0);
+    assert!(again.stdout.contains("nothing was to be done"));
+    assert!(!skep(&["resume"]).stderr.contains("take-over"));
 }
 
 #[test]

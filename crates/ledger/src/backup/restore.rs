@@ -3,15 +3,18 @@
 use super::{
     Progress, aside, each_blob, make_shelf,
     manifest::{Content, FORMAT, MANIFEST, Manifest},
+    mark::{self, Restoration},
 };
 use crate::{
     blob::{blocking, directory},
-    error::Error,
+    error::{Error, Trouble},
     ledger::Ledger,
     options::{Ids, RandomIds},
     schema,
+    sql::{count, one},
 };
 use domain::{BlobId, Timestamp};
+use rusqlite::{Connection, OpenFlags};
 use std::{
     collections::BTreeSet,
     io::{self, ErrorKind},
@@ -25,6 +28,9 @@ const DOING: &str = "restore a backup";
 pub struct Restored {
     /// When the backup was made.
     pub taken: Timestamp,
+    /// How many requests had not ended then. Where there are any, nothing of the ledger is done until
+    /// [`Ledger::take_over`].
+    pub open: u64,
     /// How many blobs there are.
     pub blobs: u64,
     /// Blobs that had been lost before the backup was made.
@@ -34,7 +40,9 @@ pub struct Restored {
 impl Ledger {
     /// Makes a data directory of a backup, where there is none or an empty one. All of the backup
     /// is read and compared with what it says of itself. Leases that were held when it was made
-    /// end when the directory is first opened.
+    /// end when the directory is first opened. Where requests have not ended, the ledger that was
+    /// backed up may still work on them: this one can be looked at, and does nothing until
+    /// [`Ledger::take_over`].
     ///
     /// # Errors
     /// [`Error::NotEmpty`]; [`Error::NewerVersion`]; [`Error::BackupDamaged`]; [`Error::Storage`].
@@ -96,13 +104,34 @@ fn restore(
             count += 1;
             copy_blob(&backup.join("blobs"), &blobs, id)
         })?;
-
+        let (taken, open) = (manifest.taken, count_open(&file)?);
+        if open > 0 {
+            mark::write(aside, Restoration { taken, open }).map_err(failed)?;
+        }
         Ok(Restored {
-            taken: manifest.taken,
+            taken,
+            open,
             blobs: count,
             missing: manifest.blobs.missing,
         })
     })
+}
+
+/// How many requests in these rows, of whatever version, have not ended.
+fn count_open(file: &Path) -> Result<u64, Error> {
+    Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_ONLY)
+        .map_err(Trouble::from)
+        .and_then(|sql| {
+            one(
+                &sql,
+                "SELECT COUNT(*) FROM requests \
+                 WHERE state NOT IN ('done', 'partial', 'failed', 'cancelled')",
+                [],
+                |row| count(row, 0),
+            )
+        })
+        .map(Option::unwrap_or_default)
+        .map_err(|trouble| trouble.during(DOING))
 }
 
 /// Copies a blob and reads the copy.

@@ -178,6 +178,7 @@ async fn what_was_held_when_the_backup_was_made_is_free_where_it_is_restored() {
     std::fs::create_dir(&to).unwrap();
     let other = restored(&backup, &to).await;
     assert_eq!(other.jobs(request).await.unwrap()[0].state, JobState::Ready);
+    other.take_over().await.unwrap();
     let owner = other.owner().await.unwrap();
     let claimed = other.claim_job(&owner, None).await.unwrap();
     assert!(claimed.is_some());
@@ -188,6 +189,57 @@ async fn what_was_held_when_the_backup_was_made_is_free_where_it_is_restored() {
         JobState::Running
     );
     place.holds().await;
+}
+
+#[tokio::test]
+async fn what_has_not_ended_is_done_in_a_restored_ledger_only_when_it_is_taken_over() {
+    let place = place().await;
+    let (request, _, backup) = backed_up(&place).await;
+    let to = place.directory.path().join("elsewhere");
+    let made = Ledger::restore(&backup, &to, |_| {}).await.unwrap();
+    assert_eq!(made.open, 1);
+    let other = Ledger::open(Options::new(&to)).await.unwrap();
+    // All of it can be looked at, by any process and at any time, and nobody can claim anything.
+    assert_eq!(other.requests(10, None).await.unwrap()[0].id, request);
+    is_whole(&other).await;
+    let refused = other.owner().await.unwrap_err();
+    assert!(
+        matches!(refused, Error::NotTakenOver { open: 1 }),
+        "{refused:?}"
+    );
+    other.close().await;
+    let other = Ledger::open(Options::new(&to)).await.unwrap();
+    assert!(other.owner().await.is_err());
+    assert_eq!(other.restoration().await.unwrap().unwrap().open, 1);
+    // A backup of it, restored, waits as well.
+    let (second, third) = (to.join("../second"), to.join("../third"));
+    other.backup(&second, |_| {}).await.unwrap();
+    assert!(restored(&second, &third).await.owner().await.is_err());
+
+    let waited = other.take_over().await.unwrap().unwrap();
+    assert_eq!(waited.taken, made.taken);
+    other.owner().await.unwrap();
+    assert_eq!(other.take_over().await.unwrap(), None);
+    other.close().await;
+    let other = Ledger::open(Options::new(&to)).await.unwrap();
+    other.owner().await.unwrap();
+    // The one that was backed up has gone on all the time.
+    place.ledger.owner().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_restored_ledger_in_which_everything_has_ended_waits_for_nothing() {
+    let place = place().await;
+    let (request, _, _) = backed_up(&place).await;
+    place.ledger.cancel_request(request).await.unwrap();
+    let backup = place.directory.path().join("second");
+    place.ledger.backup(&backup, |_| {}).await.unwrap();
+    let to = place.directory.path().join("elsewhere");
+    let made = Ledger::restore(&backup, &to, |_| {}).await.unwrap();
+    assert_eq!(made.open, 0);
+    let other = Ledger::open(Options::new(&to)).await.unwrap();
+    assert_eq!(other.restoration().await.unwrap(), None);
+    other.owner().await.unwrap();
 }
 
 #[tokio::test]

@@ -1,0 +1,104 @@
+//! The mark of a ledger that was restored from a backup in which something had not ended.
+//!
+//! The ledger that was backed up may still live, with the same requests and the same branches: what
+//! both do lands twice. So nothing of the restored one is done until a person says that it takes the
+//! place of the other. The mark is a file, so that it is there when the directory is, and a stranger
+//! can see it.
+
+use crate::{
+    blob::{blocking, directory},
+    error::{Cause, Error, Fault},
+    ledger::Ledger,
+};
+use domain::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::{
+    fs::File,
+    io::{self, ErrorKind, Read, Write},
+    path::Path,
+};
+
+/// The name of the file, in the data directory.
+const MARK: &str = "restored.json";
+/// The longest mark that is read, in bytes.
+const MAX_BYTES: u64 = 64 << 10;
+const DOING: &str = "see whether it was restored";
+
+/// That a ledger was restored and nobody has said yet that it goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restoration {
+    /// When the backup was made.
+    pub taken: Timestamp,
+    /// How many requests had not ended then.
+    pub open: u64,
+}
+
+impl Ledger {
+    /// That this ledger was restored with requests that have not ended, and has not been taken over.
+    /// Nothing of it is done until then: [`Ledger::owner`] refuses.
+    ///
+    /// # Errors
+    /// When the mark cannot be read.
+    pub async fn restoration(&self) -> Result<Option<Restoration>, Error> {
+        read(self.directory())
+    }
+
+    /// That work may go on here. Whoever is about to do something that others see asks this first.
+    ///
+    /// # Errors
+    /// [`Error::NotTakenOver`]; when the mark cannot be read.
+    pub async fn may_work(&self) -> Result<(), Error> {
+        match read(self.directory())? {
+            Some(Restoration { open, .. }) => Err(Error::NotTakenOver { open }),
+            None => Ok(()),
+        }
+    }
+
+    /// Lets a restored ledger go on, in the place of the one that was backed up: that one must not
+    /// work any more. Says what waited for it; none where nothing did.
+    ///
+    /// # Errors
+    /// When the mark cannot be read or removed. Then the ledger waits still.
+    pub async fn take_over(&self) -> Result<Option<Restoration>, Error> {
+        let data = self.directory().to_owned();
+        blocking(move || {
+            let found = read(&data)?;
+            if found.is_some() {
+                std::fs::remove_file(data.join(MARK))
+                    .and_then(|()| directory::sync_directory(&data))
+                    .map_err(|error| Error::file("take over from the ledger before it", error))?;
+            }
+            Ok(found)
+        })
+        .await
+    }
+}
+
+fn read(data: &Path) -> Result<Option<Restoration>, Error> {
+    let mut text = Vec::new();
+    let read =
+        File::open(data.join(MARK)).and_then(|file| file.take(MAX_BYTES).read_to_end(&mut text));
+    match read {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        other => other.map_err(|error| Error::file(DOING, error))?,
+    };
+    // Whatever is in it, it says that the ledger waits: one that makes no sense lets nobody work.
+    serde_json::from_slice(&text)
+        .map(Some)
+        .map_err(|error| Error::Storage {
+            doing: DOING,
+            kind: Fault::Damaged,
+            source: Cause::new(error),
+        })
+}
+
+pub(super) fn write(data: &Path, restoration: Restoration) -> io::Result<()> {
+    let mut text = serde_json::to_vec(&restoration)?;
+    text.push(b'\n');
+    let mut file = File::options()
+        .write(true)
+        .create_new(true)
+        .open(data.join(MARK))?;
+    file.write_all(&text)?;
+    file.sync_all()
+}
