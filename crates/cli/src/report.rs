@@ -372,7 +372,10 @@ fn of_ledger(error: &ledger::Error) -> Classified {
 fn storage_hint(kind: ledger::Fault) -> &'static str {
     use ledger::Fault as F;
     match kind {
-        F::Full => "free some space, then try again",
+        F::Full => {
+            "free some MB of space on its disk, then try again; `skep ledger prune` gives back what is old, \
+             and needs some MB for that"
+        }
         F::ReadOnly => "name a directory that you can write with `--data` or SKEP_DATA",
         F::Damaged => "`skep ledger check` says what is wrong; restore a backup",
         F::Busy => "try again when the other process has ended",

@@ -270,6 +270,7 @@ impl Trouble {
             Self::Sql(error) => {
                 use rusqlite::ErrorCode as C;
                 let kind = match error.sqlite_error_code() {
+                    _ if lacks_space(&error) => Fault::Full,
                     Some(C::DiskFull) => Fault::Full,
                     Some(C::DatabaseBusy | C::DatabaseLocked) => Fault::Busy,
                     Some(C::ReadOnly | C::PermissionDenied) => Fault::ReadOnly,
@@ -285,6 +286,13 @@ impl Trouble {
             }
         }
     }
+}
+
+/// Whether there was no room for the index of the log, which SQLite calls a failure to read or write.
+fn lacks_space(error: &rusqlite::Error) -> bool {
+    error
+        .sqlite_error()
+        .is_some_and(|error| error.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE)
 }
 
 impl From<rusqlite::Error> for Trouble {

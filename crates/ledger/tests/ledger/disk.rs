@@ -154,6 +154,42 @@ fn a_full_disk_is_an_error_that_loses_nothing_and_ends_with_the_shortage() {
 }
 
 #[test]
+fn child_whose_disk_has_no_room_for_the_index_of_the_log() {
+    as_child(async |directory| {
+        let data = directory.join("data");
+        let ledger = Ledger::open(Options::new(&data)).await.unwrap();
+        let session = ledger.session("work").await.unwrap();
+        ledger.close().await;
+        let ballast = directory.join("ballast");
+        let mut file = std::fs::File::create(&ballast).unwrap();
+        while file.write_all(&noise(1, 4_096)).is_ok() {}
+        let full = file.metadata().unwrap().len();
+        // Up to seven pages, where the index takes eight.
+        for free in [0, 1, 7] {
+            file.set_len(full - free * 4_096).unwrap();
+            let opened = Ledger::open(Options::new(&data)).await;
+            assert!(is(&opened, Fault::Full), "{free}: {opened:?}");
+        }
+        drop(file);
+        std::fs::remove_file(ballast).unwrap();
+        let ledger = Ledger::open(Options::new(&data)).await.unwrap();
+        assert_eq!(ledger.last_sequence(session).await.unwrap(), 1);
+        holds(&ledger).await;
+    });
+}
+
+#[test]
+fn a_ledger_that_cannot_be_opened_for_want_of_space_says_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut child = within(
+        "mount -t tmpfs -o size=4m tmpfs \"$1\"",
+        directory.path(),
+        "disk::child_whose_disk_has_no_room_for_the_index_of_the_log",
+    );
+    said(&mut child, "held what was promised");
+}
+
+#[test]
 fn child_that_may_only_read() {
     as_child(async |directory| {
         let opened = Ledger::open(Options::new(&directory)).await;

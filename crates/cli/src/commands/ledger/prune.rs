@@ -21,6 +21,8 @@ const YOUNG: Duration = Duration::from_secs(24 * 3_600);
 /// beginning. Changes that are in a repository stay there. Counts of how long things took go with
 /// the time, but for those of the last week. Then what nothing needs any more is removed: blobs,
 /// empty queues, allowances that are full again.
+///
+/// It needs some MB of free space itself: on a full disk, free those first.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  skep ledger prune --older-than 30d --dry-run\n  skep ledger prune --older-than 12w"
