@@ -345,6 +345,12 @@ fn of_ledger(error: &ledger::Error) -> Classified {
             Exit::Refused,
             Some("run it again when the backup has ended"),
         ),
+        E::RowsLost { .. } => {
+            let (exit, _, reason) = of_reason(Reason::Storage);
+            let hint = "move the data directory away; then restore a backup in its place \
+                        (`skep ledger restore`), or begin with an empty one";
+            return (exit, Some(hint.to_owned()), reason);
+        }
         E::NotTakenOver { .. } => (
             Exit::Refused,
             Some(
@@ -376,7 +382,10 @@ fn storage_hint(kind: ledger::Fault) -> &'static str {
             "free some MB of space on its disk, then try again; `skep ledger prune` gives back what is old, \
              and needs some MB for that"
         }
-        F::ReadOnly => "name a directory that you can write with `--data` or SKEP_DATA",
+        F::ReadOnly => {
+            "let yourself write the data directory and ledger.db in it (`chmod u+w`), or name \
+             another with `--data` or SKEP_DATA"
+        }
         F::Damaged => "`skep ledger check` says what is wrong; restore a backup",
         F::Busy => "try again when the other process has ended",
         _ => {

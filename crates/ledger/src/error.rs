@@ -127,6 +127,16 @@ pub enum Error {
         /// The most.
         max: u64,
     },
+    /// The directory holds what belongs to a ledger, and the ledger itself is not there: an empty one
+    /// in its place would be taken for the truth.
+    #[error(
+        "ledger.db is missing or empty, and `{}` holds what belongs to it: nothing was touched",
+        left.display()
+    )]
+    RowsLost {
+        /// Something that belongs to it.
+        left: PathBuf,
+    },
     /// The data was written by a newer Skep.
     #[error("the ledger has version {found}, and this Skep knows up to {known}: use a newer Skep")]
     NewerVersion {

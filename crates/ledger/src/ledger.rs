@@ -6,6 +6,7 @@ use crate::{
     error::{Error, Trouble},
     lease,
     log::Log,
+    opening,
     options::Options,
     owner, reader, schema,
     subscription::Tails,
@@ -71,7 +72,7 @@ impl Ledger {
     /// go on as long as it is used.
     ///
     /// # Errors
-    /// When the directory cannot be used, or was written by a newer Skep.
+    /// When the directory cannot be used, or was written by a newer Skep; [`Error::RowsLost`].
     pub async fn open(options: Options) -> Result<Self, Error> {
         let disk = Box::new(|log: &File| log.sync_data());
         Self::open_on(options, disk).await
@@ -95,6 +96,7 @@ impl Ledger {
         disk: Disk,
     ) -> Result<Self, Error> {
         let file = |error| Error::file("make its directory", error);
+        opening::look(&options.directory)?;
         make_directory(&options.directory).map_err(file)?;
         let directory = options.directory.canonicalize().map_err(file)?;
         let run = directory.join("run");

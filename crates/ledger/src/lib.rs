@@ -41,6 +41,7 @@ mod lease;
 mod ledger;
 mod limit;
 mod log;
+mod opening;
 pub mod options;
 mod outbox;
 mod owner;

@@ -3,6 +3,7 @@
 use crate::{
     blob::references,
     error::{Error, Trouble},
+    opening,
     sql::{get, one},
     vfs,
 };
@@ -132,12 +133,9 @@ pub(crate) fn migrate(directory: &Path) -> Result<(), Error> {
     lock.lock().map_err(|error| Error::file(DOING, error))?;
     (|| {
         let mut sql = connect(directory, true)?;
-        let found: u32 = version(&sql)?;
-        if found > VERSION {
-            return Err(Trouble::Verb(Error::NewerVersion {
-                found,
-                known: VERSION,
-            }));
+        let found = version(&sql)?;
+        if found == 0 {
+            is_new(&sql, directory)?;
         }
         sql.pragma_update(None, "journal_mode", "WAL")?;
         for (index, migration) in MIGRATIONS.iter().enumerate().skip(found as usize) {
@@ -149,22 +147,42 @@ pub(crate) fn migrate(directory: &Path) -> Result<(), Error> {
         }
         Ok(())
     })()
-    .map_err(|trouble| trouble.during(DOING))
+    .map_err(|trouble: Trouble| trouble.during(DOING))
 }
 
 /// Fails where a newer Skep has brought the data to its version since it was opened.
 pub(crate) fn verify_version(sql: &Connection) -> Result<(), Trouble> {
-    let found: Option<u32> = one(sql, "PRAGMA user_version", [], |row| get(row, 0))?;
-    match found {
-        Some(found) if found != VERSION => Err(Error::NewerVersion {
+    match version(sql)? {
+        VERSION => Ok(()),
+        // It was brought to this version when it was opened.
+        found => Err(Trouble::Row(format!("its version is {found} again"))),
+    }
+}
+
+/// The version of the data, which this program knows.
+fn version(sql: &Connection) -> Result<u32, Trouble> {
+    let found: i64 = one(sql, "PRAGMA user_version", [], |row| get(row, 0))?.unwrap_or_default();
+    match u32::try_from(found) {
+        Ok(found) if found > VERSION => Err(Error::NewerVersion {
             found,
             known: VERSION,
         }
         .into()),
-        _ => Ok(()),
+        Ok(found) => Ok(found),
+        Err(_) => Err(Trouble::Row(format!(
+            "its version is {found}, which no Skep has written"
+        ))),
     }
 }
 
-fn version(sql: &Connection) -> Result<u32, Trouble> {
-    Ok(sql.pragma_query_value(None, "user_version", |row| row.get(0))?)
+/// That a file without a version is one that was just made: not one of another program, nor one that
+/// has come into the place of a ledger.
+fn is_new(sql: &Connection, directory: &Path) -> Result<(), Trouble> {
+    if one(sql, "SELECT 1 FROM sqlite_schema LIMIT 1", [], |_| Ok(()))?.is_some() {
+        let what = "it has no version and is not empty: another program has written it";
+        return Err(Trouble::Row(what.into()));
+    }
+    let left =
+        opening::left(directory).map_err(|error| Error::file("look at its directory", error))?;
+    left.map_or(Ok(()), |left| Err(Error::RowsLost { left }.into()))
 }

@@ -1,9 +1,11 @@
 //! Everything for an ordinary user: where root runs the tests it is another one.
 
+use std::os::unix::fs::PermissionsExt;
+
 use testkit::Repo;
 use testkit::models::{Dialect, Job, Script, Step};
 
-use crate::world::{DEADLINE, PROMPT, Told, World, mending, ordinary_home, wrong_answer};
+use crate::world::{DEADLINE, PROMPT, Told, World, entries, mending, ordinary_home, wrong_answer};
 
 fn world() -> World {
     World::of_ordinary_user(Dialect::Messages, wrong_answer(), mending())
@@ -39,6 +41,28 @@ fn an_ordinary_user_takes_the_work_or_throws_it_away() {
     world.skep(&["drop"]).expect_code(0);
     assert_eq!(world.repo.tip("skep/integration"), None);
     world.assert_nothing_left();
+}
+
+#[test]
+fn a_ledger_that_could_not_be_written_for_a_moment_can_be_again() {
+    let world = world();
+    world.run();
+    let file = world.data().join("ledger.db");
+    let mode = |mode| {
+        std::fs::set_permissions(&file, PermissionsExt::from_mode(mode)).unwrap();
+    };
+    let before = entries(&world.data());
+    mode(0o400);
+    let refused = world.skep(&["list"]).expect_code(1);
+    assert!(
+        refused.stderr.contains("read-only") && refused.stderr.contains("chmod u+w"),
+        "{}",
+        refused.stderr
+    );
+    assert_eq!(entries(&world.data()), before);
+    mode(0o600);
+    world.skep(&["list"]).expect_code(0);
+    world.skep(&["ledger", "check"]).expect_code(0);
 }
 
 #[test]

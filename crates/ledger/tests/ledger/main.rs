@@ -25,6 +25,7 @@ mod later;
 mod leases;
 mod lifecycle;
 mod machines;
+mod opening;
 mod outbox;
 mod pauses;
 mod postponed;
