@@ -67,6 +67,14 @@ impl Context {
         Ok((File::read(&path)?, path))
     }
 
+    /// A directory that the command line names, seen from the one that the command works in.
+    ///
+    /// # Errors
+    /// When there is no such directory.
+    pub(crate) fn named_directory(&self, given: &Path) -> Result<PathBuf, Error> {
+        directory(&self.directory.join(given))
+    }
+
     /// The directory that holds what Skep keeps.
     ///
     /// # Errors

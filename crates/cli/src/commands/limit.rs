@@ -9,6 +9,7 @@ use crate::{
 };
 use ledger::{Limit, Limited};
 use server::Node;
+use std::path::Path;
 
 /// Show or change how many jobs may be under way at once
 ///
@@ -60,14 +61,16 @@ struct Row {
 }
 
 pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
+    let place = args.repository.as_deref().map(Path::new);
+    let place = place.map(|it| context.named_directory(it)).transpose()?;
     let ledger = context.ledger().await?;
-    let of = match (args.provider, args.agent, args.repository) {
+    let of = match (args.provider, args.agent, place) {
         (Some(name), _, _) => Some(Limited::Provider(name)),
         (_, Some(name), _) => Some(Limited::Agent(name)),
         (_, _, Some(place)) => {
             let settings = Settings::read(context, Flags::default())?;
             let node = Node::open(settings.options).await?;
-            let repository = node.repository(&context.directory.join(place)).await;
+            let repository = node.repository(&place).await;
             node.close().await;
             Some(Limited::Repository(repository?))
         }

@@ -44,6 +44,21 @@ fn with_policy(text: &str) -> World {
     World::new(Dialect::Chat, repo, mending())
 }
 
+// docs/bad-input.md: A path that does not exist
+#[test]
+fn a_path_that_does_not_exist_is_named_by_every_command_that_takes_one() {
+    let world = World::simple();
+    let (missing, file) = ("no/such/place", "answer.txt");
+    for path in [missing, file] {
+        for args in [
+            &["limit", "--repository", path, "2"][..],
+            &["ledger", "restore", path],
+        ] {
+            refuses(&world, args, 2, &["there is no directory", path]);
+        }
+    }
+}
+
 // docs/bad-input.md: Not a repository
 #[test]
 fn a_directory_that_is_no_repository_is_refused() {

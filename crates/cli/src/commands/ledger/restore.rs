@@ -43,7 +43,7 @@ struct Object<'a> {
 }
 
 pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
-    let backup = context.directory.join(args.backup);
+    let backup = context.named_directory(&args.backup)?;
     let (config, _) = context.config()?;
     let data = context.data(&config)?;
     if let Some(above) = data.parent() {
