@@ -96,7 +96,7 @@ impl Exit {
         match self {
             Self::Done => ("What was asked is done.", "Nothing."),
             Self::Failed => (
-                "It was tried and failed: nothing of the request is integrated, or the command could not finish.",
+                "It was tried and failed: nothing of the request is integrated, or the command could not finish or write its output.",
                 "Read the message; `skep show ID` has the evidence.",
             ),
             Self::Usage => (
@@ -116,7 +116,7 @@ impl Exit {
                 "`skep list` shows what there is.",
             ),
             Self::Refused => (
-                "Refused, so that nothing is lost: uncommitted work in the way, a conflict, a branch that is checked out, more requests than are taken.",
+                "Refused, so that nothing is lost: uncommitted work in the way, a conflict, a branch that is checked out, more requests than are taken, a restored ledger that waits to be taken over.",
                 "Do what the message says, then run the command again.",
             ),
             Self::Diverged => (

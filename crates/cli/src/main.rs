@@ -30,20 +30,23 @@ fn main() -> ExitCode {
         .and_then(|context| commands::run(cli.command, &context));
     let exit = match ended {
         Ok(exit) => exit,
-        Err(error) => {
-            let report = report::Report::of(&error);
-            if !report.is_silent() {
-                let output = output::Output::new(json);
-                output.aside(&if json {
-                    report.object()
-                } else {
-                    report.render()
-                });
-            }
-            report.exit
-        }
+        Err(error) => reported(&error, json),
     };
     ExitCode::from(exit.code())
+}
+
+/// Says what went wrong, where there is anything to say.
+fn reported(error: &report::Error, json: bool) -> exit::Exit {
+    let report = report::Report::of(error);
+    if !report.is_silent() {
+        let output = output::Output::new(json);
+        output.aside(&if json {
+            report.object()
+        } else {
+            report.render()
+        });
+    }
+    report.exit
 }
 
 /// Prints help, the version, or what is wrong with the command line.
@@ -52,7 +55,7 @@ fn told(answer: &clap::Error) -> ExitCode {
     let exit = match (answer.use_stderr(), printed) {
         (true, _) => exit::Exit::Usage,
         (false, Ok(())) => exit::Exit::Done,
-        (false, Err(_)) => exit::Exit::OutputClosed,
+        (false, Err(error)) => reported(&report::Error::of_output(error), false),
     };
     ExitCode::from(exit.code())
 }

@@ -198,7 +198,14 @@ fn classified(error: &Error) -> Classified {
             None,
         ),
         Error::OutputClosed => (Exit::OutputClosed, None, None),
-        Error::Output(_) => (Exit::Failed, None, None),
+        Error::Output(source) => (
+            Exit::Failed,
+            match source.kind() {
+                io::ErrorKind::StorageFull => hint("free some space where the output goes"),
+                _ => None,
+            },
+            None,
+        ),
         Error::Quit(exit) => (*exit, None, None),
         Error::Internal(_) => of_reason(Reason::Bug),
     }

@@ -144,6 +144,37 @@ fn what_is_killed_takes_its_sandboxes_along_and_the_next_run_sweeps() {
 }
 
 #[test]
+fn an_output_that_cannot_be_written_is_an_error_and_not_one_that_nobody_reads() {
+    let world = World::simple();
+    let skep = env!("CARGO_BIN_EXE_skep");
+    for args in [
+        &["--help"][..],
+        &["--version"],
+        &["run", "--help"],
+        &["list"],
+        &["completions", "bash"],
+        &["log", "--schema"],
+    ] {
+        let full = std::fs::File::options().write(true).open("/dev/full");
+        let ran = world
+            .home
+            .command(skep)
+            .args(args)
+            .current_dir(world.repo.path())
+            .stdin(Stdio::null())
+            .stdout(full.unwrap())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&ran.stderr);
+        assert_eq!(ran.status.code(), Some(1), "{args:?}: {said}");
+        assert!(
+            said.contains("the output could not be written") && said.contains("hint:"),
+            "{args:?}: {said}"
+        );
+    }
+}
+
+#[test]
 fn an_output_that_nobody_reads_any_more_cancels_and_ends_with_141() {
     let (world, was) = world(busy());
     let skep = env!("CARGO_BIN_EXE_skep");
