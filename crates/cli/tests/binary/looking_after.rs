@@ -15,7 +15,8 @@ fn what_is_known_is_checked_backed_up_restored_and_pruned() {
     let checked = world.skep(&["ledger", "check", "--blobs"]).expect_code(0);
     assert_eq!(checked.stdout, "Everything that must hold holds.\n");
 
-    let backup = world.home.home().join("backup");
+    // The directories above it are made.
+    let backup = world.home.home().join("backups/of/today");
     let backup = backup.to_str().unwrap();
     let made = object(world.skep(&["ledger", "backup", backup, "--json"]));
     assert!(made["blobs"].as_u64().unwrap() > 0, "{made}");
@@ -63,7 +64,7 @@ fn what_is_known_is_checked_backed_up_restored_and_pruned() {
         found.stdout
     );
     world.skep(&["ledger", "check"]).expect_code(0);
-    let damaged = world.home.home().join("backup/manifest.json");
+    let damaged = world.home.home().join("backups/of/today/manifest.json");
     std::fs::remove_file(damaged).unwrap();
     let other = ["--data", "unused", "ledger", "restore", backup];
     let refused = world.skep(&other).expect_code(1);

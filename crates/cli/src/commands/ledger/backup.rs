@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 /// Copy everything into a directory, while work goes on
 ///
 /// The directory is there only when the backup is whole. It holds the ledger and every blob that
-/// it names: requests, events, recordings and outputs. Repositories are not in it.
+/// it names: requests, events, recordings and outputs. Repositories are not in it. Directories above
+/// it that are not there are made.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  skep ledger backup /mnt/backups/skep-2026-01-31\n  skep ledger backup ../skep-backup --json"
