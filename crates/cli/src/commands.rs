@@ -98,6 +98,14 @@ async fn named_or_newest(
     Ok(Found::Request(newest?))
 }
 
+/// How many things are listed: none would look as if there were none.
+fn at_most(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number) if number > 0 => Ok(number),
+        _ => Err("write a number from 1 on".into()),
+    }
+}
+
 /// That an id names something that the command does not take.
 fn wrong_kind(found: Found, command: &'static str, wanted: &'static str) -> Error {
     Error::WrongKind {

@@ -24,7 +24,7 @@ use domain::{Timestamp, entity::Job};
 )]
 pub(crate) struct Args {
     /// At most so many
-    #[arg(long, short = 'n', value_name = "N", default_value_t = 20)]
+    #[arg(long, short = 'n', value_name = "N", default_value_t = 20, value_parser = super::at_most)]
     limit: usize,
 }
 

@@ -20,7 +20,7 @@ use std::path::Path;
 #[command(after_help = "Examples:\n  skep list\n  skep list --limit 100\n  skep list --json")]
 pub(crate) struct Args {
     /// At most so many
-    #[arg(long, short = 'n', value_name = "N", default_value_t = 20)]
+    #[arg(long, short = 'n', value_name = "N", default_value_t = 20, value_parser = super::at_most)]
     limit: usize,
 }
 

@@ -31,7 +31,7 @@ pub(crate) struct Args {
     #[arg(long, num_args = 2, value_names = ["ID", "NAME"])]
     rename: Option<Vec<String>>,
     /// At most so many
-    #[arg(long, short = 'n', value_name = "N", default_value_t = 20)]
+    #[arg(long, short = 'n', value_name = "N", default_value_t = 20, value_parser = super::at_most)]
     limit: usize,
 }
 

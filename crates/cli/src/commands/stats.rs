@@ -17,8 +17,17 @@ use std::time::Duration;
 )]
 pub(crate) struct Args {
     /// Since so long ago, to the hour
-    #[arg(long, value_name = "SPAN", default_value = "7d", value_parser = parse_duration)]
+    #[arg(long, value_name = "SPAN", default_value = "7d", value_parser = since)]
     since: Duration,
+}
+
+fn since(text: &str) -> Result<Duration, String> {
+    match parse_duration(text)? {
+        Duration::ZERO => {
+            Err("nothing can have happened in no time: write `1h`, `7d` or `30d`".into())
+        }
+        span => Ok(span),
+    }
 }
 
 #[derive(serde::Serialize)]

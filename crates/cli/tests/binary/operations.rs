@@ -61,6 +61,27 @@ fn a_failed_request_says_why_and_its_job_is_a_dead_letter_that_can_be_tried_agai
 }
 
 #[test]
+fn a_list_or_a_span_of_nothing_is_refused_and_not_answered_with_nothing() {
+    let world = World::simple();
+    world.run();
+    for command in ["list", "sessions", "dead-letters"] {
+        for number in ["0", "-1", "many"] {
+            let number = format!("--limit={number}");
+            let refused = world.skep(&[command, &number]).expect_code(2);
+            let said = &refused.stderr;
+            assert!(said.contains("a number from 1 on"), "{command}: {said}");
+        }
+        world.skep(&[command, "-n", "1"]).expect_code(0);
+    }
+    for span in ["0h", "0ms", "0d0h"] {
+        let refused = world.skep(&["stats", "--since", span]).expect_code(2);
+        assert!(refused.stderr.contains("`7d`"), "{}", refused.stderr);
+    }
+    let told = world.skep(&["stats", "--since", "1h"]).expect_code(0);
+    assert!(told.stdout.contains("1 delivered"), "{}", told.stdout);
+}
+
+#[test]
 fn limits_are_set_shown_and_taken_away() {
     let world = World::new(Dialect::Chat, wrong_answer(), Script::new());
     let none = world.skep(&["limit"]).expect_code(0);
