@@ -31,7 +31,8 @@ pub(crate) struct Global {
     /// Work in this directory instead of the current one
     #[arg(short = 'C', value_name = "DIR", global = true)]
     pub(crate) directory: Option<PathBuf>,
-    /// Where Skep keeps what it knows [default: $SKEP_DATA, else ~/.local/share/skep]
+    /// Where Skep keeps what it knows; a relative path is seen from where `skep` was started, not
+    /// from `-C` [default: $SKEP_DATA, else ~/.local/share/skep]
     #[arg(long, value_name = "DIR", global = true)]
     pub(crate) data: Option<PathBuf>,
     /// Print objects for programs instead of text

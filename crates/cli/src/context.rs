@@ -40,21 +40,11 @@ impl Context {
     pub(crate) fn new(global: Global, env: Environment) -> Result<Self, Error> {
         let given = global.directory.as_deref().unwrap_or(Path::new("."));
         let directory = directory(given)?;
-        let data = global
-            .data
-            .map(|data| {
-                std::path::absolute(&data).map_err(|source| Error::File {
-                    doing: "finding the data directory",
-                    path: data,
-                    source,
-                })
-            })
-            .transpose()?;
         Ok(Self {
             output: Output::new(global.json),
             env,
             directory,
-            data,
+            data: global.data,
         })
     }
 
@@ -75,15 +65,21 @@ impl Context {
         directory(&self.directory.join(given))
     }
 
-    /// The directory that holds what Skep keeps.
+    /// The directory that holds what Skep keeps, absolute. A relative one is seen from where the
+    /// program was started, whatever directory it is to work in.
     ///
     /// # Errors
     /// When nothing names one.
     pub(crate) fn data(&self, config: &File) -> Result<PathBuf, Error> {
-        match &self.data {
-            Some(data) => Ok(data.clone()),
-            None => Ok(self.env.data(config.data.as_deref())?),
-        }
+        let data = match &self.data {
+            Some(data) => data.clone(),
+            None => self.env.data(config.data.as_deref())?,
+        };
+        std::path::absolute(&data).map_err(|source| Error::File {
+            doing: "finding the data directory",
+            path: data,
+            source,
+        })
     }
 
     /// The ledger, for commands that only look and need nothing that works.

@@ -82,6 +82,28 @@ fn a_list_or_a_span_of_nothing_is_refused_and_not_answered_with_nothing() {
 }
 
 #[test]
+fn a_relative_data_directory_is_seen_from_where_the_program_is_started() {
+    let world = World::simple().env("SKEP_DATA", "here/data");
+    let start = world.home.home();
+    let repo = world.repo.path().to_str().unwrap().to_owned();
+    let run = ["-C", &repo, "run", "--json", "--plan", "none", PROMPT];
+    world.skep_in(&start, &run).expect_code(0);
+    assert_eq!(world.integrated("answer.txt"), "42\n");
+    assert!(start.join("here/data/ledger.db").exists());
+    assert!(!world.repo.path().join("here").exists());
+    let listed = |dir: &std::path::Path, args: &[&str]| {
+        let ran = world.skep_in(dir, args).expect_code(0).json_lines();
+        ran[0]["requests"].as_array().unwrap().len()
+    };
+    assert_eq!(listed(&start, &["-C", &repo, "list", "--json"]), 1);
+    assert_eq!(listed(&start, &["list", "--json"]), 1);
+    let up = ["--data", "../here/data", "list", "--json"];
+    std::fs::create_dir(start.join("below")).unwrap();
+    assert_eq!(listed(&start.join("below"), &up), 1);
+    world.skep_in(&start, &["ledger", "check"]).expect_code(0);
+}
+
+#[test]
 fn limits_are_set_shown_and_taken_away() {
     let world = World::new(Dialect::Chat, wrong_answer(), Script::new());
     let none = world.skep(&["limit"]).expect_code(0);
