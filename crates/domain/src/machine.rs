@@ -5,8 +5,9 @@ use std::fmt;
 /// A state machine. [`Machine::next`] is the only way from one state to another; the ledger
 /// stores what it returns, and nothing else writes a state.
 pub trait Machine: Copy + Eq + fmt::Debug + fmt::Display + 'static {
-    /// What may be asked of it.
-    type Command: Copy + Eq + fmt::Debug + 'static;
+    /// What may be asked of it. It shows itself to people as what cannot be done to the entity:
+    /// `paused`.
+    type Command: Copy + Eq + fmt::Debug + fmt::Display + 'static;
     /// What the machine describes: `request`, `job`, `attempt` or `change`.
     const NAME: &'static str;
     /// Every state.
@@ -30,7 +31,7 @@ pub trait Machine: Copy + Eq + fmt::Debug + fmt::Display + 'static {
         self.next(command).ok_or_else(|| Illegal {
             machine: Self::NAME,
             state: self.to_string(),
-            command: format!("{command:?}"),
+            command: command.to_string(),
         })
     }
 }
@@ -48,12 +49,20 @@ pub fn steps<M: Machine>() -> Vec<(M, M::Command, M)> {
 
 /// A command that the state does not allow.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("a {machine} that is {state} does not allow {command}")]
+#[error("the {machine} is {state} {}", cannot(state, command))]
 pub struct Illegal {
     /// The kind of entity.
     pub machine: &'static str,
     /// Its state.
     pub state: String,
-    /// What was asked.
+    /// What was asked, in words: `paused`.
     pub command: String,
+}
+
+fn cannot(state: &str, command: &str) -> String {
+    if state == command {
+        "already".into()
+    } else {
+        format!("and cannot be {command}")
+    }
 }

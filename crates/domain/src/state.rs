@@ -31,13 +31,19 @@ macro_rules! states {
 }
 
 macro_rules! commands {
-    ($(#[$doc:meta])* $name:ident { $($(#[$command_doc:meta])* $command:ident,)* }) => {
+    ($(#[$doc:meta])* $name:ident { $($(#[$command_doc:meta])* $command:ident = $words:literal,)* }) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum $name { $($(#[$command_doc])* $command,)* }
 
         impl $name {
             const ALL: &'static [Self] = &[$(Self::$command,)*];
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(match self { $(Self::$command => $words,)* })
+            }
         }
     };
 }
@@ -77,29 +83,29 @@ commands! {
     /// What may be asked of a request.
     RequestCommand {
         /// A planner has claimed it.
-        Plan,
+        Plan = "planned",
         /// The planner was lost, or gives it back.
-        Requeue,
+        Requeue = "queued again",
         /// The plan and its jobs are there.
-        Work,
+        Work = "worked on",
         /// All jobs have settled and changes are still to be merged.
-        Integrate,
+        Integrate = "integrated",
         /// A person must answer.
-        Ask,
+        Ask = "put to a person",
         /// Stop for now.
-        Pause,
+        Pause = "paused",
         /// Go on; it has no plan yet.
-        ResumeQueued,
+        ResumeQueued = "resumed",
         /// Go on; it has its jobs.
-        ResumeWorking,
+        ResumeWorking = "resumed",
         /// All of it is integrated.
-        Finish,
+        Finish = "finished",
         /// It ends with some of it integrated.
-        FinishPartly,
+        FinishPartly = "finished in part",
         /// It ends with nothing integrated.
-        Fail,
+        Fail = "failed",
         /// A person cancels it.
-        Cancel,
+        Cancel = "cancelled",
     }
 }
 
@@ -187,39 +193,39 @@ commands! {
     /// What may be asked of a job.
     JobCommand {
         /// All it waits for is integrated.
-        Unblock,
+        Unblock = "unblocked",
         /// A worker claims it.
-        Claim,
+        Claim = "claimed",
         /// Its agent starts.
-        Start,
+        Start = "started",
         /// The agent has ended its turn; the gate begins.
-        Check,
+        Check = "checked",
         /// The gate's findings go back to the agent.
-        Revise,
+        Revise = "revised",
         /// Another attempt may begin.
-        Retry,
+        Retry = "tried again",
         /// Sleep until a time.
-        Park,
+        Park = "parked",
         /// The time has come.
-        Wake,
+        Wake = "woken",
         /// A person must answer.
-        Ask,
+        Ask = "put to a person",
         /// The person has answered.
-        Answer,
+        Answer = "answered",
         /// Stop for now.
-        Pause,
+        Pause = "paused",
         /// Go on; what it waits for is integrated.
-        ResumeReady,
+        ResumeReady = "resumed",
         /// Go on; it still waits for other jobs.
-        ResumeBlocked,
+        ResumeBlocked = "resumed",
         /// The gate passed.
-        Deliver,
+        Deliver = "delivered",
         /// The gate saw that there was nothing to change.
-        SettleEmpty,
+        SettleEmpty = "settled with nothing to do",
         /// It failed for good.
-        Die,
+        Die = "given up",
         /// A person cancels it.
-        Cancel,
+        Cancel = "cancelled",
     }
 }
 
@@ -313,21 +319,21 @@ commands! {
     /// What may be asked of an attempt.
     AttemptCommand {
         /// The agent starts, or goes on with findings.
-        Run,
+        Run = "run",
         /// Wait for a quota, or for another process.
-        Suspend,
+        Suspend = "suspended",
         /// The agent has ended its turn; the gate begins.
-        Check,
+        Check = "checked",
         /// The gate passed.
-        Pass,
+        Pass = "passed",
         /// The gate did not pass, and no round is left.
-        Reject,
+        Reject = "rejected",
         /// It ended with an error.
-        Fail,
+        Fail = "failed",
         /// It is cancelled.
-        Cancel,
+        Cancel = "cancelled",
         /// The process that did it ended, and it cannot be gone on with.
-        Lose,
+        Lose = "lost",
     }
 }
 
@@ -400,21 +406,21 @@ commands! {
     /// What may be asked of a change.
     ChangeCommand {
         /// An integrator claims it.
-        Merge,
+        Merge = "merged",
         /// The merge worked; the merged tree is checked.
-        Check,
+        Check = "checked",
         /// The integrator was lost, or the tip moved.
-        Requeue,
+        Requeue = "queued again",
         /// It is on the integration branch.
-        Integrate,
+        Integrate = "integrated",
         /// It was pushed.
-        Promote,
+        Promote = "promoted",
         /// It does not merge.
-        Conflict,
+        Conflict = "set aside as a conflict",
         /// The merged tree did not pass, or it is withdrawn.
-        Reject,
+        Reject = "rejected",
         /// It was taken back.
-        Revert,
+        Revert = "reverted",
     }
 }
 
@@ -564,10 +570,15 @@ mod tests {
 
     #[test]
     fn an_illegal_command_says_what_was_asked_of_what() {
+        let error = RequestState::Paused.apply(RequestCommand::Pause);
+        assert_eq!(
+            error.unwrap_err().to_string(),
+            "the request is paused already"
+        );
         let error = JobState::Ready.apply(JobCommand::Deliver).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "a job that is ready does not allow Deliver"
+            "the job is ready and cannot be delivered"
         );
     }
 

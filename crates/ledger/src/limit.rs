@@ -64,7 +64,9 @@ impl Ledger {
         let (kind, name) = of.columns();
         if name.is_empty() || name.len() > MAX_NAME {
             return Err(Error::Invalid(format!(
-                "the name of an {kind} has one to {MAX_NAME} bytes"
+                "the name of {} {kind} has 1 to {MAX_NAME} bytes, not {}",
+                if kind == "agent" { "an" } else { "a" },
+                name.len()
             )));
         }
         self.write("set a limit", move |verb| {

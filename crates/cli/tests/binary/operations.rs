@@ -122,6 +122,15 @@ fn limits_are_set_shown_and_taken_away() {
     world
         .skep(&["limit", "--agent", "builtin", "0"])
         .expect_code(2);
+    for of in ["--provider", "--agent"] {
+        let refused = world.skep(&["limit", of, "", "2"]).expect_code(2);
+        assert!(
+            refused.stderr.contains("has 1 to 200 bytes")
+                && !refused.stderr.contains("an provider"),
+            "{}",
+            refused.stderr
+        );
+    }
     let left = world
         .skep(&["limit", "--agent", "builtin", "none"])
         .expect_code(0);
@@ -150,7 +159,12 @@ fn a_paused_request_stops_its_agent_and_goes_on_with_the_same_attempt() {
         why.contains("paused") && why.contains("skep resume"),
         "{why}"
     );
-    world.skep(&["pause", &id]).expect_code(6);
+    let again = world.skep(&["pause", &id]).expect_code(6);
+    assert!(
+        again.stderr.contains("the request is paused already"),
+        "{}",
+        again.stderr
+    );
     world.skep(&["resume", &id]).expect_code(0);
     let ended = running.finish(DEADLINE).expect_code(0);
     assert!(ended.stdout.contains("\"to\":\"done\""), "{}", ended.stdout);
