@@ -1,6 +1,11 @@
 //! What an agent does, recorded in the ledger in the words of the domain.
 
-use crate::{attempt::Place, redact, story::Mark};
+use crate::{
+    attempt::Place,
+    redact,
+    story::Mark,
+    streamed::{Streamed, cut},
+};
 use agents::event::{AgentEvent, Halt, Observer};
 use async_trait::async_trait;
 use domain::{
@@ -9,25 +14,21 @@ use domain::{
 };
 use gateway::{Cassette, Gateway};
 use ledger::{Lease, Ledger};
-use std::{
-    collections::VecDeque,
-    sync::PoisonError,
-    time::{Duration, Instant},
-};
-use tokio::sync::Mutex;
-
-/// Streamed text waits so long, or until there is so much of it, before it becomes an event.
-const COALESCE: Duration = Duration::from_millis(50);
-const COALESCE_BYTES: usize = 4 * 1024;
+use std::{collections::VecDeque, pin::pin, sync::PoisonError};
+use tokio::sync::{Mutex, Notify};
+use tokio_util::sync::CancellationToken;
 
 /// Records an attempt's agent, without the keys of providers. Every event but streamed text is
-/// durable when `record` returns.
+/// durable when `record` returns; that is, soon after, while the agent works [`Recorder::beside`].
 pub(crate) struct Recorder<'a> {
     ledger: &'a Ledger,
     gateway: &'a Gateway,
     lease: &'a Lease,
     attempt: AttemptId,
+    /// Who holds it writes, too: what was said first is recorded first.
     waiting: Mutex<Option<Streamed>>,
+    /// Text waits that nothing may follow.
+    waits: Notify,
     past: Option<Past>,
 }
 
@@ -56,13 +57,6 @@ impl Past {
     }
 }
 
-/// Text that has not become an event yet.
-struct Streamed {
-    reasoning: bool,
-    text: String,
-    since: Instant,
-}
-
 impl<'a> Recorder<'a> {
     pub(crate) fn new(place: &Place<'a>) -> Self {
         Self {
@@ -71,6 +65,7 @@ impl<'a> Recorder<'a> {
             lease: place.lease,
             attempt: place.attempt,
             waiting: Mutex::default(),
+            waits: Notify::new(),
             past: None,
         }
     }
@@ -86,19 +81,52 @@ impl<'a> Recorder<'a> {
         }
     }
 
+    /// Does this work, and meanwhile records streamed text that nothing follows. Where that cannot
+    /// be recorded, `stop` tells the work, which is waited for.
+    pub(crate) async fn beside<T>(
+        &self,
+        work: impl Future<Output = T>,
+        stop: &CancellationToken,
+    ) -> Result<T, ledger::Error> {
+        let mut work = pin!(work);
+        tokio::select! {
+            done = &mut work => Ok(done),
+            error = self.keep_up() => {
+                stop.cancel();
+                drop(work.await);
+                Err(error)
+            }
+        }
+    }
+
+    /// Records streamed text when it has waited long enough. Woken by text that waits; ends only by
+    /// a failure.
+    async fn keep_up(&self) -> ledger::Error {
+        loop {
+            self.waits.notified().await;
+            let due = self.waiting.lock().await.as_ref().map(Streamed::due);
+            if let Some(due) = due {
+                tokio::time::sleep_until(due).await;
+                // Else another text waits by now, and has said so.
+                let mut waiting = self.waiting.lock().await;
+                let ready = self.due(&mut waiting);
+                if let Err(error) = self.write(ready.into_iter().collect()).await {
+                    return error;
+                }
+            }
+        }
+    }
+
     /// Records what still waits.
     pub(crate) async fn flush(&self) -> Result<(), ledger::Error> {
-        let waiting = self.waiting.lock().await.take();
-        match waiting {
-            Some(streamed) => self.write(vec![streamed.into_event(self.gateway)]).await,
-            None => Ok(()),
-        }
+        self.events(Vec::new()).await
     }
 
     /// Records events of the agent after what still waits.
     pub(crate) async fn events(&self, events: Vec<Agent>) -> Result<(), ledger::Error> {
-        let waiting = self.waiting.lock().await.take();
-        let all = waiting
+        let mut waiting = self.waiting.lock().await;
+        let streamed = waiting.take();
+        let all = streamed
             .map(|streamed| streamed.into_event(self.gateway))
             .into_iter()
             .chain(events)
@@ -107,6 +135,9 @@ impl<'a> Recorder<'a> {
     }
 
     async fn write(&self, events: Vec<Agent>) -> Result<(), ledger::Error> {
+        if events.is_empty() {
+            return Ok(());
+        }
         let attempt = self.attempt;
         let bodies = events
             .into_iter()
@@ -117,54 +148,25 @@ impl<'a> Recorder<'a> {
 
     async fn stream(&self, reasoning: bool, text: String) -> Result<(), ledger::Error> {
         let mut waiting = self.waiting.lock().await;
-        let mut ready = Vec::new();
-        if waiting
-            .as_ref()
-            .is_some_and(|streamed| streamed.reasoning != reasoning)
-        {
-            let over = waiting.take();
-            ready.extend(over.map(|streamed| streamed.into_event(self.gateway)));
+        let other = waiting.take_if(|streamed| streamed.reasoning != reasoning);
+        waiting
+            .get_or_insert_with(|| Streamed::new(reasoning))
+            .push(&text);
+        let other = other.map(|streamed| streamed.into_event(self.gateway));
+        let ready = other.into_iter().chain(self.due(&mut waiting)).collect();
+        if waiting.is_some() {
+            self.waits.notify_one();
         }
-        let streamed = waiting.get_or_insert_with(|| Streamed {
-            reasoning,
-            text: String::new(),
-            since: Instant::now(),
-        });
-        streamed.text.push_str(&text);
-        if streamed.text.len() >= COALESCE_BYTES || streamed.since.elapsed() >= COALESCE {
-            ready.extend(streamed.take_begun(self.gateway));
-            waiting.take_if(|streamed| streamed.text.is_empty());
-        }
-        drop(waiting);
-        if ready.is_empty() {
-            Ok(())
-        } else {
-            self.write(ready).await
-        }
-    }
-}
-
-impl Streamed {
-    /// All of it: nothing follows.
-    fn into_event(self, gateway: &Gateway) -> Agent {
-        Self::event(self.reasoning, gateway.redact(self.text))
+        self.write(ready).await
     }
 
-    /// What may be kept already. What could be the beginning of a key waits for the rest of it.
-    fn take_begun(&mut self, gateway: &Gateway) -> Option<Agent> {
-        let (text, held) = gateway.redact_begun(std::mem::take(&mut self.text));
-        self.text = held;
-        self.since = Instant::now();
-        (!text.is_empty()).then(|| Self::event(self.reasoning, text))
-    }
-
-    fn event(reasoning: bool, text: String) -> Agent {
-        let text = cut(text).0;
-        if reasoning {
-            Agent::Reasoning { text }
-        } else {
-            Agent::Text { text }
-        }
+    /// What has waited long enough. What could be the beginning of a key goes on waiting: for more
+    /// text, or for its end.
+    fn due(&self, waiting: &mut Option<Streamed>) -> Option<Agent> {
+        let streamed = waiting.as_mut().filter(|streamed| streamed.is_due())?;
+        let ready = streamed.take_begun(self.gateway);
+        waiting.take_if(|streamed| streamed.is_empty());
+        ready
     }
 }
 
@@ -246,82 +248,179 @@ impl Recorder<'_> {
     }
 }
 
-/// The beginning of a text that fits into an event, and how many bytes were cut.
-fn cut(mut text: String) -> (String, u64) {
-    let end = text.floor_char_boundary(MAX_TEXT);
-    let gone = text.len() - end;
-    text.truncate(end);
-    (text, gone as u64)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dialects::Prices;
-    use gateway::{Options, Providers, Secret, Settings};
+    use crate::streamed::tests::{KEY, STARS, gateway};
+    use domain::{
+        Amount, SessionId,
+        entity::{Ask, Placement, Planning},
+        plan::{Job, Plan},
+        policy::Policy,
+    };
+    use ledger::{NewAttempt, Options, Owner};
+    use std::time::Duration;
 
-    const KEY: &str = "sk-secret-1";
-    const STARS: &str = "***********";
-
-    fn gateway() -> Gateway {
-        let provider = Settings {
-            base_url: "http://127.0.0.1:9/v1".into(),
-            ..Settings::openai(Secret::new(KEY))
-        };
-        Gateway::new(Options {
-            providers: Providers::new([provider], Prices::builtin()).unwrap(),
-            ..Options::default()
-        })
-        .unwrap()
+    /// An agent at work in a ledger of its own.
+    struct AtWork {
+        ledger: Ledger,
+        session: SessionId,
+        lease: Lease,
+        attempt: AttemptId,
+        gateway: Gateway,
+        /// With it goes the lease.
+        _owner: Owner,
+        _directory: tempfile::TempDir,
     }
 
-    fn streamed(text: &str) -> Streamed {
-        Streamed {
-            reasoning: false,
-            text: text.into(),
-            since: Instant::now(),
-        }
-    }
-
-    fn text(event: Option<Agent>) -> String {
-        match event {
-            Some(Agent::Text { text } | Agent::Reasoning { text }) => text,
-            _ => String::new(),
-        }
-    }
-
-    #[test]
-    fn a_key_that_is_cut_by_the_end_of_an_event_is_in_neither_event() {
-        let gateway = gateway();
-        let whole = format!("é {KEY} and {KEY}{KEY}.");
-        let letters: Vec<char> = whole.chars().collect();
-        for size in 1..letters.len() {
-            let (mut waiting, mut kept) = (streamed(""), String::new());
-            for piece in letters.chunks(size) {
-                waiting.text.extend(piece);
-                kept += &text(waiting.take_begun(&gateway));
-                assert!(!kept.contains("sk-"), "{kept}");
+    impl AtWork {
+        async fn new() -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let ledger = Ledger::open(Options::new(directory.path())).await.unwrap();
+            let owner = ledger.owner().await.unwrap();
+            let session = ledger.session("work").await.unwrap();
+            let ask = Ask {
+                repository: ledger.repository("/r").await.unwrap(),
+                repository_path: "/r".into(),
+                base: "a".repeat(40),
+                dirty: false,
+                prompt: "Think".into(),
+                planning: Planning::None,
+                plan: None,
+                agent: "built-in".into(),
+                model: None,
+                budget: Amount::ZERO,
+                policy: Policy::default(),
+                parallel: 1,
+                placement: Placement::default(),
+                retry_of: None,
+                included: Vec::new(),
+            };
+            ledger.submit(session, ask, None).await.unwrap();
+            let request = ledger.claim_request(&owner, None).await.unwrap().unwrap();
+            let plan = Plan {
+                jobs: vec![Job {
+                    name: "think".into(),
+                    prompt: "Think".into(),
+                    ..Job::default()
+                }],
+            };
+            ledger
+                .plan_request(&request.lease, plan, None)
+                .await
+                .unwrap();
+            let job = ledger.claim_job(&owner, None).await.unwrap().unwrap();
+            let attempt = NewAttempt {
+                base: "b".repeat(40),
+                agent: "built-in".into(),
+                model: None,
+                sandbox: "namespace".into(),
+            };
+            let attempt = ledger.start_attempt(&job.lease, attempt).await.unwrap();
+            ledger.attempt_running(&job.lease).await.unwrap();
+            Self {
+                ledger,
+                session,
+                lease: job.lease,
+                attempt: attempt.id,
+                gateway: gateway(),
+                _owner: owner,
+                _directory: directory,
             }
-            kept += &text(Some(waiting.into_event(&gateway)));
-            assert_eq!(kept, whole.replace(KEY, STARS), "pieces of {size}");
+        }
+
+        fn recorder(&self) -> Recorder<'_> {
+            Recorder {
+                ledger: &self.ledger,
+                gateway: &self.gateway,
+                lease: &self.lease,
+                attempt: self.attempt,
+                waiting: Mutex::default(),
+                waits: Notify::new(),
+                past: None,
+            }
         }
     }
 
-    #[test]
-    fn the_end_of_a_text_that_is_no_key_is_kept_as_it_is() {
-        let gateway = gateway();
-        let mut waiting = streamed("it ends with sk-sec");
-        assert_eq!(text(waiting.take_begun(&gateway)), "it ends with ");
-        assert_eq!(text(Some(waiting.into_event(&gateway))), "sk-sec");
+    /// The next event of the agent, which comes although nothing else happens.
+    async fn next(events: &mut ledger::Subscription) -> Agent {
+        let next = async {
+            loop {
+                if let Body::Agent { event, .. } = events.next().await.unwrap().body {
+                    break event;
+                }
+            }
+        };
+        let deadline = Duration::from_secs(30);
+        tokio::time::timeout(deadline, next).await.unwrap()
     }
 
-    #[test]
-    fn a_key_at_the_place_where_an_event_is_cut_leaves_no_part_of_it() {
-        let gateway = gateway();
-        let long = format!("{}{KEY}", "x".repeat(MAX_TEXT - 3));
-        let kept = text(Some(streamed(&long).into_event(&gateway)));
-        assert_eq!(kept.len(), MAX_TEXT);
-        assert!(kept.ends_with("x***"));
+    fn said(text: &str) -> AgentEvent {
+        AgentEvent::Text { text: text.into() }
+    }
+
+    #[tokio::test]
+    async fn the_last_words_before_a_long_thought_are_recorded_though_nothing_follows() {
+        let place = AtWork::new().await;
+        let recorder = place.recorder();
+        let mut events = place.ledger.subscribe(place.session, 0).await.unwrap();
+        let stop = CancellationToken::new();
+        let thinks = async {
+            recorder.record(said("I look ")).await.unwrap();
+            recorder.record(said("at it.")).await.unwrap();
+            let mut heard = String::new();
+            while heard != "I look at it." {
+                let Agent::Text { text } = next(&mut events).await else {
+                    panic!("it only spoke");
+                };
+                heard += &text;
+            }
+            let text = "Hm".into();
+            let thought = AgentEvent::Reasoning { text };
+            recorder.record(thought).await.unwrap();
+            let thought = Agent::Reasoning { text: "Hm".into() };
+            assert_eq!(next(&mut events).await, thought);
+        };
+        recorder.beside(thinks, &stop).await.unwrap();
+        assert!(!stop.is_cancelled());
+    }
+
+    #[tokio::test]
+    async fn a_key_that_comes_in_pieces_is_kept_nowhere_and_what_follows_comes_after_it() {
+        let place = AtWork::new().await;
+        let recorder = place.recorder();
+        let mut events = place.ledger.subscribe(place.session, 0).await.unwrap();
+        let (begin, end) = KEY.split_at(6);
+        let speaks = async {
+            let begun = said(&format!("The key is {begin}"));
+            recorder.record(begun).await.unwrap();
+            let text = "The key is ".into();
+            assert_eq!(next(&mut events).await, Agent::Text { text });
+            recorder.record(said(end)).await.unwrap();
+            let asked = AgentEvent::Question { text: KEY.into() };
+            recorder.record(asked).await.unwrap();
+            let text = STARS.into();
+            assert_eq!(next(&mut events).await, Agent::Text { text });
+            let text = STARS.into();
+            assert_eq!(next(&mut events).await, Agent::Question { text });
+        };
+        let stop = CancellationToken::new();
+        recorder.beside(speaks, &stop).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_agent_whose_words_cannot_be_recorded_is_stopped() {
+        let place = AtWork::new().await;
+        let recorder = place.recorder();
+        let stop = CancellationToken::new();
+        let thinks = async {
+            let attempt = place.ledger.attempt(place.attempt).await.unwrap();
+            recorder.record(said("I go on.")).await.unwrap();
+            place.ledger.cancel_job(attempt.job).await.unwrap();
+            stop.cancelled().await;
+        };
+        let done = recorder.beside(thinks, &stop).await;
+        assert!(matches!(done, Err(ledger::Error::LeaseLost(_))), "{done:?}");
     }
 
     #[test]

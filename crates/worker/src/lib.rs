@@ -21,6 +21,7 @@ mod redact;
 mod replay;
 mod rounds;
 mod story;
+mod streamed;
 mod task;
 mod worker;
 

@@ -235,7 +235,11 @@ pub(crate) async fn rounds(
             granted: line.as_ref().map(|line| &line.grant),
             again,
         };
-        let conversation = talk.converse(&mut *session, start);
+        let conversation = async {
+            let conversation = talk.converse(&mut *session, start);
+            let talked = recorder.beside(conversation, &stop).await;
+            talked.map_err(storage)?
+        };
         tokio::pin!(conversation);
         tokio::select! {
             done = &mut conversation => done,
