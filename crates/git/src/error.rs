@@ -174,6 +174,17 @@ pub enum Error {
         /// The commit.
         commit: CommitId,
     },
+    /// Work that was integrated is neither in the mirror nor where it is published.
+    #[error(
+        "the integrated commit {commit} is lost: the mirror was removed or damaged since, and `{branch}` \
+         in the repository does not hold it; `skep retry` does the work again"
+    )]
+    WorkLost {
+        /// The commit.
+        commit: CommitId,
+        /// The integration branch.
+        branch: String,
+    },
     /// A path that may not be in a tree.
     #[error("the path `{path}` may not be in a commit: {why}")]
     BadPath {

@@ -101,9 +101,66 @@ impl IntegrationBranch {
         Ok(users)
     }
 
+    /// Where work starts that builds on `needed`, all of which was integrated: the mirror's tip, or the
+    /// user's branch, `users`, where a mirror that was lost does not have it; nothing if there is
+    /// neither. [`IntegrationBranch::stock`] comes before it.
+    ///
+    /// # Errors
+    /// [`Error::WorkLost`] when some of it is nowhere.
+    pub fn start(
+        &self,
+        source: Option<&Source>,
+        users: Option<CommitId>,
+        needed: &[CommitId],
+    ) -> Result<Option<CommitId>, Error> {
+        let tip = match self.recorded()? {
+            Some(tip) if self.regain(source, tip)? => Some(tip),
+            _ => users,
+        };
+        for commit in needed.iter().filter(|commit| !self.keeps(**commit)) {
+            // What the mirror has is as the person wants it, on the branch or not. What it has lost is
+            // there only if it is on the branch.
+            let is_held = match tip {
+                Some(tip) if self.regain(source, *commit)? => {
+                    self.mirror.is_ancestor(*commit, tip, HISTORY)?
+                }
+                _ => false,
+            };
+            if !is_held {
+                return Err(Error::WorkLost {
+                    commit: *commit,
+                    branch: self.name.clone(),
+                });
+            }
+        }
+        Ok(tip)
+    }
+
+    /// Whether the mirror has a commit that was integrated.
+    #[must_use]
+    pub fn keeps(&self, commit: CommitId) -> bool {
+        self.mirror.can_read(commit)
+    }
+
+    /// Fetches a commit that was integrated if the mirror has lost it. Whether it is there then.
+    fn regain(&self, source: Option<&Source>, commit: CommitId) -> Result<bool, Error> {
+        if self.keeps(commit) {
+            return Ok(true);
+        }
+        let Some(source) = source else {
+            return Ok(false);
+        };
+        match self.mirror.fetch(source, commit) {
+            Ok(()) => Ok(true),
+            Err(error) if error.is_damage() => Ok(false),
+            Err(Error::Damaged { source, .. }) if source.is_damage() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Finds the tip for work that starts from `base`. A branch that a person deleted begins anew at
     /// `base`; one that a person moved is taken as it is; one that `base` has left behind is brought
-    /// forward; and where both have gone on, they are merged.
+    /// forward; and where both have gone on, they are merged. A mirror's tip that is lost is as none.
     ///
     /// # Errors
     /// [`Error::Diverged`] when that merge has conflicts.
@@ -120,8 +177,12 @@ impl IntegrationBranch {
         if let Some(users) = users.filter(|users| published != Some(*users)) {
             self.mirror.fetch(source, users)?;
         }
+        let kept = match recorded {
+            Some(tip) if self.regain(Some(source), tip)? => Some(tip),
+            _ => None,
+        };
         let join = |ours, theirs| self.join(ours, theirs, who);
-        let own = match (users, recorded) {
+        let own = match (users, kept) {
             (None, Some(recorded)) if published.is_none() => Some(recorded),
             (None, _) => None,
             (Some(users), Some(recorded))

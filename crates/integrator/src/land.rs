@@ -11,7 +11,7 @@ use git::{
     CommitId, IntegrationBranch, Merged, Mirror, NewCommit, Published, Signature, Source, Standing,
 };
 use ledger::{ChangeOutcome, ClaimedChange, Lease, Ledger, Owner};
-use site::Sites;
+use site::{Sites, Stocked};
 use std::{path::Path, sync::Arc};
 use tokio_util::sync::CancellationToken;
 
@@ -207,7 +207,8 @@ impl Integrator {
             given_up,
         } = claimed;
         let stocked = self.sites.stocked(&request.ask).await;
-        let mirror = stocked.map_err(|error| error.failure())?.mirror;
+        let stocked = stocked.map_err(|error| error.failure())?;
+        let mirror = stocked.mirror.clone();
         let policy = &request.ask.policy;
         let source = Source::discover(
             Path::new(&request.ask.repository_path),
@@ -221,6 +222,7 @@ impl Integrator {
             given_up: given_up.as_ref(),
             branch: IntegrationBranch::new(mirror.clone(), &policy.integration.branch),
             mirror,
+            stocked,
             source,
             who: Signature::new(
                 &policy.commit.name,
@@ -241,6 +243,7 @@ struct Landing<'a> {
     given_up: Option<&'a Failure>,
     branch: IntegrationBranch,
     mirror: Mirror,
+    stocked: Stocked,
     source: Source,
     who: Signature,
 }
@@ -268,6 +271,7 @@ impl Landing<'_> {
                 "the request was cancelled",
             )));
         }
+        self.find_others().await?;
         let own = parse(&self.change.commit)?;
         let base = parse(&self.request.ask.base)?;
         let mut is_noted = false;
@@ -297,6 +301,19 @@ impl Landing<'_> {
             self.hold().await?;
         }
         Err(Halt::Moved)
+    }
+
+    /// Finds what the request has integrated before. Without it the request would end as if all of it
+    /// was on the branch.
+    async fn find_others(&self) -> Result<(), Halt> {
+        let changes = self.integrator.ledger.changes_of(self.request.id).await?;
+        let integrated = changes.iter().filter(|it| it.state.is_integrated());
+        let needed = integrated
+            .filter_map(|it| it.integrated.as_deref())
+            .map(parse)
+            .collect::<Result<Vec<_>, _>>()?;
+        let tip = self.stocked.tip(needed).await;
+        tip.map(drop).map_err(|error| error.failure().into())
     }
 
     /// Keeps everybody else from landing on the branch.

@@ -205,11 +205,20 @@ impl Node {
             }
             return Ok(self.resumed(request));
         }
+        let stocked = self.sites.stocked(&request.ask).await;
+        // What of it is lost is done again. Where that cannot be known, the new request says why.
+        let is_kept = |change: &domain::entity::Change| {
+            let commit = change.integrated.as_deref().map(str::parse);
+            match (&stocked, commit) {
+                (Ok(stocked), Some(Ok(commit))) => stocked.keeps(commit),
+                _ => true,
+            }
+        };
         let is_done = |job: &domain::entity::Job| {
             job.state == JobState::NothingToDo
-                || changes
-                    .iter()
-                    .any(|change| change.job == job.id && change.state.is_integrated())
+                || changes.iter().any(|change| {
+                    change.job == job.id && change.state.is_integrated() && is_kept(change)
+                })
         };
         let left: Vec<_> = jobs
             .iter()

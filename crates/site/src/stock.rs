@@ -12,8 +12,29 @@ use std::path::Path;
 pub struct Stocked {
     /// The mirror.
     pub mirror: Mirror,
-    /// Where the integration branch is in the user's repository, which the mirror has too.
-    pub shown: Option<CommitId>,
+    branch: IntegrationBranch,
+    /// The user's repository, if it is where it was.
+    source: Option<Source>,
+    /// Where the integration branch is in it, which the mirror has too.
+    users: Option<CommitId>,
+}
+
+impl Stocked {
+    /// Where work starts that builds on these commits, which were integrated: nothing if nothing is
+    /// integrated any more, because a person took it away.
+    ///
+    /// # Errors
+    /// [`git::Error::WorkLost`] when one of them is lost.
+    pub async fn tip(&self, needed: Vec<CommitId>) -> Result<Option<CommitId>, Error> {
+        let (branch, source, users) = (self.branch.clone(), self.source.clone(), self.users);
+        blocking(move || Ok(branch.start(source.as_ref(), users, &needed)?)).await
+    }
+
+    /// Whether the mirror has a commit that was integrated.
+    #[must_use]
+    pub fn keeps(&self, commit: CommitId) -> bool {
+        self.branch.keeps(commit)
+    }
 }
 
 impl Sites {
@@ -25,40 +46,42 @@ impl Sites {
     /// cannot be read.
     pub async fn stocked(&self, ask: &Ask) -> Result<Stocked, Error> {
         let mirror = self.mirror(&ask.repository.to_string()).await?;
+        let branch = IntegrationBranch::new(mirror.clone(), &ask.policy.integration.branch);
+        let mut stocked = Stocked {
+            mirror,
+            branch,
+            source: None,
+            users: None,
+        };
         let Ok(base) = ask.base.parse::<CommitId>() else {
-            return Ok(Stocked {
-                mirror,
-                shown: None,
-            });
+            return Ok(stocked);
         };
         let program = self.git().clone();
         let top = ask.repository_path.clone();
-        let branch = IntegrationBranch::new(mirror.clone(), &ask.policy.integration.branch);
         let dirty = ask.dirty;
         blocking(move || {
             let source = match Source::discover(Path::new(&top), program) {
                 Ok(source) => source,
                 // Moved away: what the mirror has is enough until the work is to be published.
-                Err(_) if mirror.has_history(base) => {
-                    return Ok(Stocked {
-                        mirror,
-                        shown: None,
+                Err(_) if stocked.mirror.has_history(base) => return Ok(stocked),
+                Err(error) => return Err(error.into()),
+            };
+            stocked.users = match stocked.branch.stock(&source, base) {
+                Ok(users) => users,
+                Err(git::Error::Missing { id }) if id == base.into() => {
+                    return Err(Error::BaseLost {
+                        commit: base,
+                        again: if dirty {
+                            "what was uncommitted then is lost: give the work again with `skep run`"
+                        } else {
+                            "`skep retry` starts from what the repository has now"
+                        },
                     });
                 }
                 Err(error) => return Err(error.into()),
             };
-            match branch.stock(&source, base) {
-                Ok(shown) => Ok(Stocked { mirror, shown }),
-                Err(git::Error::Missing { id }) if id == base.into() => Err(Error::BaseLost {
-                    commit: base,
-                    again: if dirty {
-                        "what was uncommitted then is lost: give the work again with `skep run`"
-                    } else {
-                        "`skep retry` starts from what the repository has now"
-                    },
-                }),
-                Err(error) => Err(error.into()),
-            }
+            stocked.source = Some(source);
+            Ok(stocked)
         })
         .await
     }

@@ -7,13 +7,14 @@ use crate::{
     worker::{Ready, Worker},
 };
 use domain::{
-    AttemptId, Failure, Reason,
+    AttemptId, Failure, JobId, Reason,
     entity::{Job, Request},
     machine::Machine,
 };
 use git::{CommitId, Mirror};
 use ledger::{ClaimedJob, Lease, Ledger, NewAttempt, Settlement};
 use site::{Site, Sites, Stocked, Wanted};
+use std::collections::HashSet;
 use tokio_util::sync::CancellationToken;
 
 /// Where an attempt happens.
@@ -99,11 +100,9 @@ async fn prepare(
     let name = job.spec.agent.as_deref().unwrap_or(&request.ask.agent);
     let model = job.spec.model.as_deref().or(request.ask.model.as_deref());
     let ready = worker.agents.find(name);
-    let Stocked { mirror, shown } = worker
-        .sites
-        .stocked(&request.ask)
-        .await
-        .map_err(|error| error.failure())?;
+    let stocked = worker.sites.stocked(&request.ask).await;
+    let stocked = stocked.map_err(|error| error.failure())?;
+    let mirror = stocked.mirror.clone();
     let wanted = async |attempt: AttemptId, base: CommitId, ready: &Ready| {
         let mut wanted = Wanted::new(&worker.ledger, request, attempt.to_string(), base)
             .await
@@ -135,7 +134,7 @@ async fn prepare(
             (attempt, ready?, wanted, Some(again))
         }
         None => {
-            let base = base(request, job, &mirror, shown)?;
+            let base = base(worker, request, job, &stocked).await?;
             let new = NewAttempt {
                 base: base.to_string(),
                 agent: name.to_owned(),
@@ -178,21 +177,40 @@ fn commit_named(name: &str) -> Result<CommitId, Failure> {
 }
 
 /// The commit that the attempt starts from: the tip of the integration branch if the job builds on
-/// others, else what the request starts from. A mirror that was made again does not know the tip:
-/// there, the user's branch is all that is left of it.
-fn base(
+/// others, else what the request starts from.
+async fn base(
+    worker: &Worker,
     request: &Request,
     job: &Job,
-    mirror: &Mirror,
-    shown: Option<CommitId>,
+    stocked: &Stocked,
 ) -> Result<CommitId, Failure> {
     let of_request = || commit_named(&request.ask.base);
     if job.after.is_empty() {
         return of_request();
     }
-    let branch = &request.ask.policy.integration.branch;
-    let tip = git::IntegrationBranch::new(mirror.clone(), branch)
-        .recorded()
-        .map_err(|error| Failure::caused(Reason::Repository, &error))?;
-    tip.or(shown).map_or_else(of_request, Ok)
+    let jobs = worker.ledger.jobs(request.id).await.map_err(storage)?;
+    let changes = worker.ledger.changes_of(request.id).await;
+    let builds_on = builds_on(job, &jobs);
+    let needed = changes
+        .map_err(storage)?
+        .iter()
+        .filter(|change| change.state.is_integrated() && builds_on.contains(&change.job))
+        .filter_map(|change| change.integrated.as_deref())
+        .map(commit_named)
+        .collect::<Result<Vec<_>, _>>()?;
+    let tip = stocked.tip(needed).await.map_err(|error| error.failure())?;
+    tip.map_or_else(of_request, Ok)
+}
+
+/// The jobs that a job waits for, and those that they wait for.
+fn builds_on(job: &Job, jobs: &[Job]) -> HashSet<JobId> {
+    let mut found = HashSet::new();
+    let mut open = job.after.clone();
+    while let Some(id) = open.pop() {
+        if found.insert(id) {
+            let of = jobs.iter().find(|job| job.id == id);
+            open.extend(of.into_iter().flat_map(|job| &job.after));
+        }
+    }
+    found
 }

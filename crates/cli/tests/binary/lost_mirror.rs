@@ -131,6 +131,67 @@ fn a_damaged_mirror_is_mended_by_what_is_run_next() {
     assert_eq!(world.integrated("answer.txt"), "42\n");
 }
 
+/// The second job wants what the first has made, and its request is killed in its gate.
+const BUILDS_ON: (&str, &str) = ("after=['first']", "job running checking after 2");
+/// The second job is by itself, and its request is killed when the first is integrated.
+const BY_ITSELF: (&str, &str) = ("", "change merging integrated after 1");
+
+/// A request of two jobs that is killed after the first was integrated.
+fn killed_after_the_first((after, point): (&str, &str), is_checked_out: bool) -> World {
+    let world = World::simple();
+    if is_checked_out {
+        // It is not moved then: what is integrated stays in the mirror.
+        let branch = ["checkout", "--quiet", "-b", "skep/integration"];
+        world.repo.git(&branch);
+    }
+    let agent = "command:sh -c 'test -e more.txt && cp answer.txt more.txt; \
+                 echo 42 > answer.txt; touch more.txt'";
+    let plan = format!(
+        "[[job]]\nname='first'\nprompt='Mend it'\n[[job]]\nname='second'\nprompt='Copy it'\n{after}\n"
+    );
+    let plan = world.home.file("home/plan.toml", plan);
+    let run = ["run", "--agent", agent, "--plan", plan.to_str().unwrap()];
+    let ran = world.start_with(&run, "SKEP_KILL_AT", point);
+    let ran = ran.finish(DEADLINE);
+    assert!(ran.status.signal().is_some(), "{ran:?}");
+    world
+}
+
+#[test]
+fn a_job_finds_what_it_builds_on_although_the_mirrors_were_removed() {
+    let world = killed_after_the_first(BUILDS_ON, false);
+    fs::remove_dir_all(world.data().join("repositories")).unwrap();
+    world.skep(&["resume"]).expect_code(0);
+    assert_eq!(world.integrated("more.txt"), "42\n");
+}
+
+#[test]
+fn a_request_whose_integrated_work_was_lost_says_so_and_a_retry_does_it_again() {
+    type Lose = fn(&Path);
+    let removed: Lose = |mirrors| fs::remove_dir_all(mirrors).unwrap();
+    let damaged: Lose = |mirrors| truncate(mirrors, false);
+    for (second, lose) in [
+        (BUILDS_ON, removed),
+        (BUILDS_ON, damaged),
+        (BY_ITSELF, removed),
+    ] {
+        let world = killed_after_the_first(second, true);
+        lose(&world.data().join("repositories"));
+        let resumed = world.skep(&["resume"]);
+        assert!(!resumed.status.success());
+        let said = format!("{}{}", resumed.stdout, resumed.stderr);
+        assert!(said.contains("is lost"), "{said}");
+        assert!(said.contains("`skep retry`"), "{said}");
+        assert_eq!(world.repo.read_at("skep/integration", "more.txt"), None);
+        world.repo.checkout("main");
+        world.skep(&["retry"]).expect_code(0);
+        assert_eq!(world.integrated("answer.txt"), "42\n");
+        // Whoever builds on the other one has copied its answer.
+        let copied = if second == BUILDS_ON { "42\n" } else { "" };
+        assert_eq!(world.integrated("more.txt"), copied);
+    }
+}
+
 /// Cuts every object and pack below a directory to nothing.
 fn truncate(directory: &Path, is_objects: bool) {
     for entry in fs::read_dir(directory).unwrap() {

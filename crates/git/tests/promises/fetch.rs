@@ -340,7 +340,7 @@ fn of_many_writers_of_one_reference_one_wins_each_round() {
 }
 
 /// Cuts the packs, or all that the mirror has, to nothing or to a half.
-fn damage(mirror: &Mirror, half: bool) {
+pub(crate) fn damage(mirror: &Mirror, half: bool) {
     let mut open = vec![mirror.directory().join("objects")];
     while let Some(directory) = open.pop() {
         for entry in std::fs::read_dir(directory).unwrap() {

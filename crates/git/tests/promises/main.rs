@@ -10,6 +10,7 @@
 mod apply;
 mod checkout;
 mod fetch;
+mod integration;
 mod merge;
 mod publish;
 mod repo;

@@ -6,7 +6,7 @@ use crate::repo::{Repo, differences, everything, git_in, run, someone};
 
 const BRANCH: &str = "skep/integration";
 
-fn change(mirror: &Mirror, parent: CommitId, files: usize, content: &str) -> CommitId {
+pub(crate) fn change(mirror: &Mirror, parent: CommitId, files: usize, content: &str) -> CommitId {
     let mut writer = mirror.tree_writer(mirror.tree_of(parent).unwrap());
     for i in 0..files {
         let content = format!("{content} {i}");
