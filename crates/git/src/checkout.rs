@@ -110,6 +110,7 @@ impl Mirror {
         staging: &Path,
         source: Option<&Source>,
     ) -> Result<(), Error> {
+        self.mend_history(commit)?;
         let fetch = source.filter(|_| !self.has_history(commit));
         std::thread::scope(|scope| {
             let history = scope.spawn(|| self.history(commit, source));

@@ -119,7 +119,7 @@ impl Mirror {
     }
 
     /// The record of a commit, unless it is of a shallow history and `source` has more of it now.
-    fn recorded(
+    pub(crate) fn recorded(
         &self,
         commit: CommitId,
         source: Option<&Source>,

@@ -70,6 +70,32 @@ impl Mirror {
         Ok(true)
     }
 
+    /// Whether the history of a checkout is there to its end. Its packs are hard links to those of the
+    /// mirror, so that a fault of the disk is in both.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn is_whole_checkout(&self, directory: &Path) -> Result<bool, Error> {
+        let packs = directory.join(".git/objects/pack");
+        for name in names(&packs)? {
+            if let Some(stem) = name.strip_suffix(".pack")
+                && !is_whole(&packs.join(stem))?
+            {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Forgets the packs of a history if they are damaged, so that they are made again of what else
+    /// there is of it.
+    pub(crate) fn mend_history(&self, commit: CommitId) -> Result<(), Error> {
+        match self.recorded(commit, None)? {
+            Some(history) if !self.is_whole(&history)? => self.mend(),
+            _ => Ok(()),
+        }
+    }
+
     /// Sets aside every pack and object that cannot be read, and forgets what was fetched with them.
     pub(crate) fn mend(&self) -> Result<(), Error> {
         let _lock = self.lock()?;

@@ -203,7 +203,7 @@ impl Sites {
         })
     }
 
-    /// Makes the base of a commit, unless it is there. With `source`, objects may be taken from the
+    /// Makes the base of a commit, unless it is there and its history is whole. With `source`, objects may be taken from the
     /// user's repository where that is quicker.
     ///
     /// # Errors
@@ -218,11 +218,28 @@ impl Sites {
         let (sites, mirror) = (self.clone(), mirror.clone());
         let key = base_key(repository, commit);
         blocking(move || {
-            let build = |directory: &Path| mirror.checkout(commit, directory, source.as_ref());
-            sites
-                .shared
-                .store
-                .base::<Error>(&key, |directory| Ok(build(directory)?))
+            let store = &sites.shared.store;
+            let base = || {
+                store.base::<Error>(&key, |directory| {
+                    Ok(mirror.checkout(commit, directory, source.as_ref())?)
+                })
+            };
+            let found = base()?;
+            if mirror.is_whole_checkout(found.path())? {
+                return Ok(found);
+            }
+            drop(found);
+            match store.evict(&key) {
+                Ok(()) | Err(workspace::Error::NoBase { .. }) => {
+                    tracing::warn!(base = key, "a damaged base is made again");
+                }
+                // Its files are whole, and whoever is there goes on with them.
+                Err(workspace::Error::BaseInUse { user, .. }) => {
+                    tracing::warn!(base = key, user, "a damaged base is in use and stays");
+                }
+                Err(error) => return Err(error.into()),
+            }
+            base()
         })
         .await
     }

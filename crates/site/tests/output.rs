@@ -1,7 +1,9 @@
 //! What commands leave behind in a site, with the kind `host`, which works everywhere.
 #![allow(clippy::unwrap_used)]
 
-use site::{Host, Options, Sites, Wanted};
+mod scene;
+
+use site::Wanted;
 use skep_site as site;
 use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 use testkit::Repo;
@@ -14,23 +16,7 @@ async fn ignored_output_of_any_size_is_left_out_and_the_hosts_programs_are_found
     repo.git(&["add", "--force", "target/kept"]);
     repo.commit("A base");
     let data = tempfile::tempdir().unwrap();
-    let path = std::env::var_os("PATH").unwrap();
-    let git = git::Program::find(&path).unwrap();
-    let source = git::Source::discover(repo.path(), git.clone()).unwrap();
-    let sites = Sites::open(Options {
-        directory: data.path().to_owned(),
-        backend: Arc::new(sandbox::Host),
-        layering: workspace::Layering::Copy,
-        host: Host {
-            path,
-            home: PathBuf::from("/nonexistent"),
-            env: Arc::new(|_| None),
-        },
-        limits: sandbox::Limits::default(),
-        disk: site::DiskBounds::default(),
-        git,
-    })
-    .unwrap();
+    let (sites, source) = scene::open(data.path(), &repo);
     let mirror = sites.mirror("r").await.unwrap();
     let base = source.head().commit;
     mirror.fetch(&source, base).unwrap();
