@@ -66,6 +66,8 @@ pub struct JobWaits {
     pub last: Option<Timestamp>,
     /// Its change.
     pub change: Option<(ChangeId, ChangeState)>,
+    /// Until when its change waits, after a fault of the machine has put it back.
+    pub change_until: Option<Timestamp>,
 }
 
 /// What a request waits for.
@@ -75,6 +77,8 @@ pub struct RequestWaits {
     pub state: RequestState,
     /// Before which time it does not begin, while that is still to come.
     pub not_before: Option<Timestamp>,
+    /// Until when it waits, after a fault of the machine has put it back.
+    pub until: Option<Timestamp>,
     /// Where it stands in the queue of those that wait to be planned.
     pub position: Option<Position>,
     /// Who plans it.
@@ -121,11 +125,17 @@ fn request_waits(
     request: RequestId,
     since: i64,
 ) -> Result<RequestWaits, Trouble> {
-    let (state, account) = one(
+    let (state, account, until) = one(
         sql,
-        "SELECT state, account FROM requests WHERE id = ?1",
+        "SELECT state, account, until FROM requests WHERE id = ?1",
         [request.key()],
-        |row| Ok((word::<RequestState>(row, 0)?, get::<i64>(row, 1)?)),
+        |row| {
+            Ok((
+                word::<RequestState>(row, 0)?,
+                get::<i64>(row, 1)?,
+                maybe_time(row, 2)?,
+            ))
+        },
     )?
     .ok_or_else(|| Error::missing("request", request))?;
     let ids: Vec<JobId> = all(
@@ -150,6 +160,7 @@ fn request_waits(
     Ok(RequestWaits {
         state,
         not_before: later::waits_until(sql, request)?,
+        until,
         position: history::request_position(sql, request, since)?,
         planner: holder(sql, run, Subject::Request(request))?,
         account: account::load(sql, account)?,
@@ -200,6 +211,7 @@ fn job_waits(sql: &Connection, run: &Path, job: JobId, since: i64) -> Result<Job
         holder: holder(sql, run, Subject::Job(job))?,
         last: last(sql, &found)?,
         change: change(sql, job)?,
+        change_until: change_until(sql, job)?,
         job: found,
     })
 }
@@ -211,6 +223,16 @@ fn change(sql: &Connection, job: JobId) -> Result<Option<(ChangeId, ChangeState)
         [job.key()],
         |row| Ok((id(row, 0)?, word(row, 1)?)),
     )
+}
+
+fn change_until(sql: &Connection, job: JobId) -> Result<Option<Timestamp>, Trouble> {
+    let until = one(
+        sql,
+        "SELECT until FROM changes WHERE job = ?1",
+        [job.key()],
+        |row| maybe_time(row, 0),
+    )?;
+    Ok(until.flatten())
 }
 
 fn unmet(sql: &Connection, job: JobId) -> Result<Vec<Unmet>, Trouble> {

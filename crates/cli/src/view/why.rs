@@ -19,12 +19,15 @@ pub(crate) struct Cause {
     pub(crate) what: String,
     /// What to do about it, if something can be done.
     pub(crate) remedy: Option<String>,
+    /// When it ends by itself, if that is known.
+    pub(crate) until: Option<Timestamp>,
 }
 
 fn cause(what: impl Into<String>) -> Cause {
     Cause {
         what: what.into(),
         remedy: None,
+        until: None,
     }
 }
 
@@ -32,6 +35,7 @@ fn mended(what: impl Into<String>, remedy: impl Into<String>) -> Cause {
     Cause {
         what: what.into(),
         remedy: Some(remedy.into()),
+        until: None,
     }
 }
 
@@ -48,9 +52,10 @@ pub(crate) fn of_request(request: &Request, waits: &RequestWaits, now: Timestamp
         waits.state.is_terminal(),
     ));
     match waits.state {
-        RequestState::Queued => causes.push(match waits.not_before {
-            Some(time) => later(time, now, request.id),
-            None => queued(waits.position, "to be planned"),
+        RequestState::Queued => causes.push(match (waits.not_before, waits.until) {
+            (Some(time), _) => later("it", time, now, request.id),
+            (None, Some(time)) => later(PUT_BACK, time, now, request.id),
+            (None, None) => queued(waits.position, "to be planned"),
         }),
         RequestState::Planning => causes.push(held("plans it", waits.planner.as_ref(), now)),
         _ => {}
@@ -58,9 +63,10 @@ pub(crate) fn of_request(request: &Request, waits: &RequestWaits, now: Timestamp
     let mut jobs: Vec<&JobWaits> = waits.jobs.iter().collect();
     jobs.sort_by_key(|job| order(job));
     for job in jobs {
-        for Cause { what, remedy } in of_job(job, now) {
-            let what = format!("{} is {}: {what}", job.job.spec.name, job.job.state);
-            causes.push(Cause { what, remedy });
+        for mut cause in of_job(job, now) {
+            let (name, state) = (&job.job.spec.name, job.job.state);
+            cause.what = format!("{name} is {state}: {}", cause.what);
+            causes.push(cause);
         }
     }
     if let Some(integrator) = &waits.integrator {
@@ -128,10 +134,14 @@ pub(crate) fn of_job(waits: &JobWaits, now: Timestamp) -> Vec<Cause> {
         JobState::Ready => causes.extend(ready(waits)),
         JobState::Parked => {
             let left = waits.until.unwrap_or(now).since(now);
-            causes.push(cause(format!(
+            let what = format!(
                 "it sleeps for another {} and then begins by itself",
                 format::span(left)
-            )));
+            );
+            causes.push(Cause {
+                until: waits.until,
+                ..cause(what)
+            });
         }
         JobState::Leased | JobState::Running | JobState::Checking => {
             let mut holder = held("works on it", waits.holder.as_ref(), now);
@@ -159,7 +169,7 @@ pub(crate) fn of_job(waits: &JobWaits, now: Timestamp) -> Vec<Cause> {
             "somebody paused it",
             format!("`skep resume {}`", job.request),
         )),
-        JobState::Delivered => causes.extend(delivered(waits)),
+        JobState::Delivered => causes.extend(delivered(waits, now)),
         JobState::Dead | JobState::NothingToDo | JobState::Cancelled => {}
     }
     causes
@@ -212,13 +222,19 @@ fn queued(position: Option<Position>, what: &str) -> Cause {
     }
 }
 
-/// It was asked not to begin yet.
-fn later(time: Timestamp, now: Timestamp, request: RequestId) -> Cause {
+/// What a fault of the machine hindered.
+const PUT_BACK: &str = "a fault of the machine hindered it; it";
+
+/// It waits for a time to come.
+fn later(what: &str, time: Timestamp, now: Timestamp, request: RequestId) -> Cause {
     let zone = jiff::tz::TimeZone::system();
-    mended(
-        format!("it {}", format::waits_until(time, now, &zone)),
-        format!("`skep resume {request}` works on it then, if no process does"),
-    )
+    Cause {
+        until: Some(time),
+        ..mended(
+            format!("{what} {}", format::waits_until(time, now, &zone)),
+            format!("`skep resume {request}` works on it then, if no process does"),
+        )
+    }
 }
 
 fn held(does: &str, holder: Option<&Holder>, now: Timestamp) -> Cause {
@@ -247,13 +263,19 @@ fn held(does: &str, holder: Option<&Holder>, now: Timestamp) -> Cause {
     )
 }
 
-fn delivered(waits: &JobWaits) -> Vec<Cause> {
+fn delivered(waits: &JobWaits, now: Timestamp) -> Vec<Cause> {
     let Some((change, state)) = waits.change else {
         return Vec::new();
     };
     match state {
         ChangeState::Integrated | ChangeState::Promoted => Vec::new(),
-        ChangeState::Queued => vec![cause("its change waits for its turn to be merged")],
+        ChangeState::Queued => vec![match waits.change_until {
+            Some(time) => {
+                let what = "a fault of the machine hindered its change; it";
+                later(what, time, now, waits.job.request)
+            }
+            None => cause("its change waits for its turn to be merged"),
+        }],
         ChangeState::Merging | ChangeState::Checking => {
             vec![cause(format!("its change is {state}"))]
         }
@@ -279,6 +301,50 @@ fn budget(account: &Account, request: &str, ended: bool) -> Option<Cause> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::view::sample;
+
+    #[test]
+    fn what_a_fault_of_the_machine_hinders_says_until_when_it_waits() {
+        let until = Some(Timestamp(90_000_000));
+        let mut job = JobWaits {
+            job: sample::job_entity(1),
+            account: Account::new(domain::Amount::ZERO),
+            unmet: Vec::new(),
+            position: None,
+            limits: Vec::new(),
+            request_is_full: false,
+            until: None,
+            holder: None,
+            last: None,
+            change: Some((sample::change(1), ChangeState::Queued)),
+            change_until: until,
+        };
+        job.job.state = JobState::Delivered;
+        job.job.failure = None;
+        let said = of_job(&job, Timestamp(0));
+        assert_eq!((said.len(), said[0].until), (1, until));
+        let what = &said[0].what;
+        assert!(what.contains("its change; it waits until"), "{what}");
+        assert!(what.contains("another 1m30s"), "{what}");
+        let mut request = sample::request(RequestState::Queued);
+        request.failure = None;
+        let waits = RequestWaits {
+            state: RequestState::Queued,
+            not_before: None,
+            until,
+            position: None,
+            planner: None,
+            account: Account::new(domain::Amount::ZERO),
+            jobs: Vec::new(),
+            changes_ahead: 0,
+            integrator: None,
+        };
+        let said = of_request(&request, &waits, Timestamp(0));
+        assert_eq!((said.len(), said[0].until), (1, until));
+        let what = &said[0].what;
+        assert!(what.contains("hindered it; it waits until"), "{what}");
+        assert!(said[0].remedy.as_ref().unwrap().contains("skep resume"));
+    }
 
     #[test]
     fn a_dead_holder_names_the_way_on() {

@@ -32,6 +32,11 @@ fn a_request_that_is_not_to_begin_yet_says_until_when_it_waits_and_can_be_cancel
         why.contains("queued") && why.contains("it waits until") && why.contains("skep resume"),
         "{why}"
     );
+    let why = world.skep(&["why", &id, "--json"]).expect_code(0);
+    let why: Value = serde_json::from_str(&why.stdout).unwrap();
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let until = why["causes"][0]["until"].as_u64().unwrap();
+    assert!(u128::from(until) > now.unwrap().as_micros(), "{why}");
     let left = world.skep(&["resume"]).expect_code(0);
     assert!(
         left.stderr.contains("waits until") && left.stderr.contains("nothing was interrupted"),

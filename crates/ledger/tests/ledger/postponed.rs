@@ -57,6 +57,12 @@ async fn a_change_that_a_fault_hinders_waits_longer_each_time_and_is_rejected_at
         let stored = place.ledger.change(change).await.unwrap();
         assert_eq!(stored.state, ChangeState::Queued);
         let (least, more) = waits(postponed);
+        let told = place.ledger.job_waits(stored.job).await.unwrap();
+        let left = told.change_until.unwrap().since(place.ledger.now());
+        assert!(
+            least < left && left <= least + more,
+            "{postponed}: {left:?}"
+        );
         assert!(place.claim_change().await.is_none());
         place.clock.advance(least);
         assert!(place.claim_change().await.is_none(), "{postponed}");
@@ -131,6 +137,12 @@ async fn a_request_that_a_fault_hinders_waits_and_is_planned_when_it_has_passed(
             .await
             .unwrap();
         let (least, more) = waits(postponed);
+        let until = place.ledger.request_waits(id).await.unwrap().until;
+        let left = until.unwrap().since(place.ledger.now());
+        assert!(
+            least < left && left <= least + more,
+            "{postponed}: {left:?}"
+        );
         place.clock.advance(least);
         assert!(request(&place).await.is_none(), "{postponed}");
         place.holds().await;
