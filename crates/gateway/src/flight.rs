@@ -29,7 +29,8 @@ use crate::{
     gateway::Shared,
     grant::Last,
     headers,
-    providers::{Route, Times},
+    provider::Times,
+    providers::Route,
     redact::Scrubber,
 };
 

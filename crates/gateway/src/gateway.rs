@@ -6,7 +6,8 @@ use crate::{
     client::Client,
     error::Error,
     grant::{Grant, GrantSpec},
-    providers::{Provider, Providers, Times},
+    provider::{Provider, Times},
+    providers::Providers,
     redact::Redactor,
 };
 

@@ -3,7 +3,7 @@
 use dialects::Dialect;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use crate::{providers::Provider, redact::Redactor};
+use crate::{provider::Provider, redact::Redactor};
 
 /// Longest value of a header that passes or is kept.
 const VALUE_BYTES: usize = 4096;
