@@ -2,13 +2,13 @@
 
 use crate::{
     error::Trouble,
-    sql::{count, get, number, one, run},
+    sql::{Sql, count, get, number, one, run},
 };
 use domain::{Amount, Micros, budget::Account};
-use rusqlite::{Connection, Row, params_from_iter};
+use rusqlite::{Row, params_from_iter};
 
 /// A new account with all of `total` free.
-pub(crate) fn create(sql: &Connection, total: Amount, parent: Option<i64>) -> Result<i64, Trouble> {
+pub(crate) fn create(sql: &Sql, total: Amount, parent: Option<i64>) -> Result<i64, Trouble> {
     run(
         sql,
         "INSERT INTO accounts VALUES (NULL, ?21, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, \
@@ -23,7 +23,7 @@ pub(crate) fn create(sql: &Connection, total: Amount, parent: Option<i64>) -> Re
 }
 
 /// A new account whose total is reserved in its parent.
-pub(crate) fn carve(sql: &Connection, parent: i64, total: Amount) -> Result<i64, Trouble> {
+pub(crate) fn carve(sql: &Sql, parent: i64, total: Amount) -> Result<i64, Trouble> {
     let above = load(sql, parent)?.reserve(total)?;
     store(sql, parent, above)?;
     create(sql, total, Some(parent))
@@ -31,7 +31,7 @@ pub(crate) fn carve(sql: &Connection, parent: i64, total: Amount) -> Result<i64,
 
 /// Closes an account without a parent. What is still reserved counts as spent; mostly nothing is,
 /// and then nothing else changes.
-pub(crate) fn close(sql: &Connection, account: i64) -> Result<(), Trouble> {
+pub(crate) fn close(sql: &Sql, account: i64) -> Result<(), Trouble> {
     let closed = run(
         sql,
         "UPDATE accounts SET closed = 1 WHERE n = ?1 AND reserved_tokens = 0 \
@@ -45,7 +45,7 @@ pub(crate) fn close(sql: &Connection, account: i64) -> Result<(), Trouble> {
 }
 
 /// Closes an account: its parent commits what it committed and frees the rest.
-pub(crate) fn close_child(sql: &Connection, account: i64) -> Result<(), Trouble> {
+pub(crate) fn close_child(sql: &Sql, account: i64) -> Result<(), Trouble> {
     let parent: Option<i64> = one(
         sql,
         "SELECT parent FROM accounts WHERE n = ?1",
@@ -61,7 +61,7 @@ pub(crate) fn close_child(sql: &Connection, account: i64) -> Result<(), Trouble>
 }
 
 /// Whether an account above this one is closed.
-pub(crate) fn is_closed_above(sql: &Connection, account: i64) -> Result<bool, Trouble> {
+pub(crate) fn is_closed_above(sql: &Sql, account: i64) -> Result<bool, Trouble> {
     let closed = one(
         sql,
         "WITH RECURSIVE above(n) AS (SELECT parent FROM accounts WHERE n = ?1 \
@@ -74,7 +74,7 @@ pub(crate) fn is_closed_above(sql: &Connection, account: i64) -> Result<bool, Tr
 }
 
 /// An account.
-pub(crate) fn load(sql: &Connection, account: i64) -> Result<Account, Trouble> {
+pub(crate) fn load(sql: &Sql, account: i64) -> Result<Account, Trouble> {
     one(
         sql,
         "SELECT * FROM accounts WHERE n = ?1",
@@ -97,7 +97,7 @@ pub(crate) fn read_account(row: &Row<'_>, first: usize) -> Result<Account, Troub
 }
 
 /// Stores an account.
-pub(crate) fn store(sql: &Connection, n: i64, account: Account) -> Result<(), Trouble> {
+pub(crate) fn store(sql: &Sql, n: i64, account: Account) -> Result<(), Trouble> {
     run(
         sql,
         "UPDATE accounts SET total_tokens = ?1, total_money = ?2, total_wall = ?3, \

@@ -15,6 +15,7 @@ use crate::{
     error::{Error, Trouble},
     ledger::Ledger,
     schema,
+    sql::Sql,
     sql::{all, get},
 };
 use domain::{BlobId, Timestamp};
@@ -161,6 +162,7 @@ fn each_blob(
 ) -> Result<(), Error> {
     let damaged = |trouble: Trouble| trouble.during("read the rows of a backup");
     let sql = Connection::open_with_flags(file, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY)
+        .map(Sql::from)
         .map_err(|error| damaged(error.into()))?;
     let total = sql
         .query_row("SELECT COUNT(*) FROM blobs WHERE refs > 0", [], |row| {

@@ -14,7 +14,7 @@ use crate::{
     lease::{self, Lease},
     ledger::Ledger,
     pending::Asked,
-    sql::{Key, all, get, number, one, run, to_json, to_maybe_json},
+    sql::{Key, Sql, all, get, number, one, run, to_json, to_maybe_json},
     writer::Verb,
 };
 use domain::{
@@ -22,7 +22,6 @@ use domain::{
     budget::{Account, Refused},
     event::Body,
 };
-use rusqlite::Connection;
 use sha2::{Digest, Sha256};
 
 /// Who spends.
@@ -179,7 +178,7 @@ impl Ledger {
 }
 
 /// What a request has spent until now, its running jobs included.
-pub(crate) fn spent(sql: &Connection, request: RequestId) -> Result<Amount, Trouble> {
+pub(crate) fn spent(sql: &Sql, request: RequestId) -> Result<Amount, Trouble> {
     let account: i64 = one(
         sql,
         "SELECT account FROM requests WHERE id = ?1",
@@ -294,7 +293,7 @@ fn settle(
 
 /// The digest of what a call was settled with, if it was settled; empty where it was settled
 /// before digests were kept.
-fn settled(sql: &Connection, grant: i64, call: u64) -> Result<Option<Vec<u8>>, Trouble> {
+fn settled(sql: &Sql, grant: i64, call: u64) -> Result<Option<Vec<u8>>, Trouble> {
     one(
         sql,
         "SELECT digest FROM calls WHERE granted = ?1 AND call = ?2",

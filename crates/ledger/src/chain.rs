@@ -10,9 +10,9 @@
 
 use crate::{
     error::Trouble,
-    sql::{count, get, number, one},
+    sql::{Sql, count, get, number, one},
 };
-use rusqlite::{CachedStatement, Connection, Row};
+use rusqlite::{CachedStatement, Row};
 
 /// How far apart the events are that are found by their sequence; as in the index.
 const BLOCK: u64 = 64;
@@ -29,7 +29,7 @@ pub(crate) const FIRST: usize = 3;
 /// # Errors
 /// [`Trouble::Row`] where the chain is broken.
 pub(crate) fn read<T>(
-    sql: &Connection,
+    sql: &Sql,
     session: i64,
     after: u64,
     limit: usize,
@@ -101,7 +101,7 @@ struct Events<'a> {
 }
 
 impl<'a> Events<'a> {
-    fn new(sql: &'a Connection, session: i64, columns: &str) -> Result<Self, Trouble> {
+    fn new(sql: &'a Sql, session: i64, columns: &str) -> Result<Self, Trouble> {
         let select = format!("SELECT n, sequence, previous, {columns} FROM events WHERE");
         Ok(Self {
             session,
@@ -167,7 +167,7 @@ impl<'a> Events<'a> {
 }
 
 /// The row of an event that is found by its sequence, if it is one of those and is kept.
-fn place(sql: &Connection, session: i64, sequence: u64) -> Result<Option<i64>, Trouble> {
+fn place(sql: &Sql, session: i64, sequence: u64) -> Result<Option<i64>, Trouble> {
     if !sequence.is_multiple_of(BLOCK) {
         return Ok(None);
     }

@@ -12,9 +12,8 @@ use crate::{
     error::{Error, Trouble},
     ledger::Ledger,
     schema,
-    sql::{all, get, run},
+    sql::{Sql, get, run},
 };
-use rusqlite::Connection;
 use std::{fmt, path::Path};
 
 /// The most violations that are named.
@@ -86,6 +85,7 @@ impl Ledger {
         let top = self.blobs().top().to_owned();
         blocking(move || {
             schema::connect(&directory, false)
+                .map(Sql::from)
                 .and_then(|sql| check(&sql, &top, depth, &mut progress))
                 .map_err(|trouble| trouble.during("check itself"))
         })
@@ -94,7 +94,7 @@ impl Ledger {
 }
 
 fn check(
-    sql: &Connection,
+    sql: &Sql,
     top: &Path,
     depth: Depth,
     progress: &mut dyn FnMut(Progress),
@@ -119,7 +119,7 @@ fn check(
 
 /// What must hold of each request, one after the other.
 fn requests(
-    sql: &Connection,
+    sql: &Sql,
     report: &mut Report,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<(), Trouble> {
@@ -158,10 +158,13 @@ impl Report {
     }
 
     /// A query that finds only what must not be; each row says what it is.
-    fn none(&mut self, sql: &Connection, what: &str, query: &str) -> Result<(), Trouble> {
+    fn none(&mut self, sql: &Sql, what: &str, query: &str) -> Result<(), Trouble> {
         let query = format!("{query} LIMIT {MAX_VIOLATIONS}");
-        for found in all(sql, &query, [], |row| get::<i64>(row, 0))? {
-            self.expect(false, || format!("{what}: row {found}"));
+        let mut statement = sql.prepare(&query)?;
+        let mut rows = statement.query([])?;
+        while let Some(found) = rows.next()? {
+            let row: i64 = get(found, 0)?;
+            self.expect(false, || format!("{what}: row {row}"));
         }
         Ok(())
     }

@@ -188,7 +188,7 @@ fn change(
 }
 
 /// The id of what is offered.
-fn named<K: Key>(verb: &Verb<'_>, text: &str, row: i64) -> Result<K, Trouble> {
+fn named<K: Key>(verb: &Verb<'_>, text: &'static str, row: i64) -> Result<K, Trouble> {
     one(verb, text, [row], |row| id(row, 0))?
         .ok_or_else(|| Trouble::Row(format!("the row {row} is offered and is not there")))
 }

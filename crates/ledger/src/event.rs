@@ -8,14 +8,13 @@ use crate::{
     lease::{Lease, Subject},
     ledger::Ledger,
     outbox, retention,
-    sql::{Key, all, count, get, id, json, number, one, run, time, to_json},
+    sql::{Key, Sql, all, count, get, id, json, number, one, run, time, to_json},
     writer::Verb,
 };
 use domain::{
     AttemptId, EventId, RequestId, SessionId,
     event::{Body, Envelope},
 };
-use rusqlite::Connection;
 use std::collections::BTreeMap;
 
 /// The most events of one verb.
@@ -166,7 +165,7 @@ fn envelope(row: &rusqlite::Row<'_>, session: SessionId) -> Result<Envelope, Tro
 
 /// The event of this id among those of a request.
 pub(crate) fn of_request(
-    sql: &Connection,
+    sql: &Sql,
     session: SessionId,
     request: RequestId,
     event: EventId,
@@ -181,7 +180,7 @@ pub(crate) fn of_request(
 }
 
 /// The row of a session and its last sequence.
-fn session_row(sql: &Connection, session: SessionId) -> Result<(i64, u64), Trouble> {
+fn session_row(sql: &Sql, session: SessionId) -> Result<(i64, u64), Trouble> {
     one(
         sql,
         "SELECT n, sequence FROM sessions WHERE id = ?1",
@@ -284,7 +283,7 @@ fn holder(verb: &mut Verb<'_>, lease: &Lease) -> Result<Holder, Trouble> {
 }
 
 /// The attempt that a lease holds: of its job the open one, of its change the one that made it.
-fn held_attempt(sql: &Connection, subject: Subject) -> Result<Option<AttemptId>, Trouble> {
+fn held_attempt(sql: &Sql, subject: Subject) -> Result<Option<AttemptId>, Trouble> {
     let (text, key) = match subject {
         Subject::Job(job) => ("SELECT attempt FROM jobs WHERE id = ?1", job.key()),
         Subject::Change(change) => ("SELECT attempt FROM changes WHERE id = ?1", change.key()),

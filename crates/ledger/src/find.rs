@@ -3,10 +3,9 @@
 use crate::{
     error::{Error, Trouble},
     ledger::Ledger,
-    sql::{all, get},
+    sql::{Sql, all, get},
 };
 use domain::{AttemptId, ChangeId, JobId, RequestId, SessionId};
-use rusqlite::Connection;
 use std::fmt;
 
 /// The most matches that an ambiguous prefix is answered with.
@@ -88,7 +87,7 @@ const KINDS: [Kind; 5] = [
 /// How many characters an id has after its dash.
 const LENGTH: usize = 12;
 
-fn find(sql: &Connection, prefix: &str) -> Result<Found, Trouble> {
+fn find(sql: &Sql, prefix: &str) -> Result<Found, Trouble> {
     let missing = || Error::missing("session, request, job, attempt or change", prefix);
     let (letter, rest) = match prefix.split_once('-') {
         Some((letter, rest)) => (Some(letter), rest),

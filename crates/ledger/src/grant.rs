@@ -4,11 +4,11 @@ use crate::{
     account,
     error::{Error, Trouble},
     pending::Pending,
-    sql::{Key, all, count, get, id, json, number, one, run, to_json},
+    sql::{Key, Sql, all, count, get, id, json, number, one, run, to_json},
     writer::Verb,
 };
 use domain::{Amount, AttemptId, GrantId, RequestId, SessionId, budget::Refused};
-use rusqlite::{Connection, Row};
+use rusqlite::Row;
 
 /// A grant as it is stored.
 pub(crate) struct Grant {
@@ -92,7 +92,7 @@ pub(crate) fn close(verb: &Verb<'_>, row: &Grant) -> Result<(), Trouble> {
 }
 
 /// Stores which calls of a grant are under way.
-pub(crate) fn set_pending(sql: &Connection, row: &Grant) -> Result<(), Trouble> {
+pub(crate) fn set_pending(sql: &Sql, row: &Grant) -> Result<(), Trouble> {
     let [tokens, money, wall, iterations] = account::columns(row.pending.total());
     run(
         sql,

@@ -5,11 +5,10 @@ use crate::{
     error::{Error, Trouble},
     ledger::Ledger,
     queue::{Kind, SHARE},
-    sql::{Key, all, count, get, number, one, run},
+    sql::{Key, Sql, all, count, get, number, one, run},
     writer::Verb,
 };
 use domain::{JobId, JobState, Reason, RequestId, Timestamp};
-use rusqlite::Connection;
 use std::time::Duration;
 
 /// Durations up to this many milliseconds have a range of their own.
@@ -216,11 +215,7 @@ pub(crate) fn week_before(now: Timestamp) -> i64 {
     now.0.saturating_sub(micros(WEEK))
 }
 
-pub(crate) fn job_position(
-    sql: &Connection,
-    job: JobId,
-    since: i64,
-) -> Result<Option<Position>, Trouble> {
+pub(crate) fn job_position(sql: &Sql, job: JobId, since: i64) -> Result<Option<Position>, Trouble> {
     let (ready, queue, place, n, request, offered) = one(
         sql,
         "SELECT state = 'ready', queue, place, n, request, offered FROM jobs WHERE id = ?1",
@@ -256,7 +251,7 @@ pub(crate) fn job_position(
 }
 
 pub(crate) fn request_position(
-    sql: &Connection,
+    sql: &Sql,
     request: RequestId,
     since: i64,
 ) -> Result<Option<Position>, Trouble> {
@@ -281,7 +276,7 @@ pub(crate) fn request_position(
 }
 
 fn position(
-    sql: &Connection,
+    sql: &Sql,
     kind: Kind,
     queue: i64,
     place: i64,
@@ -313,7 +308,7 @@ fn position(
     })
 }
 
-fn statistics(sql: &Connection, since: i64) -> Result<Statistics, Trouble> {
+fn statistics(sql: &Sql, since: i64) -> Result<Statistics, Trouble> {
     let ended = |state: &str| total(sql, state, since);
     let waiting = |kind: Kind| {
         one(
@@ -340,7 +335,7 @@ fn statistics(sql: &Connection, since: i64) -> Result<Statistics, Trouble> {
     })
 }
 
-fn total(sql: &Connection, measure: &str, since: i64) -> Result<u64, Trouble> {
+fn total(sql: &Sql, measure: &str, since: i64) -> Result<u64, Trouble> {
     Ok(one(
         sql,
         "SELECT COALESCE(SUM(count), 0) FROM history WHERE measure = ?1 AND hour >= ?2",
@@ -350,7 +345,7 @@ fn total(sql: &Connection, measure: &str, since: i64) -> Result<u64, Trouble> {
     .unwrap_or(0))
 }
 
-fn quantiles(sql: &Connection, measure: &str, since: i64) -> Result<Quantiles, Trouble> {
+fn quantiles(sql: &Sql, measure: &str, since: i64) -> Result<Quantiles, Trouble> {
     let counts = all(
         sql,
         "SELECT bucket, SUM(count) FROM history WHERE measure = ?1 AND hour >= ?2 \

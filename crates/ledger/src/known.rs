@@ -10,10 +10,9 @@ use crate::{
     lease::{Lease, Subject},
     queue::Kind,
     schema,
-    sql::{Key, get, one},
+    sql::{Key, Sql, get, one},
 };
 use domain::{LeaseId, RepositoryId, RequestId, SessionId, Timestamp};
-use rusqlite::Connection;
 use std::{
     collections::{HashMap, HashSet},
     hash::Hash,
@@ -84,7 +83,7 @@ impl Known {
     ///
     /// # Errors
     /// When the data is of a newer version, or the storage fails.
-    pub(crate) fn begin(&mut self, sql: &Connection) -> Result<(), Trouble> {
+    pub(crate) fn begin(&mut self, sql: &Sql) -> Result<(), Trouble> {
         let version = one(sql, "PRAGMA data_version", [], |row| get(row, 0))?;
         if version != self.version {
             schema::verify_version(sql)?;
@@ -120,7 +119,7 @@ impl Known {
     ///
     /// # Errors
     /// [`Error::NotFound`].
-    pub(crate) fn end(&self, sql: &Connection, session: SessionId) -> Result<End, Trouble> {
+    pub(crate) fn end(&self, sql: &Sql, session: SessionId) -> Result<End, Trouble> {
         if let Some(known) = self.ends.get(&session) {
             return Ok(*known);
         }
@@ -148,7 +147,7 @@ impl Known {
     ///
     /// # Errors
     /// [`Error::NotFound`].
-    pub(crate) fn request(&mut self, sql: &Connection, request: RequestId) -> Result<i64, Trouble> {
+    pub(crate) fn request(&mut self, sql: &Sql, request: RequestId) -> Result<i64, Trouble> {
         if let Some(row) = self.requests.get(&request) {
             return Ok(*row);
         }
@@ -174,7 +173,7 @@ impl Known {
     /// [`Error::NotFound`].
     pub(crate) fn repository(
         &mut self,
-        sql: &Connection,
+        sql: &Sql,
         repository: RepositoryId,
     ) -> Result<(), Trouble> {
         if self.repositories.contains(&repository) {
@@ -238,7 +237,7 @@ impl Known {
     }
 
     /// Whether something may be due now.
-    pub(crate) fn is_due(&mut self, sql: &Connection, now: Timestamp) -> Result<bool, Trouble> {
+    pub(crate) fn is_due(&mut self, sql: &Sql, now: Timestamp) -> Result<bool, Trouble> {
         if !self.wait.looked {
             return Ok(true);
         }
@@ -277,7 +276,7 @@ fn insert<K: Eq + Hash, V>(map: &mut HashMap<K, V>, key: K, value: V) {
 
 /// When the first thing is due of all that waits for a time: one look at the beginning of each of
 /// their indexes, and at the leases, which are few.
-fn next_due(sql: &Connection) -> Result<Timestamp, Trouble> {
+fn next_due(sql: &Sql) -> Result<Timestamp, Trouble> {
     let due = one(
         sql,
         "SELECT MIN(COALESCE((SELECT MIN(deadline) FROM leases), ?1), \

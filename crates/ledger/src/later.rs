@@ -9,12 +9,11 @@ use crate::{
     error::{Error, Trouble},
     queue::{self, Kind, Offer, Queue},
     read,
-    sql::{Key, all, get, id, one, run},
+    sql::{Key, Sql, all, get, id, one, run},
     submit,
     writer::Verb,
 };
 use domain::{RequestId, Timestamp, entity::Placement};
-use rusqlite::Connection;
 use std::time::Duration;
 
 /// How far ahead a request may begin: a year.
@@ -97,10 +96,7 @@ fn wake(verb: &Verb<'_>, request: RequestId, waited: Offer) -> Result<(), Troubl
 }
 
 /// Before which time a request does not begin, while that is still to come.
-pub(crate) fn waits_until(
-    sql: &Connection,
-    request: RequestId,
-) -> Result<Option<Timestamp>, Trouble> {
+pub(crate) fn waits_until(sql: &Sql, request: RequestId) -> Result<Option<Timestamp>, Trouble> {
     one(
         sql,
         "SELECT r.place FROM requests r JOIN queues q ON q.n = r.queue \

@@ -7,11 +7,10 @@ use crate::{
     outbox,
     owner::{self, OwnerId},
     park, postpone, resume,
-    sql::{Key, all, get, id, number, one, run, time},
+    sql::{Key, Sql, all, get, id, number, one, run, time},
     writer::Verb,
 };
 use domain::{ChangeId, EventId, JobId, LeaseId, RequestId, Timestamp};
-use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -143,7 +142,7 @@ impl Ledger {
 }
 
 /// Fails unless the lease is live.
-pub(crate) fn verify(sql: &Connection, lease: &Lease) -> Result<(), Trouble> {
+pub(crate) fn verify(sql: &Sql, lease: &Lease) -> Result<(), Trouble> {
     let (kind, subject) = lease.subject.columns();
     one(
         sql,
@@ -328,7 +327,7 @@ fn expire(verb: &mut Verb<'_>, lease: &Row) -> Result<(), Trouble> {
 }
 
 /// Which owner holds a lease: for tests of the ledger itself.
-pub(crate) fn live(sql: &Connection) -> Result<Vec<(Subject, LeaseId)>, Trouble> {
+pub(crate) fn live(sql: &Sql) -> Result<Vec<(Subject, LeaseId)>, Trouble> {
     all(sql, "SELECT kind, subject, id FROM leases", [], |row| {
         Ok((
             Subject::read(&get::<String>(row, 0)?, get(row, 1)?)?,

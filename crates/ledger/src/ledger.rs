@@ -9,11 +9,11 @@ use crate::{
     opening,
     options::Options,
     owner, reader, schema,
+    sql::Sql,
     subscription::Tails,
     wake::{self, Wake},
     writer::{self, Call, Context, Message, Verb, Writer},
 };
-use rusqlite::Connection;
 use std::{
     fs::File,
     os::unix::fs::DirBuilderExt,
@@ -132,26 +132,38 @@ impl Ledger {
             runtime,
             disk,
         ));
-        let work = Writer {
-            sql: schema::connect_deferred(&directory)
-                .map_err(|trouble| trouble.during("open its file"))?,
-            context: Arc::clone(&context),
-            wake: Arc::clone(&wake),
-            syncer: Syncer::start(Arc::clone(&durable))
-                .map_err(|error| Error::file("start a thread", error))?,
-            durable: Arc::clone(&durable),
-            known: Default::default(),
-            log,
-            kill: crate::kill::KillPoints::wanted(),
-            seen: None,
+        let sql = schema::connect_deferred(&directory)
+            .map_err(|trouble| trouble.during("open its file"))?;
+        let syncer = Syncer::start(Arc::clone(&durable))
+            .map_err(|error| Error::file("start a thread", error))?;
+        let work = {
+            let (context, wake, durable) = (
+                Arc::clone(&context),
+                Arc::clone(&wake),
+                Arc::clone(&durable),
+            );
+            move || {
+                let writer = Writer {
+                    sql: sql.into(),
+                    context,
+                    wake,
+                    syncer,
+                    durable,
+                    known: Default::default(),
+                    log,
+                    kill: crate::kill::KillPoints::wanted(),
+                    seen: None,
+                };
+                writer.work(writing);
+            }
         };
-        let mut threads = vec![spawn("ledger-write", move || work.work(writing))?];
+        let mut threads = vec![spawn("ledger-write", work)?];
         let reading = Arc::new(Mutex::new(reading));
         for _ in 0..reader::READERS {
             let sql = connect(false)?;
             let (queue, durable) = (Arc::clone(&reading), Arc::clone(&durable));
             threads.push(spawn("ledger-read", move || {
-                reader::work(&sql, &queue, &durable);
+                reader::work(&Sql::from(sql), &queue, &durable);
             })?);
         }
         let (listening, weak, tick) = (Arc::clone(&wake), writer.downgrade(), options.tick);
@@ -257,7 +269,7 @@ impl Ledger {
     pub(crate) async fn read<T, F>(&self, doing: &'static str, work: F) -> Result<T, Error>
     where
         T: Send + 'static,
-        F: FnOnce(&Connection) -> Result<T, Trouble> + Send + 'static,
+        F: FnOnce(&Sql) -> Result<T, Trouble> + Send + 'static,
     {
         let (question, answer) = reader::question(doing, work);
         self.0

@@ -4,10 +4,9 @@ use crate::{
     error::{Error, Trouble},
     ledger::Ledger,
     queue::{self, Candidate},
-    sql::{Key, all, get, number, one, run, small},
+    sql::{Key, Sql, all, get, number, one, run, small},
 };
 use domain::{JobId, RepositoryId};
-use rusqlite::Connection;
 
 /// The longest name of an agent or provider, in bytes.
 const MAX_NAME: usize = 200;
@@ -97,7 +96,7 @@ impl Ledger {
     }
 }
 
-pub(crate) fn all_of(sql: &Connection) -> Result<Vec<Limit>, Trouble> {
+pub(crate) fn all_of(sql: &Sql) -> Result<Vec<Limit>, Trouble> {
     all(
         sql,
         "SELECT kind, name, most FROM limits ORDER BY kind, name",
@@ -112,11 +111,7 @@ pub(crate) fn all_of(sql: &Connection) -> Result<Vec<Limit>, Trouble> {
 }
 
 /// Whether one more job of this queue may be held.
-pub(crate) fn allow(
-    sql: &Connection,
-    limits: &[Limit],
-    queue: &Candidate,
-) -> Result<bool, Trouble> {
+pub(crate) fn allow(sql: &Sql, limits: &[Limit], queue: &Candidate) -> Result<bool, Trouble> {
     for limit in limits {
         if is_reached(sql, limit, queue)? {
             return Ok(false);
@@ -126,7 +121,7 @@ pub(crate) fn allow(
 }
 
 /// The limits that keep a job from being claimed now.
-pub(crate) fn reached(sql: &Connection, job: JobId) -> Result<Vec<Limit>, Trouble> {
+pub(crate) fn reached(sql: &Sql, job: JobId) -> Result<Vec<Limit>, Trouble> {
     let queue = one(
         sql,
         "SELECT q.n, q.repository, q.agent, q.provider, q.needs, q.pin, NULL, 0 \
@@ -146,7 +141,7 @@ pub(crate) fn reached(sql: &Connection, job: JobId) -> Result<Vec<Limit>, Troubl
     Ok(reached)
 }
 
-fn is_reached(sql: &Connection, limit: &Limit, queue: &Candidate) -> Result<bool, Trouble> {
+fn is_reached(sql: &Sql, limit: &Limit, queue: &Candidate) -> Result<bool, Trouble> {
     let (text, concerned) = match &limit.of {
         Limited::Repository(id) => (
             "SELECT COALESCE(SUM(held), 0) FROM queues WHERE kind = 1 AND repository = ?1",

@@ -8,9 +8,8 @@
 use crate::{
     error::{Error, Trouble},
     schema,
-    sql::{get, one, run},
+    sql::{Sql, get, one, run},
 };
-use rusqlite::Connection;
 use std::{
     fs::File,
     io::{Error as Io, Seek, SeekFrom, Write},
@@ -50,7 +49,7 @@ impl Log {
 
     /// Makes the file longer if commits come near its end; somewhat earlier where nobody waits.
     /// Whatever fails here fails no verb.
-    pub(crate) fn keep_ahead(&mut self, sql: &Connection, idle: bool) {
+    pub(crate) fn keep_ahead(&mut self, sql: &Sql, idle: bool) {
         let Some(length) = self.length else { return };
         if length >= LONGEST {
             return;
@@ -74,7 +73,7 @@ impl Log {
 
     /// Writes zeros behind the end, unless another process has made the file longer than this. Nobody
     /// else writes to it meanwhile: that takes a transaction that writes.
-    fn grow(&self, sql: &Connection, least: u64) -> Result<u64, Trouble> {
+    fn grow(&self, sql: &Sql, least: u64) -> Result<u64, Trouble> {
         run(sql, "BEGIN IMMEDIATE", [])?;
         let grown =
             zeros(&self.path, least).map_err(|error| Error::file("make its log longer", error));
@@ -84,7 +83,7 @@ impl Log {
 }
 
 /// How much of the file is written, in bytes.
-fn written(sql: &Connection) -> Result<u64, Trouble> {
+fn written(sql: &Sql) -> Result<u64, Trouble> {
     let frames: Option<i64> = one(sql, "PRAGMA wal_checkpoint(NOOP)", [], |row| get(row, 1))?;
     Ok(u64::try_from(frames.unwrap_or(0)).unwrap_or(0) * FRAME)
 }

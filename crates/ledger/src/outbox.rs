@@ -13,7 +13,7 @@ use crate::{
     ledger::Ledger,
     owner::{Owner, OwnerId},
     park, read,
-    sql::{Key, all, get, id, maybe_json, number, one, run, small, time, to_json},
+    sql::{Key, Sql, all, get, id, maybe_json, number, one, run, small, time, to_json},
     writer::Verb,
 };
 use domain::{
@@ -21,7 +21,6 @@ use domain::{
     event::{Body, Envelope},
     machine::Machine,
 };
-use rusqlite::Connection;
 
 /// How often a notification is tried before it is given up.
 pub const MAX_TRIES: u32 = 10;
@@ -206,7 +205,7 @@ struct Due {
 }
 
 /// The row of a notification that is due later than any wait can be: the clock was put back.
-fn too_late(sql: &Connection, now: Timestamp) -> Result<Option<i64>, Trouble> {
+fn too_late(sql: &Sql, now: Timestamp) -> Result<Option<i64>, Trouble> {
     one(
         sql,
         "SELECT n FROM outbox WHERE due > ?1 ORDER BY due LIMIT 1",
@@ -251,7 +250,7 @@ struct Held {
     sinks: Option<Vec<String>>,
 }
 
-fn held(sql: &Connection, notification: EventId) -> Result<Option<Held>, Trouble> {
+fn held(sql: &Sql, notification: EventId) -> Result<Option<Held>, Trouble> {
     one(
         sql,
         "SELECT o.n, s.id, r.id, o.claims, o.sinks FROM outbox o \

@@ -8,7 +8,7 @@ use crate::{
     postpone, progress,
     queue::{self, Kind, Queue},
     read,
-    sql::{Key, get, id, one, run, to_json},
+    sql::{Key, Sql, get, id, one, run, to_json},
     transition,
     writer::Verb,
 };
@@ -21,7 +21,6 @@ use domain::{
     plan,
     state::RequestCommand,
 };
-use rusqlite::Connection;
 use std::collections::BTreeMap;
 
 impl Ledger {
@@ -188,7 +187,7 @@ fn insert(
 }
 
 /// The queue of a job.
-pub(crate) fn queue_of(sql: &Connection, ask: &Ask, spec: &plan::Job) -> Result<i64, Trouble> {
+pub(crate) fn queue_of(sql: &Sql, ask: &Ask, spec: &plan::Job) -> Result<i64, Trouble> {
     let model = spec.model.as_deref().or(ask.model.as_deref());
     Queue {
         kind: Kind::Job,

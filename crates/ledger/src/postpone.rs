@@ -181,7 +181,12 @@ pub(crate) fn offer_due(verb: &Verb<'_>) -> Result<usize, Trouble> {
     Ok(requests + changes)
 }
 
-fn offer(verb: &Verb<'_>, kind: Kind, due: &str, woken: &str) -> Result<usize, Trouble> {
+fn offer(
+    verb: &Verb<'_>,
+    kind: Kind,
+    due: &'static str,
+    woken: &'static str,
+) -> Result<usize, Trouble> {
     // The clock was put back where one waits longer than any can.
     let latest = verb.now.plus(park::MOST);
     let due = all(verb, due, (verb.now.0, DUE, latest.0), |row| {

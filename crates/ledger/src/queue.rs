@@ -14,14 +14,14 @@
 use crate::{
     error::Trouble,
     limit,
-    sql::{Key, all, get, id, one, run},
+    sql::{Key, Sql, all, first, get, id, one, run},
     writer::Verb,
 };
 use domain::{
     RequestId, Timestamp,
     entity::{Placement, Priority},
 };
-use rusqlite::{Connection, Row};
+use rusqlite::Row;
 use std::{collections::BTreeSet, time::Duration};
 
 /// How much later a queue's turn comes for each thing of it that is held.
@@ -108,7 +108,7 @@ impl Queue<'_> {
     }
 
     /// The row of this queue; a new one where there is none.
-    pub(crate) fn row(&self, sql: &Connection) -> Result<i64, Trouble> {
+    pub(crate) fn row(&self, sql: &Sql) -> Result<i64, Trouble> {
         let kind = self.kind as i64;
         let known = one(
             sql,
@@ -181,12 +181,7 @@ pub(crate) fn patience(priority: Priority) -> i64 {
 const SHARE_MICROS: i64 = SHARE.as_micros() as i64;
 
 /// Counts what is offered and held of a queue, and gives it its rank.
-pub(crate) fn count_changes(
-    sql: &Connection,
-    queue: i64,
-    offered: i64,
-    held: i64,
-) -> Result<(), Trouble> {
+pub(crate) fn count_changes(sql: &Sql, queue: i64, offered: i64, held: i64) -> Result<(), Trouble> {
     if offered == 0 && held == 0 {
         return Ok(());
     }
@@ -216,7 +211,7 @@ pub(crate) struct Offer {
 }
 
 /// Stores an offer. Whoever stores it counts it.
-pub(crate) fn insert(sql: &Connection, offer: Offer) -> Result<(), Trouble> {
+pub(crate) fn insert(sql: &Sql, offer: Offer) -> Result<(), Trouble> {
     run(
         sql,
         "INSERT INTO offers (queue, place, subject, kind, request) VALUES (?1, ?2, ?3, ?4, ?5)",
@@ -232,12 +227,7 @@ pub(crate) fn insert(sql: &Connection, offer: Offer) -> Result<(), Trouble> {
 }
 
 /// Takes an offer away. Whoever does counts it.
-pub(crate) fn delete(
-    sql: &Connection,
-    queue: i64,
-    place: i64,
-    subject: i64,
-) -> Result<(), Trouble> {
+pub(crate) fn delete(sql: &Sql, queue: i64, place: i64, subject: i64) -> Result<(), Trouble> {
     run(
         sql,
         "DELETE FROM offers WHERE queue = ?1 AND place = ?2 AND subject = ?3",
@@ -381,30 +371,29 @@ pub(crate) fn next(verb: &Verb<'_>, kind: Kind, seek: &Seek) -> Result<Option<Ne
             0,
         ),
     };
-    let mut statement = verb.prepare_cached(text)?;
-    let mut rows = statement.query((kind as i64, request))?;
-    while let Some(row) = rows.next()? {
+    let found = first(verb, text, (kind as i64, request), |row| {
         let found = candidate(row)?;
-        if !seek.fits(&found.needs, &found.pin)? || !limit::allow(verb, &limits, &found)? {
-            continue;
-        }
-        if let Some(row) = found.subject {
-            return Ok(Some(Next {
-                row,
-                request: Key::read(found.request),
-            }));
-        }
-        return one(
-            verb,
-            "SELECT subject, request FROM offers WHERE queue = ?1 ORDER BY place, subject LIMIT 1",
-            [found.queue],
-            |row| {
-                Ok(Next {
-                    row: get(row, 0)?,
-                    request: id(row, 1)?,
-                })
-            },
-        );
+        let fits = seek.fits(&found.needs, &found.pin)? && limit::allow(verb, &limits, &found)?;
+        Ok(fits.then_some(found))
+    })?;
+    let Some(found) = found else {
+        return Ok(None);
+    };
+    if let Some(row) = found.subject {
+        return Ok(Some(Next {
+            row,
+            request: Key::read(found.request),
+        }));
     }
-    Ok(None)
+    one(
+        verb,
+        "SELECT subject, request FROM offers WHERE queue = ?1 ORDER BY place, subject LIMIT 1",
+        [found.queue],
+        |row| {
+            Ok(Next {
+                row: get(row, 0)?,
+                request: id(row, 1)?,
+            })
+        },
+    )
 }

@@ -5,7 +5,8 @@ use crate::{
     error::{Error, Trouble},
     ledger::Ledger,
     sql::{
-        Key, all, from_json, get, id, json, maybe_json, maybe_time, number, one, small, time, word,
+        Key, Sql, all, from_json, get, id, json, maybe_json, maybe_time, number, one, small, time,
+        word,
     },
 };
 use domain::{
@@ -13,7 +14,7 @@ use domain::{
     Timestamp,
     entity::{Attempt, Change, Job, Request},
 };
-use rusqlite::{Connection, Row};
+use rusqlite::Row;
 
 /// The most requests of one answer.
 pub(crate) const MAX_REQUESTS: usize = 10_000;
@@ -210,15 +211,12 @@ impl Ledger {
     }
 }
 
-pub(crate) fn request(sql: &Connection, request: RequestId) -> Result<Request, Trouble> {
+pub(crate) fn request(sql: &Sql, request: RequestId) -> Result<Request, Trouble> {
     stored_request(sql, request)?.read()
 }
 
 /// The same, as it is stored: whoever waits for the verb reads it, and not the verb.
-pub(crate) fn stored_request(
-    sql: &Connection,
-    request: RequestId,
-) -> Result<StoredRequest, Trouble> {
+pub(crate) fn stored_request(sql: &Sql, request: RequestId) -> Result<StoredRequest, Trouble> {
     one(
         sql,
         "SELECT r.id, r.session, a.body, r.state, r.failure, r.created, r.ended \
@@ -270,7 +268,7 @@ fn request_row(row: &Row<'_>) -> Result<Request, Trouble> {
     stored_row(row)?.read()
 }
 
-pub(crate) fn job(sql: &Connection, job: JobId) -> Result<Job, Trouble> {
+pub(crate) fn job(sql: &Sql, job: JobId) -> Result<Job, Trouble> {
     let mut found = one(
         sql,
         "SELECT j.id, j.request, s.body, j.state, j.attempts, j.failure, j.created, j.ended \
@@ -283,7 +281,7 @@ pub(crate) fn job(sql: &Connection, job: JobId) -> Result<Job, Trouble> {
     Ok(found)
 }
 
-fn after(sql: &Connection, job: JobId) -> Result<Vec<JobId>, Trouble> {
+fn after(sql: &Sql, job: JobId) -> Result<Vec<JobId>, Trouble> {
     all(
         sql,
         "SELECT needs FROM dependencies WHERE job = ?1 ORDER BY place",
@@ -306,7 +304,7 @@ fn job_row(row: &Row<'_>) -> Result<Job, Trouble> {
     })
 }
 
-pub(crate) fn attempt(sql: &Connection, attempt: AttemptId) -> Result<Attempt, Trouble> {
+pub(crate) fn attempt(sql: &Sql, attempt: AttemptId) -> Result<Attempt, Trouble> {
     one(
         sql,
         "SELECT id, job, request, number, base, agent, model, sandbox, state, failure, summary, \
@@ -337,7 +335,7 @@ fn attempt_row(row: &Row<'_>) -> Result<Attempt, Trouble> {
     })
 }
 
-pub(crate) fn change(sql: &Connection, change: ChangeId) -> Result<Change, Trouble> {
+pub(crate) fn change(sql: &Sql, change: ChangeId) -> Result<Change, Trouble> {
     one(
         sql,
         "SELECT id, attempt, job, request, repository, base, object, state, integrated, \

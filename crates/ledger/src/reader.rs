@@ -6,9 +6,8 @@ use crate::{
     durable::Durable,
     error::{Error, Trouble},
     schema,
-    sql::run,
+    sql::{Sql, run},
 };
-use rusqlite::Connection;
 use std::sync::{Mutex, PoisonError};
 use tokio::sync::{mpsc, oneshot};
 
@@ -18,7 +17,7 @@ pub(crate) const READERS: usize = 2;
 pub(crate) const QUEUE: usize = 1_024;
 
 /// A question that waits.
-pub(crate) type Question = Box<dyn FnOnce(&Connection, &Durable) + Send>;
+pub(crate) type Question = Box<dyn FnOnce(&Sql, &Durable) + Send>;
 
 /// What the readers are told.
 pub(crate) enum Message {
@@ -33,10 +32,10 @@ pub(crate) fn question<T, F>(
 ) -> (Question, oneshot::Receiver<Result<T, Error>>)
 where
     T: Send + 'static,
-    F: FnOnce(&Connection) -> Result<T, Trouble> + Send + 'static,
+    F: FnOnce(&Sql) -> Result<T, Trouble> + Send + 'static,
 {
     let (reply, answer) = oneshot::channel();
-    let question = move |sql: &Connection, durable: &Durable| {
+    let question = move |sql: &Sql, durable: &Durable| {
         // One transaction, so that all statements of the question see the same moment.
         let outcome = run(sql, "BEGIN", []).and_then(|_| {
             let outcome = schema::verify_version(sql).and_then(|()| work(sql));
@@ -56,7 +55,7 @@ where
 }
 
 /// Answers questions until there are no more.
-pub(crate) fn work(sql: &Connection, queue: &Mutex<mpsc::Receiver<Message>>, durable: &Durable) {
+pub(crate) fn work(sql: &Sql, queue: &Mutex<mpsc::Receiver<Message>>, durable: &Durable) {
     loop {
         let message = {
             let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);

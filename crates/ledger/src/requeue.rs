@@ -7,14 +7,13 @@ use crate::{
     plan,
     queue::{self, Kind, Offer, Queue},
     read,
-    sql::{Key, all, get, id, json, one, run},
+    sql::{Key, Sql, all, get, id, json, one, run},
     submit,
 };
 use domain::{RequestId, entity::Ask, plan as domain_plan};
-use rusqlite::Connection;
 
 /// Gives every request, job and change its queue, and offers what may be claimed.
-pub(crate) fn everything(sql: &Connection) -> Result<(), Trouble> {
+pub(crate) fn everything(sql: &Sql) -> Result<(), Trouble> {
     let requests = all(
         sql,
         "SELECT id, state FROM requests ORDER BY n",
@@ -29,12 +28,7 @@ pub(crate) fn everything(sql: &Connection) -> Result<(), Trouble> {
     changes(sql)
 }
 
-fn one_request(
-    sql: &Connection,
-    request: RequestId,
-    state: &str,
-    ask: &Ask,
-) -> Result<(), Trouble> {
+fn one_request(sql: &Sql, request: RequestId, state: &str, ask: &Ask) -> Result<(), Trouble> {
     let queue: Queue<'_> = submit::queue_of(ask)?;
     let queue = queue.row(sql)?;
     let patience = queue::patience(ask.placement.priority);
@@ -60,7 +54,7 @@ fn one_request(
     put(sql, offer, state == "queued", state == "planning")
 }
 
-fn jobs(sql: &Connection, request: RequestId, state: &str, ask: &Ask) -> Result<(), Trouble> {
+fn jobs(sql: &Sql, request: RequestId, state: &str, ask: &Ask) -> Result<(), Trouble> {
     let jobs = all(
         sql,
         "SELECT j.n, j.state, j.created, s.body FROM jobs j JOIN specs s ON s.job = j.n \
@@ -117,7 +111,7 @@ fn jobs(sql: &Connection, request: RequestId, state: &str, ask: &Ask) -> Result<
     Ok(())
 }
 
-fn changes(sql: &Connection) -> Result<(), Trouble> {
+fn changes(sql: &Sql) -> Result<(), Trouble> {
     let changes = all(
         sql,
         "SELECT n, request, repository, branch, state, created FROM changes ORDER BY n",
@@ -153,7 +147,7 @@ fn changes(sql: &Connection) -> Result<(), Trouble> {
     Ok(())
 }
 
-fn put(sql: &Connection, offer: Offer, offered: bool, held: bool) -> Result<(), Trouble> {
+fn put(sql: &Sql, offer: Offer, offered: bool, held: bool) -> Result<(), Trouble> {
     if offered {
         queue::insert(sql, offer)?;
     }

@@ -7,7 +7,7 @@ use crate::{
     lease::Lease,
     ledger::Ledger,
     progress, read,
-    sql::{Key, all, count, get, id, json, number, one, run, small},
+    sql::{Key, all, count, first, get, id, json, number, one, run, small},
     transition::{self, End},
     writer::Verb,
 };
@@ -189,24 +189,24 @@ fn made_a_step(
         |row| count(row, 0),
     )?
     .unwrap_or_default();
-    let mut statement = verb.prepare_cached(
+    let step = first(
+        verb,
         "SELECT body FROM events INDEXED BY events_of_request \
          WHERE request_row = (SELECT n FROM requests WHERE id = ?1) AND sequence > ?2 \
          ORDER BY sequence DESC LIMIT ?3",
+        (held.request.key(), number(mark), MAX_LOOKED),
+        |row| {
+            let is_step = match json::<Body>(row, 0)? {
+                Body::ModelCalled { attempt: of, .. } => of == Some(attempt),
+                Body::Checked { attempt: of, .. } => of == attempt,
+                Body::Agent { attempt: of, event } => {
+                    of == attempt
+                        && matches!(event, Agent::ToolResult { .. } | Agent::Finished { .. })
+                }
+                _ => false,
+            };
+            Ok(is_step.then_some(()))
+        },
     )?;
-    let mut rows = statement.query((held.request.key(), number(mark), MAX_LOOKED))?;
-    while let Some(row) = rows.next()? {
-        let is_step = match json::<Body>(row, 0)? {
-            Body::ModelCalled { attempt: of, .. } => of == Some(attempt),
-            Body::Checked { attempt: of, .. } => of == attempt,
-            Body::Agent { attempt: of, event } => {
-                of == attempt && matches!(event, Agent::ToolResult { .. } | Agent::Finished { .. })
-            }
-            _ => false,
-        };
-        if is_step {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+    Ok(step.is_some())
 }

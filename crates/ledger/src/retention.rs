@@ -13,11 +13,10 @@ use crate::{
     error::{Error, Trouble},
     ledger::Ledger,
     outbox,
-    sql::{Key, all, count, get, json, number, one, run, time},
+    sql::{Key, Sql, all, count, get, json, number, one, run, time},
     writer::Verb,
 };
 use domain::{BlobId, RequestId, SessionId, Timestamp, entity::Ask, event::Body};
-use rusqlite::Connection;
 use std::collections::{BTreeSet, HashMap};
 
 /// The most events of one transaction; others wait for it some ten milliseconds.
@@ -113,7 +112,7 @@ impl Pruned {
 ///
 /// # Errors
 /// [`Error::CursorExpired`] when some of them were removed; [`Error::NotFound`].
-pub(crate) fn reachable(sql: &Connection, session: SessionId, after: u64) -> Result<i64, Trouble> {
+pub(crate) fn reachable(sql: &Sql, session: SessionId, after: u64) -> Result<i64, Trouble> {
     let (row, first) = one(
         sql,
         "SELECT n, first FROM sessions WHERE id = ?1",
@@ -149,7 +148,7 @@ struct Event {
 }
 
 /// The events of a session after this sequence that may go, at most [`BATCH`] of them.
-fn old(sql: &Connection, session: i64, after: u64, before: Timestamp) -> Result<Old, Trouble> {
+fn old(sql: &Sql, session: i64, after: u64, before: Timestamp) -> Result<Old, Trouble> {
     let mut old = Old {
         last: after,
         ..Old::default()
@@ -199,7 +198,7 @@ fn old(sql: &Connection, session: i64, after: u64, before: Timestamp) -> Result<
 }
 
 /// Whether a request and all that belongs to it had ended before this time.
-fn has_ended(sql: &Connection, request: RequestId, before: Timestamp) -> Result<bool, Trouble> {
+fn has_ended(sql: &Sql, request: RequestId, before: Timestamp) -> Result<bool, Trouble> {
     let open = one(
         sql,
         "SELECT 1 FROM requests r WHERE r.id = ?1 AND (r.ended IS NULL OR r.ended >= ?2 \
@@ -258,7 +257,7 @@ fn prune(verb: &mut Verb<'_>, session: i64, before: Timestamp) -> Result<Step, T
 }
 
 /// The sequence before the first that is kept.
-fn kept_after(sql: &Connection, session: i64) -> Result<u64, Trouble> {
+fn kept_after(sql: &Sql, session: i64) -> Result<u64, Trouble> {
     let first = one(
         sql,
         "SELECT first FROM sessions WHERE n = ?1",
@@ -270,7 +269,7 @@ fn kept_after(sql: &Connection, session: i64) -> Result<u64, Trouble> {
 
 /// What would be removed of a session, with the requests that would be.
 fn would_prune(
-    sql: &Connection,
+    sql: &Sql,
     session: i64,
     before: Timestamp,
 ) -> Result<(Pruned, Vec<RequestId>), Trouble> {

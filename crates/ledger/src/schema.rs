@@ -4,14 +4,14 @@ use crate::{
     blob::references,
     error::{Error, Trouble},
     opening,
-    sql::{get, one},
+    sql::{Sql, get, one},
     vfs,
 };
-use rusqlite::{Connection, OpenFlags, TransactionBehavior, config::DbConfig};
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, config::DbConfig};
 use std::{fs::File, path::Path, time::Duration};
 
 /// What SQL alone cannot do, given the connection and the data directory.
-type Step = fn(&Connection, &Path) -> Result<(), Trouble>;
+type Step = fn(&Sql, &Path) -> Result<(), Trouble>;
 
 /// What brings the data from the version before it to its own, in one transaction.
 struct Migration {
@@ -107,7 +107,6 @@ pub(crate) fn connect_deferred(directory: &Path) -> Result<Connection, Trouble> 
 
 fn set_up(sql: Connection, writer: bool) -> Result<Connection, Trouble> {
     sql.busy_timeout(BUSY)?;
-    sql.set_prepared_statement_cache_capacity(200);
     // Without this a statement is prepared anew whenever a value in a range changes.
     sql.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     sql.pragma_update(None, "synchronous", "FULL")?;
@@ -132,16 +131,16 @@ pub(crate) fn migrate(directory: &Path) -> Result<(), Error> {
         .map_err(|error| Error::file(DOING, error))?;
     lock.lock().map_err(|error| Error::file(DOING, error))?;
     (|| {
-        let mut sql = connect(directory, true)?;
+        let sql = Sql::from(connect(directory, true)?);
         let found = version(&sql)?;
         if found == 0 {
             is_new(&sql, directory)?;
         }
         sql.pragma_update(None, "journal_mode", "WAL")?;
         for (index, migration) in MIGRATIONS.iter().enumerate().skip(found as usize) {
-            let change = sql.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let change = Transaction::new_unchecked(&sql, TransactionBehavior::Immediate)?;
             change.execute_batch(migration.sql)?;
-            (migration.then)(&change, directory)?;
+            (migration.then)(&sql, directory)?;
             change.pragma_update(None, "user_version", index as u32 + 1)?;
             change.commit()?;
         }
@@ -151,7 +150,7 @@ pub(crate) fn migrate(directory: &Path) -> Result<(), Error> {
 }
 
 /// Fails where a newer Skep has brought the data to its version since it was opened.
-pub(crate) fn verify_version(sql: &Connection) -> Result<(), Trouble> {
+pub(crate) fn verify_version(sql: &Sql) -> Result<(), Trouble> {
     match version(sql)? {
         VERSION => Ok(()),
         // It was brought to this version when it was opened.
@@ -160,7 +159,7 @@ pub(crate) fn verify_version(sql: &Connection) -> Result<(), Trouble> {
 }
 
 /// The version of the data, which this program knows.
-fn version(sql: &Connection) -> Result<u32, Trouble> {
+fn version(sql: &Sql) -> Result<u32, Trouble> {
     let found: i64 = one(sql, "PRAGMA user_version", [], |row| get(row, 0))?.unwrap_or_default();
     match u32::try_from(found) {
         Ok(found) if found > VERSION => Err(Error::NewerVersion {
@@ -177,7 +176,7 @@ fn version(sql: &Connection) -> Result<u32, Trouble> {
 
 /// That a file without a version is one that was just made: not one of another program, nor one that
 /// has come into the place of a ledger.
-fn is_new(sql: &Connection, directory: &Path) -> Result<(), Trouble> {
+fn is_new(sql: &Sql, directory: &Path) -> Result<(), Trouble> {
     if one(sql, "SELECT 1 FROM sqlite_schema LIMIT 1", [], |_| Ok(()))?.is_some() {
         let what = "it has no version and is not empty: another program has written it";
         return Err(Trouble::Row(what.into()));

@@ -5,41 +5,121 @@ use domain::{
     AttemptId, ChangeId, EventId, GrantId, JobId, LeaseId, RepositoryId, RequestId, SessionId,
     Timestamp,
 };
-use rusqlite::{Connection, Params, Row, types::FromSql};
+use rusqlite::{Connection, Params, Row, Statement, types::FromSql};
+use self_cell::self_cell;
 use serde::{Serialize, de::DeserializeOwned};
-use std::{fmt::Display, str::FromStr};
+use std::{cell::RefCell, collections::HashMap, fmt::Display, ops::Deref, str::FromStr};
+
+/// A connection with the statements that were prepared on it.
+///
+/// A verb is some thirty statements of a few microseconds each, so finding one counts: each is
+/// found by where its text is in the program, and not by the text.
+pub(crate) struct Sql(Prepared);
+
+self_cell!(
+    struct Prepared {
+        owner: Connection,
+        #[not_covariant]
+        dependent: Statements,
+    }
+);
+
+/// By the place and the length of their texts.
+type Statements<'a> = RefCell<HashMap<(usize, usize), Statement<'a>>>;
+
+impl Deref for Sql {
+    type Target = Connection;
+    fn deref(&self) -> &Connection {
+        self.0.borrow_owner()
+    }
+}
+
+impl From<Connection> for Sql {
+    fn from(connection: Connection) -> Self {
+        Self(Prepared::new(connection, |_| RefCell::default()))
+    }
+}
+
+impl Sql {
+    /// Does something with a statement. It is prepared the first time, and whenever it is used
+    /// while it is in use.
+    fn with<T>(
+        &self,
+        text: &'static str,
+        work: impl FnOnce(&mut Statement<'_>) -> Result<T, Trouble>,
+    ) -> Result<T, Trouble> {
+        self.0.with_dependent(|sql, statements| {
+            let place = (text.as_ptr().addr(), text.len());
+            let known = statements.borrow_mut().remove(&place);
+            let mut statement = match known {
+                Some(known) => known,
+                None => sql.prepare(text)?,
+            };
+            let outcome = work(&mut statement);
+            // What was bound can be many megabytes.
+            statement.clear_bindings();
+            statements.borrow_mut().insert(place, statement);
+            outcome
+        })
+    }
+
+    /// Ends it.
+    pub(crate) fn close(self) -> Result<(), rusqlite::Error> {
+        self.0.into_owner().close().map_err(|(_, error)| error)
+    }
+}
 
 /// The first row, if there is one.
 pub(crate) fn one<T>(
-    sql: &Connection,
-    text: &str,
+    sql: &Sql,
+    text: &'static str,
     params: impl Params,
     map: impl FnOnce(&Row<'_>) -> Result<T, Trouble>,
 ) -> Result<Option<T>, Trouble> {
-    let mut statement = sql.prepare_cached(text)?;
-    let mut rows = statement.query(params)?;
-    rows.next()?.map(map).transpose()
+    sql.with(text, |statement| {
+        let mut rows = statement.query(params)?;
+        rows.next()?.map(map).transpose()
+    })
 }
 
 /// All rows.
 pub(crate) fn all<T>(
-    sql: &Connection,
-    text: &str,
+    sql: &Sql,
+    text: &'static str,
     params: impl Params,
     mut map: impl FnMut(&Row<'_>) -> Result<T, Trouble>,
 ) -> Result<Vec<T>, Trouble> {
-    let mut statement = sql.prepare_cached(text)?;
-    let mut rows = statement.query(params)?;
-    let mut found = Vec::new();
-    while let Some(row) = rows.next()? {
-        found.push(map(row)?);
-    }
-    Ok(found)
+    sql.with(text, |statement| {
+        let mut rows = statement.query(params)?;
+        let mut found = Vec::new();
+        while let Some(row) = rows.next()? {
+            found.push(map(row)?);
+        }
+        Ok(found)
+    })
+}
+
+/// The first row of those for which `map` has an answer.
+pub(crate) fn first<T>(
+    sql: &Sql,
+    text: &'static str,
+    params: impl Params,
+    mut map: impl FnMut(&Row<'_>) -> Result<Option<T>, Trouble>,
+) -> Result<Option<T>, Trouble> {
+    sql.with(text, |statement| {
+        let mut rows = statement.query(params)?;
+        while let Some(row) = rows.next()? {
+            if let Some(found) = map(row)? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    })
 }
 
 /// A statement without rows; says how many rows it changed.
-pub(crate) fn run(sql: &Connection, text: &str, params: impl Params) -> Result<usize, Trouble> {
-    Ok(sql.prepare_cached(text)?.execute(params)?)
+pub(crate) fn run(sql: &Sql, text: &'static str, params: impl Params) -> Result<usize, Trouble> {
+    sql.with(text, |statement| Ok(statement.execute(params)?))
 }
 
 /// A column.

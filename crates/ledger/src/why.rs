@@ -10,13 +10,12 @@ use crate::{
     limit::{self, Limit},
     owner::{self, OwnerId},
     read,
-    sql::{Key, all, get, id, maybe_time, one, time, word},
+    sql::{Key, Sql, all, get, id, maybe_time, one, time, word},
 };
 use domain::{
     ChangeId, ChangeState, JobId, JobState, RequestId, RequestState, Timestamp, budget::Account,
     entity::Job,
 };
-use rusqlite::Connection;
 use std::path::Path;
 
 /// Who holds something.
@@ -120,7 +119,7 @@ impl Ledger {
 }
 
 fn request_waits(
-    sql: &Connection,
+    sql: &Sql,
     run: &Path,
     request: RequestId,
     since: i64,
@@ -176,7 +175,7 @@ fn request_waits(
     })
 }
 
-fn job_waits(sql: &Connection, run: &Path, job: JobId, since: i64) -> Result<JobWaits, Trouble> {
+fn job_waits(sql: &Sql, run: &Path, job: JobId, since: i64) -> Result<JobWaits, Trouble> {
     let found = read::job(sql, job)?;
     let (account, full, until) = one(
         sql,
@@ -216,7 +215,7 @@ fn job_waits(sql: &Connection, run: &Path, job: JobId, since: i64) -> Result<Job
     })
 }
 
-fn change(sql: &Connection, job: JobId) -> Result<Option<(ChangeId, ChangeState)>, Trouble> {
+fn change(sql: &Sql, job: JobId) -> Result<Option<(ChangeId, ChangeState)>, Trouble> {
     one(
         sql,
         "SELECT id, state FROM changes WHERE job = ?1",
@@ -225,7 +224,7 @@ fn change(sql: &Connection, job: JobId) -> Result<Option<(ChangeId, ChangeState)
     )
 }
 
-fn change_until(sql: &Connection, job: JobId) -> Result<Option<Timestamp>, Trouble> {
+fn change_until(sql: &Sql, job: JobId) -> Result<Option<Timestamp>, Trouble> {
     let until = one(
         sql,
         "SELECT until FROM changes WHERE job = ?1",
@@ -235,7 +234,7 @@ fn change_until(sql: &Connection, job: JobId) -> Result<Option<Timestamp>, Troub
     Ok(until.flatten())
 }
 
-fn unmet(sql: &Connection, job: JobId) -> Result<Vec<Unmet>, Trouble> {
+fn unmet(sql: &Sql, job: JobId) -> Result<Vec<Unmet>, Trouble> {
     let needs: Vec<JobId> = all(
         sql,
         "SELECT needs FROM dependencies WHERE job = ?1 ORDER BY place",
@@ -263,7 +262,7 @@ fn unmet(sql: &Connection, job: JobId) -> Result<Vec<Unmet>, Trouble> {
 }
 
 /// When an event of the job's request was recorded last, if the job is under way.
-fn last(sql: &Connection, job: &Job) -> Result<Option<Timestamp>, Trouble> {
+fn last(sql: &Sql, job: &Job) -> Result<Option<Timestamp>, Trouble> {
     if !job.state.is_held() {
         return Ok(None);
     }
@@ -276,7 +275,7 @@ fn last(sql: &Connection, job: &Job) -> Result<Option<Timestamp>, Trouble> {
     )
 }
 
-fn holder(sql: &Connection, run: &Path, subject: Subject) -> Result<Option<Holder>, Trouble> {
+fn holder(sql: &Sql, run: &Path, subject: Subject) -> Result<Option<Holder>, Trouble> {
     let (kind, key) = subject.columns();
     let found = one(
         sql,

@@ -14,12 +14,11 @@ use crate::{
     lease,
     log::Log,
     options::{Clock, Ids},
-    sql::{Key, run},
+    sql::{Key, Sql, run},
     vfs,
     wake::Wake,
 };
 use domain::{RequestId, SessionId, Timestamp, event::Body};
-use rusqlite::Connection;
 use std::{
     ops::Deref,
     path::PathBuf,
@@ -66,7 +65,7 @@ pub(crate) enum Message {
 
 /// A verb under way: one transaction's worth of work on the ledger.
 pub(crate) struct Verb<'a> {
-    pub(crate) sql: &'a Connection,
+    pub(crate) sql: &'a Sql,
     pub(crate) now: Timestamp,
     pub(crate) context: &'a Context,
     pub(crate) events: Vec<Pending>,
@@ -77,8 +76,8 @@ pub(crate) struct Verb<'a> {
 }
 
 impl Deref for Verb<'_> {
-    type Target = Connection;
-    fn deref(&self) -> &Connection {
+    type Target = Sql;
+    fn deref(&self) -> &Sql {
         self.sql
     }
 }
@@ -156,7 +155,7 @@ where
 
 /// The writing thread's state.
 pub(crate) struct Writer {
-    pub(crate) sql: Connection,
+    pub(crate) sql: Sql,
     pub(crate) context: Arc<Context>,
     pub(crate) wake: Arc<Wake>,
     pub(crate) durable: Arc<Durable>,
@@ -193,7 +192,7 @@ impl Writer {
         }
         self.syncer.end();
         if let Err(error) = self.sql.close() {
-            tracing::warn!(error = %error.1, "the ledger's connection did not close");
+            tracing::warn!(%error, "the ledger's connection did not close");
         }
     }
 

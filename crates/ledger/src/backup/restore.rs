@@ -11,6 +11,7 @@ use crate::{
     ledger::Ledger,
     options::{Ids, RandomIds},
     schema,
+    sql::Sql,
     sql::{count, one},
 };
 use domain::{BlobId, Timestamp};
@@ -120,6 +121,7 @@ fn restore(
 /// How many requests in these rows, of whatever version, have not ended.
 fn count_open(file: &Path) -> Result<u64, Error> {
     Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_ONLY)
+        .map(Sql::from)
         .map_err(Trouble::from)
         .and_then(|sql| {
             one(

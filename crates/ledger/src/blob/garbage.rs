@@ -9,11 +9,11 @@ use crate::{
     error::{Error, Trouble},
     ledger::Ledger,
     schema,
-    sql::{all, get, one, run},
+    sql::{Sql, all, get, one, run},
     writer::Verb,
 };
 use domain::BlobId;
-use rusqlite::{Connection, Row};
+use rusqlite::Row;
 use std::{
     fs::{File, TryLockError},
     io::{self, ErrorKind},
@@ -89,7 +89,7 @@ impl Ledger {
             // power cut. So a name that another verb of it has just taken away still counts, and
             // what was taken away before it is synced first.
             verb.durable.sync()?;
-            let committed = schema::connect(&verb.context.directory, false)?;
+            let committed = Sql::from(schema::connect(&verb.context.directory, false)?);
             let mut collected = Collected::default();
             for id in ids {
                 let refs = named(verb, id)?;
@@ -126,7 +126,7 @@ impl Collected {
 }
 
 /// How often a blob is named; none where it was never counted.
-fn named(sql: &Connection, id: BlobId) -> Result<Option<i64>, Trouble> {
+fn named(sql: &Sql, id: BlobId) -> Result<Option<i64>, Trouble> {
     one(
         sql,
         "SELECT refs FROM blobs WHERE id = ?1",

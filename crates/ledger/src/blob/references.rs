@@ -4,11 +4,10 @@ use super::directory;
 use crate::{
     cassette::Exchange,
     error::{Error, Trouble},
-    sql::{json, maybe_json, number, run},
+    sql::{Sql, json, maybe_json, number, run},
     writer::Verb,
 };
 use domain::{BlobId, entity::Ask, event::Body};
-use rusqlite::Connection;
 use std::{io::ErrorKind, path::Path};
 
 /// Counts names that the verb records.
@@ -41,7 +40,7 @@ pub(crate) fn refer(
     Ok(())
 }
 
-fn add(sql: &Connection, id: BlobId, bytes: u64) -> Result<(), Trouble> {
+fn add(sql: &Sql, id: BlobId, bytes: u64) -> Result<(), Trouble> {
     run(
         sql,
         "INSERT INTO blobs (id, bytes, refs) VALUES (?1, ?2, 1) \
@@ -52,10 +51,7 @@ fn add(sql: &Connection, id: BlobId, bytes: u64) -> Result<(), Trouble> {
 }
 
 /// Counts names that are not there any more.
-pub(crate) fn forget(
-    sql: &Connection,
-    blobs: impl IntoIterator<Item = BlobId>,
-) -> Result<(), Trouble> {
+pub(crate) fn forget(sql: &Sql, blobs: impl IntoIterator<Item = BlobId>) -> Result<(), Trouble> {
     for id in blobs {
         let known = run(
             sql,
@@ -71,7 +67,7 @@ pub(crate) fn forget(
 
 /// Gives every name that a row has to `seen`, in no order.
 pub(crate) fn each(
-    sql: &Connection,
+    sql: &Sql,
     mut seen: impl FnMut(BlobId) -> Result<(), Trouble>,
 ) -> Result<(), Trouble> {
     let mut statement = sql.prepare("SELECT body FROM events")?;
@@ -96,7 +92,7 @@ pub(crate) fn each(
 
 /// Counts what the rows name that were written before names were counted. A blob that is not
 /// there is counted too: it was lost earlier, and the check says so.
-pub(crate) fn count_existing(sql: &Connection, data: &Path) -> Result<(), Trouble> {
+pub(crate) fn count_existing(sql: &Sql, data: &Path) -> Result<(), Trouble> {
     let top = data.join("blobs");
     each(sql, |id| {
         let bytes = directory::stored(&top, id)

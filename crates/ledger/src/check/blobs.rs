@@ -4,20 +4,19 @@ use super::{Progress, Report};
 use crate::{
     blob::{blob_id, directory},
     error::{Error, Trouble},
-    sql::{all, get, run},
+    sql::{Sql, all, get, run},
 };
 use domain::BlobId;
-use rusqlite::Connection;
 use std::path::Path;
 
 /// How many blobs are looked at between two reports of progress.
 const PAGE: i64 = 1_000;
 
 /// The names that rows have for blobs, counted in a table that is gone with the connection.
-pub(super) struct Named<'a>(&'a Connection);
+pub(super) struct Named<'a>(&'a Sql);
 
 impl<'a> Named<'a> {
-    pub(super) fn new(sql: &'a Connection) -> Result<Self, Trouble> {
+    pub(super) fn new(sql: &'a Sql) -> Result<Self, Trouble> {
         sql.execute_batch(
             "CREATE TEMP TABLE named (id BLOB PRIMARY KEY, refs INTEGER NOT NULL) \
              STRICT, WITHOUT ROWID",
@@ -57,7 +56,7 @@ impl<'a> Named<'a> {
 
 /// Every blob that is named is there and is what was stored.
 pub(super) fn files(
-    sql: &Connection,
+    sql: &Sql,
     top: &Path,
     report: &mut Report,
     progress: &mut dyn FnMut(Progress),

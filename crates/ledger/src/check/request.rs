@@ -5,13 +5,12 @@ use crate::{
     account,
     cassette::Exchange,
     error::Trouble,
-    sql::{Key, all, get, id, json, one, word},
+    sql::{Key, Sql, all, get, id, json, one, word},
 };
 use domain::{
     Amount, AttemptId, AttemptState, ChangeId, ChangeState, JobId, JobState, RequestId,
     RequestState, entity::Ask, event::Body, machine::Machine, state::UnknownState,
 };
-use rusqlite::Connection;
 use std::{collections::HashMap, fmt, hash::Hash};
 
 /// A request, as the check goes from one to the next.
@@ -24,7 +23,7 @@ pub(super) struct Row {
 }
 
 /// The request after this row, in the order of rows.
-pub(super) fn next(sql: &Connection, after: i64) -> Result<Option<Row>, Trouble> {
+pub(super) fn next(sql: &Sql, after: i64) -> Result<Option<Row>, Trouble> {
     one(
         sql,
         "SELECT r.n, r.id, r.account, s.first > 1 FROM requests r \
@@ -43,7 +42,7 @@ pub(super) fn next(sql: &Connection, after: i64) -> Result<Option<Row>, Trouble>
 
 /// Looks at one request. Says how many accounts it has.
 pub(super) fn check(
-    sql: &Connection,
+    sql: &Sql,
     request: &Row,
     named: &mut Named<'_>,
     report: &mut Report,
@@ -54,7 +53,7 @@ pub(super) fn check(
 }
 
 /// What its ask and its recorded exchanges name.
-fn names(sql: &Connection, request: &Row, named: &mut Named<'_>) -> Result<(), Trouble> {
+fn names(sql: &Sql, request: &Row, named: &mut Named<'_>) -> Result<(), Trouble> {
     let ask = one(
         sql,
         "SELECT body FROM asks WHERE request = ?1",
@@ -79,7 +78,7 @@ fn names(sql: &Connection, request: &Row, named: &mut Named<'_>) -> Result<(), T
 
 /// Each account conserves; it has reserved what its open children and grants have, and committed
 /// what its ended children, its grants and its attempts have spent.
-fn accounts(sql: &Connection, request: &Row, report: &mut Report) -> Result<u64, Trouble> {
+fn accounts(sql: &Sql, request: &Row, report: &mut Report) -> Result<u64, Trouble> {
     let key = request.id.key();
     let mut sums: HashMap<i64, (Amount, Amount)> = HashMap::new();
     let mut add = |account: i64, reserved: Amount, committed: Amount| {
@@ -237,7 +236,7 @@ impl<K: Eq + Hash + fmt::Display + Copy, S: Machine> Told<K, S> {
 
 /// Every state is what the events say, and every step was one that the machine allows.
 fn states(
-    sql: &Connection,
+    sql: &Sql,
     request: &Row,
     named: &mut Named<'_>,
     report: &mut Report,
@@ -336,8 +335,8 @@ impl Story {
 }
 
 fn stored<K: Key, S>(
-    sql: &Connection,
-    query: &str,
+    sql: &Sql,
+    query: &'static str,
     request: [i64; 1],
 ) -> Result<Vec<(K, S)>, Trouble>
 where

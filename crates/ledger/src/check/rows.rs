@@ -5,9 +5,8 @@ use crate::{
     chain,
     error::Trouble,
     lease::{self, Subject},
-    sql::{all, count, get, id, one},
+    sql::{Sql, all, count, get, id, one},
 };
-use rusqlite::Connection;
 use std::collections::HashSet;
 
 /// How many events are followed at once.
@@ -15,7 +14,7 @@ const PAGE: usize = 10_000;
 
 /// A grant is open only under a live lease, holds nothing once it is closed, and its attempt has
 /// spent at least what it has.
-pub(super) fn grants(sql: &Connection, report: &mut Report) -> Result<(), Trouble> {
+pub(super) fn grants(sql: &Sql, report: &mut Report) -> Result<(), Trouble> {
     report.none(
         sql,
         "a grant is open and its lease has ended",
@@ -52,7 +51,7 @@ pub(super) fn grants(sql: &Connection, report: &mut Report) -> Result<(), Troubl
 
 /// The sequence of each session runs from the first that is kept to its last without a gap, and
 /// every event is of a request that is there, or tells of no state.
-pub(super) fn sequences(sql: &Connection, report: &mut Report) -> Result<(), Trouble> {
+pub(super) fn sequences(sql: &Sql, report: &mut Report) -> Result<(), Trouble> {
     let sessions = all(
         sql,
         "SELECT n, first, sequence FROM sessions ORDER BY n",
@@ -83,7 +82,7 @@ pub(super) fn sequences(sql: &Connection, report: &mut Report) -> Result<(), Tro
 
 /// Follows the events of one session; says how many there are.
 fn sequence(
-    sql: &Connection,
+    sql: &Sql,
     session: i64,
     first: u64,
     last: u64,
@@ -118,7 +117,7 @@ fn sequence(
 }
 
 /// What is held has one lease, and nothing else has one.
-pub(super) fn leases(sql: &Connection, report: &mut Report) -> Result<(), Trouble> {
+pub(super) fn leases(sql: &Sql, report: &mut Report) -> Result<(), Trouble> {
     let live: HashSet<Subject> = lease::live(sql)?
         .into_iter()
         .map(|(subject, _)| subject)
@@ -158,7 +157,7 @@ pub(super) fn leases(sql: &Connection, report: &mut Report) -> Result<(), Troubl
 }
 
 /// What is to be told is there and is of its request, and is not tried for ever.
-pub(super) fn outbox(sql: &Connection, report: &mut Report) -> Result<(), Trouble> {
+pub(super) fn outbox(sql: &Sql, report: &mut Report) -> Result<(), Trouble> {
     report.none(
         sql,
         "a notification is of no event of its request",
@@ -175,7 +174,7 @@ pub(super) fn outbox(sql: &Connection, report: &mut Report) -> Result<(), Troubl
 }
 
 /// Counters and references agree with the rows that they are about.
-pub(super) fn queues(sql: &Connection, report: &mut Report) -> Result<(), Trouble> {
+pub(super) fn queues(sql: &Sql, report: &mut Report) -> Result<(), Trouble> {
     for (what, query) in [
         (
             "a request counts other jobs as held than are",

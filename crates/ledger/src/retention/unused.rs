@@ -9,10 +9,9 @@ use crate::{
     error::{Error, Trouble},
     history,
     ledger::Ledger,
-    sql::{Key, all, count, get, one, run, to_json},
+    sql::{Key, Sql, all, count, get, one, run, to_json},
 };
 use domain::{RequestId, Timestamp};
-use rusqlite::Connection;
 
 /// Queues of which nothing is offered or held, and that no row names but those of the requests
 /// whose ids are in the first parameter, a list in JSON.
@@ -98,7 +97,7 @@ impl Ledger {
     }
 }
 
-fn old_counts(sql: &Connection, hour: i64) -> Result<usize, Trouble> {
+fn old_counts(sql: &Sql, hour: i64) -> Result<usize, Trouble> {
     run(
         sql,
         "DELETE FROM history WHERE (measure, hour, bucket) IN \
@@ -107,7 +106,7 @@ fn old_counts(sql: &Connection, hour: i64) -> Result<usize, Trouble> {
     )
 }
 
-fn full_allowances(sql: &Connection, since: i64) -> Result<usize, Trouble> {
+fn full_allowances(sql: &Sql, since: i64) -> Result<usize, Trouble> {
     run(
         sql,
         "DELETE FROM rates WHERE user IN (SELECT user FROM rates WHERE time <= ?1 LIMIT ?2)",
@@ -116,7 +115,7 @@ fn full_allowances(sql: &Connection, since: i64) -> Result<usize, Trouble> {
 }
 
 /// Removes those of these queues that nothing has come to need since they were found.
-fn queues(sql: &Connection, found: &str) -> Result<usize, Trouble> {
+fn queues(sql: &Sql, found: &str) -> Result<usize, Trouble> {
     run(
         sql,
         "DELETE FROM queues WHERE n IN (SELECT value FROM json_each(?1)) \
