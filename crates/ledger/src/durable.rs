@@ -296,7 +296,7 @@ mod tests {
         io,
         path::Path,
         sync::{
-            Arc,
+            Arc, Mutex,
             atomic::{AtomicBool, AtomicU64, Ordering},
         },
     };
@@ -358,8 +358,25 @@ mod tests {
         let before = visible(directory.path());
         let syncs = gate.syncs.load(Ordering::SeqCst);
         gate.is_closed.store(true, Ordering::SeqCst);
-        // Verbs are done while an earlier commit waits for the disk: all of them can be seen.
+        // Verbs are done while an earlier commit waits for the disk: all of them can be seen. The
+        // first is not alone in the queue, or the thread that writes would wait for the disk itself.
+        let begun = Arc::new(AtomicBool::new(false));
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        let wait = Arc::new(Mutex::new(wait));
+        let (other, begins) = (ledger.clone(), Arc::clone(&begun));
+        let first = tokio::spawn(async move {
+            let wait = move |_: &mut crate::writer::Verb<'_>| {
+                begins.store(true, Ordering::SeqCst);
+                drop(wait.lock().map(|wait| wait.recv()));
+                Ok(())
+            };
+            other.write("wait for others", wait).await
+        });
+        until(|| begun.load(Ordering::SeqCst)).await;
         let mut verbs = notes(&ledger, session, 20);
+        let queue = ledger.weak_writer().upgrade().unwrap();
+        until(|| queue.max_capacity() - queue.capacity() >= 20).await;
+        drop((go, queue));
         until(|| visible(directory.path()) == before + 20).await;
         let reader = ledger.clone();
         let mut read = tokio::spawn(async move { reader.last_sequence(session).await });
@@ -372,6 +389,7 @@ mod tests {
         while let Some(verb) = verbs.join_next().await {
             verb.unwrap().unwrap();
         }
+        first.await.unwrap().unwrap();
         let last = (&mut read).await.unwrap().unwrap();
         assert_eq!(i64::try_from(last).unwrap(), before + 20);
         let taken = gate.syncs.load(Ordering::SeqCst) - syncs;
