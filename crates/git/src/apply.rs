@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::ids::{CommitId, TreeId};
 use crate::merge::Merged;
 use crate::mirror::Mirror;
-use crate::program::Call;
+use crate::process::Call;
 use crate::source::Source;
 
 /// How the work is taken.

@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::ids::{ObjectId, TreeId};
 use crate::mirror::{Entry, Mirror};
 use crate::objects::HASH;
-use crate::program::Call;
+use crate::process::Call;
 
 /// What an entry of a tree is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::ids::CommitId;
 use crate::mirror::Mirror;
 use crate::objects::{CommitParts, Objects, Reader};
-use crate::program::Call;
+use crate::process::Call;
 use crate::references::write_replacing;
 use crate::source::{Source, read_shallow};
 

@@ -48,6 +48,7 @@ mod merge;
 mod merge_apart;
 mod mirror;
 mod objects;
+mod process;
 mod program;
 mod publish;
 mod publishing;

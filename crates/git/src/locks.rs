@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::error::Error;
-use crate::program::{Call, Output, Program};
+use crate::process::{Call, Output};
+use crate::program::Program;
 use crate::source::Source;
 
 /// How long a lock may be empty while its maker lives: it is written to within microseconds.

@@ -7,7 +7,8 @@ use crate::commit::{NewCommit, Signature};
 use crate::error::Error;
 use crate::ids::{CommitId, TreeId};
 use crate::mirror::Mirror;
-use crate::program::{Call, Version};
+use crate::process::Call;
+use crate::program::Version;
 
 /// How a merge ended.
 #[derive(Clone, Debug, PartialEq, Eq)]

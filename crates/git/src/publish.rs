@@ -16,7 +16,7 @@ use crate::durable::{NewObjects, sync_loose};
 use crate::error::Error;
 use crate::ids::CommitId;
 use crate::mirror::Mirror;
-use crate::program::Call;
+use crate::process::Call;
 use crate::source::Source;
 
 /// More objects than this travel as a pack.

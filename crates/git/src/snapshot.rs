@@ -16,7 +16,7 @@ use crate::commit::{NewCommit, Signature};
 use crate::error::Error;
 use crate::ids::{CommitId, TreeId};
 use crate::mirror::Mirror;
-use crate::program::Call;
+use crate::process::Call;
 use crate::source::Source;
 
 impl Mirror {

@@ -164,7 +164,7 @@ impl Source {
         command.args(["config", "--null", "--get", name]);
         let output = self
             .program
-            .execute(crate::program::Call::new(doing, command).limit(1 << 20))?;
+            .execute(crate::process::Call::new(doing, command).limit(1 << 20))?;
         match output.code {
             Some(0) => Ok(Some(output.stdout.trim_end_with(|c| c == '\0').into())),
             Some(1) => Ok(None),
@@ -274,7 +274,7 @@ fn ask_trust(program: &Program, top: &Path) -> Result<(), Error> {
     let doing = "looking at the repository's owner";
     let mut command = program.as_user_reading(top)?;
     command.args(["rev-parse", "--git-dir"]);
-    let output = program.execute(crate::program::Call::new(doing, command).limit(64 * 1024))?;
+    let output = program.execute(crate::process::Call::new(doing, command).limit(64 * 1024))?;
     if output.code == Some(0) {
         return Ok(());
     }

@@ -3,7 +3,7 @@
 use bstr::{BString, ByteSlice};
 
 use crate::error::Error;
-use crate::program::Call;
+use crate::process::Call;
 use crate::source::Source;
 
 /// How a file differs from `HEAD`.

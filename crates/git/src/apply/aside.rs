@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use bstr::{BString, ByteSlice};
 
 use crate::error::Error;
-use crate::program::{Call, Cancel};
+use crate::process::Call;
+use crate::program::Cancel;
 use crate::source::Source;
 
 /// The directory in the git directory that the files are moved to.

@@ -9,7 +9,7 @@ use bstr::{BStr, BString, ByteSlice};
 use crate::error::Error;
 use crate::ids::TreeId;
 use crate::mirror::Mirror;
-use crate::program::Call;
+use crate::process::Call;
 use crate::source::Source;
 
 /// The most files of a directory of hooks that are looked at: git knows some thirty.

@@ -13,7 +13,7 @@ use crate::diff::FileKind;
 use crate::error::Error;
 use crate::ids::{CommitId, TreeId};
 use crate::mirror::{Entry, Mirror};
-use crate::program::Call;
+use crate::process::Call;
 use crate::source::Source;
 use crate::status::StatusKind;
 
