@@ -2,8 +2,9 @@
 
 use crate::{
     error::Error,
-    open::{Guard, Sites, Wanted, base_key, blocking},
+    open::{Guard, Sites, base_key, blocking},
     site::Site,
+    wanted::Wanted,
 };
 use git::Mirror;
 use rustix::{

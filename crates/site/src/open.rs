@@ -1,19 +1,20 @@
-//! Opening sites: bases that are shared, the host's toolchains, one sandbox for each site.
+//! Opening sites: bases that are shared, one sandbox for each site.
 
 use crate::{
     disk::{DiskBounds, Watch},
     error::Error,
     fill,
-    include::{self, Included},
+    host::Host,
+    include::Included,
     site::Site,
+    wanted::Wanted,
 };
-use domain::{entity::Request, policy::Setup};
-use git::{CommitId, Mirror, Source, TreeId};
+use domain::policy::Setup;
+use git::{CommitId, Mirror, Source};
 use ledger::Ledger;
-use sandbox::toolchains::{self, ToolMount, Toolchains};
+use sandbox::toolchains::{ToolMount, Toolchains};
 use std::{
     collections::{HashMap, HashSet},
-    ffi::OsString,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
@@ -21,20 +22,6 @@ use std::{
     },
 };
 use workspace::{Base, Layering, Layers, Store, Workspace};
-
-/// The value of a variable of the host, by its name.
-pub type Environment = Arc<dyn Fn(&str) -> Option<OsString> + Send + Sync>;
-
-/// What is known of the machine that toolchains come from.
-#[derive(Clone)]
-pub struct Host {
-    /// Its `PATH`.
-    pub path: OsString,
-    /// The home of the user whose toolchains these are.
-    pub home: PathBuf,
-    /// Its environment, asked only for the variables of toolchains.
-    pub env: Environment,
-}
 
 /// How sites are made.
 #[derive(Clone)]
@@ -53,55 +40,6 @@ pub struct Options {
     pub disk: DiskBounds,
     /// The git program.
     pub git: git::Program,
-}
-
-/// What a site should hold.
-#[derive(Clone)]
-pub struct Wanted {
-    /// Its name among the workspaces: unique, and the same as the attempt's where it has one.
-    pub id: String,
-    /// The repository that the commit is in, as part of a base's name.
-    pub repository: String,
-    /// The commit that is checked out.
-    pub base: CommitId,
-    /// The tree whose content is wanted instead of the commit's, for checks.
-    pub tree: Option<TreeId>,
-    /// What prepares the workspace. What it writes is not part of a change.
-    pub setup: Option<Setup>,
-    /// Files that are taken along. They are not part of a change unless they are written again.
-    pub include: Arc<Vec<Included>>,
-    /// Toolchains that the policy names.
-    pub extra_roots: Vec<PathBuf>,
-    /// Programs that must work inside besides the toolchains: that of an agent.
-    pub programs: Vec<PathBuf>,
-    /// Whether the site has a channel to the gateway.
-    pub channel: bool,
-}
-
-impl Wanted {
-    /// A site on `base` with what a request asks of every one: setup, files, toolchains.
-    ///
-    /// # Errors
-    /// When a file that is taken along cannot be read.
-    pub async fn new(
-        ledger: &Ledger,
-        request: &Request,
-        id: String,
-        base: CommitId,
-    ) -> Result<Self, Error> {
-        let policy = &request.ask.policy;
-        Ok(Self {
-            id,
-            repository: request.ask.repository.to_string(),
-            base,
-            tree: None,
-            setup: policy.setup.clone(),
-            include: Arc::new(include::load(ledger, &request.ask.included).await?),
-            extra_roots: policy.toolchains.roots.iter().map(PathBuf::from).collect(),
-            programs: Vec::new(),
-            channel: false,
-        })
-    }
 }
 
 /// Opens sites. Cheap to clone.
@@ -182,25 +120,14 @@ impl Sites {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(crate) fn host(&self) -> &Host {
+        &self.shared.options.host
+    }
+
     /// The git program.
     #[must_use]
     pub fn git(&self) -> &git::Program {
         &self.shared.options.git
-    }
-
-    /// The toolchains of the host, as a sandbox sees them. The kind `host` sees them as they are.
-    #[must_use]
-    pub fn toolchains(&self, extra_roots: &[PathBuf]) -> Toolchains {
-        let host = &self.shared.options.host;
-        if self.kind() == sandbox::Kind::Host {
-            return unsealed(host);
-        }
-        toolchains::discover(&toolchains::Input {
-            path: host.path.clone(),
-            home: host.home.clone(),
-            env: &*host.env,
-            extra_roots: extra_roots.to_vec(),
-        })
     }
 
     /// Makes the base of a commit, unless it is there and its history is whole. With `source`, objects may be taken from the
@@ -406,17 +333,6 @@ impl Sites {
         Ok(options.backend.create(spec).await?)
     }
 
-    fn program(&self, program: &Path) -> Vec<ToolMount> {
-        let host = &self.shared.options.host;
-        let input = toolchains::Input {
-            path: host.path.clone(),
-            home: host.home.clone(),
-            env: &*host.env,
-            extra_roots: Vec::new(),
-        };
-        toolchains::agent_roots(program, &input)
-    }
-
     /// Empties the trash in the background; [`Sites::close`] waits for it.
     pub(crate) fn clean(&self) {
         let sites = self.clone();
@@ -482,44 +398,6 @@ async fn discard_unused(ledger: &Ledger, store: Store) -> Result<(), Error> {
 /// The name of a commit's base.
 pub(crate) fn base_key(repository: &str, commit: CommitId) -> String {
     format!("{repository}-{commit}")
-}
-
-/// Variables that say where toolchains are when the home is another one.
-const TOOLCHAIN_VARIABLES: [&str; 9] = [
-    "CARGO_HOME",
-    "RUSTUP_HOME",
-    "RUSTUP_TOOLCHAIN",
-    "JAVA_HOME",
-    "GOROOT",
-    "GOPATH",
-    "GOMODCACHE",
-    "PYENV_ROOT",
-    "VOLTA_HOME",
-];
-
-/// The toolchains of the host for a command that sees all of it: nothing is mounted or hidden.
-#[must_use]
-pub fn unsealed(host: &Host) -> Toolchains {
-    let mut found = Toolchains {
-        path: host.path.clone(),
-        ..Toolchains::default()
-    };
-    // As in a sealed sandbox: compiled files are no part of a change.
-    found
-        .env
-        .push(("PYTHONDONTWRITEBYTECODE".into(), "1".into()));
-    for name in TOOLCHAIN_VARIABLES {
-        let usual = match name {
-            "CARGO_HOME" => Some(host.home.join(".cargo")),
-            "RUSTUP_HOME" => Some(host.home.join(".rustup")),
-            _ => None,
-        };
-        let usual = usual.filter(|place| place.is_dir());
-        if let Some(value) = (host.env)(name).or(usual.map(PathBuf::into_os_string)) {
-            found.env.push((name.into(), value));
-        }
-    }
-    found
 }
 
 /// A workspace that is deleted unless it becomes a site.

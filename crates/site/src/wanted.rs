@@ -1,0 +1,59 @@
+//! What a site should hold.
+
+use crate::{
+    error::Error,
+    include::{self, Included},
+};
+use domain::{entity::Request, policy::Setup};
+use git::{CommitId, TreeId};
+use ledger::Ledger;
+use std::{path::PathBuf, sync::Arc};
+
+/// What a site should hold.
+#[derive(Clone)]
+pub struct Wanted {
+    /// Its name among the workspaces: unique, and the same as the attempt's where it has one.
+    pub id: String,
+    /// The repository that the commit is in, as part of a base's name.
+    pub repository: String,
+    /// The commit that is checked out.
+    pub base: CommitId,
+    /// The tree whose content is wanted instead of the commit's, for checks.
+    pub tree: Option<TreeId>,
+    /// What prepares the workspace. What it writes is not part of a change.
+    pub setup: Option<Setup>,
+    /// Files that are taken along. They are not part of a change unless they are written again.
+    pub include: Arc<Vec<Included>>,
+    /// Toolchains that the policy names.
+    pub extra_roots: Vec<PathBuf>,
+    /// Programs that must work inside besides the toolchains: that of an agent.
+    pub programs: Vec<PathBuf>,
+    /// Whether the site has a channel to the gateway.
+    pub channel: bool,
+}
+
+impl Wanted {
+    /// A site on `base` with what a request asks of every one: setup, files, toolchains.
+    ///
+    /// # Errors
+    /// When a file that is taken along cannot be read.
+    pub async fn new(
+        ledger: &Ledger,
+        request: &Request,
+        id: String,
+        base: CommitId,
+    ) -> Result<Self, Error> {
+        let policy = &request.ask.policy;
+        Ok(Self {
+            id,
+            repository: request.ask.repository.to_string(),
+            base,
+            tree: None,
+            setup: policy.setup.clone(),
+            include: Arc::new(include::load(ledger, &request.ask.included).await?),
+            extra_roots: policy.toolchains.roots.iter().map(PathBuf::from).collect(),
+            programs: Vec::new(),
+            channel: false,
+        })
+    }
+}
