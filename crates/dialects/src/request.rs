@@ -1,10 +1,14 @@
 //! What a request asks for, read from its bytes without changing them.
 
+mod pictures;
+mod usage_option;
+
 use std::borrow::Cow;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use self::{pictures::Pictures, usage_option::UsageOption};
 use crate::endpoint::Dialect;
 
 /// Largest request that is read: what Anthropic accepts.
@@ -72,20 +76,6 @@ pub struct Request {
     pub premium: Option<String>,
     /// Where the caller asks for the usage at the end of a Chat Completions stream.
     usage_option: UsageOption,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum UsageOption {
-    /// Asked for, or never needed.
-    Present,
-    /// No `stream_options`.
-    Absent,
-    /// `stream_options` that can be written over: these bytes, with these instead.
-    Replace {
-        start: usize,
-        end: usize,
-        with: &'static str,
-    },
 }
 
 /// Fields of both dialects that matter; a field that comes twice is an error, so that no two
@@ -212,56 +202,6 @@ impl Request {
     }
 }
 
-impl UsageOption {
-    fn find(body: &[u8], options: Option<&RawValue>) -> Self {
-        #[derive(Default, Deserialize)]
-        struct Options<'a> {
-            #[serde(borrow, default, deserialize_with = "even_null")]
-            include_usage: Option<&'a RawValue>,
-        }
-        let Some(options) = options else {
-            return Self::Absent;
-        };
-        let Some((start, end)) = place(body, options) else {
-            return Self::Present;
-        };
-        match serde_json::from_str::<Option<Options<'_>>>(options.get())
-            .map(Option::unwrap_or_default)
-        {
-            Ok(Options {
-                include_usage: Some(value),
-            }) if value.get() == "true" => Self::Present,
-            Ok(Options {
-                include_usage: Some(value),
-            }) => match place(body, value) {
-                Some((start, end)) => Self::Replace {
-                    start,
-                    end,
-                    with: "true",
-                },
-                None => Self::Present,
-            },
-            Ok(Options {
-                include_usage: None,
-            }) => match options.get().strip_prefix('{') {
-                // After the brace, before what else there may be.
-                Some(rest) if rest.trim_start() != "}" => Self::Replace {
-                    start: start + 1,
-                    end: start + 1,
-                    with: "\"include_usage\":true,",
-                },
-                _ => Self::Replace {
-                    start,
-                    end,
-                    with: "{\"include_usage\":true}",
-                },
-            },
-            // Not an object: the provider says so better than Skep.
-            Err(_) => Self::Present,
-        }
-    }
-}
-
 /// Kinds of tools that the caller runs itself: the beginnings of their `type`. Anthropic dates
 /// them (`bash_20250124`). A search among the tools of a request reaches nothing beyond it.
 const LOCAL_TOOLS: [&str; 7] = [
@@ -336,70 +276,6 @@ fn premium(fields: &Fields<'_>) -> Option<String> {
     let tiers = ["auto", "default", "standard", "standard_only", "flex"];
     named("service_tier", &fields.service_tier, &tiers)
         .or_else(|| named("speed", &fields.speed, &["standard"]))
-}
-
-/// Where a borrowed value lies in the body that it was read from.
-fn place(body: &[u8], value: &RawValue) -> Option<(usize, usize)> {
-    let text = value.get();
-    let start = (text.as_ptr() as usize).checked_sub(body.as_ptr() as usize)?;
-    let end = start.checked_add(text.len())?;
-    (body.get(start..end)? == text.as_bytes()).then_some((start, end))
-}
-
-/// Images in a request's messages, and the bytes of their payload, which are no text.
-#[derive(Debug, Default)]
-struct Pictures {
-    count: u64,
-    payload: u64,
-}
-
-#[derive(Deserialize)]
-struct Message<'a> {
-    #[serde(borrow, default)]
-    content: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-struct Part<'a> {
-    #[serde(borrow, default, rename = "type")]
-    kind: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    source: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    image_url: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    content: Option<&'a RawValue>,
-}
-
-impl Pictures {
-    /// Only what stands where a provider looks for an image is taken for one, so that text
-    /// cannot pass as a picture to look cheaper.
-    fn of_messages(messages: &RawValue) -> Self {
-        let mut pictures = Self::default();
-        for message in items::<Message<'_>>(messages) {
-            pictures.add_content(message.content, 0);
-        }
-        pictures
-    }
-
-    fn add_content(&mut self, content: Option<&RawValue>, depth: u8) {
-        let Some(content) = content.filter(|c| c.get().starts_with('[')) else {
-            return;
-        };
-        for part in items::<Part<'_>>(content) {
-            let payload = match part.kind.as_deref() {
-                Some("image") => part.source,
-                Some("image_url") => part.image_url,
-                Some("tool_result") if depth == 0 => {
-                    self.add_content(part.content, 1);
-                    continue;
-                }
-                _ => continue,
-            };
-            self.count += 1;
-            self.payload += payload.map_or(0, |p| p.get().len() as u64);
-        }
-    }
 }
 
 /// The elements of a JSON array that have the shape of `T`; others are passed over.
