@@ -20,13 +20,16 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        mpsc::{Receiver, SyncSender, sync_channel},
+        mpsc::{Receiver, SyncSender, TryRecvError, sync_channel},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// The most commits that wait for one sync.
 const COMMITS: usize = 64;
+
+/// How long the thread stays awake after a sync.
+const LINGER: Duration = Duration::from_micros(200);
 
 /// The most answers that wait for it.
 const WAITING: usize = 4_096;
@@ -279,11 +282,25 @@ impl Syncer {
 }
 
 fn work(durable: &Durable, written: &Receiver<Commit>) {
-    while let Ok(first) = written.recv() {
+    while let Some(first) = next(written) {
         let mut commits = vec![first];
         commits.extend(written.try_iter().take(COMMITS - 1));
         durable.finish(commits);
     }
+}
+
+/// The next commit. It is looked for a while before the thread goes to sleep: to wake it would keep
+/// the writer from the next verbs.
+fn next(written: &Receiver<Commit>) -> Option<Commit> {
+    let begun = Instant::now();
+    while begun.elapsed() < LINGER {
+        match written.try_recv() {
+            Ok(commit) => return Some(commit),
+            Err(TryRecvError::Disconnected) => return None,
+            Err(TryRecvError::Empty) => std::thread::yield_now(),
+        }
+    }
+    written.recv().ok()
 }
 
 #[cfg(test)]
