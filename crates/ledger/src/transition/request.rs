@@ -9,7 +9,7 @@ use crate::{
     writer::Verb,
 };
 use domain::{
-    RequestId, RequestState, SessionId, event::Body, machine::Machine, state::RequestCommand,
+    RequestId, RequestState, SessionId, Timestamp, event::Body, machine::Machine, state::RequestCommand,
 };
 
 /// Tells a request. While it is queued, and need not wait, it is offered to planners; its jobs are
@@ -67,6 +67,10 @@ pub(crate) fn request(
     }
     if let Some(until) = until {
         verb.known.waits_until(until);
+    }
+    if to == RequestState::Queued {
+        // It may stand among those that are not to begin yet.
+        verb.known.waits_until(Timestamp(offer.place));
     }
     if waited || until.is_some() {
         run(
