@@ -61,6 +61,10 @@ const MIGRATIONS: &[Migration] = &[
         sql: include_str!("../migrations/0010.sql"),
         then: |_, _| Ok(()),
     },
+    Migration {
+        sql: include_str!("../migrations/0011.sql"),
+        then: |_, _| Ok(()),
+    },
 ];
 
 /// The version that this program writes.

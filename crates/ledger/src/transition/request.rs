@@ -9,7 +9,8 @@ use crate::{
     writer::Verb,
 };
 use domain::{
-    RequestId, RequestState, SessionId, Timestamp, event::Body, machine::Machine, state::RequestCommand,
+    RequestId, RequestState, SessionId, Timestamp, event::Body, machine::Machine,
+    state::RequestCommand,
 };
 
 /// Tells a request. While it is queued, and need not wait, it is offered to planners; its jobs are
