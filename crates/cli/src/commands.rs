@@ -116,6 +116,7 @@ fn wrong_kind(found: Found, command: &'static str, wanted: &'static str) -> Erro
             Found::Job(_) => "a job",
             Found::Attempt(_) => "an attempt",
             Found::Change(_) => "a change",
+            Found::Notification(_) => "a notification",
         },
         command,
         wanted,

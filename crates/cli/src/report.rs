@@ -337,6 +337,7 @@ fn of_ledger(error: &ledger::Error) -> Classified {
             Exit::Refused,
             Some("`skep retry ID` begins it anew, with a budget of its own"),
         ),
+        E::InHand { .. } => (Exit::Refused, Some("nothing was changed")),
         E::Busy { .. } => (
             Exit::Refused,
             Some("nothing was stored; `[limits]` in the configuration says how much is taken"),

@@ -109,6 +109,7 @@ fn check(
     rows::leases(sql, &mut report)?;
     rows::queues(sql, &mut report)?;
     rows::outbox(sql, &mut report)?;
+    rows::undelivered(sql, &mut report)?;
     requests(sql, &mut report, progress)?;
     if depth == Depth::Blobs {
         blobs::files(sql, top, &mut report, progress)?;

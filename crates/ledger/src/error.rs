@@ -67,6 +67,14 @@ pub enum Error {
         /// Its id.
         name: String,
     },
+    /// Somebody does just now what it is about, and says soon how that ended.
+    #[error("the {kind} {name} is in hand just now: try again when that has ended")]
+    InHand {
+        /// The kind of thing.
+        kind: &'static str,
+        /// Its id.
+        name: String,
+    },
     /// There is too much already: nothing was stored.
     #[error("{what}: try again in {} s", retry_after.as_millis().div_ceil(1_000).max(1))]
     Busy {

@@ -5,7 +5,7 @@ use crate::{
     ledger::Ledger,
     sql::{Sql, all, get},
 };
-use domain::{AttemptId, ChangeId, JobId, RequestId, SessionId};
+use domain::{AttemptId, ChangeId, EventId, JobId, RequestId, SessionId};
 use std::fmt;
 
 /// The most matches that an ambiguous prefix is answered with.
@@ -24,6 +24,8 @@ pub enum Found {
     Attempt(AttemptId),
     /// A change.
     Change(ChangeId),
+    /// A notification that was given up, or is to be told.
+    Notification(EventId),
 }
 
 impl fmt::Display for Found {
@@ -34,12 +36,14 @@ impl fmt::Display for Found {
             Self::Job(id) => id.fmt(f),
             Self::Attempt(id) => id.fmt(f),
             Self::Change(id) => id.fmt(f),
+            Self::Notification(id) => id.fmt(f),
         }
     }
 }
 
 impl Ledger {
-    /// What a prefix of the text of an id names, with or without its letter and dash.
+    /// What a prefix of the text of an id names, with or without its letter and dash. A notification
+    /// is named with them only: few look for one, and it should make no other prefix ambiguous.
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::Ambiguous`] with some of the matches.
@@ -56,7 +60,7 @@ struct Kind {
     make: fn(u64) -> Found,
 }
 
-const KINDS: [Kind; 5] = [
+const KINDS: [Kind; 6] = [
     Kind {
         letter: RequestId::PREFIX,
         query: "SELECT id FROM requests WHERE id BETWEEN ?1 AND ?2 LIMIT ?3",
@@ -82,23 +86,35 @@ const KINDS: [Kind; 5] = [
         query: "SELECT id FROM sessions WHERE id BETWEEN ?1 AND ?2 LIMIT ?3",
         make: |bits| Found::Session(SessionId::from_bits(bits)),
     },
+    Kind {
+        letter: EventId::PREFIX,
+        query: "SELECT event FROM undelivered WHERE event BETWEEN ?1 AND ?2 \
+                UNION SELECT event FROM outbox WHERE event BETWEEN ?1 AND ?2 LIMIT ?3",
+        make: |bits| Found::Notification(EventId::from_bits(bits)),
+    },
 ];
 
 /// How many characters an id has after its dash.
 const LENGTH: usize = 12;
 
 fn find(sql: &Sql, prefix: &str) -> Result<Found, Trouble> {
-    let missing = || Error::missing("session, request, job, attempt or change", prefix);
+    let missing = || {
+        Error::missing(
+            "session, request, job, attempt, change or untold notification",
+            prefix,
+        )
+    };
     let (letter, rest) = match prefix.split_once('-') {
         Some((letter, rest)) => (Some(letter), rest),
         None => (None, prefix),
     };
     let (low, high) = range(rest).ok_or_else(missing)?;
     let mut matches = Vec::new();
-    for kind in KINDS
-        .iter()
-        .filter(|kind| letter.is_none_or(|letter| letter.chars().eq([kind.letter])))
-    {
+    let wanted = |kind: &&Kind| match letter {
+        Some(letter) => letter.chars().eq([kind.letter]),
+        None => kind.letter != EventId::PREFIX,
+    };
+    for kind in KINDS.iter().filter(wanted) {
         let ids: Vec<i64> = all(sql, kind.query, (low, high, MAX_MATCHES as i64), |row| {
             get(row, 0)
         })?;

@@ -1,7 +1,7 @@
 //! The outbox: what happened that a person may want to hear of, until it was told.
 //!
 //! A notification is stored with its event, in the same transaction, and goes once it was told
-//! everywhere or given up. It is told at least once: whoever tells it and dies before it says so
+//! everywhere or given up; what is given up is kept beside it. It is told at least once: whoever tells it and dies before it says so
 //! is followed by another one, with the same id.
 
 use crate::{
@@ -14,6 +14,7 @@ use crate::{
     owner::{Owner, OwnerId},
     park, read,
     sql::{Key, Sql, all, get, id, maybe_json, number, one, run, small, time, to_json},
+    undelivered::{self, GivenUp},
     writer::Verb,
 };
 use domain::{
@@ -79,7 +80,8 @@ impl Ledger {
 
     /// Settles a notification and ends the lease. It has reached every sink but these. Those that
     /// may work another time are tried again later, each time after twice the wait, and no others
-    /// with them; one that is given up is told in a [`Body::Note`].
+    /// with them; one that is given up is told in a [`Body::Note`], and can be told again
+    /// ([`Ledger::tell_again`]).
     ///
     /// # Errors
     /// [`Error::LeaseLost`]; [`Error::Invalid`] when there are too many sinks, or one that it need
@@ -276,7 +278,7 @@ fn settle(verb: &mut Verb<'_>, lease: &Lease, unreached: Vec<Unreached>) -> Resu
         held(verb, notification)?.ok_or_else(|| Error::missing("notification", notification))?;
     validate(&row, &unreached)?;
     lease::release(verb, number(lease.token))?;
-    let mut left = Vec::new();
+    let (mut left, mut given_up) = (Vec::new(), Vec::new());
     for Unreached { sink, why, again } in unreached {
         if again && row.claims < MAX_TRIES {
             left.push(sink);
@@ -285,6 +287,13 @@ fn settle(verb: &mut Verb<'_>, lease: &Lease, unreached: Vec<Unreached>) -> Resu
         let why: String = why.chars().take(MAX_WHY).collect();
         let text = format!("{sink} was not told of this request and will not be: {why}");
         verb.event(row.session, Some(row.request), Body::Note { text });
+        given_up.push(GivenUp {
+            sink: Some(sink),
+            why,
+        });
+    }
+    if !given_up.is_empty() {
+        undelivered::keep(verb, row.row, given_up)?;
     }
     if left.is_empty() {
         return forget(verb, row.row);
@@ -330,12 +339,18 @@ pub(crate) fn lose(verb: &mut Verb<'_>, notification: EventId) -> Result<(), Tro
         return Ok(());
     };
     if row.claims >= MAX_TRIES {
-        let text = format!(
-            "the notification of this request was given up: \
-             the process that delivered it ended {} times",
-            row.claims
-        );
+        let why = format!("the process that delivered it ended {} times", row.claims);
+        let text = format!("the notification of this request was given up: {why}");
         verb.event(row.session, Some(row.request), Body::Note { text });
+        let sinks = match row.sinks {
+            Some(sinks) => sinks.into_iter().map(Some).collect(),
+            None => vec![None],
+        };
+        let given_up = sinks.into_iter().map(|sink| GivenUp {
+            sink,
+            why: why.clone(),
+        });
+        undelivered::keep(verb, row.row, given_up.collect())?;
         return forget(verb, row.row);
     }
     run(
@@ -346,8 +361,8 @@ pub(crate) fn lose(verb: &mut Verb<'_>, notification: EventId) -> Result<(), Tro
     Ok(())
 }
 
-/// Removes what is still to be told of events of a request that were removed: nothing is told of
-/// what is as old as that.
+/// Removes what is still to be told, or was given up, of events of a request that were removed:
+/// nothing is told of what is as old as that.
 pub(crate) fn prune(verb: &mut Verb<'_>, request: RequestId) -> Result<(), Trouble> {
     let gone = all(
         verb,
@@ -361,5 +376,5 @@ pub(crate) fn prune(verb: &mut Verb<'_>, request: RequestId) -> Result<(), Troub
         lease::revoke(verb, Subject::Notification(notification))?;
         forget(verb, row)?;
     }
-    Ok(())
+    undelivered::prune(verb, request)
 }

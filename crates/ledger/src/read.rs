@@ -102,36 +102,6 @@ impl Ledger {
         .await
     }
 
-    /// Jobs that failed for good, the newest first, of all repositories or of one: the dead
-    /// letters. Their requests may have ended.
-    ///
-    /// # Errors
-    /// When the storage fails.
-    pub async fn dead_letters(
-        &self,
-        limit: usize,
-        repository: Option<RepositoryId>,
-    ) -> Result<Vec<Job>, Error> {
-        let limit = number(limit.min(MAX_REQUESTS) as u64);
-        self.read("list dead jobs", move |sql| {
-            let mut jobs = all(
-                sql,
-                "SELECT j.id, j.request, s.body, j.state, j.attempts, j.failure, j.created, \
-                 j.ended FROM jobs j INDEXED BY jobs_dead JOIN specs s ON s.job = j.n \
-                 JOIN requests r ON r.id = j.request \
-                 WHERE j.state = 'dead' AND (?2 IS NULL OR r.repository = ?2) \
-                 ORDER BY j.n DESC LIMIT ?1",
-                (limit, repository.map(Key::key)),
-                job_row,
-            )?;
-            for job in &mut jobs {
-                job.after = after(sql, job.id)?;
-            }
-            Ok(jobs)
-        })
-        .await
-    }
-
     /// A job.
     ///
     /// # Errors
@@ -264,7 +234,7 @@ fn stored_row(row: &Row<'_>) -> Result<StoredRequest, Trouble> {
     })
 }
 
-fn request_row(row: &Row<'_>) -> Result<Request, Trouble> {
+pub(crate) fn request_row(row: &Row<'_>) -> Result<Request, Trouble> {
     stored_row(row)?.read()
 }
 
@@ -281,7 +251,7 @@ pub(crate) fn job(sql: &Sql, job: JobId) -> Result<Job, Trouble> {
     Ok(found)
 }
 
-fn after(sql: &Sql, job: JobId) -> Result<Vec<JobId>, Trouble> {
+pub(crate) fn after(sql: &Sql, job: JobId) -> Result<Vec<JobId>, Trouble> {
     all(
         sql,
         "SELECT needs FROM dependencies WHERE job = ?1 ORDER BY place",
@@ -290,7 +260,7 @@ fn after(sql: &Sql, job: JobId) -> Result<Vec<JobId>, Trouble> {
     )
 }
 
-fn job_row(row: &Row<'_>) -> Result<Job, Trouble> {
+pub(crate) fn job_row(row: &Row<'_>) -> Result<Job, Trouble> {
     Ok(Job {
         id: id(row, 0)?,
         request: id(row, 1)?,
@@ -346,7 +316,7 @@ pub(crate) fn change(sql: &Sql, change: ChangeId) -> Result<Change, Trouble> {
     .ok_or_else(|| Error::missing("change", change).into())
 }
 
-fn change_row(row: &Row<'_>) -> Result<Change, Trouble> {
+pub(crate) fn change_row(row: &Row<'_>) -> Result<Change, Trouble> {
     Ok(Change {
         id: id(row, 0)?,
         attempt: id(row, 1)?,

@@ -54,7 +54,7 @@ impl Node {
                 let (before, after) = span.ok_or_else(nothing)?;
                 (request.ask.repository.to_string(), before, after)
             }
-            Found::Session(_) => return Err(nothing()),
+            Found::Session(_) | Found::Notification(_) => return Err(nothing()),
         };
         let mirror = self.sites.mirror(&repository).await?;
         blocking(move || {
@@ -176,6 +176,7 @@ impl Node {
                 (change.request, Some(change.job))
             }
             Found::Session(_) => return Err(no("a session is a log; name a request")),
+            Found::Notification(_) => return Err(no("it is told again, and is no work")),
         };
         let request = self.ledger.request(request).await?;
         let changes = self.ledger.changes_of(request.id).await?;

@@ -4,8 +4,8 @@ use crate::{
     Error, Node,
     sink::{Host, Message, Sink},
 };
-use domain::RequestId;
-use ledger::{ClaimedNotification, Owner, Unreached};
+use domain::{EventId, RequestId};
+use ledger::{ClaimedNotification, Delivery, Owner, Unreached};
 use std::{sync::Arc, time::Duration};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -143,6 +143,17 @@ impl Node {
             Ok(())
         });
         due.await.unwrap_or(Ok(()))
+    }
+
+    /// Has a notification that was given up told again, and tells it, unless another process does.
+    /// Says where it stands then: one that was not told yet waits for its next try.
+    ///
+    /// # Errors
+    /// When it was not given up, is being told just now, or the ledger cannot be used.
+    pub async fn tell_again(&self, notification: EventId) -> Result<Delivery, Error> {
+        self.ledger.tell_again(notification).await?;
+        self.tell_due().await?;
+        Ok(self.ledger.delivery(notification).await?)
     }
 
     /// Waits until nothing of this request is left to tell, or for as long as it may take.

@@ -88,7 +88,8 @@ fn render(rows: &[Row], now: Timestamp, width: usize) -> String {
     table::render(&rows, 0, width)
 }
 
-fn title(request: &Request) -> String {
+/// What a request is about.
+pub(super) fn title(request: &Request) -> String {
     let title = domain::plan::title(&request.ask.prompt);
     match (&request.ask.plan, title.is_empty()) {
         (Some(plan), true) => plan

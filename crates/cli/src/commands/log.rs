@@ -71,6 +71,9 @@ fn schema() -> String {
     format!("{:#}\n", event_schema())
 }
 
+/// What the command takes.
+const TAKEN: &str = "a session, a request, a job, an attempt or a change";
+
 struct Log<'a> {
     context: &'a Context,
     session: SessionId,
@@ -89,6 +92,7 @@ impl<'a> Log<'a> {
             Found::Job(id) => (Some(ledger.job(id).await?.request), Wanted::Job(id)),
             Found::Attempt(id) => (Some(ledger.attempt(id).await?.request), Wanted::Attempt(id)),
             Found::Change(id) => (Some(ledger.change(id).await?.request), Wanted::Change(id)),
+            Found::Notification(_) => return Err(super::wrong_kind(found, "log", TAKEN)),
         };
         let session = match (found, request) {
             (Found::Session(id), _) => id,

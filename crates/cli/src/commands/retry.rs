@@ -1,5 +1,7 @@
 //! `skep retry`.
 
+mod notification;
+
 use super::run::{About, header, to_the_end};
 use crate::{
     context::Context,
@@ -15,12 +17,15 @@ use server::Node;
 ///
 /// A request tries again those of its jobs that are not integrated; a job, attempt or change
 /// tries its job again. A request that no process works on any more goes on where it was. What a
-/// request took along (`skep run --dirty`) is taken along again.
+/// request took along (`skep run --dirty`) is taken along again. A notification that was given up is
+/// told again, to those only that it did not reach.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  skep retry\n  skep retry r-7k2\n  skep retry j-01h")]
+#[command(
+    after_help = "Examples:\n  skep retry\n  skep retry r-7k2\n  skep retry j-01h\n  skep retry e-9qd        # have a notification told again"
+)]
 pub(crate) struct Args {
-    /// The request, job, attempt or change, by its id or the beginning of it [default: the newest
-    /// request of the repository]
+    /// The request, job, attempt, change or notification, by its id or the beginning of it [default:
+    /// the newest request of the repository]
     id: Option<String>,
 }
 
@@ -33,6 +38,11 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
         Some(id) => node.ledger().find(id).await?,
         None => Found::Request(node.latest(&context.directory).await?),
     };
+    if let Found::Notification(id) = found {
+        let exit = signals.or(notification::run(&node, id, context)).await??;
+        node.close().await;
+        return Ok(exit);
+    }
     let submitted = signals.or(node.retry(found)).await??;
     let ask = node.ledger().request(submitted.request).await?.ask;
     if !context.output.is_json() {

@@ -86,7 +86,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
         Found::Job(id) => job(&ledger, id, context, &frame).await,
         Found::Attempt(id) => attempt(&ledger, id, args.full, context, &frame).await,
         Found::Change(id) => change(&ledger, id, context, &frame).await,
-        Found::Session(_) => Err(super::wrong_kind(
+        Found::Session(_) | Found::Notification(_) => Err(super::wrong_kind(
             found,
             "show",
             "a request, a job, an attempt or a change",

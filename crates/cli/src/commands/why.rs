@@ -10,7 +10,7 @@ use crate::{
         text, why,
     },
 };
-use ledger::{Found, Ledger};
+use ledger::{Delivery, Found, Ledger};
 
 /// Say what a request or job waits for, or what broke it
 ///
@@ -18,8 +18,8 @@ use ledger::{Found, Ledger};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  skep why\n  skep why r-7k2\n  skep why j-01h --json")]
 pub(crate) struct Args {
-    /// The request, job, attempt or change, by its id or the beginning of it [default: the newest
-    /// request of the repository]
+    /// The request, job, attempt, change or notification, by its id or the beginning of it [default:
+    /// the newest request of the repository]
     id: Option<String>,
 }
 
@@ -49,22 +49,27 @@ async fn look(ledger: &Ledger, found: Found) -> Result<Object, Error> {
         Found::Request(id) => {
             let request = ledger.request(id).await?;
             let waits = ledger.request_waits(id).await?;
-            let state = waits.state.to_string();
-            (state, why::of_request(&request, &waits, now))
+            let causes = why::of_request(&request, &waits, now);
+            (waits.state.to_string(), causes)
         }
         Found::Session(_) => return Err(super::wrong_kind(found, "why", "a request or a job")),
+        Found::Notification(id) => match ledger.delivery(id).await? {
+            Delivery::GivenUp(lost) => ("given up".into(), why::of_undelivered(&lost)),
+            Delivery::Waits => ("to be told".into(), Vec::new()),
+            Delivery::Over => ("told".into(), Vec::new()),
+        },
         Found::Job(_) | Found::Attempt(_) | Found::Change(_) => {
             let job = match found {
                 Found::Attempt(id) => ledger.attempt(id).await?.job,
                 Found::Change(id) => ledger.change(id).await?.job,
                 Found::Job(id) => id,
-                Found::Session(_) | Found::Request(_) => {
+                Found::Session(_) | Found::Request(_) | Found::Notification(_) => {
                     return Err(Error::Internal(String::new()));
                 }
             };
             let waits = ledger.job_waits(job).await?;
-            let state = waits.job.state.to_string();
-            (state, why::of_job(&waits, now))
+            let state = waits.job.state;
+            (state.to_string(), why::of_job(&waits, now))
         }
     };
     Ok(Object {

@@ -6,7 +6,7 @@ use domain::{
     ChangeState, Failure, JobState, RequestId, RequestState, Timestamp, budget::Account,
     entity::Request, machine::Machine as _,
 };
-use ledger::{Holder, JobWaits, Limit, Limited, Position, RequestWaits};
+use ledger::{Holder, JobWaits, Limit, Limited, Position, RequestWaits, Undelivered};
 use std::time::Duration;
 
 /// A holder that has recorded nothing for so long is worth a look.
@@ -41,6 +41,21 @@ fn mended(what: impl Into<String>, remedy: impl Into<String>) -> Cause {
 
 fn failed(failure: &Failure) -> Cause {
     mended(failure.to_string(), failure.reason.remedy())
+}
+
+/// Why a notification was given up, sink by sink.
+pub(crate) fn of_undelivered(lost: &Undelivered) -> Vec<Cause> {
+    let again = format!("`skep retry {}` has it told again", lost.event);
+    lost.unreached
+        .iter()
+        .map(|one| {
+            let sink = one.sink.as_deref().unwrap_or("any of its sinks");
+            mended(
+                format!("{sink} was not told of {}: {}", lost.request, one.why),
+                &*again,
+            )
+        })
+        .collect()
 }
 
 /// Why a request stands where it stands.

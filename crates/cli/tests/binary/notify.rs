@@ -195,3 +195,49 @@ fn a_sink_that_is_given_up_is_said_in_the_log_without_its_address() {
     assert!(hook.none_more(), "it is not tried again");
     world.assert_nowhere(SECRET, &[&told.ran, &log]);
 }
+
+#[test]
+fn a_notification_that_was_given_up_is_a_dead_letter_that_can_be_told_again() {
+    let hook = Webhook::new(&[404, 404]);
+    let config = "[[notify]]\nwebhook_env = \"TEAM_HOOK\"\n";
+    let world = world(config, &hook);
+    let request = world.run().request();
+    let first = hook.next();
+    let object = |ran: testkit::Ran| ran.json_lines().remove(0);
+    let dead = || object(world.skep(&["dead-letters", "--json"]).expect_code(0));
+    let listed = dead();
+    assert_eq!(listed["jobs"], Value::Array(Vec::new()));
+    let letter = &listed["letters"][0];
+    let id = letter["id"].as_str().unwrap();
+    assert_eq!(
+        (&letter["kind"], &letter["request"]),
+        (&"notification".into(), &request.into())
+    );
+    assert_eq!(letter["id"], first.body["id"]);
+    assert_eq!(letter["again"], format!("skep retry {id}"));
+    assert!(
+        letter["why"].as_str().unwrap().contains("answered 404"),
+        "{letter}"
+    );
+    let why = world.skep(&["why", &id[..8]]).expect_code(0).stdout;
+    assert!(
+        why.contains("given up") && why.contains(&format!("skep retry {id}")),
+        "{why}"
+    );
+    world.skep(&["show", id]).expect_code(2);
+
+    // It fails again, for one process that tells it at once.
+    let again = world.skep(&["retry", id]).expect_code(1);
+    assert!(again.stdout.contains("given up again"), "{}", again.stdout);
+    assert_eq!(hook.next(), first);
+    assert_eq!(dead()["letters"].as_array().unwrap().len(), 1);
+    let told = object(world.skep(&["retry", id, "--json"]).expect_code(0));
+    assert_eq!(told["state"], "told");
+    assert_eq!(hook.next(), first);
+    let empty = world.skep(&["dead-letters"]).expect_code(0).stdout;
+    assert!(empty.contains("no notification was given up"), "{empty}");
+    world.skep(&["retry", id]).expect_code(5);
+    assert!(hook.none_more(), "it was taken");
+    world.skep(&["ledger", "check"]).expect_code(0);
+    world.assert_nothing_left();
+}

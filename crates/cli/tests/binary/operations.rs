@@ -40,6 +40,16 @@ fn a_failed_request_says_why_and_its_job_is_a_dead_letter_that_can_be_tried_agai
     let object: serde_json::Value = serde_json::from_str(&object.stdout).unwrap();
     assert_eq!(object["jobs"][0]["failure"]["reason"], "checks_failed");
     let job = object["jobs"][0]["id"].as_str().unwrap().to_owned();
+    let letters = object["letters"].as_array().unwrap();
+    let mut again: Vec<_> = letters
+        .iter()
+        .map(|it| it["again"].as_str().unwrap())
+        .collect();
+    again.sort_unstable();
+    assert_eq!(
+        again,
+        [format!("skep retry {job}"), format!("skep retry {request}")]
+    );
     let why = world.skep(&["why", &job, "--json"]).expect_code(0);
     let why: serde_json::Value = serde_json::from_str(&why.stdout).unwrap();
     assert_eq!(why["state"], "dead");

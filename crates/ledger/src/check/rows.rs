@@ -173,6 +173,24 @@ pub(super) fn outbox(sql: &Sql, report: &mut Report) -> Result<(), Trouble> {
     )
 }
 
+/// What was given up is kept once, is of an event of its request, and says for whom and why.
+pub(super) fn undelivered(sql: &Sql, report: &mut Report) -> Result<(), Trouble> {
+    report.none(
+        sql,
+        "a notification that was given up is of no request, or of no event of it",
+        "SELECT u.n FROM undelivered u LEFT JOIN requests r ON r.n = u.request \
+         LEFT JOIN events e ON e.request_row = u.request AND e.id = u.event \
+         AND e.session = u.session WHERE r.n IS NULL OR e.n IS NULL",
+    )?;
+    report.none(
+        sql,
+        "a notification was given up for nobody, or twice",
+        "SELECT n FROM undelivered WHERE CASE json_valid(unreached) \
+         WHEN 1 THEN json_array_length(unreached) = 0 ELSE TRUE END \
+         UNION SELECT MAX(n) FROM undelivered GROUP BY request, event HAVING COUNT(*) > 1",
+    )
+}
+
 /// Counters and references agree with the rows that they are about.
 pub(super) fn queues(sql: &Sql, report: &mut Report) -> Result<(), Trouble> {
     for (what, query) in [

@@ -17,6 +17,7 @@ mod backups;
 mod blobs;
 mod budgets;
 mod clock;
+mod dead;
 mod disk;
 mod errors;
 mod events;

@@ -329,12 +329,13 @@ async fn what_died_is_listed_with_its_reason() {
             .dead_letters(10, None)
             .await
             .unwrap()
+            .jobs
             .is_empty()
     );
     place.planned(&["a", "b a"]).await;
     let claimed = place.claim().await;
     done(&place, &claimed).await;
-    let dead = place.ledger.dead_letters(10, None).await.unwrap();
+    let dead = place.ledger.dead_letters(10, None).await.unwrap().jobs;
     let said: Vec<_> = dead
         .iter()
         .map(|job| (job.spec.name.as_str(), job.failure.as_ref().unwrap().reason))
@@ -350,6 +351,7 @@ async fn what_died_is_listed_with_its_reason() {
             .dead_letters(10, Some(other))
             .await
             .unwrap()
+            .jobs
             .is_empty()
     );
 }
