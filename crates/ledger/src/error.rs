@@ -120,11 +120,11 @@ pub enum Error {
     /// done until a person says that this one takes its place.
     #[error(
         "this ledger was restored from a backup, and the one that was backed up may still work on \
-         what had not ended in it: {}",
+         what had not ended when the backup was made: {}",
         requests(*open)
     )]
     NotTakenOver {
-        /// How many requests had not ended.
+        /// How many requests had not ended when the backup was made.
         open: u64,
     },
     /// A blob is longer than the reader or the ledger takes.
@@ -255,7 +255,7 @@ impl Error {
     }
 }
 
-fn requests(number: u64) -> String {
+pub(crate) fn requests(number: u64) -> String {
     match number {
         1 => "1 request".into(),
         many => format!("{many} requests"),

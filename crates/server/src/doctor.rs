@@ -66,15 +66,14 @@ impl Finding {
 /// Tries everything that `run` needs. Providers are called only where `online` says so: a call costs
 /// something.
 pub async fn doctor(options: &Options, online: bool) -> Vec<Finding> {
-    let mut findings = vec![git(options), data(options)];
+    let data = data(options);
     // Where the data directory cannot be used, that is said already.
-    let place = match findings
-        .iter()
-        .any(|finding| finding.health == Health::Broken && finding.area == "data")
-    {
-        true => std::env::temp_dir(),
-        false => options.data.clone(),
+    let place = match data.health {
+        Health::Broken => std::env::temp_dir(),
+        _ => options.data.clone(),
     };
+    let mut findings = vec![git(options), data];
+    findings.extend(restored(options).await);
     for found in backend(options.sandbox).probe(&place).await {
         let health = match (found.ok, found.optional) {
             (true, _) => Health::Good,
@@ -134,6 +133,21 @@ fn data(options: &Options) -> Finding {
             "name a directory that you can write with --data or SKEP_DATA",
         ),
     }
+}
+
+/// That the ledger was restored and nothing of it is done until it is taken over.
+async fn restored(options: &Options) -> Option<Finding> {
+    let detail = match ledger::Restoration::of(&options.data).await {
+        Ok(found) => found?.to_string(),
+        Err(error) => domain::failure::chain(&error),
+    };
+    Some(Finding::bad(
+        "data",
+        "restored ledger",
+        Health::Broken,
+        detail,
+        "when the ledger that was backed up does not work any more, run `skep ledger take-over`",
+    ))
 }
 
 /// The toolchains that a sandbox shows, each asked for its version inside one.

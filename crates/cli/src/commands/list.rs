@@ -6,13 +6,14 @@ use crate::{
     report::Error,
     view::{
         format,
-        paint::{FAINT, STRONG},
+        paint::{FAINT, LOOK, STRONG, paint},
         result,
         table::{self, Cell},
         text,
     },
 };
 use domain::{Amount, RequestState, Timestamp, entity::Request};
+use ledger::Restoration;
 use std::path::Path;
 
 /// List requests, the newest first
@@ -35,6 +36,8 @@ struct Row {
 #[derive(serde::Serialize)]
 struct Listed {
     requests: Vec<Row>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    restored: Option<Restoration>,
 }
 
 pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
@@ -44,14 +47,29 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
         let spent = ledger.spent(request.id).await?;
         rows.push(Row { request, spent });
     }
+    let restored = ledger.restoration().await?;
     ledger.close().await;
     if context.output.is_json() {
-        context.output.object(&Listed { requests: rows })?;
+        context.output.object(&Listed {
+            requests: rows,
+            restored,
+        })?;
     } else {
+        if let Some(restored) = restored {
+            context.output.aside(&waits(restored));
+        }
         let text = render(&rows, format::now(), context.output.width());
         context.output.say(&text)?;
     }
     Ok(Exit::Done)
+}
+
+/// That nothing of all this goes on, and what lets it.
+fn waits(restored: Restoration) -> String {
+    format!(
+        "{} {restored}. `skep ledger take-over` lets it go on.\n",
+        paint(LOOK, "note:")
+    )
 }
 
 fn render(rows: &[Row], now: Timestamp, width: usize) -> String {
@@ -104,7 +122,7 @@ pub(super) fn title(request: &Request) -> String {
 
 /// How the word for the state of a request looks.
 pub(crate) fn style(state: RequestState) -> anstyle::Style {
-    use crate::view::paint::{BAD, GOOD, LOOK};
+    use crate::view::paint::{BAD, GOOD};
     match state {
         RequestState::Done => GOOD,
         RequestState::Failed => BAD,

@@ -10,7 +10,8 @@ use crate::{
         text, why,
     },
 };
-use ledger::{Delivery, Found, Ledger};
+use domain::machine::Machine as _;
+use ledger::{Delivery, Found, Ledger, Restoration};
 
 /// Say what a request or job waits for, or what broke it
 ///
@@ -33,7 +34,8 @@ struct Object {
 pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
     let ledger = context.ledger().await?;
     let found = super::named_or_newest(&ledger, args.id.as_deref(), context).await?;
-    let object = look(&ledger, found).await?;
+    let restored = ledger.restoration().await?;
+    let object = look(&ledger, found, restored).await?;
     ledger.close().await;
     if context.output.is_json() {
         context.output.object(&object)?;
@@ -43,20 +45,24 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
     Ok(Exit::Done)
 }
 
-async fn look(ledger: &Ledger, found: Found) -> Result<Object, Error> {
+async fn look(
+    ledger: &Ledger,
+    found: Found,
+    restored: Option<Restoration>,
+) -> Result<Object, Error> {
     let now = format::now();
-    let (state, causes) = match found {
+    let (state, is_over, mut causes) = match found {
         Found::Request(id) => {
             let request = ledger.request(id).await?;
             let waits = ledger.request_waits(id).await?;
             let causes = why::of_request(&request, &waits, now);
-            (waits.state.to_string(), causes)
+            (waits.state.to_string(), waits.state.is_terminal(), causes)
         }
         Found::Session(_) => return Err(super::wrong_kind(found, "why", "a request or a job")),
         Found::Notification(id) => match ledger.delivery(id).await? {
-            Delivery::GivenUp(lost) => ("given up".into(), why::of_undelivered(&lost)),
-            Delivery::Waits => ("to be told".into(), Vec::new()),
-            Delivery::Over => ("told".into(), Vec::new()),
+            Delivery::GivenUp(lost) => ("given up".into(), true, why::of_undelivered(&lost)),
+            Delivery::Waits => ("to be told".into(), false, Vec::new()),
+            Delivery::Over => ("told".into(), true, Vec::new()),
         },
         Found::Job(_) | Found::Attempt(_) | Found::Change(_) => {
             let job = match found {
@@ -69,9 +75,17 @@ async fn look(ledger: &Ledger, found: Found) -> Result<Object, Error> {
             };
             let waits = ledger.job_waits(job).await?;
             let state = waits.job.state;
-            (state.to_string(), why::of_job(&waits, now))
+            (
+                state.to_string(),
+                state.is_terminal(),
+                why::of_job(&waits, now),
+            )
         }
     };
+    // Whatever else it waits for, nothing of it is done before that.
+    if let Some(restored) = restored.filter(|_| !is_over) {
+        causes.insert(0, why::of_restored(restored));
+    }
     Ok(Object {
         id: found.to_string(),
         state,

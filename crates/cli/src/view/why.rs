@@ -6,7 +6,7 @@ use domain::{
     ChangeState, Failure, JobState, RequestId, RequestState, Timestamp, budget::Account,
     entity::Request, machine::Machine as _,
 };
-use ledger::{Holder, JobWaits, Limit, Limited, Position, RequestWaits, Undelivered};
+use ledger::{Holder, JobWaits, Limit, Limited, Position, RequestWaits, Restoration, Undelivered};
 use std::time::Duration;
 
 /// A holder that has recorded nothing for so long is worth a look.
@@ -41,6 +41,14 @@ fn mended(what: impl Into<String>, remedy: impl Into<String>) -> Cause {
 
 fn failed(failure: &Failure) -> Cause {
     mended(failure.to_string(), failure.reason.remedy())
+}
+
+/// That nothing of a restored ledger goes on.
+pub(crate) fn of_restored(restored: Restoration) -> Cause {
+    mended(
+        restored.to_string(),
+        "when the ledger that was backed up does not work any more, run `skep ledger take-over`",
+    )
 }
 
 /// Why a notification was given up, sink by sink.

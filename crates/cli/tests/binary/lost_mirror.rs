@@ -61,6 +61,14 @@ fn nothing_lands_from_a_restored_backup_until_a_person_says_that_the_original_is
     let listed = skep(&["list", "--json"]).expect_code(0).json_lines();
     let request = listed[0]["requests"][0]["id"].as_str().unwrap().to_owned();
     skep(&["log", &request]).expect_code(0);
+    let waits = "1 request had not ended when the backup was made";
+    let list = skep(&["list"]).expect_code(0);
+    assert!(list.stderr.contains(waits), "{}", list.stderr);
+    assert_eq!(listed[0]["restored"]["open"], 1);
+    let why = skep(&["why", &request]).expect_code(0).stdout;
+    assert!(why.lines().nth(1).unwrap().contains(waits), "{why}");
+    let doctor = skep(&["doctor"]).expect_code(4).stdout;
+    assert!(doctor.contains(waits), "{doctor}");
     for work in [
         &["resume"][..],
         &["resume", &request],
@@ -86,6 +94,7 @@ fn nothing_lands_from_a_restored_backup_until_a_person_says_that_the_original_is
     let again = skep(&["ledger", "take-over"]).expect_code(0);
     assert!(again.stdout.contains("nothing was to be done"));
     assert!(!skep(&["resume"]).stderr.contains("take-over"));
+    assert_eq!(skep(&["list"]).expect_code(0).stderr, "");
 }
 
 #[test]

@@ -7,12 +7,13 @@
 
 use crate::{
     blob::{blocking, directory},
-    error::{Cause, Error, Fault},
+    error::{Cause, Error, Fault, requests},
     ledger::Ledger,
 };
 use domain::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::{
+    fmt,
     fs::File,
     io::{self, ErrorKind, Read, Write},
     path::Path,
@@ -33,6 +34,29 @@ pub struct Restoration {
     pub open: u64,
 }
 
+impl fmt::Display for Restoration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "this ledger was restored from a backup and waits to be taken over: {} had not ended when \
+             the backup was made",
+            requests(self.open)
+        )
+    }
+}
+
+impl Restoration {
+    /// That of the ledger in this data directory, which need not be open. There is none where
+    /// nothing waits.
+    ///
+    /// # Errors
+    /// When the mark cannot be read.
+    pub async fn of(data: &Path) -> Result<Option<Self>, Error> {
+        let data = data.to_owned();
+        blocking(move || read(&data)).await
+    }
+}
+
 impl Ledger {
     /// That this ledger was restored with requests that have not ended, and has not been taken over.
     /// Nothing of it is done until then: [`Ledger::owner`] refuses.
@@ -40,7 +64,7 @@ impl Ledger {
     /// # Errors
     /// When the mark cannot be read.
     pub async fn restoration(&self) -> Result<Option<Restoration>, Error> {
-        read(self.directory())
+        Restoration::of(self.directory()).await
     }
 
     /// That work may go on here. Whoever is about to do something that others see asks this first.
@@ -48,7 +72,7 @@ impl Ledger {
     /// # Errors
     /// [`Error::NotTakenOver`]; when the mark cannot be read.
     pub async fn may_work(&self) -> Result<(), Error> {
-        match read(self.directory())? {
+        match self.restoration().await? {
             Some(Restoration { open, .. }) => Err(Error::NotTakenOver { open }),
             None => Ok(()),
         }

@@ -39,7 +39,8 @@ pub(super) async fn run(_: Args, context: &Context) -> Result<Exit, Error> {
 fn render(waited: Option<Restoration>) -> String {
     match waited {
         Some(Restoration { open, .. }) => format!(
-            "This ledger has taken over. `skep resume` goes on with {}.\n",
+            "This ledger has taken over. `skep resume` goes on with what has not ended; \
+             when the backup was made, that was {}.\n",
             format::count(usize::try_from(open).unwrap_or(usize::MAX), "request")
         ),
         None => "This ledger does not wait for that: nothing was to be done.\n".into(),
@@ -56,7 +57,7 @@ mod tests {
             taken: domain::Timestamp(0),
             open: 2,
         };
-        assert!(render(Some(waited)).contains("`skep resume` goes on with 2 requests"));
+        assert!(render(Some(waited)).contains("when the backup was made, that was 2 requests"));
         assert!(render(None).contains("nothing was to be done"));
     }
 }
