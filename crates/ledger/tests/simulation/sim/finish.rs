@@ -96,6 +96,7 @@ impl World {
             "accounts",
             "leases",
             "outbox",
+            "undelivered",
             "blobs",
         ] {
             let left: i64 = sql
