@@ -262,7 +262,7 @@ fn of_node(error: &server::Error) -> Classified {
     let (exit, hint) = match error {
         E::Ledger(error) => return of_ledger(error),
         E::Git(error) => return of_git(error),
-        E::Model(error) => return provider(error),
+        E::Model(error) | E::JobModel { source: error, .. } => return provider(error),
         E::Replay(error) => return of_replay(error),
         E::Prompt => (
             Exit::Usage,

@@ -42,6 +42,25 @@ pub enum Error {
     /// The agent cannot run here.
     #[error("{0}")]
     Agent(domain::Failure),
+    /// The agent of a job of a plan cannot run here.
+    #[error("job `{job}` of the plan cannot run: {failure}")]
+    JobAgent {
+        /// The job.
+        job: String,
+        /// Why.
+        failure: domain::Failure,
+    },
+    /// No provider, or more than one, could be meant by the model of a job of a plan.
+    #[error(
+        "job `{job}` of the plan has no model that can be called: correct its `model`, or leave it \
+         out, so that the job has the request's"
+    )]
+    JobModel {
+        /// The job.
+        job: String,
+        /// Why.
+        source: gateway::RouteError,
+    },
     /// The prompt is empty or too long.
     #[error(
         "the request is empty, or longer than {} bytes: say in a few sentences what should change",
@@ -113,7 +132,7 @@ impl Error {
             Self::Sandbox(_) | Self::Unusable { .. } => Some(Reason::SandboxUnavailable),
             Self::Policy(_) => Some(Reason::PolicyInvalid),
             Self::Plan(_) => Some(Reason::PlanInvalid),
-            Self::Agent(failure) => Some(failure.reason),
+            Self::Agent(failure) | Self::JobAgent { failure, .. } => Some(failure.reason),
             Self::Gateway(error) => Some(error.reason()),
             _ => None,
         }

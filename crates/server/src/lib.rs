@@ -11,6 +11,7 @@
 mod agents;
 mod doctor;
 mod error;
+mod given;
 mod inspect;
 mod node;
 mod notify;

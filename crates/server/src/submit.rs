@@ -94,6 +94,10 @@ impl Node {
             Err(_) if !ready.needs_model => None,
             Err(error) => return Err(error.into()),
         };
+        let model = route.as_ref().map(gateway::Route::name);
+        let plan = plan
+            .map(|plan| self.given(plan, &new.agent, model.as_deref()))
+            .transpose()?;
         let source = self.source(&new.path).await?;
         let top = source.top().to_string_lossy().into_owned();
         let common = source.common_dir().to_string_lossy().into_owned();
@@ -137,7 +141,6 @@ impl Node {
         } else {
             Planning::None
         };
-        let model = route.map(|route| route.name());
         let ask = Ask {
             repository,
             repository_path: top,

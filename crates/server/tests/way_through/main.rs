@@ -9,4 +9,5 @@
 mod again;
 mod ends;
 mod lands;
+mod limits;
 mod world;
