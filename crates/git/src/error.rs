@@ -174,12 +174,25 @@ pub enum Error {
         /// The commit.
         commit: CommitId,
     },
-    /// Work that was integrated is neither in the mirror nor where it is published.
+    /// Work that was integrated is neither in the mirror nor on a branch of the user's repository.
     #[error(
-        "the integrated commit {commit} is lost: the mirror was removed or damaged since, and `{branch}` \
-         in the repository does not hold it; `skep retry` does the work again"
+        "the integrated commit {commit} is lost: the mirror was removed or damaged since, and neither \
+         `{branch}` nor another branch of the repository holds it, or it was taken as another commit; \
+         if the work is not there, `skep retry` does it again"
     )]
     WorkLost {
+        /// The commit.
+        commit: CommitId,
+        /// The integration branch.
+        branch: String,
+    },
+    /// Work that was integrated is not in the mirror, and the user's repository is not where it was.
+    #[error(
+        "the integrated commit {commit} is not in the mirror, which was removed or damaged since, and \
+         the repository that `{branch}` is in cannot be opened: move it back to where it was, then \
+         `skep retry`"
+    )]
+    WorkOutOfReach {
         /// The commit.
         commit: CommitId,
         /// The integration branch.

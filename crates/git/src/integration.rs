@@ -102,11 +102,13 @@ impl IntegrationBranch {
     }
 
     /// Where work starts that builds on `needed`, all of which was integrated: the mirror's tip, or the
-    /// user's branch, `users`, where a mirror that was lost does not have it; nothing if there is
-    /// neither. [`IntegrationBranch::stock`] comes before it.
+    /// user's branch, `users`, where a mirror that was lost does not have it. Where there is neither,
+    /// it is the last that the user has on another branch; nothing if there is none.
+    /// [`IntegrationBranch::stock`] comes before it.
     ///
     /// # Errors
-    /// [`Error::WorkLost`] when some of it is nowhere.
+    /// [`Error::WorkLost`] when some of it is nowhere; [`Error::WorkOutOfReach`] when the mirror has
+    /// lost it and nobody can look elsewhere.
     pub fn start(
         &self,
         source: Option<&Source>,
@@ -117,29 +119,58 @@ impl IntegrationBranch {
             Some(tip) if self.regain(source, tip)? => Some(tip),
             _ => users,
         };
-        for commit in needed.iter().filter(|commit| !self.keeps(**commit)) {
-            // What the mirror has is as the person wants it, on the branch or not. What it has lost is
-            // there only if it is on the branch.
-            let is_held = match tip {
-                Some(tip) if self.regain(source, *commit)? => {
-                    self.mirror.is_ancestor(*commit, tip, HISTORY)?
-                }
-                _ => false,
-            };
-            if !is_held {
-                return Err(Error::WorkLost {
-                    commit: *commit,
-                    branch: self.name.clone(),
-                });
-            }
+        for commit in needed {
+            self.find(source, *commit)?;
         }
-        Ok(tip)
+        match (tip, source) {
+            (Some(tip), _) => Ok(Some(tip)),
+            (None, Some(source)) => self.last_taken(source, needed),
+            (None, None) => Ok(None),
+        }
     }
 
     /// Whether the mirror has a commit that was integrated.
     #[must_use]
     pub fn keeps(&self, commit: CommitId) -> bool {
         self.mirror.can_read(commit)
+    }
+
+    /// Finds a commit that was integrated. What the mirror has is as the person wants it, on a branch
+    /// or not. What it has lost is there only if it is on a branch of the user.
+    fn find(&self, source: Option<&Source>, commit: CommitId) -> Result<(), Error> {
+        if self.keeps(commit) {
+            return Ok(());
+        }
+        let branch = || self.name.clone();
+        let Some(source) = source else {
+            return Err(Error::WorkOutOfReach {
+                commit,
+                branch: branch(),
+            });
+        };
+        // Asked before it is fetched: afterwards the mirror has it, wanted or not.
+        if source.is_on_a_branch(commit)? && self.regain(Some(source), commit)? {
+            return Ok(());
+        }
+        Err(Error::WorkLost {
+            commit,
+            branch: branch(),
+        })
+    }
+
+    /// The last of these commits that the user has on a branch.
+    fn last_taken(&self, source: &Source, commits: &[CommitId]) -> Result<Option<CommitId>, Error> {
+        let mut last = None;
+        for commit in commits {
+            let is_later = match last {
+                Some(last) => !self.mirror.is_ancestor(*commit, last, HISTORY)?,
+                None => true,
+            };
+            if is_later && source.is_on_a_branch(*commit)? {
+                last = Some(*commit);
+            }
+        }
+        Ok(last)
     }
 
     /// Fetches a commit that was integrated if the mirror has lost it. Whether it is there then.

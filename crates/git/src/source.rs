@@ -157,6 +157,24 @@ impl Source {
         }
     }
 
+    /// Whether a commit is there and is part of the history of `HEAD` or of a local branch.
+    pub fn is_on_a_branch(&self, commit: CommitId) -> Result<bool, Error> {
+        match self.objects.reader().commit(commit) {
+            Ok(_) => {}
+            Err(error) if error.is_damage() => return Ok(false),
+            Err(error) => return Err(error),
+        }
+        let doing = "looking for a commit on the branches";
+        let mut command = self.program.as_user_reading(&self.top)?;
+        command.args(["rev-list", "--max-count=1"]);
+        command.args([&commit.to_string(), "--not", "HEAD", "--branches", "--"]);
+        let output = self
+            .program
+            .execute(crate::process::Call::new(doing, command).limit(1 << 10))?
+            .success(doing)?;
+        Ok(output.stdout.is_empty())
+    }
+
     /// What the repository's configuration says as the user sees it, by name (`user.name`).
     pub fn setting(&self, name: &str) -> Result<Option<BString>, Error> {
         let doing = "reading a setting";

@@ -10,7 +10,10 @@ use domain::{
 };
 use git::{CommitId, FileChange, TreeId};
 use ledger::Found;
-use std::path::{Path, PathBuf};
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+};
 use tokio_util::sync::CancellationToken;
 use worker::Replayed;
 
@@ -207,19 +210,21 @@ impl Node {
             return Ok(self.resumed(request));
         }
         let stocked = self.sites.stocked(&request.ask).await;
-        // What of it is lost is done again. Where that cannot be known, the new request says why.
-        let is_kept = |change: &domain::entity::Change| {
+        // What of it is lost is done again. Without its base that cannot be known: the new request
+        // says why.
+        let mut done = HashSet::new();
+        for change in changes.iter().filter(|it| it.state.is_integrated()) {
             let commit = change.integrated.as_deref().map(str::parse);
-            match (&stocked, commit) {
-                (Ok(stocked), Some(Ok(commit))) => stocked.keeps(commit),
+            let is_kept = match (&stocked, commit) {
+                (Ok(stocked), Some(Ok(commit))) => stocked.keeps(commit).await?,
                 _ => true,
+            };
+            if is_kept {
+                done.insert(change.job);
             }
-        };
+        }
         let is_done = |job: &domain::entity::Job| {
-            job.state == JobState::NothingToDo
-                || changes.iter().any(|change| {
-                    change.job == job.id && change.state.is_integrated() && is_kept(change)
-                })
+            job.state == JobState::NothingToDo || done.contains(&job.id)
         };
         let left: Vec<_> = jobs
             .iter()

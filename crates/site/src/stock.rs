@@ -24,16 +24,23 @@ impl Stocked {
     /// integrated any more, because a person took it away.
     ///
     /// # Errors
-    /// [`git::Error::WorkLost`] when one of them is lost.
+    /// [`git::Error::WorkLost`] when one of them is lost; [`git::Error::WorkOutOfReach`] when the
+    /// mirror has lost one and the user's repository cannot be asked.
     pub async fn tip(&self, needed: Vec<CommitId>) -> Result<Option<CommitId>, Error> {
         let (branch, source, users) = (self.branch.clone(), self.source.clone(), self.users);
         blocking(move || Ok(branch.start(source.as_ref(), users, &needed)?)).await
     }
 
-    /// Whether the mirror has a commit that was integrated.
-    #[must_use]
-    pub fn keeps(&self, commit: CommitId) -> bool {
-        self.branch.keeps(commit)
+    /// Whether a commit that was integrated is still to be had: whatever [`Stocked::tip`] finds.
+    ///
+    /// # Errors
+    /// When that cannot be known.
+    pub async fn keeps(&self, commit: CommitId) -> Result<bool, Error> {
+        match self.tip(vec![commit]).await {
+            Ok(_) => Ok(true),
+            Err(Error::Git(git::Error::WorkLost { .. })) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 }
 

@@ -101,3 +101,46 @@ fn what_a_person_took_off_the_branch_is_not_lost() {
     let users = branch.stock(&source, repo.head()).unwrap();
     assert_eq!(branch.start(Some(&source), users, &[taken]).unwrap(), None);
 }
+
+#[test]
+fn work_that_a_person_has_merged_is_not_lost_with_the_mirror_and_its_branch() {
+    for loss in [Loss::Removed, Loss::Damaged] {
+        let scene = Scene::new(true, loss);
+        scene.repo.git(&["merge", "--quiet", "--ff-only", BRANCH]);
+        scene.repo.git(&["branch", "--quiet", "-D", BRANCH]);
+        let needed = [scene.first, scene.second];
+        // What builds on it finds it; asked again, when the mirror has it, the answer is the same.
+        for time in ["first", "second"] {
+            let start = scene.start(&needed).unwrap();
+            assert_eq!(start, Some(scene.second), "{loss:?}, the {time} time");
+        }
+    }
+}
+
+#[test]
+fn work_that_was_merged_on_another_branch_than_head_is_not_lost() {
+    let scene = Scene::new(true, Loss::Removed);
+    scene.repo.git(&["branch", "--quiet", "-m", BRANCH, "mine"]);
+    assert_eq!(scene.start(&[scene.first]).unwrap(), Some(scene.first));
+    scene.repo.git(&["branch", "--quiet", "-D", "mine"]);
+    // Its object is in the repository, and no branch holds it.
+    let lost = scene.start(&[scene.second]).unwrap_err();
+    assert!(matches!(lost, Error::WorkLost { .. }), "{lost}");
+    let again = scene.start(&[scene.second]).unwrap_err();
+    assert!(matches!(again, Error::WorkLost { .. }), "{again}");
+    let text = again.to_string();
+    assert!(text.contains("or it was taken as another commit"), "{text}");
+}
+
+#[test]
+fn a_repository_that_is_not_there_is_not_said_to_lack_what_the_mirror_has_lost() {
+    let scene = Scene::new(true, Loss::Removed);
+    let error = scene.branch().start(None, None, &[scene.first]);
+    let error = error.unwrap_err();
+    assert!(matches!(error, Error::WorkOutOfReach { .. }), "{error}");
+    let text = error.to_string();
+    assert!(
+        text.contains("move it back") && !text.contains("holds it"),
+        "{text}"
+    );
+}
