@@ -189,6 +189,28 @@ impl IntegrationBranch {
         }
     }
 
+    /// What a change lands on where the user's branch is gone: `base`, and the last of `integrated` that
+    /// the user has on another branch, since what lands may build on it. `base` alone where the branch
+    /// is there.
+    ///
+    /// # Errors
+    /// [`Error::Diverged`] when the two do not merge.
+    pub fn base_with(
+        &self,
+        source: &Source,
+        base: CommitId,
+        integrated: &[CommitId],
+        who: &Signature,
+    ) -> Result<CommitId, Error> {
+        if source.branch(&self.name)?.is_some() {
+            return Ok(base);
+        }
+        match self.last_taken(source, integrated)? {
+            Some(taken) => self.join(base, taken, who),
+            None => Ok(base),
+        }
+    }
+
     /// Finds the tip for work that starts from `base`. A branch that a person deleted begins anew at
     /// `base`; one that a person moved is taken as it is; one that `base` has left behind is brought
     /// forward; and where both have gone on, they are merged. A mirror's tip that is lost is as none.

@@ -271,7 +271,7 @@ impl Landing<'_> {
                 "the request was cancelled",
             )));
         }
-        self.find_others().await?;
+        let others = self.find_others().await?;
         let own = parse(&self.change.commit)?;
         let base = parse(&self.request.ask.base)?;
         let mut is_noted = false;
@@ -280,7 +280,12 @@ impl Landing<'_> {
                 return Err(Halt::Lost);
             }
             let (branch, source, who) = self.parts();
-            let standing = blocking(move || branch.standing(&source, base, &who)).await?;
+            let others = others.clone();
+            let standing = blocking(move || {
+                let base = branch.base_with(&source, base, &others, &who)?;
+                branch.standing(&source, base, &who)
+            });
+            let standing = standing.await?;
             let recorded = standing.recorded;
             let commit = self.place(own, standing, &mut is_noted, cancel).await?;
             ledger.land_change(self.lease, commit.to_string()).await?;
@@ -305,15 +310,17 @@ impl Landing<'_> {
 
     /// Finds what the request has integrated before. Without it the request would end as if all of it
     /// was on the branch.
-    async fn find_others(&self) -> Result<(), Halt> {
+    async fn find_others(&self) -> Result<Vec<CommitId>, Halt> {
         let changes = self.integrator.ledger.changes_of(self.request.id).await?;
         let integrated = changes.iter().filter(|it| it.state.is_integrated());
         let needed = integrated
             .filter_map(|it| it.integrated.as_deref())
             .map(parse)
             .collect::<Result<Vec<_>, _>>()?;
-        let tip = self.stocked.tip(needed).await;
-        tip.map(drop).map_err(|error| error.failure().into())
+        match self.stocked.tip(needed.clone()).await {
+            Ok(_) => Ok(needed),
+            Err(error) => Err(error.failure().into()),
+        }
     }
 
     /// Keeps everybody else from landing on the branch.

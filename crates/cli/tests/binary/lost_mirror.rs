@@ -201,6 +201,46 @@ fn a_request_whose_integrated_work_was_lost_says_so_and_a_retry_does_it_again() 
     }
 }
 
+/// The person takes what is integrated as git users do, and the mirror is lost then.
+fn merge_and_lose_the_mirrors(world: &World) {
+    let branch = "skep/integration";
+    world.repo.git(&["merge", "--quiet", branch]);
+    world.repo.git(&["branch", "--quiet", "-D", branch]);
+    fs::remove_dir_all(world.data().join("repositories")).unwrap();
+}
+
+#[test]
+fn a_request_goes_on_after_its_work_was_merged_and_the_mirrors_were_removed() {
+    let world = killed_after_the_first(BUILDS_ON, false);
+    merge_and_lose_the_mirrors(&world);
+    world.skep(&["resume"]).expect_code(0);
+    assert_eq!(world.integrated("more.txt"), "42\n");
+}
+
+#[test]
+fn a_retry_does_only_what_was_not_merged_although_the_mirrors_were_removed() {
+    let world = World::simple();
+    let plan = "[[job]]\nname='first'\nprompt='Mend it'\nagent='command:echo 42 > answer.txt'\n\
+                [[job]]\nname='second'\nprompt='Wait'\nafter=['first']\n\
+                agent='command:test -e go.txt && touch more.txt'\n";
+    let plan = world.home.file("home/plan.toml", plan);
+    let run = world.skep(&["run", "--plan", plan.to_str().unwrap()]);
+    assert!(!run.status.success(), "{run:?}");
+    assert_eq!(world.integrated("answer.txt"), "42\n");
+    merge_and_lose_the_mirrors(&world);
+    world.repo.file("go.txt", "");
+    world.repo.commit("Go");
+    world.skep(&["retry"]).expect_code(0);
+    assert_eq!(world.integrated("more.txt"), "");
+    let listed = world.skep(&["list", "--json"]).expect_code(0).json_lines();
+    let id = listed[0]["requests"][0]["id"].as_str().unwrap();
+    let shown = world.skep(&["show", id, "--json"]).expect_code(0);
+    let shown = shown.json_lines().remove(0);
+    let jobs = shown["jobs"].as_array().unwrap();
+    assert_eq!(jobs.len(), 1, "{shown}");
+    assert_eq!(jobs[0]["job"]["spec"]["name"], "second", "{shown}");
+}
+
 /// Cuts every object and pack below a directory to nothing.
 fn truncate(directory: &Path, is_objects: bool) {
     for entry in fs::read_dir(directory).unwrap() {
