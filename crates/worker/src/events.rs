@@ -110,7 +110,7 @@ impl<'a> Recorder<'a> {
                 // Else another text waits by now, and has said so.
                 let mut waiting = self.waiting.lock().await;
                 let ready = self.due(&mut waiting);
-                if let Err(error) = self.write(ready.into_iter().collect()).await {
+                if let Err(error) = self.write(ready).await {
                     return error;
                 }
             }
@@ -126,11 +126,10 @@ impl<'a> Recorder<'a> {
     pub(crate) async fn events(&self, events: Vec<Agent>) -> Result<(), ledger::Error> {
         let mut waiting = self.waiting.lock().await;
         let streamed = waiting.take();
-        let all = streamed
-            .map(|streamed| streamed.into_event(self.gateway))
-            .into_iter()
-            .chain(events)
-            .collect();
+        let mut all = streamed
+            .map(|streamed| streamed.into_events(self.gateway))
+            .unwrap_or_default();
+        all.extend(events);
         self.write(all).await
     }
 
@@ -152,8 +151,10 @@ impl<'a> Recorder<'a> {
         waiting
             .get_or_insert_with(|| Streamed::new(reasoning))
             .push(&text);
-        let other = other.map(|streamed| streamed.into_event(self.gateway));
-        let ready = other.into_iter().chain(self.due(&mut waiting)).collect();
+        let mut ready = other
+            .map(|streamed| streamed.into_events(self.gateway))
+            .unwrap_or_default();
+        ready.extend(self.due(&mut waiting));
         if waiting.is_some() {
             self.waits.notify_one();
         }
@@ -162,8 +163,10 @@ impl<'a> Recorder<'a> {
 
     /// What has waited long enough. What could be the beginning of a key goes on waiting: for more
     /// text, or for its end.
-    fn due(&self, waiting: &mut Option<Streamed>) -> Option<Agent> {
-        let streamed = waiting.as_mut().filter(|streamed| streamed.is_due())?;
+    fn due(&self, waiting: &mut Option<Streamed>) -> Vec<Agent> {
+        let Some(streamed) = waiting.as_mut().filter(|streamed| streamed.is_due()) else {
+            return Vec::new();
+        };
         let ready = streamed.take_begun(self.gateway);
         waiting.take_if(|streamed| streamed.is_empty());
         ready

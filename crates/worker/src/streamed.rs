@@ -44,26 +44,33 @@ impl Streamed {
     }
 
     /// All of it: nothing follows.
-    pub(crate) fn into_event(self, gateway: &Gateway) -> Agent {
-        Self::event(self.reasoning, gateway.redact(self.text))
+    pub(crate) fn into_events(self, gateway: &Gateway) -> Vec<Agent> {
+        events(self.reasoning, &gateway.redact(self.text))
     }
 
     /// What may be kept already. What could be the beginning of a key waits for the rest of it.
-    pub(crate) fn take_begun(&mut self, gateway: &Gateway) -> Option<Agent> {
+    pub(crate) fn take_begun(&mut self, gateway: &Gateway) -> Vec<Agent> {
         let (text, held) = gateway.redact_begun(std::mem::take(&mut self.text));
         self.text = held;
         self.since = Instant::now();
-        (!text.is_empty()).then(|| Self::event(self.reasoning, text))
+        events(self.reasoning, &text)
     }
+}
 
-    fn event(reasoning: bool, text: String) -> Agent {
-        let text = cut(text).0;
-        if reasoning {
+/// A text as events, each with as much of it as fits into one: an agent may send more at once.
+fn events(reasoning: bool, mut rest: &str) -> Vec<Agent> {
+    let mut events = Vec::new();
+    while !rest.is_empty() {
+        let (text, after) = rest.split_at(rest.floor_char_boundary(MAX_TEXT));
+        let text = text.to_owned();
+        events.push(if reasoning {
             Agent::Reasoning { text }
         } else {
             Agent::Text { text }
-        }
+        });
+        rest = after;
     }
+    events
 }
 
 /// The beginning of a text that fits into an event, and how many bytes were cut.
@@ -103,11 +110,16 @@ pub(crate) mod tests {
         }
     }
 
-    fn text(event: Option<Agent>) -> String {
-        match event {
-            Some(Agent::Text { text } | Agent::Reasoning { text }) => text,
+    fn texts(events: Vec<Agent>) -> Vec<String> {
+        let texts = events.into_iter().map(|event| match event {
+            Agent::Text { text } | Agent::Reasoning { text } => text,
             _ => String::new(),
-        }
+        });
+        texts.collect()
+    }
+
+    fn text(events: Vec<Agent>) -> String {
+        texts(events).concat()
     }
 
     #[test]
@@ -122,7 +134,7 @@ pub(crate) mod tests {
                 kept += &text(waiting.take_begun(&gateway));
                 assert!(!kept.contains("sk-"), "{kept}");
             }
-            kept += &text(Some(waiting.into_event(&gateway)));
+            kept += &text(waiting.into_events(&gateway));
             assert_eq!(kept, whole.replace(KEY, STARS), "pieces of {size}");
         }
     }
@@ -132,15 +144,40 @@ pub(crate) mod tests {
         let gateway = gateway();
         let mut waiting = streamed("it ends with sk-sec");
         assert_eq!(text(waiting.take_begun(&gateway)), "it ends with ");
-        assert_eq!(text(Some(waiting.into_event(&gateway))), "sk-sec");
+        assert_eq!(text(waiting.into_events(&gateway)), "sk-sec");
     }
 
     #[test]
-    fn a_key_at_the_place_where_an_event_is_cut_leaves_no_part_of_it() {
+    fn a_key_at_the_place_where_an_event_is_full_is_in_neither_event() {
         let gateway = gateway();
         let long = format!("{}{KEY}", "x".repeat(MAX_TEXT - 3));
-        let kept = text(Some(streamed(&long).into_event(&gateway)));
-        assert_eq!(kept.len(), MAX_TEXT);
-        assert!(kept.ends_with("x***"));
+        let kept = texts(streamed(&long).into_events(&gateway));
+        let lengths: Vec<usize> = kept.iter().map(String::len).collect();
+        assert_eq!(lengths, [MAX_TEXT, KEY.len() - 3]);
+        assert_eq!(kept.concat(), long.replace(KEY, STARS));
+    }
+
+    #[test]
+    fn nothing_of_a_long_text_that_comes_at_once_is_lost() {
+        let gateway = gateway();
+        // An odd length before letters of two bytes: the bound falls within one of them.
+        let long = format!("x{}{KEY}.", "é".repeat(MAX_TEXT * 2));
+        for reasoning in [false, true] {
+            let waiting = |text: &str| Streamed {
+                reasoning,
+                ..streamed(text)
+            };
+            let mut begun = waiting(&long);
+            for events in [
+                waiting(&long).into_events(&gateway),
+                begun.take_begun(&gateway),
+            ] {
+                let kind = |event: &Agent| matches!(event, Agent::Reasoning { .. });
+                assert!(events.iter().all(|event| kind(event) == reasoning));
+                let kept = texts(events);
+                assert!(kept.iter().all(|text| text.len() <= MAX_TEXT));
+                assert_eq!(kept.concat(), long.replace(KEY, STARS));
+            }
+        }
     }
 }
