@@ -14,7 +14,7 @@ use domain::{
 };
 use gateway::{Cassette, Gateway};
 use ledger::{Lease, Ledger};
-use std::{collections::VecDeque, pin::pin, sync::PoisonError};
+use std::{collections::VecDeque, pin::pin, sync::PoisonError, time::Duration};
 use tokio::sync::{Mutex, Notify};
 use tokio_util::sync::CancellationToken;
 
@@ -30,6 +30,17 @@ pub(crate) struct Recorder<'a> {
     /// Text waits that nothing may follow.
     waits: Notify,
     past: Option<Past>,
+}
+
+/// How long a conversation that was told to end may take to. It is less than a node gives its roles.
+const CLEANUP: Duration = Duration::from_secs(20);
+
+/// Waits for a conversation that was told to end, so that all it did is on record. One that does not
+/// heed that is left after a while: its sandbox is ended next, and it with that.
+pub(crate) async fn let_end(work: impl Future) {
+    if tokio::time::timeout(CLEANUP, work).await.is_err() {
+        tracing::warn!("an agent did not end when it was told to; its sandbox is ended");
+    }
 }
 
 /// What was recorded already of an agent that goes through its journal.
@@ -82,7 +93,7 @@ impl<'a> Recorder<'a> {
     }
 
     /// Does this work, and meanwhile records streamed text that nothing follows. Where that cannot
-    /// be recorded, `stop` tells the work, which is waited for.
+    /// be recorded, `stop` tells the work, which is waited for as by [`let_end`].
     pub(crate) async fn beside<T>(
         &self,
         work: impl Future<Output = T>,
@@ -93,7 +104,7 @@ impl<'a> Recorder<'a> {
             done = &mut work => Ok(done),
             error = self.keep_up() => {
                 stop.cancel();
-                drop(work.await);
+                let_end(work).await;
                 Err(error)
             }
         }
@@ -262,7 +273,6 @@ mod tests {
         policy::Policy,
     };
     use ledger::{NewAttempt, Options, Owner};
-    use std::time::Duration;
 
     /// An agent at work in a ledger of its own.
     struct AtWork {
@@ -424,6 +434,14 @@ mod tests {
         };
         let done = recorder.beside(thinks, &stop).await;
         assert!(matches!(done, Err(ledger::Error::LeaseLost(_))), "{done:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_agent_that_does_not_heed_its_end_is_not_waited_for_longer_than_a_node_ends() {
+        let begin = tokio::time::Instant::now();
+        let_end(std::future::pending::<()>()).await;
+        assert!(begin.elapsed() < Duration::from_secs(30));
+        let_end(std::future::ready(())).await;
     }
 
     #[test]

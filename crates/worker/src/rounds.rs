@@ -5,7 +5,7 @@ use crate::{
     again::Again,
     attempt::Place,
     candidate::{commit, is_checked, keep, salvage, tree_of},
-    events::Recorder,
+    events::{Recorder, let_end},
     exec::SandboxExec,
     failure,
     gate::{gate, storage},
@@ -246,7 +246,7 @@ pub(crate) async fn rounds(
             // What it ran is ended; it goes on to its end so that all it did is on record.
             full = site.until_full() => {
                 stop.cancel();
-                drop(conversation.await);
+                let_end(conversation).await;
                 Err(full.failure())
             }
         }
