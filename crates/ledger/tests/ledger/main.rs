@@ -16,6 +16,7 @@ mod ageing;
 mod backups;
 mod blobs;
 mod budgets;
+mod chain;
 mod clock;
 mod dead;
 mod disk;
