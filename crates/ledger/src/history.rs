@@ -285,8 +285,14 @@ fn position(
 ) -> Result<Position, Trouble> {
     let ahead = one(
         sql,
-        "SELECT COUNT(*) FROM offers o JOIN queues q ON q.n = o.queue WHERE q.kind = ?1 \
-         AND o.place + q.held * ?2 < ?3 + (SELECT held FROM queues WHERE n = ?4) * ?2",
+        "WITH turns(n, held) AS (SELECT q.n, \
+         (SELECT COALESCE(SUM(h.held), 0) FROM queues h INDEXED BY queues_held \
+         WHERE h.kind = ?1 AND h.held > 0 AND h.user = q.user) \
+         + (SELECT COALESCE(SUM(h.held), 0) FROM queues h INDEXED BY queues_held \
+         WHERE h.kind = ?1 AND h.held > 0 AND h.repository = q.repository) \
+         FROM queues q WHERE q.kind = ?1 AND (q.offered > 0 OR q.n = ?4)) \
+         SELECT COUNT(*) FROM turns t JOIN offers o ON o.queue = t.n \
+         WHERE o.place + t.held * ?2 < ?3 + (SELECT held FROM turns WHERE n = ?4) * ?2",
         (kind as i64, micros(SHARE), place, queue),
         |row| count(row, 0),
     )?

@@ -124,10 +124,9 @@ pub(crate) fn allow(sql: &Sql, limits: &[Limit], queue: &Candidate) -> Result<bo
 pub(crate) fn reached(sql: &Sql, job: JobId) -> Result<Vec<Limit>, Trouble> {
     let queue = one(
         sql,
-        "SELECT q.n, q.repository, q.agent, q.provider, q.needs, q.pin, NULL, 0 \
-         FROM jobs j JOIN queues q ON q.n = j.queue WHERE j.id = ?1",
+        queue::candidate!(" FROM jobs j JOIN queues q ON q.n = j.queue WHERE j.id = ?1"),
         [job.key()],
-        queue::candidate,
+        Candidate::read,
     )?;
     let Some(queue) = queue else {
         return Ok(Vec::new());

@@ -6,10 +6,11 @@
 //! offer, however much there is.
 //!
 //! An offer's place is the time at which it became claimable, and later by the patience of its
-//! priority ([`Priority::patience`]). A queue's rank is the first place in it, and later by
-//! [`SHARE`] for each thing of it that is held: so repositories and users take turns. Both only
-//! move what is new behind what has waited: nothing is overtaken by what became claimable more
-//! than the patience of the lowest priority, and a share for each held thing, after it.
+//! priority ([`Priority::patience`]). A queue's turn is the first place in it, and later by
+//! [`SHARE`] for each thing that is held of its user, and for each of its repository: so users and
+//! repositories take turns, however many queues they have. Both only move what is new behind what
+//! has waited: nothing is overtaken by what became claimable more than the patience of the lowest
+//! priority, and those shares, after it.
 
 use crate::{
     error::Trouble,
@@ -22,9 +23,13 @@ use domain::{
     entity::{Placement, Priority},
 };
 use rusqlite::Row;
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
 
-/// How much later a queue's turn comes for each thing of it that is held.
+/// How much later a queue's turn comes for each thing that is held of its user, and of its
+/// repository.
 pub const SHARE: Duration = Duration::from_secs(30);
 
 /// What is claimed.
@@ -319,28 +324,46 @@ pub(crate) fn recall_jobs(verb: &Verb<'_>, request: i64) -> Result<(), Trouble> 
 pub(crate) struct Candidate {
     queue: i64,
     pub(crate) repository: i64,
+    user: String,
     pub(crate) agent: String,
     pub(crate) provider: String,
     needs: String,
     pin: String,
-    /// The offer, where the claim came by its request.
-    subject: Option<i64>,
-    /// The id of that request.
-    request: i64,
+    held: i64,
+    /// The place of its first offer, and later by what it holds itself.
+    rank: i64,
 }
 
-pub(crate) fn candidate(row: &Row<'_>) -> Result<Candidate, Trouble> {
-    Ok(Candidate {
-        queue: get(row, 0)?,
-        repository: get(row, 1)?,
-        agent: get(row, 2)?,
-        provider: get(row, 3)?,
-        needs: get(row, 4)?,
-        pin: get(row, 5)?,
-        subject: get(row, 6)?,
-        request: get(row, 7)?,
-    })
+/// The columns of a candidate, of queues that are called `q`.
+macro_rules! candidate {
+    ($rest:literal) => {
+        concat!(
+            "SELECT q.n, q.repository, q.user, q.agent, q.provider, q.needs, q.pin, q.held, \
+             COALESCE(q.rank, 0)",
+            $rest
+        )
+    };
 }
+pub(crate) use candidate;
+
+impl Candidate {
+    pub(crate) fn read(row: &Row<'_>) -> Result<Self, Trouble> {
+        Ok(Self {
+            queue: get(row, 0)?,
+            repository: get(row, 1)?,
+            user: get(row, 2)?,
+            agent: get(row, 3)?,
+            provider: get(row, 4)?,
+            needs: get(row, 5)?,
+            pin: get(row, 6)?,
+            held: get(row, 7)?,
+            rank: get(row, 8)?,
+        })
+    }
+}
+
+/// The first column after those of a candidate.
+const AFTER: usize = 9;
 
 /// What is to be claimed next.
 pub(crate) struct Next {
@@ -356,39 +379,79 @@ pub(crate) fn next(verb: &Verb<'_>, kind: Kind, seek: &Seek) -> Result<Option<Ne
         Kind::Job => limit::all_of(verb)?,
         Kind::Request | Kind::Change | Kind::Later => Vec::new(),
     };
-    let (text, request) = match seek.only {
-        Some(only) => (
-            "SELECT q.n, q.repository, q.agent, q.provider, q.needs, q.pin, o.subject, ?2 \
-             FROM offers o CROSS JOIN queues q ON q.n = o.queue \
-             WHERE o.request = ?2 AND o.kind = ?1 AND q.kind = ?1 AND q.rank IS NOT NULL \
-             ORDER BY o.place",
-            only.key(),
-        ),
-        None => (
-            "SELECT n, repository, agent, provider, needs, pin, NULL, 0 FROM queues \
-             INDEXED BY queues_by_rank WHERE kind = ?1 AND rank IS NOT NULL AND ?2 = 0 \
-             ORDER BY rank",
-            0,
-        ),
+    let fits = |found: &Candidate| -> Result<bool, Trouble> {
+        Ok(seek.fits(&found.needs, &found.pin)? && limit::allow(verb, &limits, found)?)
     };
-    let found = first(verb, text, (kind as i64, request), |row| {
-        let found = candidate(row)?;
-        let fits = seek.fits(&found.needs, &found.pin)? && limit::allow(verb, &limits, &found)?;
-        Ok(fits.then_some(found))
-    })?;
-    let Some(found) = found else {
+    match seek.only {
+        Some(only) => of_request(verb, kind, only, fits),
+        None => in_turn(verb, kind, fits),
+    }
+}
+
+/// The first offer of a request.
+fn of_request(
+    verb: &Verb<'_>,
+    kind: Kind,
+    request: RequestId,
+    fits: impl Fn(&Candidate) -> Result<bool, Trouble>,
+) -> Result<Option<Next>, Trouble> {
+    first(
+        verb,
+        candidate!(
+            ", o.subject FROM offers o CROSS JOIN queues q ON q.n = o.queue \
+             WHERE o.request = ?2 AND o.kind = ?1 AND q.kind = ?1 AND q.rank IS NOT NULL \
+             ORDER BY o.place"
+        ),
+        (kind as i64, request.key()),
+        |row| {
+            let row = fits(&Candidate::read(row)?)?
+                .then(|| get(row, AFTER))
+                .transpose()?;
+            Ok(row.map(|row| Next { row, request }))
+        },
+    )
+}
+
+/// The first offer of the queue whose turn it is.
+///
+/// Its rank counts what is held of the queue itself; its turn counts what is held of its user and of
+/// its repository, in whatever queues. That is never less, so no queue is looked at whose rank is
+/// behind the best turn.
+fn in_turn(
+    verb: &Verb<'_>,
+    kind: Kind,
+    fits: impl Fn(&Candidate) -> Result<bool, Trouble>,
+) -> Result<Option<Next>, Trouble> {
+    let held = Held::of(verb, kind)?;
+    let mut best: Option<(i64, i64)> = None;
+    first(
+        verb,
+        candidate!(
+            " FROM queues q INDEXED BY queues_by_rank WHERE kind = ?1 AND rank IS NOT NULL \
+             ORDER BY rank"
+        ),
+        [kind as i64],
+        |row| {
+            let found = Candidate::read(row)?;
+            if best.is_some_and(|(turn, _)| turn <= found.rank) {
+                return Ok(Some(()));
+            }
+            let turn = found
+                .rank
+                .saturating_add(held.beside(&found) * SHARE_MICROS);
+            if best.is_none_or(|(known, _)| turn < known) && fits(&found)? {
+                best = Some((turn, found.queue));
+            }
+            Ok(None)
+        },
+    )?;
+    let Some((_, queue)) = best else {
         return Ok(None);
     };
-    if let Some(row) = found.subject {
-        return Ok(Some(Next {
-            row,
-            request: Key::read(found.request),
-        }));
-    }
     one(
         verb,
         "SELECT subject, request FROM offers WHERE queue = ?1 ORDER BY place, subject LIMIT 1",
-        [found.queue],
+        [queue],
         |row| {
             Ok(Next {
                 row: get(row, 0)?,
@@ -396,4 +459,50 @@ pub(crate) fn next(verb: &Verb<'_>, kind: Kind, seek: &Seek) -> Result<Option<Ne
             })
         },
     )
+}
+
+/// How much is held of a kind, by users and by repositories.
+#[derive(Default)]
+struct Held {
+    users: HashMap<String, i64>,
+    repositories: HashMap<i64, i64>,
+}
+
+impl Held {
+    fn of(sql: &Sql, kind: Kind) -> Result<Self, Trouble> {
+        let mut all = Self::default();
+        // Changes of one branch are merged one after the other, and have no users.
+        if kind == Kind::Change {
+            return Ok(all);
+        }
+        let held = crate::sql::all(
+            sql,
+            "SELECT user, repository, held FROM queues INDEXED BY queues_held \
+             WHERE kind = ?1 AND held > 0",
+            [kind as i64],
+            |row| {
+                Ok((
+                    get::<String>(row, 0)?,
+                    get::<i64>(row, 1)?,
+                    get::<i64>(row, 2)?,
+                ))
+            },
+        )?;
+        for (user, repository, held) in held {
+            *all.users.entry(user).or_default() += held;
+            *all.repositories.entry(repository).or_default() += held;
+        }
+        Ok(all)
+    }
+
+    /// What a queue's turn counts beside what it holds itself.
+    fn beside(&self, queue: &Candidate) -> i64 {
+        let user = self.users.get(&queue.user).copied().unwrap_or(0);
+        let repository = self
+            .repositories
+            .get(&queue.repository)
+            .copied()
+            .unwrap_or(0);
+        (user + repository - queue.held).max(0)
+    }
 }

@@ -112,6 +112,29 @@ async fn users_take_turns_however_much_one_of_them_asks_for() {
 }
 
 #[tokio::test]
+async fn users_and_repositories_have_no_more_turns_for_having_many_queues() {
+    let place = place().await;
+    for (repository, user, agent) in [
+        ("/r", "many", "one"),
+        ("/r", "many", "two"),
+        ("/s", "many", "three"),
+        ("/s", "many", "four"),
+    ] {
+        let agent = |ask: &mut Ask| ask.agent = agent.into();
+        asked(&place, repository, by(user), &["a", "b"], agent).await;
+    }
+    place.clock.advance(Duration::from_secs(1));
+    asked(&place, "/t", by("few"), &["a", "b"], |_| {}).await;
+    let mut users = Vec::new();
+    for _ in 0..4 {
+        users.push(place.claim().await.request.ask.placement.user);
+    }
+    assert_eq!(users[..2], ["many", "few"], "{users:?}");
+    assert_eq!(users.iter().filter(|user| *user == "few").count(), 2);
+    place.holds().await;
+}
+
+#[tokio::test]
 async fn repositories_take_turns_too() {
     let place = place().await;
     asked(&place, "/large", by(""), &["a", "b", "c", "d"], |_| {}).await;
