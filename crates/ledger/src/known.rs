@@ -248,7 +248,7 @@ impl Known {
         Ok(now >= due)
     }
 
-    /// All that was due was found, unless there was too much of it for one look.
+    /// All that was due was found.
     pub(crate) fn looked(&mut self) {
         self.wait.looked = true;
         self.wait.due = None;

@@ -279,8 +279,11 @@ pub(crate) fn end_due(verb: &mut Verb<'_>) -> Result<(), Trouble> {
 /// Looks for what is due, whether anything is known to be. Says how many leases it ended.
 fn look(verb: &mut Verb<'_>) -> Result<usize, Trouble> {
     let ended = expire_due(verb)?;
-    park::wake_due(verb)?;
-    verb.known.looked();
+    let woken = park::wake_due(verb)?;
+    // Where there was more than one look finds, the next one goes on.
+    if ended + woken < park::DUE as usize {
+        verb.known.looked();
+    }
     Ok(ended)
 }
 

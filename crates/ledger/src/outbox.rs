@@ -353,10 +353,12 @@ pub(crate) fn lose(verb: &mut Verb<'_>, notification: EventId) -> Result<(), Tro
         undelivered::keep(verb, row.row, given_up.collect())?;
         return forget(verb, row.row);
     }
+    // What has ended its holder once may have had nothing to do with it.
+    let due = park::after_losses(verb, row.claims).unwrap_or(verb.now);
     run(
         verb,
         "UPDATE outbox SET due = ?2 WHERE n = ?1",
-        (row.row, verb.now.0),
+        (row.row, due.0),
     )?;
     Ok(())
 }

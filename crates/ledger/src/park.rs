@@ -14,7 +14,7 @@ use crate::{
     transition,
     writer::Verb,
 };
-use domain::{JobId, RequestId, state::JobCommand};
+use domain::{JobId, RequestId, Timestamp, state::JobCommand};
 use std::time::Duration;
 
 /// How long a job sleeps after its first failure; twice as long after each further one.
@@ -36,10 +36,17 @@ pub(crate) fn back_off(claims: u32, bits: u64) -> Duration {
     span + span * jitter / 1024
 }
 
+/// Until when something waits whose holder was lost so often in a row: not at all the first time,
+/// since a process that was killed says nothing of its work.
+pub(crate) fn after_losses(verb: &Verb<'_>, lost: u32) -> Option<Timestamp> {
+    let before = lost.checked_sub(1).filter(|before| *before > 0)?;
+    Some(verb.now.plus(back_off(before, verb.context.ids.bits())))
+}
+
 /// Wakes the jobs whose time has come, and offers the requests and changes that were put back
-/// until now or are not to begin before it. Says how many.
+/// until now or are not to begin before it. Says how many, those included that the clock has moved.
 pub(crate) fn wake_due(verb: &mut Verb<'_>) -> Result<usize, Trouble> {
-    follow_the_clock(verb)?;
+    let moved = follow_the_clock(verb)?;
     let due: Vec<(JobId, RequestId)> = all(
         verb,
         "SELECT id, request FROM jobs INDEXED BY jobs_parked \
@@ -51,11 +58,11 @@ pub(crate) fn wake_due(verb: &mut Verb<'_>) -> Result<usize, Trouble> {
         transition::job(verb, *job, JobCommand::Wake, None)?;
         progress::follow(verb, *request)?;
     }
-    Ok(due.len() + postpone::offer_due(verb)? + later::wake_due(verb)?)
+    Ok(moved + due.len() + postpone::offer_due(verb)? + later::wake_due(verb)?)
 }
 
 /// Lets what was parked later than now, by a clock that has been put back, sleep from now on.
-fn follow_the_clock(verb: &Verb<'_>) -> Result<(), Trouble> {
+fn follow_the_clock(verb: &Verb<'_>) -> Result<usize, Trouble> {
     let moved = run(
         verb,
         "UPDATE jobs SET until = ?1 + MAX(until - parked, 0), parked = ?1 WHERE n IN \
@@ -69,7 +76,7 @@ fn follow_the_clock(verb: &Verb<'_>) -> Result<(), Trouble> {
             "the clock was put back: parked jobs sleep from now on"
         );
     }
-    Ok(())
+    Ok(moved)
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ use domain::{
 
 /// How often a request's planner may be lost before the request fails: what ends the process each
 /// time would do so for ever.
-const MAX_LOST_PLANNERS: i64 = 3;
+const MAX_LOST_PLANNERS: u32 = 3;
 
 /// How often in a row a change's integrator may be lost before the change is rejected.
 ///
@@ -35,15 +35,19 @@ pub const MAX_POSTPONED: u32 = 10;
 
 /// Gives a request whose planner is lost back, or fails it where that was once too often.
 pub(crate) fn lose_planner(verb: &mut Verb<'_>, request: RequestId) -> Result<(), Trouble> {
-    let lost: i64 = one(
+    let lost = one(
         verb,
         "UPDATE requests SET lost = lost + 1 WHERE id = ?1 RETURNING lost",
         [request.key()],
-        |row| get(row, 0),
+        |row| small(row, 0),
     )?
     .ok_or_else(|| Error::missing("request", request))?;
     if lost < MAX_LOST_PLANNERS {
-        transition::request(verb, request, RequestCommand::Requeue, None)?;
+        let told = Told {
+            failure: None,
+            until: park::after_losses(verb, lost),
+        };
+        transition::request(verb, request, RequestCommand::Requeue, told)?;
         return Ok(());
     }
     let failure = Failure::new(
@@ -73,6 +77,7 @@ pub(crate) fn lose_integrator(verb: &mut Verb<'_>, change: ChangeId) -> Result<(
     };
     let landing = Landing {
         failure: Some(failure),
+        until: park::after_losses(verb, lost).filter(|_| command == ChangeCommand::Requeue),
         ..Landing::default()
     };
     let request = transition::change(verb, change, command, landing)?;

@@ -6,9 +6,9 @@ use crate::{
     error::{Error, Trouble},
     lease::Lease,
     ledger::Ledger,
-    progress, read,
+    park, progress, read,
     sql::{Key, all, count, first, get, id, json, number, one, run, small},
-    transition::{self, End},
+    transition::{self, End, Told},
     writer::Verb,
 };
 use domain::{
@@ -129,7 +129,8 @@ pub(crate) fn lose_holder(
 ) -> Result<(), Trouble> {
     let failure = Failure::new(Reason::OwnerLost, "");
     let held = attempt::held(verb, job)?;
-    let may_go_on = count_loss(verb, job, &held)? < MAX_LOST;
+    let lost = count_loss(verb, job, &held)?;
+    let may_go_on = lost < MAX_LOST;
     if let Some(attempt) = held.attempt {
         match read::attempt(verb, attempt)?.state {
             AttemptState::Suspended if may_go_on => {}
@@ -145,12 +146,17 @@ pub(crate) fn lose_holder(
             }
         }
     }
-    let command = if may_go_on {
-        JobCommand::Retry
-    } else {
-        JobCommand::Die
+    let until = park::after_losses(verb, lost);
+    let command = match until {
+        _ if !may_go_on => JobCommand::Die,
+        Some(_) => JobCommand::Park,
+        None => JobCommand::Retry,
     };
-    transition::job(verb, job, command, Some(failure))?;
+    let told = Told {
+        failure: Some(failure),
+        until: until.filter(|_| may_go_on),
+    };
+    transition::job(verb, job, command, told)?;
     progress::follow(verb, held.request)
 }
 

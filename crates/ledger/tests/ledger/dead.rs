@@ -169,7 +169,7 @@ async fn a_notification_whose_tellers_all_died_is_told_again_to_everybody() {
     let mut id = None;
     for _ in 0..MAX_TRIES {
         id = Some(claim(&place).await.unwrap().event.id);
-        place.lose().await;
+        place.lose_and_wait().await;
     }
     assert!(claim(&place).await.is_none());
     place.holds().await;

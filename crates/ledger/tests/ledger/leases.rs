@@ -6,7 +6,7 @@ use domain::{
     event::{Agent, Body},
     state::AttemptState,
 };
-use ledger::{ChangeOutcome, Error, MAX_LOST_INTEGRATORS, Settlement, Spender};
+use ledger::{ChangeOutcome, Error, MAX_LOST, MAX_LOST_INTEGRATORS, Settlement, Spender};
 use std::time::Duration;
 
 const LONG: Duration = Duration::from_secs(3_600);
@@ -112,7 +112,7 @@ async fn a_request_whose_planners_are_lost_thrice_has_failed() {
     for _ in 0..3 {
         let claimed = ledger.claim_request(&place.owner, None).await.unwrap();
         assert!(claimed.is_some());
-        place.lose().await;
+        place.lose_and_wait().await;
     }
     let next = ledger.claim_request(&place.owner, None).await.unwrap();
     assert!(next.is_none());
@@ -130,7 +130,7 @@ async fn a_change_whose_integrators_are_lost_again_and_again_is_rejected_and_kep
     for _ in 0..MAX_LOST_INTEGRATORS {
         let claimed = place.claim_change().await.unwrap();
         assert_eq!(claimed.given_up, None);
-        place.lose().await;
+        place.lose_and_wait().await;
     }
     assert!(place.claim_change().await.is_none());
     let change = place.ledger.change(change).await.unwrap();
@@ -150,7 +150,7 @@ async fn an_integrator_that_lives_to_say_something_counts_those_that_were_lost_a
     for _ in 0..2 {
         for _ in 1..MAX_LOST_INTEGRATORS {
             place.claim_change().await.unwrap();
-            place.lose().await;
+            place.lose_and_wait().await;
         }
         let claimed = place.claim_change().await.unwrap();
         place
@@ -181,7 +181,7 @@ async fn a_change_that_may_be_on_the_branch_is_looked_for_before_it_is_given_up(
                 .await
                 .unwrap();
         }
-        place.lose().await;
+        place.lose_and_wait().await;
     }
     // Where even to look ends the process each time, it ends too, and says where it may be.
     let change = place.ledger.change(change).await.unwrap();
@@ -239,7 +239,7 @@ async fn an_attempt_that_cannot_be_gone_on_with_is_lost_and_a_new_one_starts() {
     let ledger = &place.ledger;
     place.planned(&["a"]).await;
     place.running().await;
-    place.lose().await;
+    place.lose_and_wait().await;
     let claimed = place.claim().await;
     let lost = claimed.attempt.unwrap().attempt.id;
     let why = Failure::new(Reason::OwnerLost, "its workspace is gone");
@@ -258,7 +258,7 @@ async fn an_attempt_that_cannot_be_gone_on_with_is_lost_and_a_new_one_starts() {
     assert_eq!(lost.failure, Some(why));
     // One that was resumed and diverged gives its job back.
     place.ledger.attempt_running(&claimed.lease).await.unwrap();
-    place.lose().await;
+    place.lose_and_wait().await;
     let claimed = place.claim().await;
     ledger.resume_attempt(&claimed.lease).await.unwrap();
     let failure = Failure::new(Reason::OwnerLost, "it diverged");
@@ -322,11 +322,11 @@ async fn a_job_whose_holders_are_lost_again_and_again_without_a_step_is_dead() {
     let place = place().await;
     let request = place.planned(&["a"]).await;
     place.running().await;
-    place.lose().await;
+    place.lose_and_wait().await;
     for _ in 1..ledger::MAX_LOST {
         let claimed = place.claim().await;
         place.ledger.resume_attempt(&claimed.lease).await.unwrap();
-        place.lose().await;
+        place.lose_and_wait().await;
     }
     assert!(place.try_claim().await.is_none());
     let job = &place.ledger.jobs(request).await.unwrap()[0];
@@ -383,4 +383,26 @@ async fn a_lease_of_one_kind_is_not_one_of_another() {
     let mut forged = held.lease.clone();
     forged.token += 1;
     lost(place.ledger.heartbeat(&forged).await);
+}
+
+#[tokio::test]
+async fn what_is_lost_again_is_tried_later_each_time() {
+    let place = place().await;
+    place.planned(&["a"]).await;
+    place.claim().await;
+    place.lose().await;
+    place.claim().await; // A process that was killed says nothing of its work.
+    let mut waited = Duration::ZERO;
+    for _ in 2..MAX_LOST {
+        place.lose().await;
+        let mut waits = Duration::ZERO;
+        while place.try_claim().await.is_none() {
+            place.clock.advance(Duration::from_millis(100));
+            waits += Duration::from_millis(100);
+        }
+        assert!(waits > waited, "{waits:?} after {waited:?}");
+        waited = waits;
+    }
+    assert!(waited < Duration::from_secs(10), "{waited:?}");
+    place.holds().await;
 }

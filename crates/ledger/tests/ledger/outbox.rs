@@ -160,7 +160,7 @@ async fn a_notification_whose_holder_is_lost_is_told_again_but_not_for_ever() {
     for _ in 0..MAX_TRIES {
         let told = claim(&place).await.expect("it is told again");
         ids.push(told.event.id);
-        place.lose().await;
+        place.lose_and_wait().await;
         place.holds().await;
         let late = place.ledger.settle_notification(&told.lease, vec![]).await;
         assert!(matches!(late, Err(Error::LeaseLost(_))), "{late:?}");

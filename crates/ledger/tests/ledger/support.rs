@@ -178,6 +178,12 @@ impl Place {
         }
     }
 
+    /// And lets what was lost be claimable again, however often it was.
+    pub(crate) async fn lose_and_wait(&self) {
+        self.lose().await;
+        self.clock.advance(Duration::from_secs(8 * 60));
+    }
+
     pub(crate) async fn claim(&self) -> ClaimedJob {
         self.try_claim().await.expect("a job is ready")
     }

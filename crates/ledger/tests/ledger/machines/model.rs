@@ -225,14 +225,16 @@ impl Model {
         }
     }
 
-    /// The planner is lost: another one may plan it, unless that was too often.
-    pub(super) fn lose_planner(&mut self) {
+    /// The planner is lost: another one may plan it, unless that was too often. Whether it waits
+    /// first.
+    pub(super) fn lose_planner(&mut self) -> bool {
         self.lost += 1;
         self.tell_request(if self.lost < MAX_LOST_PLANNERS {
             RequestCommand::Requeue
         } else {
             RequestCommand::Fail
         });
+        (2..MAX_LOST_PLANNERS).contains(&self.lost)
     }
 
     /// A fault of the machine keeps it: it waits, unless that was too often. Whether it waits.
@@ -280,20 +282,25 @@ impl Model {
         self.tell_request(RequestCommand::Cancel);
     }
 
-    /// The holder is lost: the next one goes on, unless that was too often.
-    pub(super) fn lose(&mut self, job: usize) {
+    /// The holder is lost: the next one goes on, unless that was too often. Whether it sleeps first.
+    pub(super) fn lose(&mut self, job: usize) -> bool {
         let one = &mut self.jobs[job];
         one.claims -= 1;
         one.lost = if one.stepped { 0 } else { one.lost + 1 };
+        let sleeps = (2..ledger::MAX_LOST).contains(&one.lost);
         let command = if one.lost < ledger::MAX_LOST {
             one.suspend();
-            JobCommand::Retry
+            match sleeps {
+                true => JobCommand::Park,
+                false => JobCommand::Retry,
+            }
         } else {
             one.attempt(AttemptCommand::Lose);
             JobCommand::Die
         };
         self.tell(job, command);
         self.follow();
+        sleeps
     }
 
     /// The gate passed: there is a change.
@@ -303,8 +310,8 @@ impl Model {
         self.jobs[job].made = Some((self.now, self.changes));
     }
 
-    /// The integrator is lost: the next one looks, unless that was too often.
-    pub(super) fn lose_integrator(&mut self, job: usize) {
+    /// The integrator is lost: the next one looks, unless that was too often. Whether it waits first.
+    pub(super) fn lose_integrator(&mut self, job: usize) -> bool {
         let one = &mut self.jobs[job];
         one.unmerged += 1;
         let most = ledger::MAX_LOST_INTEGRATORS * if one.intended { 2 } else { 1 };
@@ -313,6 +320,8 @@ impl Model {
         } else {
             ChangeCommand::Reject
         });
+        let waits = (2..most).contains(&one.unmerged);
         self.follow();
+        waits
     }
 }

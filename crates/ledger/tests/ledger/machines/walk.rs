@@ -9,7 +9,9 @@ use super::{
     model::Model,
 };
 use crate::support::Place;
-use domain::{AttemptState, ChangeState, JobId, RequestId, event::Envelope, machine::Machine};
+use domain::{
+    AttemptState, ChangeState, JobId, RequestId, Timestamp, event::Envelope, machine::Machine,
+};
 use ledger::{ClaimedChange, ClaimedJob, Error, Lease};
 use std::time::Duration;
 
@@ -149,17 +151,47 @@ impl Walk<'_> {
             self.model.pass(self.place.ledger.now());
         }
         if let Some(lease) = self.planner.take() {
-            self.model.lose_planner();
+            if self.model.lose_planner() {
+                self.model.until = self.request_until().await;
+            }
             self.late = Some(lease);
         }
         if let Some((job, claimed)) = self.merging.take() {
-            self.model.lose_integrator(job);
+            if self.model.lose_integrator(job) {
+                self.model.jobs[job].until = self.change_until(job).await;
+            }
             self.late = Some(claimed.lease);
         }
         for (job, claimed) in std::mem::take(&mut self.held) {
-            self.model.lose(job);
+            if self.model.lose(job) {
+                self.model.jobs[job].parked = Some(self.job_until(job).await);
+            }
             self.late = Some(claimed.lease);
         }
+    }
+
+    /// Until when the request waits, as the ledger tells: how long that is is left to chance.
+    async fn request_until(&self) -> Option<Timestamp> {
+        let waits = self.place.ledger.request_waits(self.request).await;
+        let told = waits.unwrap().until;
+        assert!(told > Some(self.model.now), "{told:?}");
+        told
+    }
+
+    /// Until when a job's change waits.
+    async fn change_until(&self, job: usize) -> Option<Timestamp> {
+        let waits = self.place.ledger.job_waits(self.ids[job]).await;
+        let told = waits.unwrap().change_until;
+        assert!(told > Some(self.model.now), "{told:?}");
+        told
+    }
+
+    /// Until when a job sleeps.
+    async fn job_until(&self, job: usize) -> Timestamp {
+        let waits = self.place.ledger.job_waits(self.ids[job]).await;
+        let told = waits.unwrap().until.unwrap();
+        assert!(told > self.model.now, "{told:?}");
+        told
     }
 
     async fn sleep(&mut self) {

@@ -101,10 +101,7 @@ impl Walk<'_> {
         let ledger = &self.place.ledger;
         ledger.settle_change(&claimed.lease, outcome).await.unwrap();
         if matches!(end, ChangeEnd::Postpone { .. }) && command == ChangeCommand::Requeue {
-            // How long it waits is told by chance.
-            let told = ledger.job_waits(self.ids[job]).await.unwrap().change_until;
-            assert!(told > Some(self.model.now), "{told:?}");
-            known.until = told;
+            self.model.jobs[job].until = self.change_until(job).await;
         }
         self.late = Some(claimed.lease);
         self.model.follow();

@@ -189,10 +189,7 @@ impl Walk<'_> {
         match command {
             JobCommand::Deliver => self.model.make_change(job),
             JobCommand::Park => {
-                // How long a failure makes it sleep is told by chance.
-                let told = self.place.ledger.job_waits(self.ids[job]).await;
-                let told = told.unwrap().until.unwrap();
-                assert!(told > self.model.now);
+                let told = self.job_until(job).await;
                 assert!(told == until || !matches!(end, End::Park));
                 self.model.jobs[job].parked = Some(told);
             }

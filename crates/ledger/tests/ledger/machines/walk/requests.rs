@@ -55,10 +55,7 @@ impl Walk<'_> {
         let failure = Failure::new(Reason::Storage, "");
         ledger.postpone_request(&lease, failure).await.unwrap();
         if self.model.postpone_request() {
-            // How long it is told by chance.
-            let told = ledger.request_waits(self.request).await.unwrap().until;
-            assert!(told > Some(self.model.now), "{told:?}");
-            self.model.until = told;
+            self.model.until = self.request_until().await;
         }
     }
 
