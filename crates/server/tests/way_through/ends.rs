@@ -77,8 +77,10 @@ async fn a_request_that_is_cancelled_while_a_check_runs_ends_soon_and_leaves_not
     let work = node.work(submitted.request, &cancel);
     let workspaces = world.data.path().join("workspaces");
     let stop = async {
+        // Whoever holds the job says so again and again while its check runs.
+        let mut changes = node.ledger().changes();
         while !holds(&workspaces, "began", 6) {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            changes.changed().await.unwrap();
         }
         cancel.cancel();
         std::time::Instant::now()
