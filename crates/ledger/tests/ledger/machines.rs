@@ -54,4 +54,4 @@ fn each_step_that_a_verb_can_take_is_taken_in_some_sequence() {
 }
 
 /// The most cases until each step was taken.
-const CASES: usize = 256;
+const CASES: usize = 512;
