@@ -72,7 +72,7 @@ impl Mirror {
     pub fn open_or_create(directory: &Path, program: Program) -> Result<Mirror, Error> {
         let directory =
             std::path::absolute(directory).map_err(|e| Error::io("finding", directory, e))?;
-        if !directory.join("skep/format").is_file() {
+        if !is_whole(&directory) {
             create(&directory, &program)?;
         }
         let objects = Objects::open(&directory.join("objects"), PACK_SLOTS)?;
@@ -317,19 +317,38 @@ impl Drop for Scratch {
     }
 }
 
-/// Makes what is missing; `skep/format` comes last, so that a mirror that has it is whole.
+/// What git wants to find before it takes a directory for a repository.
+const HEAD: &str = "ref: refs/heads/none\n";
+
+/// The directories of a mirror.
+const PARTS: [&str; 7] = [
+    "objects/pack",
+    "objects/info",
+    "refs/heads",
+    "refs/skep",
+    "info",
+    "skep/history",
+    "skep/scratch",
+];
+
+/// Whether a mirror was made here to its end, and what makes it one is as it was made. A mirror
+/// that somebody damaged is made again, around what is left of it.
+fn is_whole(directory: &Path) -> bool {
+    let is_as_made = |(name, text): (&str, &str)| {
+        fs::read(directory.join(name)).is_ok_and(|found| found == text.as_bytes())
+    };
+    directory.join("skep/format").is_file()
+        && [("HEAD", HEAD), ("config", CONFIG)]
+            .into_iter()
+            .all(is_as_made)
+        && PARTS.iter().all(|part| directory.join(part).is_dir())
+}
+
+/// Makes what is missing; `skep/format` comes last, so that a mirror that has it was made to its end.
 fn create(directory: &Path, program: &Program) -> Result<(), Error> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true).mode(0o700);
-    for part in [
-        "objects/pack",
-        "objects/info",
-        "refs/heads",
-        "refs/skep",
-        "info",
-        "skep/history",
-        "skep/scratch",
-    ] {
+    for part in PARTS {
         let path = directory.join(part);
         builder
             .create(&path)
@@ -342,6 +361,6 @@ fn create(directory: &Path, program: &Program) -> Result<(), Error> {
         ATTRIBUTES.as_bytes(),
         true,
     )?;
-    write_replacing(&directory.join("HEAD"), b"ref: refs/heads/none\n", true)?;
+    write_replacing(&directory.join("HEAD"), HEAD.as_bytes(), true)?;
     write_replacing(&directory.join("skep/format"), b"1\n", true)
 }

@@ -257,3 +257,34 @@ fn truncate(directory: &Path, is_objects: bool) {
         }
     }
 }
+
+#[test]
+fn a_mirror_that_git_takes_for_no_repository_any_more_is_made_one_again() {
+    let world = World::simple();
+    world.skep(&RUN).expect_code(0);
+    // The check wants the answer that is integrated and not at `HEAD`.
+    world.repo.git(&["merge", "--quiet", "skep/integration"]);
+    let mut mirrors = fs::read_dir(world.data().join("repositories")).unwrap();
+    let mirror = mirrors.next().unwrap().unwrap().path();
+    type Break = fn(&Path);
+    let ways: [(&str, Break); 6] = [
+        ("HEAD", |path| fs::remove_file(path).unwrap()),
+        ("HEAD", |path| fs::write(path, "").unwrap()),
+        ("config", |path| fs::write(path, "\0nonsense").unwrap()),
+        ("objects", |path| fs::remove_dir_all(path).unwrap()),
+        ("refs", |path| fs::remove_dir_all(path).unwrap()),
+        ("skep", |path| fs::remove_dir_all(path).unwrap()),
+    ];
+    for (number, (part, way)) in ways.iter().enumerate() {
+        way(&mirror.join(part));
+        let agent = format!("command:sh -c 'touch more-{number}.txt'");
+        let run = ["run", "--plan", "none", "--agent", &agent, part];
+        world.skep(&run).expect_code(0);
+        assert_eq!(
+            world.integrated(&format!("more-{number}.txt")),
+            "",
+            "{part}"
+        );
+    }
+    world.skep(&["ledger", "check"]).expect_code(0);
+}
