@@ -7,8 +7,9 @@
 
 use crate::{
     blob::{blocking, directory},
-    error::{Cause, Error, Fault, requests},
+    error::{Cause, Error, Fault, Trouble, requests},
     ledger::Ledger,
+    sql::{Sql, count, one},
 };
 use domain::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -28,9 +29,9 @@ const DOING: &str = "see whether it was restored";
 /// That a ledger was restored and nobody has said yet that it goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Restoration {
-    /// When the backup was made.
-    pub taken: Timestamp,
-    /// How many requests had not ended then.
+    /// When the backup was made; none where the mark is damaged.
+    pub taken: Option<Timestamp>,
+    /// How many requests had not ended then; that have not ended now, where the mark is damaged.
     pub open: u64,
 }
 
@@ -50,10 +51,18 @@ impl Restoration {
     /// nothing waits.
     ///
     /// # Errors
-    /// When the mark cannot be read.
+    /// When the mark cannot be read, or is damaged: an open ledger says how much waits then.
     pub async fn of(data: &Path) -> Result<Option<Self>, Error> {
         let data = data.to_owned();
-        blocking(move || read(&data)).await
+        match blocking(move || read(&data)).await? {
+            Mark::None => Ok(None),
+            Mark::Says(restoration) => Ok(Some(restoration)),
+            Mark::Damaged(source) => Err(Error::Storage {
+                doing: DOING,
+                kind: Fault::Damaged,
+                source,
+            }),
+        }
     }
 }
 
@@ -64,7 +73,15 @@ impl Ledger {
     /// # Errors
     /// When the mark cannot be read.
     pub async fn restoration(&self) -> Result<Option<Restoration>, Error> {
-        Restoration::of(self.directory()).await
+        match read(self.directory())? {
+            Mark::None => Ok(None),
+            Mark::Says(restoration) => Ok(Some(restoration)),
+            // Whatever is in it, it says that the ledger waits.
+            Mark::Damaged(_) => {
+                let open = self.read("count what has not ended", count_open).await?;
+                Ok(Some(Restoration { taken: None, open }))
+            }
+        }
     }
 
     /// That work may go on here. Whoever is about to do something that others see asks this first.
@@ -84,36 +101,54 @@ impl Ledger {
     /// # Errors
     /// When the mark cannot be read or removed. Then the ledger waits still.
     pub async fn take_over(&self) -> Result<Option<Restoration>, Error> {
+        let found = self.restoration().await?;
+        if found.is_none() {
+            return Ok(None);
+        }
         let data = self.directory().to_owned();
-        blocking(move || {
-            let found = read(&data)?;
-            if found.is_some() {
-                std::fs::remove_file(data.join(MARK))
-                    .and_then(|()| directory::sync_directory(&data))
-                    .map_err(|error| Error::file("take over from the ledger before it", error))?;
+        let removed = blocking(move || {
+            match std::fs::remove_file(data.join(MARK)) {
+                // Another process was told the same at this moment.
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+                removed => removed.and_then(|()| directory::sync_directory(&data)),
             }
-            Ok(found)
+            .map(|()| true)
+            .map_err(|error| Error::file("take over from the ledger before it", error))
         })
-        .await
+        .await?;
+        Ok(found.filter(|_| removed))
     }
 }
 
-fn read(data: &Path) -> Result<Option<Restoration>, Error> {
+/// What the file says.
+enum Mark {
+    None,
+    Says(Restoration),
+    Damaged(Cause),
+}
+
+fn read(data: &Path) -> Result<Mark, Error> {
     let mut text = Vec::new();
     let read =
         File::open(data.join(MARK)).and_then(|file| file.take(MAX_BYTES).read_to_end(&mut text));
     match read {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Mark::None),
         other => other.map_err(|error| Error::file(DOING, error))?,
     };
-    // Whatever is in it, it says that the ledger waits: one that makes no sense lets nobody work.
-    serde_json::from_slice(&text)
-        .map(Some)
-        .map_err(|error| Error::Storage {
-            doing: DOING,
-            kind: Fault::Damaged,
-            source: Cause::new(error),
-        })
+    Ok(serde_json::from_slice(&text)
+        .map_or_else(|error| Mark::Damaged(Cause::new(error)), Mark::Says))
+}
+
+/// How many requests in these rows, of whatever version, have not ended.
+pub(super) fn count_open(sql: &Sql) -> Result<u64, Trouble> {
+    let open = one(
+        sql,
+        "SELECT COUNT(*) FROM requests \
+         WHERE state NOT IN ('done', 'partial', 'failed', 'cancelled')",
+        [],
+        |row| count(row, 0),
+    )?;
+    Ok(open.unwrap_or_default())
 }
 
 pub(super) fn write(data: &Path, restoration: Restoration) -> io::Result<()> {

@@ -12,7 +12,6 @@ use crate::{
     options::{Ids, RandomIds},
     schema,
     sql::Sql,
-    sql::{count, one},
 };
 use domain::{BlobId, Timestamp};
 use rusqlite::{Connection, OpenFlags};
@@ -107,7 +106,14 @@ fn restore(
         })?;
         let (taken, open) = (manifest.taken, count_open(&file)?);
         if open > 0 {
-            mark::write(aside, Restoration { taken, open }).map_err(failed)?;
+            mark::write(
+                aside,
+                Restoration {
+                    taken: Some(taken),
+                    open,
+                },
+            )
+            .map_err(failed)?;
         }
         Ok(Restored {
             taken,
@@ -118,21 +124,12 @@ fn restore(
     })
 }
 
-/// How many requests in these rows, of whatever version, have not ended.
+/// How many requests in this file have not ended.
 fn count_open(file: &Path) -> Result<u64, Error> {
     Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_ONLY)
         .map(Sql::from)
         .map_err(Trouble::from)
-        .and_then(|sql| {
-            one(
-                &sql,
-                "SELECT COUNT(*) FROM requests \
-                 WHERE state NOT IN ('done', 'partial', 'failed', 'cancelled')",
-                [],
-                |row| count(row, 0),
-            )
-        })
-        .map(Option::unwrap_or_default)
+        .and_then(|sql| mark::count_open(&sql))
         .map_err(|trouble| trouble.during(DOING))
 }
 

@@ -217,7 +217,7 @@ async fn what_has_not_ended_is_done_in_a_restored_ledger_only_when_it_is_taken_o
     assert!(restored(&second, &third).await.owner().await.is_err());
 
     let waited = other.take_over().await.unwrap().unwrap();
-    assert_eq!(waited.taken, made.taken);
+    assert_eq!(waited.taken, Some(made.taken));
     other.owner().await.unwrap();
     assert_eq!(other.take_over().await.unwrap(), None);
     other.close().await;
@@ -225,6 +225,24 @@ async fn what_has_not_ended_is_done_in_a_restored_ledger_only_when_it_is_taken_o
     other.owner().await.unwrap();
     // The one that was backed up has gone on all the time.
     place.ledger.owner().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_restored_ledger_whose_mark_is_damaged_waits_and_can_be_taken_over() {
+    let place = place().await;
+    let (_, _, backup) = backed_up(&place).await;
+    let to = place.directory.path().join("elsewhere");
+    Ledger::restore(&backup, &to, |_| {}).await.unwrap();
+    std::fs::write(to.join("restored.json"), "").unwrap();
+    let other = Ledger::open(Options::new(&to)).await.unwrap();
+    let refused = other.owner().await.unwrap_err();
+    assert!(
+        matches!(refused, Error::NotTakenOver { open: 1 }),
+        "{refused:?}"
+    );
+    let waited = other.take_over().await.unwrap().unwrap();
+    assert_eq!((waited.taken, waited.open), (None, 1));
+    other.owner().await.unwrap();
 }
 
 #[tokio::test]

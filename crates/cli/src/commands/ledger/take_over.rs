@@ -54,7 +54,7 @@ mod tests {
     #[test]
     fn taking_over_says_how_to_go_on() {
         let waited = Restoration {
-            taken: domain::Timestamp(0),
+            taken: Some(domain::Timestamp(0)),
             open: 2,
         };
         assert!(render(Some(waited)).contains("when the backup was made, that was 2 requests"));
