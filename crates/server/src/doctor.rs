@@ -66,7 +66,7 @@ impl Finding {
 /// Tries everything that `run` needs. Providers are called only where `online` says so: a call costs
 /// something.
 pub async fn doctor(options: &Options, online: bool) -> Vec<Finding> {
-    let data = data(options);
+    let data = data(options).await;
     // Where the data directory cannot be used, that is said already.
     let place = match data.health {
         Health::Broken => std::env::temp_dir(),
@@ -116,20 +116,34 @@ fn git(options: &Options) -> Finding {
     }
 }
 
-fn data(options: &Options) -> Finding {
+async fn data(options: &Options) -> Finding {
     let tried = std::fs::create_dir_all(&options.data).and_then(|()| {
         let probe = options.data.join(format!("probe-{}", std::process::id()));
         std::fs::write(&probe, b"probe")?;
-        std::fs::remove_file(&probe)
+        std::fs::remove_file(&probe)?;
+        Ok(std::fs::read_dir(&options.data)?.next().is_some())
     });
     let place = options.data.display().to_string();
+    let broken = |detail: String, remedy: &str| {
+        let detail = format!("{place}: {detail}");
+        Finding::bad("data", "data directory", Health::Broken, detail, remedy)
+    };
     match tried {
-        Ok(()) => Finding::good("data", "data directory", place),
-        Err(error) => Finding::bad(
-            "data",
-            "data directory",
-            Health::Broken,
-            format!("{place}: {error}"),
+        // An empty one is left as it is.
+        Ok(false) => Finding::good("data", "data directory", place),
+        Ok(true) => match ledger::Ledger::open(ledger::Options::new(&options.data)).await {
+            Ok(ledger) => {
+                ledger.close().await;
+                Finding::good("data", "data directory", place)
+            }
+            // Whatever opens it has the words for each way in which it can be lost.
+            Err(error) => broken(
+                domain::failure::chain(&error),
+                "`skep list` says what to do about it",
+            ),
+        },
+        Err(error) => broken(
+            error.to_string(),
             "name a directory that you can write with --data or SKEP_DATA",
         ),
     }

@@ -83,6 +83,9 @@ fn nothing_lands_from_a_restored_backup_until_a_person_says_that_the_original_is
     }
     assert_eq!(world.repo.tip("skep/integration"), None);
 
+    let doctor = skep(&["doctor"]).expect_code(4);
+    assert!(doctor.stdout.contains("`skep ledger take-over`"));
+
     // The original lives, and lands it.
     world.skep(&["resume"]).expect_code(0);
     assert_eq!(world.integrated("answer.txt"), "42\n");
@@ -95,6 +98,10 @@ fn nothing_lands_from_a_restored_backup_until_a_person_says_that_the_original_is
     assert!(again.stdout.contains("nothing was to be done"));
     assert!(!skep(&["resume"]).stderr.contains("take-over"));
     assert_eq!(skep(&["list"]).expect_code(0).stderr, "");
+    // Where its rows are lost, that is said as well.
+    fs::write(data.join("ledger.db"), "").unwrap();
+    let doctor = skep(&["doctor"]).expect_code(4).stdout;
+    assert!(doctor.contains("ledger.db is missing or empty"), "{doctor}");
 }
 
 #[test]
