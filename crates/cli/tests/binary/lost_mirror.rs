@@ -83,9 +83,6 @@ fn nothing_lands_from_a_restored_backup_until_a_person_says_that_the_original_is
     }
     assert_eq!(world.repo.tip("skep/integration"), None);
 
-    let doctor = skep(&["doctor"]).expect_code(4);
-    assert!(doctor.stdout.contains("`skep ledger take-over`"));
-
     // The original lives, and lands it.
     world.skep(&["resume"]).expect_code(0);
     assert_eq!(world.integrated("answer.txt"), "42\n");

@@ -12,11 +12,13 @@ use crate::{
     sql::{Sql, count, one},
 };
 use domain::Timestamp;
+use rustix::{fs::OFlags, io::Errno};
 use serde::{Deserialize, Serialize};
 use std::{
     fmt,
     fs::File,
     io::{self, ErrorKind, Read, Write},
+    os::unix::fs::OpenOptionsExt,
     path::Path,
 };
 
@@ -73,7 +75,8 @@ impl Ledger {
     /// # Errors
     /// When the mark cannot be read.
     pub async fn restoration(&self) -> Result<Option<Restoration>, Error> {
-        match read(self.directory())? {
+        let data = self.directory().to_owned();
+        match blocking(move || read(&data)).await? {
             Mark::None => Ok(None),
             Mark::Says(restoration) => Ok(Some(restoration)),
             // Whatever is in it, it says that the ledger waits.
@@ -129,10 +132,19 @@ enum Mark {
 
 fn read(data: &Path) -> Result<Mark, Error> {
     let mut text = Vec::new();
-    let read =
-        File::open(data.join(MARK)).and_then(|file| file.take(MAX_BYTES).read_to_end(&mut text));
+    // Whatever is there in place of a file is a mark all the same: it is not waited for, nor
+    // followed.
+    let flags = OFlags::NONBLOCK | OFlags::NOFOLLOW;
+    let read = File::options()
+        .read(true)
+        .custom_flags(flags.bits().cast_signed())
+        .open(data.join(MARK))
+        .and_then(|file| file.take(MAX_BYTES).read_to_end(&mut text));
     match read {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Mark::None),
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::LOOP) => {
+            return Ok(Mark::Damaged(Cause::new(error)));
+        }
         other => other.map_err(|error| Error::file(DOING, error))?,
     };
     Ok(serde_json::from_slice(&text)

@@ -233,16 +233,29 @@ async fn a_restored_ledger_whose_mark_is_damaged_waits_and_can_be_taken_over() {
     let (_, _, backup) = backed_up(&place).await;
     let to = place.directory.path().join("elsewhere");
     Ledger::restore(&backup, &to, |_| {}).await.unwrap();
-    std::fs::write(to.join("restored.json"), "").unwrap();
+    let mark = to.join("restored.json");
     let other = Ledger::open(Options::new(&to)).await.unwrap();
-    let refused = other.owner().await.unwrap_err();
-    assert!(
-        matches!(refused, Error::NotTakenOver { open: 1 }),
-        "{refused:?}"
-    );
-    let waited = other.take_over().await.unwrap().unwrap();
-    assert_eq!((waited.taken, waited.open), (None, 1));
-    other.owner().await.unwrap();
+    let damages: [fn(&Path); 3] = [
+        |mark| std::fs::write(mark, "").unwrap(),
+        |mark| std::os::unix::fs::symlink("nowhere", mark).unwrap(),
+        |mark| {
+            let mode = rustix::fs::Mode::RUSR;
+            rustix::fs::mknodat(rustix::fs::CWD, mark, rustix::fs::FileType::Fifo, mode, 0)
+                .unwrap();
+        },
+    ];
+    for damage in damages {
+        drop(std::fs::remove_file(&mark));
+        damage(&mark);
+        let refused = other.owner().await.unwrap_err();
+        assert!(
+            matches!(refused, Error::NotTakenOver { open: 1 }),
+            "{refused:?}"
+        );
+        let waited = other.take_over().await.unwrap().unwrap();
+        assert_eq!((waited.taken, waited.open), (None, 1));
+        other.owner().await.unwrap();
+    }
 }
 
 #[tokio::test]
