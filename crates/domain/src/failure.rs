@@ -88,7 +88,7 @@ reasons! {
     /// The disk is full, or could not be written.
     Storage = Environment, retry: true, "the disk is full or cannot be written", "free some space and run `skep retry`";
     /// The repository cannot be used.
-    Repository = Environment, retry: false, "the repository cannot be used", "see the message";
+    Repository = Environment, retry: false, "the repository cannot be used", "do what the message says; `skep retry` fetches anew what its copy of the repository has lost";
     /// The provider refused the key.
     Unauthorized = Provider, retry: false, "the provider refused the key", "check the key in the environment";
     /// The provider does not have the model.
