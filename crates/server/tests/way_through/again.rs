@@ -185,7 +185,6 @@ async fn work_that_landed_when_a_process_ended_is_published_by_the_next() {
 }
 
 // docs/bad-input.md: A disk that others fill while a change lands
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_that_a_full_disk_hinders_waits_and_lands_when_there_is_space() {
     let repo = checked_repo();
