@@ -39,6 +39,9 @@ impl Default for DiskBounds {
     }
 }
 
+/// How many looks in a row may fail.
+const FAILURES: u32 = 10;
+
 /// Which bound was passed. What ran in the site was ended for it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Full {
@@ -56,6 +59,11 @@ pub enum Full {
         /// The workspace.
         place: PathBuf,
     },
+    /// It could not be measured, many times in a row.
+    #[error(
+        "how much of the disk the workspace takes could not be measured: its directories changed all the time"
+    )]
+    Unmeasured,
 }
 
 impl Full {
@@ -63,7 +71,7 @@ impl Full {
     #[must_use]
     pub fn reason(&self) -> Reason {
         match self {
-            Self::Taken { .. } => Reason::LimitReached,
+            Self::Taken { .. } | Self::Unmeasured => Reason::LimitReached,
             Self::Left { .. } => Reason::Storage,
         }
     }
@@ -93,7 +101,7 @@ pub(crate) struct Watch {
 impl Watch {
     pub(crate) fn start(bounds: DiskBounds, files: &Workspace, strike: Arc<dyn Strike>) -> Self {
         let (tell, full) = watch::channel(None);
-        let gauge = Gauge {
+        let mut gauge = Gauge {
             bounds,
             meter: files.meter(),
             place: files.home(),
@@ -104,7 +112,12 @@ impl Watch {
             },
             due: Instant::now(),
         };
-        let task = tokio::spawn(run(gauge, tell, strike));
+        let task = tokio::spawn(run(
+            Box::new(move || gauge.look()),
+            bounds.every,
+            tell,
+            strike,
+        ));
         Self { task, full }
     }
 
@@ -134,28 +147,51 @@ impl Drop for Watch {
     }
 }
 
-/// Woken by the clock; owns the gauge; ends when a bound is passed, when the workspace is gone, or
-/// with its site, which aborts it.
-async fn run(mut gauge: Gauge, tell: watch::Sender<Option<Full>>, strike: Arc<dyn Strike>) {
+/// Looks whether a bound is passed.
+type Look = Box<dyn FnMut() -> Result<Option<Full>, crate::Error> + Send>;
+
+/// Woken by the clock; owns the gauge; ends when a bound is passed, or with its site, which aborts
+/// it.
+///
+/// What runs inside can make a look fail, by what it does to its directories at that moment. So the
+/// next look is tried, and what fails each time is a bound that is passed.
+async fn run(
+    mut look: Look,
+    every: Duration,
+    tell: watch::Sender<Option<Full>>,
+    strike: Arc<dyn Strike>,
+) {
+    let mut failed = 0;
     loop {
         let looked = blocking(move || {
-            let full = gauge.look()?;
-            Ok((gauge, full))
+            let found = look();
+            Ok((look, found))
         });
-        match looked.await {
-            Ok((back, None)) => gauge = back,
-            Ok((_, Some(full))) => {
-                tracing::warn!(%full, "a sandbox is ended");
-                strike.strike(Limit::Disk);
-                tell.send_replace(Some(full));
-                return;
+        let Ok((back, found)) = looked.await else {
+            // Only a panic or the end of the runtime explains it: nothing is looked at any more.
+            strike.strike(Limit::Disk);
+            tell.send_replace(Some(Full::Unmeasured));
+            return;
+        };
+        look = back;
+        let full = match found {
+            Ok(full) => {
+                failed = 0;
+                full
             }
             Err(error) => {
-                tracing::debug!(%error, "a workspace is not measured any more");
-                return;
+                failed += 1;
+                tracing::debug!(%error, failed, "a workspace was not measured");
+                (failed >= FAILURES).then_some(Full::Unmeasured)
             }
+        };
+        if let Some(full) = full {
+            tracing::warn!(%full, "a sandbox is ended");
+            strike.strike(Limit::Disk);
+            tell.send_replace(Some(full));
+            return;
         }
-        tokio::time::sleep(gauge.bounds.every).await;
+        tokio::time::sleep(every).await;
     }
 }
 
@@ -195,7 +231,56 @@ impl Gauge {
 
 #[cfg(test)]
 mod tests {
-    use super::size;
+    use super::{FAILURES, Full, Look, run, size};
+    use sandbox::{Limit, Strike};
+    use std::{
+        collections::VecDeque,
+        sync::{Arc, Mutex},
+        time::Duration,
+    };
+    use tokio::sync::watch;
+
+    #[derive(Default)]
+    struct Struck(Mutex<Vec<Limit>>);
+
+    impl Strike for Struck {
+        fn strike(&self, limit: Limit) {
+            self.0.lock().unwrap().push(limit);
+        }
+    }
+
+    /// What looks find, one after the other, and what becomes of the site.
+    async fn looked(found: impl IntoIterator<Item = Result<Option<Full>, crate::Error>>) -> Full {
+        let mut found: VecDeque<_> = found.into_iter().collect();
+        let look: Look = Box::new(move || found.pop_front().expect("it has struck before"));
+        let struck = Arc::new(Struck::default());
+        let (tell, full) = watch::channel(None);
+        run(look, Duration::ZERO, tell, struck.clone()).await;
+        assert_eq!(struck.0.lock().unwrap().len(), 1, "it strikes once");
+        full.borrow().clone().unwrap()
+    }
+
+    fn failed() -> Result<Option<Full>, crate::Error> {
+        Err(crate::Error::Ended)
+    }
+
+    #[tokio::test]
+    async fn a_workspace_that_cannot_be_measured_now_is_measured_again() {
+        let bound = 7;
+        let few = (1..FAILURES).map(|_| failed());
+        let again = (1..FAILURES).map(|_| failed());
+        let looks = few
+            .chain([Ok(None)])
+            .chain(again)
+            .chain([Ok(Some(Full::Taken { bound }))]);
+        assert_eq!(looked(looks).await, Full::Taken { bound });
+    }
+
+    #[tokio::test]
+    async fn what_keeps_itself_from_being_measured_is_ended() {
+        let looks = (0..FAILURES).map(|_| failed());
+        assert_eq!(looked(looks).await, Full::Unmeasured);
+    }
 
     #[test]
     fn sizes_are_told_in_whole_units() {
