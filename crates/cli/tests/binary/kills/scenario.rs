@@ -34,8 +34,8 @@ pub enum Scenario {
     Trouble,
     /// The provider refuses the key.
     Refused,
-    /// The plan names a model that nobody has.
-    Unrouted,
+    /// The setup of the workspace fails.
+    Unready,
     /// One job, and after it two: a good one, and one whose agent remembers nothing and does not
     /// end until the good one's change is there where it begins.
     Forgetful,
@@ -77,7 +77,18 @@ fn repo() -> Repo {
     repo
 }
 
-/// The same with an ignored file that a request takes along.
+/// The same with a setup that fails.
+fn repo_without_setup() -> Repo {
+    let repo = repo();
+    repo.file(
+        "skep.toml",
+        format!("[setup]\ncommand = \"exit 1\"\n{CHECK}"),
+    );
+    repo.commit("A setup");
+    repo
+}
+
+/// A list with an ignored file that a request takes along.
 fn repo_with_taken() -> Repo {
     let repo = Repo::new();
     let policy = format!("include = [\"taken.cfg\"]\n{CHECK}");
@@ -231,11 +242,7 @@ impl Scenario {
                 Script::new().job(on("only").step(Step::fault(Fault::Status(403)))),
                 None,
             ),
-            Scenario::Unrouted => (
-                planned(&[("only", &[], "model = \"nowhere/none\"")]),
-                Script::new(),
-                None,
-            ),
+            Scenario::Unready => (planned(single), Script::new(), None),
             Scenario::Forgetful => (
                 planned(&[
                     ("once", &[], ""),
@@ -272,6 +279,7 @@ impl Scenario {
         };
         let repo = match self {
             Scenario::Taken => repo_with_taken(),
+            Scenario::Unready => repo_without_setup(),
             _ => repo(),
         };
         let world = World::new(Dialect::Chat, repo, script);

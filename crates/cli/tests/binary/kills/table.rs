@@ -127,7 +127,7 @@ pub const ROWS: &[Row] = &[
         Loss::Workspaces("attempt running checking stop 1"))),
 
     row("attempt preparing running", Killed(Story, &[])),
-    row("attempt preparing failed", Killed(Unrouted, &[])),
+    row("attempt preparing failed", Killed(Unready, &[])),
     row("attempt preparing cancelled", Told(Plain, "job leased running stop 1", CANCEL)),
     row("attempt preparing lost", Killed(Story, &[PREPARING])),
     row("attempt running suspended", Killed(Story, &[RUNNING])),
