@@ -162,37 +162,32 @@ async fn run(
     strike: Arc<dyn Strike>,
 ) {
     let mut failed = 0;
-    loop {
+    let full = loop {
         let looked = blocking(move || {
             let found = look();
             Ok((look, found))
         });
         let Ok((back, found)) = looked.await else {
             // Only a panic or the end of the runtime explains it: nothing is looked at any more.
-            strike.strike(Limit::Disk);
-            tell.send_replace(Some(Full::Unmeasured));
-            return;
+            break Full::Unmeasured;
         };
         look = back;
-        let full = match found {
-            Ok(full) => {
-                failed = 0;
-                full
-            }
+        match found {
+            Ok(Some(full)) => break full,
+            Ok(None) => failed = 0,
             Err(error) => {
                 failed += 1;
                 tracing::debug!(%error, failed, "a workspace was not measured");
-                (failed >= FAILURES).then_some(Full::Unmeasured)
+                if failed >= FAILURES {
+                    break Full::Unmeasured;
+                }
             }
-        };
-        if let Some(full) = full {
-            tracing::warn!(%full, "a sandbox is ended");
-            strike.strike(Limit::Disk);
-            tell.send_replace(Some(full));
-            return;
         }
         tokio::time::sleep(every).await;
-    }
+    };
+    tracing::warn!(%full, "a sandbox is ended");
+    strike.strike(Limit::Disk);
+    tell.send_replace(Some(full));
 }
 
 /// What is known of a workspace's size.

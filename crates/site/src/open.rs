@@ -130,8 +130,8 @@ impl Sites {
         &self.shared.options.git
     }
 
-    /// Makes the base of a commit, unless it is there and its history is whole. With `source`, objects may be taken from the
-    /// user's repository where that is quicker.
+    /// Makes the base of a commit, unless it is there and its history is whole. With `source`,
+    /// objects may be taken from the user's repository where that is quicker.
     ///
     /// # Errors
     /// When the commit cannot be checked out.
