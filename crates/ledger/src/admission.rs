@@ -2,7 +2,7 @@
 
 use crate::{
     error::{Error, Trouble},
-    sql::{count, get, one, run},
+    sql::{Sql, get, one, run},
     writer::Verb,
 };
 use domain::{Timestamp, entity::Placement};
@@ -33,19 +33,19 @@ const WHOLE: i64 = 1_000;
 const MINUTE: i64 = 60_000_000;
 
 /// Refuses what is too much.
-pub(crate) fn admit(verb: &Verb<'_>, placement: &Placement) -> Result<(), Trouble> {
+pub(crate) fn admit(verb: &mut Verb<'_>, placement: &Placement) -> Result<(), Trouble> {
     let Admission {
         waiting,
         per_minute,
     } = verb.context.admission;
-    let queued = one(
-        verb,
-        "SELECT (SELECT COALESCE(SUM(offered), 0) FROM queues WHERE kind = 0 AND rank IS NOT NULL) \
-         + (SELECT COALESCE(SUM(offered), 0) FROM queues WHERE kind = 3 AND rank IS NOT NULL)",
-        [],
-        |row| count(row, 0),
-    )?
-    .unwrap_or(0);
+    let queued = match verb.known.waiting() {
+        Some(known) => known,
+        None => {
+            verb.store_counts()?;
+            let found = queued_now(verb)?;
+            verb.known.learn_waiting(found)
+        }
+    };
     if queued >= waiting {
         return Err(Error::Busy {
             what: match queued {
@@ -60,6 +60,18 @@ pub(crate) fn admit(verb: &Verb<'_>, placement: &Placement) -> Result<(), Troubl
         Some(most) => spend(verb, &placement.user, i64::from(most.max(1))),
         None => Ok(()),
     }
+}
+
+/// How many requests wait to be planned, or for their time.
+fn queued_now(sql: &Sql) -> Result<i64, Trouble> {
+    let found = one(
+        sql,
+        "SELECT (SELECT COALESCE(SUM(offered), 0) FROM queues WHERE kind = 0 AND rank IS NOT NULL) \
+         + (SELECT COALESCE(SUM(offered), 0) FROM queues WHERE kind = 3 AND rank IS NOT NULL)",
+        [],
+        |row| get(row, 0),
+    )?;
+    Ok(found.unwrap_or(0))
 }
 
 /// An allowance that nothing was taken from since this time is full, as one that is not known.

@@ -462,7 +462,7 @@ fn make_change(
             request: held.request.key(),
         },
     )?;
-    queue::count_changes(verb, queue, 1, 0)?;
+    verb.count(Kind::Change, queue, 1, 0);
     tracing::debug!(%job, %change, "a gate made a change");
     verb.event(
         held.session,

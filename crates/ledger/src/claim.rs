@@ -128,6 +128,8 @@ pub(crate) fn claim<T>(
     verb: &mut Verb<'_>,
     mut take: impl FnMut(&mut Verb<'_>) -> Result<Option<T>, Trouble>,
 ) -> Result<Option<T>, Trouble> {
+    // When something is due next stands in the queues too.
+    verb.store_counts()?;
     lease::end_due(verb)?;
     if let Some(taken) = take(verb)? {
         return Ok(Some(taken));
@@ -148,8 +150,10 @@ fn request(
     };
     let request = next.request;
     transition::request(verb, request, RequestCommand::Plan, None)?;
-    let lease = lease::grant(verb, owner, Subject::Request(request))?;
-    Ok(Some((lease, read::stored_request(verb, request)?)))
+    let stored = read::stored_request(verb, request)?;
+    let of = (stored.session(), request);
+    let lease = lease::grant(verb, owner, Subject::Request(request), of)?;
+    Ok(Some((lease, stored)))
 }
 
 fn job(verb: &mut Verb<'_>, owner: OwnerId, seek: &Seek) -> Result<Option<ClaimedJob>, Trouble> {
@@ -161,9 +165,11 @@ fn job(verb: &mut Verb<'_>, owner: OwnerId, seek: &Seek) -> Result<Option<Claime
     history::claimed(verb, row)?;
     let attempt = resume::open_attempt(verb, job)?;
     let job = read::job(verb, job)?;
+    let request = read::request(verb, job.request)?;
+    let of = (request.session, request.id);
     Ok(Some(ClaimedJob {
-        lease: lease::grant(verb, owner, Subject::Job(job.id))?,
-        request: read::request(verb, job.request)?,
+        lease: lease::grant(verb, owner, Subject::Job(job.id), of)?,
+        request,
         job,
         attempt,
     }))
@@ -179,10 +185,12 @@ fn change(
     };
     let change: ChangeId = named(verb, "SELECT id FROM changes WHERE n = ?1", row)?;
     let request = transition::change(verb, change, ChangeCommand::Merge, Default::default())?;
+    let request = read::request(verb, request)?;
+    let of = (request.session, request.id);
     Ok(Some(ClaimedChange {
-        lease: lease::grant(verb, owner, Subject::Change(change))?,
+        lease: lease::grant(verb, owner, Subject::Change(change), of)?,
         change: read::change(verb, change)?,
-        request: read::request(verb, request)?,
+        request,
         given_up: postpone::given_up(verb, change)?,
     }))
 }

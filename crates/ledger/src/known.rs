@@ -13,11 +13,8 @@ use crate::{
     sql::{Key, Sql, get, one},
 };
 use domain::{LeaseId, RepositoryId, RequestId, SessionId, Timestamp};
-use std::{
-    collections::{HashMap, HashSet},
-    hash::Hash,
-    time::Duration,
-};
+use foldhash::{HashMap, HashSet};
+use std::{hash::Hash, time::Duration};
 
 /// The most of each kind that is known.
 const MOST: usize = 4_096;
@@ -56,6 +53,9 @@ pub(crate) struct Known {
     repositories: HashSet<RepositoryId>,
     /// The rows of queues, by what they are.
     queues: HashMap<String, i64>,
+    /// How many requests wait to be planned or for their time, where it is known. It changes with
+    /// [`Verb::count`](crate::writer::Verb::count) only.
+    waiting: Option<i64>,
     /// The leases that live, by their tokens.
     holders: HashMap<u64, Holder>,
     wait: Wait,
@@ -106,6 +106,7 @@ impl Known {
         self.requests.clear();
         self.repositories.clear();
         self.queues.clear();
+        self.waiting = None;
         self.holders.clear();
         self.wait.due = None;
     }
@@ -205,6 +206,24 @@ impl Known {
         let row = find()?;
         insert(&mut self.queues, name, row);
         Ok(row)
+    }
+
+    /// How many requests wait to be planned or for their time, where it is known.
+    pub(crate) fn waiting(&self) -> Option<u64> {
+        self.waiting.map(|waiting| waiting.max(0).cast_unsigned())
+    }
+
+    /// So many requests wait.
+    pub(crate) fn learn_waiting(&mut self, found: i64) -> u64 {
+        self.waiting = Some(found);
+        found.max(0).cast_unsigned()
+    }
+
+    /// So many more of a kind are offered.
+    pub(crate) fn offered(&mut self, kind: Kind, more: i64) {
+        if let (Kind::Request | Kind::Later, Some(waiting)) = (kind, &mut self.waiting) {
+            *waiting += more;
+        }
     }
 
     /// Who holds a lease, if it is known to live.

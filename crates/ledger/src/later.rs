@@ -48,7 +48,8 @@ pub(crate) fn wanted(placement: &Placement, now: Timestamp) -> Result<Option<Tim
 }
 
 /// Offers the requests whose time has come. Says how many.
-pub(crate) fn wake_due(verb: &Verb<'_>) -> Result<usize, Trouble> {
+pub(crate) fn wake_due(verb: &mut Verb<'_>) -> Result<usize, Trouble> {
+    verb.store_counts()?;
     let due = all(
         verb,
         "SELECT o.queue, o.place, o.subject, o.request \
@@ -74,7 +75,7 @@ pub(crate) fn wake_due(verb: &Verb<'_>) -> Result<usize, Trouble> {
     Ok(due.len())
 }
 
-fn wake(verb: &Verb<'_>, request: RequestId, waited: Offer) -> Result<(), Trouble> {
+fn wake(verb: &mut Verb<'_>, request: RequestId, waited: Offer) -> Result<(), Trouble> {
     let ask = read::request(verb, request)?.ask;
     let offer = Offer {
         queue: submit::queue_of(&ask)?.row(verb)?,
@@ -85,14 +86,15 @@ fn wake(verb: &Verb<'_>, request: RequestId, waited: Offer) -> Result<(), Troubl
         ..waited
     };
     queue::delete(verb, waited.queue, waited.place, waited.subject)?;
-    queue::count_changes(verb, waited.queue, -1, 0)?;
+    verb.count(Kind::Later, waited.queue, -1, 0);
     run(
         verb,
         "UPDATE requests SET queue = ?2, place = ?3 WHERE n = ?1",
         (offer.subject, offer.queue, offer.place),
     )?;
     queue::insert(verb, offer)?;
-    queue::count_changes(verb, offer.queue, 1, 0)
+    verb.count(offer.kind, offer.queue, 1, 0);
+    Ok(())
 }
 
 /// Before which time a request does not begin, while that is still to come.

@@ -3,6 +3,7 @@
 use crate::{
     error::{Error, Trouble},
     grant,
+    known::Holder,
     ledger::Ledger,
     outbox,
     owner::{self, OwnerId},
@@ -10,7 +11,7 @@ use crate::{
     sql::{Key, Sql, all, get, id, number, one, run, time},
     writer::Verb,
 };
-use domain::{ChangeId, EventId, JobId, LeaseId, RequestId, Timestamp};
+use domain::{ChangeId, EventId, JobId, LeaseId, RequestId, SessionId, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -153,11 +154,12 @@ pub(crate) fn verify(sql: &Sql, lease: &Lease) -> Result<(), Trouble> {
     .ok_or(Trouble::Verb(Error::LeaseLost(lease.id)))
 }
 
-/// A new lease on something that nobody holds.
+/// A new lease on something that nobody holds, of this session and request.
 pub(crate) fn grant(
     verb: &mut Verb<'_>,
     owner: OwnerId,
     subject: Subject,
+    (session, request): (SessionId, RequestId),
 ) -> Result<Lease, Trouble> {
     let lease: LeaseId = verb.id();
     let deadline = verb.now.plus(verb.context.lease);
@@ -167,10 +169,20 @@ pub(crate) fn grant(
         "INSERT INTO leases (id, kind, subject, owner, deadline) VALUES (?1, ?2, ?3, ?4, ?5)",
         (lease.key(), kind, key, owner.0, deadline.0),
     )?;
+    let token = verb.last_insert_rowid().cast_unsigned();
     verb.known.waits_until(deadline);
+    verb.known.held(
+        token,
+        Holder {
+            lease,
+            subject,
+            session,
+            request,
+        },
+    );
     Ok(Lease {
         id: lease,
-        token: verb.last_insert_rowid().cast_unsigned(),
+        token,
         subject,
         deadline,
     })

@@ -150,6 +150,7 @@ impl Ledger {
                     syncer,
                     durable,
                     known: Default::default(),
+                    counts: Default::default(),
                     log,
                     kill: crate::kill::KillPoints::wanted(),
                     seen: None,

@@ -26,6 +26,7 @@ mod chain;
 mod change;
 mod check;
 mod claim;
+mod counts;
 mod dead;
 mod durable;
 mod error;

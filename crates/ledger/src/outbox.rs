@@ -185,7 +185,12 @@ fn next(verb: &mut Verb<'_>, owner: OwnerId) -> Result<Option<ClaimedNotificatio
         )?;
         let request = due.request;
         return Ok(Some(ClaimedNotification {
-            lease: lease::grant(verb, owner, Subject::Notification(due.notification))?,
+            lease: lease::grant(
+                verb,
+                owner,
+                Subject::Notification(due.notification),
+                (due.session, request),
+            )?,
             event,
             request,
             title: domain::plan::title(&read::request(verb, request)?.ask.prompt),

@@ -168,7 +168,7 @@ fn until(verb: &Verb<'_>, postponed: u32) -> Option<Timestamp> {
 }
 
 /// Offers the requests and changes whose time has come again. Says how many.
-pub(crate) fn offer_due(verb: &Verb<'_>) -> Result<usize, Trouble> {
+pub(crate) fn offer_due(verb: &mut Verb<'_>) -> Result<usize, Trouble> {
     let requests = offer(
         verb,
         Kind::Request,
@@ -187,7 +187,7 @@ pub(crate) fn offer_due(verb: &Verb<'_>) -> Result<usize, Trouble> {
 }
 
 fn offer(
-    verb: &Verb<'_>,
+    verb: &mut Verb<'_>,
     kind: Kind,
     due: &'static str,
     woken: &'static str,
@@ -206,7 +206,7 @@ fn offer(
     for offer in &due {
         run(verb, woken, [offer.subject])?;
         queue::insert(verb, *offer)?;
-        queue::count_changes(verb, offer.queue, 1, 0)?;
+        verb.count(offer.kind, offer.queue, 1, 0);
     }
     Ok(due.len())
 }

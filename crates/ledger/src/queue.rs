@@ -183,23 +183,7 @@ pub(crate) fn patience(priority: Priority) -> i64 {
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "half a minute")]
-const SHARE_MICROS: i64 = SHARE.as_micros() as i64;
-
-/// Counts what is offered and held of a queue, and gives it its rank.
-pub(crate) fn count_changes(sql: &Sql, queue: i64, offered: i64, held: i64) -> Result<(), Trouble> {
-    if offered == 0 && held == 0 {
-        return Ok(());
-    }
-    run(
-        sql,
-        "UPDATE queues SET offered = offered + ?2, held = held + ?3, \
-         rank = CASE WHEN held + ?3 >= most THEN NULL \
-         ELSE (SELECT MIN(place) FROM offers WHERE queue = n) + (held + ?3) * ?4 END \
-         WHERE n = ?1",
-        (queue, offered, held, SHARE_MICROS),
-    )?;
-    Ok(())
-}
+pub(crate) const SHARE_MICROS: i64 = SHARE.as_micros() as i64;
 
 /// An offer as it is stored.
 #[derive(Debug, Clone, Copy)]
@@ -242,7 +226,7 @@ pub(crate) fn delete(sql: &Sql, queue: i64, place: i64, subject: i64) -> Result<
 }
 
 /// Offers ready jobs of a request, as many as it may have under way, the first ones first.
-pub(crate) fn offer_jobs(verb: &Verb<'_>, request: i64) -> Result<(), Trouble> {
+pub(crate) fn offer_jobs(verb: &mut Verb<'_>, request: i64) -> Result<(), Trouble> {
     let room: i64 = one(
         verb,
         "SELECT parallel - held - offered FROM requests \
@@ -280,7 +264,7 @@ pub(crate) fn offer_jobs(verb: &Verb<'_>, request: i64) -> Result<(), Trouble> {
             },
         )?;
         run(verb, "UPDATE jobs SET offered = 1 WHERE n = ?1", [subject])?;
-        count_changes(verb, queue, 1, 0)?;
+        verb.count(Kind::Job, queue, 1, 0);
         offered += 1;
     }
     if offered > 0 {
@@ -294,7 +278,7 @@ pub(crate) fn offer_jobs(verb: &Verb<'_>, request: i64) -> Result<(), Trouble> {
 }
 
 /// Takes back what a request offers of its jobs: it does not go on for now.
-pub(crate) fn recall_jobs(verb: &Verb<'_>, request: i64) -> Result<(), Trouble> {
+pub(crate) fn recall_jobs(verb: &mut Verb<'_>, request: i64) -> Result<(), Trouble> {
     let offers = all(
         verb,
         "SELECT queue, place, subject FROM offers WHERE request = ?1 AND kind = ?2",
@@ -310,7 +294,7 @@ pub(crate) fn recall_jobs(verb: &Verb<'_>, request: i64) -> Result<(), Trouble> 
     for (queue, place, subject) in offers {
         delete(verb, queue, place, subject)?;
         run(verb, "UPDATE jobs SET offered = 0 WHERE n = ?1", [subject])?;
-        count_changes(verb, queue, -1, 0)?;
+        verb.count(Kind::Job, queue, -1, 0);
     }
     run(
         verb,
@@ -374,7 +358,9 @@ pub(crate) struct Next {
 }
 
 /// What is to be claimed next of a kind.
-pub(crate) fn next(verb: &Verb<'_>, kind: Kind, seek: &Seek) -> Result<Option<Next>, Trouble> {
+pub(crate) fn next(verb: &mut Verb<'_>, kind: Kind, seek: &Seek) -> Result<Option<Next>, Trouble> {
+    verb.store_counts()?;
+    let verb = &*verb;
     let limits = match kind {
         Kind::Job => limit::all_of(verb)?,
         Kind::Request | Kind::Change | Kind::Later => Vec::new(),

@@ -209,6 +209,10 @@ pub(crate) struct StoredRequest {
 }
 
 impl StoredRequest {
+    pub(crate) fn session(&self) -> SessionId {
+        self.session
+    }
+
     pub(crate) fn read(self) -> Result<Request, Trouble> {
         Ok(Request {
             id: self.id,

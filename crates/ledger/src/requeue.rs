@@ -3,6 +3,7 @@
 
 use crate::{
     attempt,
+    counts::{self, Change},
     error::Trouble,
     plan,
     queue::{self, Kind, Offer, Queue},
@@ -151,5 +152,12 @@ fn put(sql: &Sql, offer: Offer, offered: bool, held: bool) -> Result<(), Trouble
     if offered {
         queue::insert(sql, offer)?;
     }
-    queue::count_changes(sql, offer.queue, i64::from(offered), i64::from(held))
+    counts::store(
+        sql,
+        offer.queue,
+        Change {
+            offered: offered.into(),
+            held: held.into(),
+        },
+    )
 }

@@ -5,10 +5,11 @@ use domain::{
     AttemptId, ChangeId, EventId, GrantId, JobId, LeaseId, RepositoryId, RequestId, SessionId,
     Timestamp,
 };
+use foldhash::HashMap;
 use rusqlite::{Connection, Params, Row, Statement, types::FromSql};
 use self_cell::self_cell;
 use serde::{Serialize, de::DeserializeOwned};
-use std::{cell::RefCell, collections::HashMap, fmt::Display, ops::Deref, str::FromStr};
+use std::{cell::RefCell, fmt::Display, ops::Deref, str::FromStr};
 
 /// A connection with the statements that were prepared on it.
 ///

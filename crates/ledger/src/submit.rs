@@ -70,12 +70,13 @@ fn submit(
     let request: RequestId = verb.id();
     let account = account::create(verb, ask.budget, None)?;
     let patience = queue::patience(ask.placement.priority);
-    let (queue, place) = match later {
+    let (kind, queue, place) = match later {
         Some(time) => {
             verb.known.waits_until(time);
-            (later::QUEUE.known(verb)?, time.0)
+            (Kind::Later, later::QUEUE.known(verb)?, time.0)
         }
         None => (
+            Kind::Request,
             queue_of(ask)?.known(verb)?,
             queue::place(verb.now, patience),
         ),
@@ -111,7 +112,7 @@ fn submit(
             request: request.key(),
         },
     )?;
-    queue::count_changes(verb, queue, 1, 0)?;
+    verb.count(kind, queue, 1, 0);
     references::refer(verb, ask.blobs())?;
     run(
         verb,

@@ -37,7 +37,7 @@ impl From<Option<Failure>> for Told {
 /// Offers what has become claimable, takes back what is not any more, and counts what is held:
 /// (claimable, held) before and after.
 fn queued(
-    verb: &Verb<'_>,
+    verb: &mut Verb<'_>,
     offer: Offer,
     from: (bool, bool),
     to: (bool, bool),
@@ -47,10 +47,11 @@ fn queued(
         (true, false) => queue::delete(verb, offer.queue, offer.place, offer.subject)?,
         _ => {}
     }
-    queue::count_changes(
-        verb,
+    verb.count(
+        offer.kind,
         offer.queue,
         i64::from(to.0) - i64::from(from.0),
         i64::from(to.1) - i64::from(from.1),
-    )
+    );
+    Ok(())
 }

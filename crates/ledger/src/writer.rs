@@ -6,6 +6,7 @@
 use crate::{
     admission::Admission,
     blob::directory::Directory,
+    counts::Counts,
     durable::{Commit, Durable, Syncer},
     error::{Error, Trouble},
     event::Pending,
@@ -70,6 +71,7 @@ pub(crate) struct Verb<'a> {
     pub(crate) context: &'a Context,
     pub(crate) events: Vec<Pending>,
     pub(crate) known: &'a mut Known,
+    pub(crate) counts: &'a mut Counts,
     pub(crate) durable: &'a Durable,
     /// Where a test wants this process to die.
     pub(crate) kill: Option<&'a mut KillPoints>,
@@ -161,6 +163,7 @@ pub(crate) struct Writer {
     pub(crate) durable: Arc<Durable>,
     pub(crate) syncer: Syncer,
     pub(crate) known: Known,
+    pub(crate) counts: Counts,
     pub(crate) log: Log,
     /// Where a test wants this process to die.
     pub(crate) kill: Option<KillPoints>,
@@ -274,6 +277,7 @@ impl Writer {
         };
         if outcome.is_err() {
             self.known.undo();
+            self.counts.undo();
             // Whatever failed, the next transaction can begin.
             if !self.sql.is_autocommit() {
                 run(&self.sql, "ROLLBACK", [])?;
@@ -292,7 +296,7 @@ impl Writer {
             if savepoints {
                 run(&self.sql, "SAVEPOINT verb", [])?;
             }
-            let before = self.sql.total_changes();
+            let before = (self.sql.total_changes(), self.counts.added());
             let now = self.context.clock.now();
             self.known.tick(now);
             let mut verb = Verb {
@@ -301,6 +305,7 @@ impl Writer {
                 context: &self.context,
                 events: Vec::new(),
                 known: &mut self.known,
+                counts: &mut self.counts,
                 durable: &self.durable,
                 kill: self.kill.as_mut(),
             };
@@ -312,9 +317,15 @@ impl Writer {
                     Some("the transaction was undone by the storage".into()),
                 )));
             }
-            let written = self.sql.total_changes() != before;
+            let written = (self.sql.total_changes(), self.counts.added()) != before;
             if !kept {
                 self.known.undo();
+            }
+            if savepoints {
+                match kept {
+                    true => self.counts.store(&self.sql)?,
+                    false => self.counts.undo(),
+                }
             }
             match (kept, savepoints) {
                 (true, true) => {
@@ -325,12 +336,14 @@ impl Writer {
                     run(&self.sql, "RELEASE verb", [])?;
                 }
                 (false, false) if written => {
+                    self.counts.undo();
                     run(&self.sql, "ROLLBACK", [])?;
                     return Ok(alone);
                 }
                 (_, false) => {}
             }
         }
+        self.counts.store(&self.sql)?;
         if let Some(point) = &self.kill {
             point.before_commit();
         }

@@ -56,6 +56,7 @@ impl Ledger {
             let some = to_json(&some).map_err(|trouble| trouble.during("remove queues"))?;
             total += self
                 .write("remove queues of nothing", move |verb| {
+                    verb.store_counts()?;
                     verb.known.forget();
                     Ok(queues(verb, &some)? as u64)
                 })

@@ -4,7 +4,8 @@ use super::Told;
 use crate::{
     account,
     error::{Error, Trouble},
-    history, queue,
+    history,
+    queue::{self, Kind},
     sql::{Key, get, id, one, run, to_maybe_json, word},
     writer::Verb,
 };
@@ -92,7 +93,7 @@ pub(crate) fn job(
     }
     let offered = -i64::from(row.offered);
     let held = i64::from(to.is_held()) - i64::from(from.is_held());
-    queue::count_changes(verb, row.queue, offered, held)?;
+    verb.count(Kind::Job, row.queue, offered, held);
     if offered != 0 || held != 0 {
         run(
             verb,
