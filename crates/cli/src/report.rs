@@ -274,7 +274,16 @@ fn of_node(error: &server::Error) -> Classified {
             Some("`skep show ID` says where it stands; `skep cancel ID` ends it"),
         ),
         E::CheckedOut { .. } | E::Moved { .. } => (Exit::Refused, None),
-        E::Role(_) => (
+        E::CommitsLost { .. } => (
+            Exit::NotFound,
+            Some(
+                "the integration branch has them where they were integrated: `git log skep/integration`",
+            ),
+        ),
+        E::Role {
+            fault: Some(fault), ..
+        } => return of_storage(*fault),
+        E::Role { .. } => (
             Exit::Failed,
             Some("`skep show ID` says where the request stands; `skep retry ID` goes on"),
         ),
@@ -367,10 +376,7 @@ fn of_ledger(error: &ledger::Error) -> Classified {
             ),
         ),
         E::BackupDamaged(_) => (Exit::Failed, Some("use another backup")),
-        E::Storage { kind, .. } => {
-            let (exit, _, reason) = of_reason(Reason::Storage);
-            return (exit, Some(storage_hint(*kind).to_owned()), reason);
-        }
+        E::Storage { kind, .. } => return of_storage(*kind),
         E::BlobMissing { .. } | E::BlobCorrupt { .. } => {
             let (exit, _, reason) = of_reason(Reason::Storage);
             let hint = "`skep ledger check --blobs` says what else is lost; a backup may have it";
@@ -380,6 +386,11 @@ fn of_ledger(error: &ledger::Error) -> Classified {
         _ => return of_reason(Reason::Bug),
     };
     (exit, hint.map(str::to_owned), None)
+}
+
+fn of_storage(kind: ledger::Fault) -> Classified {
+    let (exit, _, reason) = of_reason(Reason::Storage);
+    (exit, Some(storage_hint(kind).to_owned()), reason)
 }
 
 /// What to do about a data directory that cannot be used.
@@ -394,7 +405,7 @@ fn storage_hint(kind: ledger::Fault) -> &'static str {
             "let yourself write the data directory and ledger.db in it (`chmod u+w`), or name \
              another with `--data` or SKEP_DATA"
         }
-        F::Damaged => "`skep ledger check` says what is wrong; restore a backup",
+        F::Damaged => "`skep ledger restore` puts a backup in its place",
         F::Busy => "try again when the other process has ended",
         _ => {
             "see that the data directory (`--data`, SKEP_DATA) is there, is yours and can be written"
@@ -421,6 +432,18 @@ mod tests {
         assert!(hints[1].contains("--data"));
         assert!(hints[2].contains("backup"));
         assert!(hints[3].contains("--data") && !hints[3].contains("space"));
+    }
+
+    #[test]
+    fn a_full_disk_has_the_same_remedy_whoever_met_it() {
+        let met = |fault| {
+            let message = "the worker cannot go on".into();
+            Report::of(&Error::Node(server::Error::Role { message, fault }))
+        };
+        let full = met(Some(ledger::Fault::Full));
+        assert!(full.hint.unwrap().contains("free some MB"));
+        assert_eq!(full.reason, Some(Reason::Storage));
+        assert!(met(None).hint.unwrap().contains("skep retry"));
     }
 
     fn shown(error: Error) -> String {

@@ -82,6 +82,12 @@ pub enum Error {
         /// What was named.
         id: String,
     },
+    /// What was changed is known, and its commits are gone.
+    #[error("the commits of {id} are not on this machine any more")]
+    CommitsLost {
+        /// What was named.
+        id: String,
+    },
     /// What was named cannot be tried again.
     #[error("{id} cannot be tried again: {why}")]
     NotRetryable {
@@ -113,8 +119,13 @@ pub enum Error {
         name: String,
     },
     /// A role cannot go on.
-    #[error("{0}")]
-    Role(String),
+    #[error("{message}")]
+    Role {
+        /// What happened, with its causes.
+        message: String,
+        /// What of the storage failed, where that was it.
+        fault: Option<ledger::Fault>,
+    },
     /// The replay is not what was recorded, or cannot be run.
     #[error(transparent)]
     Replay(#[from] worker::ReplayError),
@@ -135,6 +146,22 @@ impl Error {
             Self::Agent(failure) | Self::JobAgent { failure, .. } => Some(failure.reason),
             Self::Gateway(error) => Some(error.reason()),
             _ => None,
+        }
+    }
+
+    /// A role cannot go on because of this.
+    pub(crate) fn of_role(error: &(dyn std::error::Error + 'static)) -> Self {
+        let mut cause = Some(error);
+        let mut fault = None;
+        while let Some(error) = cause {
+            if let Some(ledger::Error::Storage { kind, .. }) = error.downcast_ref() {
+                fault = Some(*kind);
+            }
+            cause = error.source();
+        }
+        Self::Role {
+            message: domain::failure::chain(error),
+            fault,
         }
     }
 }

@@ -33,8 +33,20 @@ impl Node {
     /// commit that holds a change of it.
     ///
     /// # Errors
-    /// When it made no change, or the mirror cannot be read.
+    /// [`Error::NoDiff`] when it made no change; [`Error::CommitsLost`] when its commits are not in
+    /// the mirror, as where a backup was restored; or the mirror cannot be read.
     pub async fn diff(&self, what: Found, max_bytes: usize) -> Result<Diff, Error> {
+        self.diff_of(what, max_bytes)
+            .await
+            .map_err(|error| match error {
+                Error::Git(git::Error::Missing { .. }) => Error::CommitsLost {
+                    id: what.to_string(),
+                },
+                error => error,
+            })
+    }
+
+    async fn diff_of(&self, what: Found, max_bytes: usize) -> Result<Diff, Error> {
         let nothing = || Error::NoDiff {
             id: what.to_string(),
         };

@@ -62,7 +62,7 @@ impl Node {
                             return Ok(false);
                         };
                         let step = node.worker.step(&owner, Some(request), &stop).await;
-                        step.map_err(|error| Error::Role(domain::failure::chain(&error)))
+                        step.map_err(|error| Error::of_role(&error))
                     }
                 },
             ));
@@ -77,7 +77,7 @@ impl Node {
                             return Ok(false);
                         };
                         let step = node.planner.step(&owner, Some(request), &stop).await;
-                        step.map_err(|error| Error::Role(domain::failure::chain(&error)))
+                        step.map_err(|error| Error::of_role(&error))
                     }
                 }),
         );
@@ -88,7 +88,7 @@ impl Node {
             self.clone()
                 .role(owner, stop.clone(), move |node, owner, stop| async move {
                     let step = node.integrator.step(&owner, Some(request), &stop).await;
-                    step.map_err(|error| Error::Role(domain::failure::chain(&error)))
+                    step.map_err(|error| Error::of_role(&error))
                 }),
         );
         let ended = self.ended(request, cancel, &mut roles).await;

@@ -34,6 +34,13 @@ fn what_is_known_is_checked_backed_up_restored_and_pruned() {
     let known = list(world.skep(&["list", "--json"]));
     assert_eq!(list(skep(&["list", "--json"])), known);
     assert_eq!(known.as_array().unwrap().len(), 1);
+    // A backup holds no commits: that is said, and not that there was no change.
+    let diff = skep(&["diff", known[0]["id"].as_str().unwrap()]).expect_code(5);
+    assert!(
+        diff.stderr.contains("not on this machine"),
+        "{}",
+        diff.stderr
+    );
 
     let dry = object(skep(&[
         "ledger",

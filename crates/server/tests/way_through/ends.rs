@@ -147,7 +147,7 @@ async fn a_role_that_fails_ends_the_work_and_what_was_under_way_is_gone_on_with_
         .unwrap();
     let error = ended.unwrap_err();
     assert!(
-        matches!(error, skep_server::Error::Role(_)),
+        matches!(error, skep_server::Error::Role { .. }),
         "{error} is not of a role"
     );
     database
