@@ -18,6 +18,7 @@ mod start;
 mod steps;
 mod sys;
 mod tree;
+mod usage;
 #[allow(dead_code)]
 mod wire;
 

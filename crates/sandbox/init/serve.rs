@@ -5,14 +5,19 @@ use crate::minder;
 use crate::steps::Watch;
 use crate::sys::{self, Poll};
 use crate::tree;
+use crate::usage;
 use crate::wire::*;
 
 /// Commands at a time.
 const MOST: usize = 256;
 const SIGCHLD_BIT: u64 = 1 << 16;
 const POLLIN: i16 = 1;
-/// How often the watcher looks, while anything runs.
-const WATCH_MILLISECONDS: u64 = 50;
+/// How often the watcher looks, while anything runs, in nanoseconds.
+const WATCH_EVERY: u64 = 50_000_000;
+/// It rests so many times as long as its last look took, so that many processes cost no more than a
+/// twentieth of a processor; and never longer than a second.
+const WATCH_REST: u64 = 20;
+const WATCH_SELDOM: u64 = 1_000_000_000;
 /// The status of a process that was killed.
 const KILLED: u32 = tree::SIGKILL;
 
@@ -29,7 +34,9 @@ struct Service {
 }
 
 /// Serves until the owner's end of the socket closes. Woken by a message, by the end of a child,
-/// and, if there is a watcher and something runs, by its clock.
+/// and, if there is a watcher and something runs, by its clock. The watcher looks when its time has
+/// come whatever else has happened: what runs inside can send signals without end, and must not keep
+/// it from looking.
 pub fn run(socket: i32, watch: Option<Watch>) -> ! {
     let mut service = Service {
         socket,
@@ -42,7 +49,9 @@ pub fn run(socket: i32, watch: Option<Watch>) -> ! {
     let Ok(children) = sys::signal_descriptor(SIGCHLD_BIT) else {
         sys::exit(8)
     };
+    let mut due = 0u64;
     loop {
+        let watch = watch.filter(|_| service.count > 0);
         let mut ready = [
             Poll {
                 fd: socket,
@@ -55,17 +64,22 @@ pub fn run(socket: i32, watch: Option<Watch>) -> ! {
                 happened: 0,
             },
         ];
-        let pause = watch
-            .filter(|_| service.count > 0)
-            .map(|_| WATCH_MILLISECONDS);
-        let woken = sys::poll(&mut ready, pause);
-        if let (Ok(0), Some(watch)) = (woken, watch) {
-            service.enforce(watch);
+        let pause = watch.map(|_| due.saturating_sub(sys::now()));
+        let _woken = sys::poll(&mut ready, pause);
+        if let Some(watch) = watch {
+            let began = sys::now();
+            if began >= due {
+                service.enforce(&watch);
+                let ended = sys::now();
+                let rest = ended.saturating_sub(began).saturating_mul(WATCH_REST);
+                due = ended.saturating_add(rest.clamp(WATCH_EVERY, WATCH_SELDOM));
+            }
         }
         let [from_owner, from_children] = ready;
         if from_children.happened != 0 {
+            // Once: what comes in meanwhile wakes the next round, and is not waited for in this one.
             let mut information = [0u8; 128];
-            while sys::read(children, &mut information).is_ok() {}
+            let _taken = sys::read(children, &mut information);
             service.reap();
         }
         if from_owner.happened != 0 {
@@ -141,11 +155,11 @@ impl Service {
         }
     }
 
-    fn enforce(&self, watch: Watch) {
-        let (pages, processes) = tree::usage();
-        let struck = if pages > watch.pages {
+    fn enforce(&self, watch: &Watch) {
+        let used = usage::look(watch);
+        let struck = if used.bytes > watch.bytes {
             STRUCK_MEMORY
-        } else if processes > watch.processes {
+        } else if used.processes > watch.processes {
             STRUCK_PROCESSES
         } else {
             return;

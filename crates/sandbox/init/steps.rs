@@ -26,8 +26,10 @@ const STASHED: usize = MOST_STASHED as usize;
 /// What the watcher allows.
 #[derive(Clone, Copy)]
 pub struct Watch {
-    pub pages: u64,
+    pub bytes: u64,
     pub processes: u64,
+    /// Which directories are in memory.
+    pub places: u32,
 }
 
 impl Done {
@@ -159,8 +161,9 @@ fn step(reader: &mut Reader<'_>, done: &mut Done) -> Result<()> {
         }
         STEP_WATCH => {
             done.watch = Some(Watch {
-                pages: reader.long()?,
+                bytes: reader.long()?,
                 processes: reader.long()?,
+                places: reader.word()?,
             });
             Ok(())
         }

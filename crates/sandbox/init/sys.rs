@@ -192,25 +192,76 @@ pub fn change_directory(path: Text<'_>) -> Result<()> {
     unsafe { call(nr::CHDIR, [path.pointer()]) }.map(drop)
 }
 
+/// What the kernel says of a file.
+pub struct FileStatus {
+    pub device: (u32, u32),
+    pub number: u64,
+    /// What it takes, which is not its length.
+    pub bytes: u64,
+    pub mode: u16,
+}
+
+/// Of the file at `path`.
+pub fn file_status(path: Text<'_>) -> Result<FileStatus> {
+    status(AT_FDCWD, path, 0)
+}
+
+/// Of the file that `fd` stands for.
+pub fn descriptor_status(fd: i32) -> Result<FileStatus> {
+    status(fd as usize, text!(""), AT_EMPTY_PATH)
+}
+
+fn status(at: usize, path: Text<'_>, flags: usize) -> Result<FileStatus> {
+    /// Kind, inode and blocks.
+    const WANTED: usize = 1 | 0x100 | 0x400;
+    /// `struct statx` has 256 bytes: `stx_mode` is at 28, `stx_ino` at 32, `stx_blocks` (of 512
+    /// bytes) at 48, the device at 136.
+    #[repr(C)]
+    struct Statx {
+        _before: [u8; 28],
+        mode: u16,
+        _spare: u16,
+        number: u64,
+        _size: u64,
+        blocks: u64,
+        _between: [u8; 80],
+        device: (u32, u32),
+        _after: [u8; 112],
+    }
+    const { assert!(size_of::<Statx>() == 256) };
+    // SAFETY: a structure of numbers may be all zero.
+    let mut found: Statx = unsafe { core::mem::zeroed() };
+    let place = &raw mut found as usize;
+    // SAFETY: the buffer has the layout of `struct statx`, and the path ends with a zero byte.
+    unsafe { call(nr::STATX, [at, path.pointer(), flags, WANTED, place]) }?;
+    Ok(FileStatus {
+        device: found.device,
+        number: found.number,
+        bytes: found.blocks.saturating_mul(512),
+        mode: found.mode,
+    })
+}
+
 /// Whether what `fd` stands for is a directory.
 pub fn is_directory(fd: i32) -> Result<bool> {
-    const STATX_TYPE: usize = 1;
-    // `struct statx` has 256 bytes; `stx_mode` is at 28.
-    let mut status = [0u8; 256];
-    let arguments = [
-        fd as usize,
-        text!("").pointer(),
-        AT_EMPTY_PATH,
-        STATX_TYPE,
-        status.as_mut_ptr() as usize,
-    ];
-    // SAFETY: the buffer has the size of `struct statx`.
-    unsafe { call(nr::STATX, arguments) }?;
-    let mode = match status.get(28..30) {
-        Some(&[low, high]) => u16::from_le_bytes([low, high]),
-        _ => 0,
+    descriptor_status(fd).map(|status| status.mode & 0o170000 == 0o040000)
+}
+
+/// Nanoseconds since some moment; never set back.
+pub fn now() -> u64 {
+    const CLOCK_MONOTONIC: usize = 1;
+    let mut time = [0u64; 2];
+    // SAFETY: the kernel writes two longs.
+    let _cannot_fail = unsafe {
+        call(
+            nr::CLOCK_GETTIME,
+            [CLOCK_MONOTONIC, time.as_mut_ptr() as usize],
+        )
     };
-    Ok(mode & 0o170000 == 0o040000)
+    let [seconds, nanoseconds] = time;
+    seconds
+        .saturating_mul(1_000_000_000)
+        .saturating_add(nanoseconds)
 }
 
 /// Maps `bytes` of the file `fd`, private and writable; without a file, fresh memory. `shared`
@@ -325,8 +376,8 @@ pub struct Poll {
 }
 
 /// Waits until one of the descriptors is ready, at most so long.
-pub fn poll(descriptors: &mut [Poll], milliseconds: Option<u64>) -> Result<usize> {
-    let time = milliseconds.map(|ms| [ms / 1000, ms % 1000 * 1_000_000]);
+pub fn poll(descriptors: &mut [Poll], nanoseconds: Option<u64>) -> Result<usize> {
+    let time = nanoseconds.map(|time| [time / 1_000_000_000, time % 1_000_000_000]);
     let time = time.as_ref().map_or(0, |time| time.as_ptr() as usize);
     // SAFETY: the kernel reads and writes as many entries as the slice has, and reads one timespec.
     unsafe {

@@ -17,8 +17,13 @@ struct Entry {
 }
 
 /// Calls `visit` with the number of every process inside.
-fn each_process(mut visit: impl FnMut(i32)) -> Result<()> {
-    let directory = sys::open(text!("/proc"), O_RDONLY | sys::O_DIRECTORY, 0)?;
+pub fn each_process(visit: impl FnMut(i32)) -> Result<()> {
+    each_number(text!("/proc"), visit)
+}
+
+/// Calls `visit` with every name in a directory that begins with a number.
+pub fn each_number(path: Text<'_>, mut visit: impl FnMut(i32)) -> Result<()> {
+    let directory = sys::open(path, O_RDONLY | sys::O_DIRECTORY, 0)?;
     let mut buffer = [0u8; 4096];
     let outcome = loop {
         let arguments = [
@@ -49,7 +54,7 @@ fn each_process(mut visit: impl FnMut(i32)) -> Result<()> {
 }
 
 /// The decimal number at the beginning of `text`, and what follows it.
-fn number(text: &[u8]) -> Option<(u64, &[u8])> {
+pub fn number(text: &[u8]) -> Option<(u64, &[u8])> {
     let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
     let (number, rest) = text.split_at_checked(digits)?;
     if number.is_empty() {
@@ -62,8 +67,18 @@ fn number(text: &[u8]) -> Option<(u64, &[u8])> {
 }
 
 /// Reads `/proc/PID/NAME` into `buffer`.
-fn read_of<'a>(pid: i32, name: &[u8], buffer: &'a mut [u8]) -> Result<&'a [u8]> {
-    let mut path = [0u8; 40];
+pub fn read_of<'a>(pid: i32, name: &[u8], buffer: &'a mut [u8]) -> Result<&'a [u8]> {
+    let mut path = [0u8; 48];
+    path_of(pid, name, &mut path);
+    let fd = sys::open(Text::new(&path), O_RDONLY, 0)?;
+    let length = sys::read(fd, buffer);
+    sys::close(fd);
+    let length = length?;
+    Ok(buffer.get(..length).unwrap_or(&[]))
+}
+
+/// Writes `/proc/PID/NAME` into `path`, whose rest stays zero; returns its length.
+pub fn path_of(pid: i32, name: &[u8], path: &mut [u8; 48]) -> usize {
     let mut digits = [0; 10];
     let parts = [
         b"/proc/".as_slice(),
@@ -71,14 +86,12 @@ fn read_of<'a>(pid: i32, name: &[u8], buffer: &'a mut [u8]) -> Result<&'a [u8]> 
         b"/",
         name,
     ];
+    let mut length = 0;
     for (to, from) in path.iter_mut().zip(parts.into_iter().flatten()) {
         *to = *from;
+        length += 1;
     }
-    let fd = sys::open(Text::new(&path), O_RDONLY, 0)?;
-    let length = sys::read(fd, buffer);
-    sys::close(fd);
-    let length = length?;
-    Ok(buffer.get(..length).unwrap_or(&[]))
+    length
 }
 
 /// The parent of a process that has not ended yet.
@@ -159,29 +172,4 @@ pub fn kill_all(root: i32, spared: impl Fn(i32) -> bool) {
 /// Kills every process inside but the caller and process 1, in one go.
 pub fn kill_everything() {
     let _none_left = sys::kill(-1, SIGKILL);
-}
-
-/// Pages of memory that are the processes' own, and how many processes there are.
-pub fn usage() -> (u64, u64) {
-    let (mut pages, mut processes) = (0u64, 0u64);
-    let _listed = each_process(|pid| {
-        processes += 1;
-        let mut buffer = [0u8; 128];
-        let Ok(statm) = read_of(pid, b"statm", &mut buffer) else {
-            return;
-        };
-        // "size resident shared …", in pages.
-        let mut fields = [0u64; 3];
-        let mut rest = statm;
-        for field in &mut fields {
-            let Some((value, after)) = number(rest) else {
-                return;
-            };
-            *field = value;
-            rest = after.get(1..).unwrap_or(&[]);
-        }
-        let [_, resident, shared] = fields;
-        pages += resident.saturating_sub(shared);
-    });
-    (pages, processes)
 }

@@ -101,7 +101,7 @@ pub const STEP_RLIMIT: u32 = 14;
 pub const STEP_LANDLOCK: u32 = 15;
 /// `instructions` (as a string of 8-byte instructions)
 pub const STEP_SECCOMP: u32 = 16;
-/// `pages: u64, processes: u64`; the largest value is "no limit"
+/// `bytes: u64, processes: u64, places: u32`; the largest value is "no limit"
 pub const STEP_WATCH: u32 = 17;
 /// no arguments: the host's root goes away
 pub const STEP_DETACH: u32 = 18;
@@ -112,6 +112,13 @@ pub const STEP_STASH: u32 = 19;
 pub const STEP_ATTACH: u32 = 20;
 /// no arguments: what masks are made of goes away
 pub const STEP_END_MASKS: u32 = 21;
+
+/// Of [`STEP_WATCH`]: `/dev/shm` is in memory.
+pub const PLACE_SHM: u32 = 1;
+/// Of [`STEP_WATCH`]: `/tmp` is in memory.
+pub const PLACE_TMP: u32 = 2;
+/// Of [`STEP_WATCH`]: the home is in memory.
+pub const PLACE_HOME: u32 = 4;
 
 /// Flag of [`STEP_BIND`]: a missing source is no failure.
 pub const BIND_OPTIONAL: u32 = 1;

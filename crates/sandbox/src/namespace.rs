@@ -33,8 +33,8 @@ use self::link::Link;
 use self::plan::Plan;
 use self::start::{First, Inside};
 use crate::{
-    AGENT_HOME, Backend, Channel, Command, Diagnosis, Enforcement, Error, Finding, Kind, Limits,
-    Process, Sandbox, Spec, Strike,
+    AGENT_HOME, Backend, Channel, Command, Diagnosis, Enforcement, Error, Finding, Kind, Process,
+    Sandbox, Spec, Strike, Tmp,
 };
 
 /// The `namespace` kind.
@@ -123,7 +123,7 @@ fn build(hierarchy: Option<&Hierarchy>, spec: &Spec) -> Result<Built, Error> {
     if let Some(port) = spec.channel_port {
         plan.listen(port);
     }
-    limits(&mut plan, &spec.limits, cgroup.is_some());
+    limits(&mut plan, spec, cgroup.is_some());
     let landlock_abi = landlock::abi();
     if let Some(abi) = landlock_abi {
         landlock::rules(&mut plan, spec, abi);
@@ -140,7 +140,8 @@ fn build(hierarchy: Option<&Hierarchy>, spec: &Spec) -> Result<Built, Error> {
     })
 }
 
-fn limits(plan: &mut Plan, limits: &Limits, by_cgroup: bool) {
+fn limits(plan: &mut Plan, spec: &Spec, by_cgroup: bool) {
+    let limits = &spec.limits;
     // One byte and not none: it is what keeps the kernel from handing a core to a program of the
     // host, too (`do_coredump`).
     plan.rlimit(libc::RLIMIT_CORE, "core files", 1);
@@ -158,12 +159,17 @@ fn limits(plan: &mut Plan, limits: &Limits, by_cgroup: bool) {
     if let (Some(processes), true) = (limits.processes, kernel_at_least(5, 14)) {
         plan.rlimit(libc::RLIMIT_NPROC, "processes", processes);
     }
-    let page = u64::try_from(rustix::param::page_size()).unwrap_or(4096);
     if limits.memory_bytes.is_some() || limits.processes.is_some() {
-        plan.watch(
-            limits.memory_bytes.map(|bytes| bytes / page),
-            limits.processes,
-        );
+        let tmp = match spec.tmp {
+            Tmp::Memory { .. } => wire::PLACE_TMP,
+            Tmp::Directory(_) => 0,
+        };
+        let home = match spec.home {
+            None => wire::PLACE_HOME,
+            Some(_) => 0,
+        };
+        let places = wire::PLACE_SHM | tmp | home;
+        plan.watch(limits.memory_bytes, limits.processes, places);
     }
 }
 

@@ -23,6 +23,7 @@ pub mod nr {
     pub const UMOUNT2: usize = 39;
     pub const MOUNT: usize = 40;
     pub const PIVOT_ROOT: usize = 41;
+    pub const STATFS: usize = 43;
     pub const CHDIR: usize = 49;
     pub const OPENAT: usize = 56;
     pub const CLOSE: usize = 57;
@@ -33,6 +34,7 @@ pub mod nr {
     pub const SIGNALFD4: usize = 74;
     pub const CAPSET: usize = 91;
     pub const EXIT_GROUP: usize = 94;
+    pub const CLOCK_GETTIME: usize = 113;
     pub const KILL: usize = 129;
     pub const RT_SIGACTION: usize = 134;
     pub const RT_SIGPROCMASK: usize = 135;
@@ -59,6 +61,7 @@ pub mod nr {
     pub const WAIT4: usize = 260;
     pub const PRLIMIT64: usize = 261;
     pub const SECCOMP: usize = 277;
+    pub const MEMFD_CREATE: usize = 279;
     pub const STATX: usize = 291;
     pub use super::super::arch_common::*;
 }

@@ -44,12 +44,14 @@ pub mod nr {
     pub const SETRESUID: usize = 117;
     pub const SETRESGID: usize = 119;
     pub const CAPSET: usize = 126;
+    pub const STATFS: usize = 137;
     pub const PIVOT_ROOT: usize = 155;
     pub const PRCTL: usize = 157;
     pub const MOUNT: usize = 165;
     pub const UMOUNT2: usize = 166;
     pub const SETHOSTNAME: usize = 170;
     pub const GETDENTS64: usize = 217;
+    pub const CLOCK_GETTIME: usize = 228;
     pub const EXIT_GROUP: usize = 231;
     pub const OPENAT: usize = 257;
     pub const MKDIRAT: usize = 258;
@@ -60,6 +62,7 @@ pub mod nr {
     pub const DUP3: usize = 292;
     pub const PRLIMIT64: usize = 302;
     pub const SECCOMP: usize = 317;
+    pub const MEMFD_CREATE: usize = 319;
     pub const STATX: usize = 332;
     pub use super::super::arch_common::*;
 }

@@ -256,10 +256,12 @@ impl Plan {
         self.text(instructions);
     }
 
-    pub(crate) fn watch(&mut self, pages: Option<u64>, processes: Option<u64>) {
+    /// `places` are the directories that are in memory (`PLACE_…`).
+    pub(crate) fn watch(&mut self, bytes: Option<u64>, processes: Option<u64>, places: u32) {
         self.begin(wire::STEP_WATCH, "watch", "memory and processes");
-        self.long(pages.unwrap_or(u64::MAX));
+        self.long(bytes.unwrap_or(u64::MAX));
         self.long(processes.unwrap_or(u64::MAX));
+        self.word(places);
     }
 
     pub(crate) fn detach(&mut self) {

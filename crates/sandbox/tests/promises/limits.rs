@@ -19,6 +19,92 @@ async fn memory_is_bounded(backend: Namespace) {
     assert_eq!(room.says("echo on").await, "on", "the sandbox goes on");
 }
 
+/// Fills `MEMORY` and half as much again with `script`, of Python, and waits to be ended for it.
+async fn is_counted(backend: &Namespace, script: &str) {
+    let room = Room::of(backend, |spec| spec.limits.memory_bytes = Some(MEMORY)).await;
+    let script = format!(
+        "import os, mmap, time\nblock = bytes(1 << 20)\n{script}\nwhile True: time.sleep(1000)"
+    );
+    let command = room.command(["/usr/bin/python3", "-c", &script]);
+    let output = room.run(command).await;
+    let errors = output.stderr.text();
+    assert_eq!(output.exit.limit, Some(Limit::Memory), "{script}: {errors}");
+    assert!(!output.exit.timed_out, "{script}");
+}
+
+/// Memory that is no process's own.
+const SHARED: [(&str, &str); 5] = [
+    (
+        "a file without a name",
+        "f = os.memfd_create('x')\nfor _ in range(144): os.write(f, block)",
+    ),
+    (
+        "one that only a child holds",
+        "f = os.memfd_create('x')\nif os.fork():\n  os.close(f)\nelse:\n  for _ in range(144): os.write(f, block)",
+    ),
+    (
+        "a shared mapping",
+        "m = mmap.mmap(-1, 144 << 20)\nfor i in range(144): m[i << 20 : (i + 1) << 20] = block",
+    ),
+    (
+        "files in memory",
+        "for n in ('/dev/shm/a', '/tmp/b'):\n  with open(n, 'wb', 0) as f:\n    for _ in range(72): f.write(block)",
+    ),
+    (
+        "a segment of System V",
+        "import ctypes\nc = ctypes.CDLL(None)\nc.shmat.restype = ctypes.c_void_p\ni = c.shmget(0, ctypes.c_size_t(144 << 20), 0o1600)\na = c.shmat(i, None, 0)\nctypes.memset(a, 1, 144 << 20)\nc.shmdt(ctypes.c_void_p(a))",
+    ),
+];
+
+#[tokio::test]
+async fn memory_that_is_no_processs_own_counts() {
+    for (what, script) in SHARED {
+        println!("{what}");
+        is_counted(&Namespace::new(), script).await;
+    }
+}
+
+#[tokio::test]
+async fn memory_that_is_no_processs_own_counts_without_control_groups() {
+    for (what, script) in SHARED {
+        println!("{what}");
+        is_counted(&Namespace::without_cgroups(), script).await;
+    }
+}
+
+#[tokio::test]
+async fn memory_that_many_processes_share_counts_once_without_control_groups() {
+    let room = Room::of(&Namespace::without_cgroups(), |spec| {
+        spec.limits.memory_bytes = Some(MEMORY);
+    })
+    .await;
+    // 48 MiB of its own and 24 MiB shared, seen by six processes: 432 MiB if each counted all.
+    let script = "import mmap, os, time\nown = bytearray(os.urandom(1 << 20) * 48)\nm = mmap.mmap(-1, 24 << 20)\nm[:] = bytes(24 << 20)\nkids = []\nfor _ in range(5):\n  pid = os.fork()\n  if pid == 0:\n    sum(m[:: 4096])\n    time.sleep(1)\n    os._exit(0)\n  kids.append(pid)\nprint([os.waitpid(pid, 0)[1] for pid in kids])";
+    let output = room
+        .run(room.command(["/usr/bin/python3", "-c", script]))
+        .await;
+    assert!(
+        output.exit.success(),
+        "{:?} {}",
+        output.exit,
+        output.stderr.text()
+    );
+    assert_eq!(output.stdout.text(), "[0, 0, 0, 0, 0]\n");
+}
+
+#[tokio::test]
+async fn signals_to_process_1_do_not_keep_the_watcher_from_looking() {
+    let room = Room::of(&Namespace::without_cgroups(), |spec| {
+        spec.limits.memory_bytes = Some(MEMORY);
+    })
+    .await;
+    let storm = "for i in 1 2 3; do while :; do kill -CHLD 1; done & done; tail /dev/zero & wait";
+    let output = room.sh(storm).await;
+    assert_eq!(output.exit.limit, Some(Limit::Memory), "{:?}", output.exit);
+    assert!(!output.exit.timed_out);
+    assert_eq!(room.says("echo on").await, "on", "the sandbox goes on");
+}
+
 async fn processes_are_bounded(backend: Namespace) {
     let room = Room::of(&backend, |spec| spec.limits.processes = Some(60)).await;
     let mut command = room.command(["/bin/bash", "-c", "f() { f | f & }; f; sleep 1000"]);
