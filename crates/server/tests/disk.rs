@@ -16,7 +16,9 @@ const MIB: u64 = 1 << 20;
 /// Much less than is written, and looked at often, so that no test waits.
 const SMALL: DiskBounds = DiskBounds {
     bytes: 8 * MIB,
+    files: 2_000,
     free: 0,
+    free_files: 0,
     every: Duration::from_millis(20),
 };
 
@@ -122,6 +124,28 @@ async fn an_agent_that_fills_the_disk_is_ended_and_its_space_is_given_back() {
                 "{kind} {place}: {said}"
             );
             assert_eq!(asked, 1, "another attempt would only fill it again");
+        });
+    }
+    all.join_all().await;
+}
+
+// docs/bad-input.md: An agent that makes files without end
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_makes_files_without_end_is_ended_and_they_are_deleted() {
+    use sandbox::Kind::{Host, Namespace};
+    let mut all = tokio::task::JoinSet::new();
+    for (kind, place) in [(Namespace, "."), (Namespace, "/tmp"), (Host, ".")] {
+        all.spawn(async move {
+            // Empty, so that they take no bytes; new links to one file count too.
+            let make = format!("cd {place}; mkdir d; cd d; touch $(seq 1900); mkdir e; for i in $(seq 200); do ln 1 e/$i; done; sleep 1000");
+            let (state, said, asked) = run("", &make, SMALL, kind).await;
+            assert_eq!(state, RequestState::Failed);
+            let words = "the workspace holds more than 2000 new files and directories";
+            assert!(
+                said.contains("limit_reached") && said.contains(words),
+                "{kind} {place}: {said}"
+            );
+            assert_eq!(asked, 1, "another attempt would only make them again");
         });
     }
     all.join_all().await;

@@ -14,26 +14,34 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::{sync::watch, task::JoinHandle};
-use workspace::{Layering, Meter, Workspace};
+use workspace::{Layering, Meter, Taken, Workspace};
 
 /// What each site may take on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DiskBounds {
     /// The most that is written, in bytes.
     pub bytes: u64,
+    /// The most files, directories and the like that are made: each takes an inode, and an empty one
+    /// no bytes.
+    pub files: u64,
     /// What must stay free on the file system, in bytes.
     pub free: u64,
+    /// How many files must still fit on the file system, but never more than a twentieth of those
+    /// that it is made for. Nothing where it knows no such number.
+    pub free_files: u64,
     /// How often it is looked at. Measuring never takes more than a twentieth of the time, so that
     /// many files are measured more seldom; what is free is looked at each time.
     pub every: Duration,
 }
 
 impl Default for DiskBounds {
-    /// 10 GiB, 1 GiB, each second.
+    /// 10 GiB, 2,000,000 files; 1 GiB and 50,000 files; each second.
     fn default() -> Self {
         Self {
             bytes: 10 << 30,
+            files: 2_000_000,
             free: 1 << 30,
+            free_files: 50_000,
             every: Duration::from_secs(1),
         }
     }
@@ -51,10 +59,24 @@ pub enum Full {
         /// The bound in bytes.
         bound: u64,
     },
+    /// The site made too many files.
+    #[error("the workspace holds more than {bound} new files and directories")]
+    Many {
+        /// The bound.
+        bound: u64,
+    },
     /// Too little is left, whoever took it.
     #[error("less than {} is free on the disk that holds {}", size(*bound), place.display())]
     Left {
         /// The bound in bytes.
+        bound: u64,
+        /// The workspace.
+        place: PathBuf,
+    },
+    /// Too few files still fit, whoever made the others.
+    #[error("fewer than {bound} files still fit on the disk that holds {} (its inodes are used up)", place.display())]
+    Crowded {
+        /// The bound.
         bound: u64,
         /// The workspace.
         place: PathBuf,
@@ -71,8 +93,8 @@ impl Full {
     #[must_use]
     pub fn reason(&self) -> Reason {
         match self {
-            Self::Taken { .. } | Self::Unmeasured => Reason::LimitReached,
-            Self::Left { .. } => Reason::Storage,
+            Self::Taken { .. } | Self::Many { .. } | Self::Unmeasured => Reason::LimitReached,
+            Self::Left { .. } | Self::Crowded { .. } => Reason::Storage,
         }
     }
 
@@ -107,7 +129,7 @@ impl Watch {
             place: files.home(),
             // A copy holds its base already: what is added to it counts.
             before: match files.layering() {
-                Layering::Overlay => Some(0),
+                Layering::Overlay => Some(Taken::default()),
                 Layering::Copy => None,
             },
             due: Instant::now(),
@@ -196,7 +218,7 @@ struct Gauge {
     meter: Meter,
     place: PathBuf,
     /// What was there before anything ran; nothing before the first look.
-    before: Option<u64>,
+    before: Option<Taken>,
     /// When it may be measured again.
     due: Instant,
 }
@@ -212,21 +234,36 @@ impl Gauge {
             let place = self.place.clone();
             return Ok(Some(Full::Left { bound, place }));
         }
+        if let Some(bound) = crowded(self.bounds.free_files, disk.f_files, disk.f_favail) {
+            let place = self.place.clone();
+            return Ok(Some(Full::Crowded { bound, place }));
+        }
         if Instant::now() < self.due {
             return Ok(None);
         }
         let began = Instant::now();
-        let bytes = self.meter.bytes()?;
+        let taken = self.meter.taken()?;
         self.due = Instant::now() + began.elapsed() * 20;
-        let added = bytes.saturating_sub(*self.before.get_or_insert(bytes));
-        let bound = self.bounds.bytes;
-        Ok((added > bound).then_some(Full::Taken { bound }))
+        let before = *self.before.get_or_insert(taken);
+        let DiskBounds { bytes, files, .. } = self.bounds;
+        if taken.bytes.saturating_sub(before.bytes) > bytes {
+            return Ok(Some(Full::Taken { bound: bytes }));
+        }
+        let many = taken.files.saturating_sub(before.files) > files;
+        Ok(many.then_some(Full::Many { bound: files }))
     }
+}
+
+/// The bound that is passed where so few of so many files can still be made. A file system that makes
+/// inodes as they are needed counts none, and none is asked of it.
+fn crowded(bound: u64, all: u64, left: u64) -> Option<u64> {
+    let bound = bound.min(all / 20);
+    (left < bound).then_some(bound)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{FAILURES, Full, Look, run, size};
+    use super::{FAILURES, Full, Look, crowded, run, size};
     use sandbox::{Limit, Strike};
     use std::{
         collections::VecDeque,
@@ -275,6 +312,15 @@ mod tests {
     async fn what_keeps_itself_from_being_measured_is_ended() {
         let looks = (0..FAILURES).map(|_| failed());
         assert_eq!(looked(looks).await, Full::Unmeasured);
+    }
+
+    #[test]
+    fn some_inodes_stay_free_where_the_file_system_counts_them() {
+        assert_eq!(crowded(50_000, 16_000_000, 49_999), Some(50_000));
+        assert_eq!(crowded(50_000, 16_000_000, 50_000), None);
+        assert_eq!(crowded(50_000, 60_000, 3_000), None, "a small file system");
+        assert_eq!(crowded(50_000, 60_000, 2_999), Some(3_000));
+        assert_eq!(crowded(50_000, 0, 0), None, "no such number");
     }
 
     #[test]

@@ -36,4 +36,5 @@ pub use change::{Change, GitDir, Limits, Refused, Summary, Visitor, Why};
 pub use error::{Error, Limit};
 pub use remove::Emptied;
 pub use store::{Layering, Store, Swept};
+pub use usage::Taken;
 pub use workspace::{Layers, Meter, Workspace};

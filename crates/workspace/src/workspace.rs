@@ -15,7 +15,7 @@ use crate::manifest::Manifest;
 use crate::overlay;
 use crate::record::{self, Record};
 use crate::store::{Layering, Store, rename_new};
-use crate::usage;
+use crate::usage::{self, Taken};
 
 /// How often a workspace is opened again.
 const MAX_REOPENED: u32 = 1_000;
@@ -44,18 +44,18 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// What they take, in bytes: the layer that is written, the home and the temporary directory;
+    /// What they take: the layer that is written, the home and the temporary directory;
     /// never the base. A plain copy counts whole. A directory that only its owner in the sandbox
     /// could open, and a file that has no name any more, are not counted.
     ///
     /// # Errors
     /// [`Error::Io`], also when the workspace is gone.
-    pub fn bytes(&self) -> Result<u64, Error> {
-        let mut bytes = 0_u64;
+    pub fn taken(&self) -> Result<Taken, Error> {
+        let mut taken = Taken::default();
         for part in &self.parts {
-            bytes = bytes.saturating_add(usage::bytes(part)?);
+            taken = taken.and(usage::taken(part)?);
         }
-        Ok(bytes)
+        Ok(taken)
     }
 }
 
@@ -227,12 +227,12 @@ impl Workspace {
         }
     }
 
-    /// What the attempt's files take on disk, in bytes; see [`Meter::bytes`].
+    /// What the attempt's files take on disk, in bytes; see [`Meter::taken`].
     ///
     /// # Errors
     /// [`Error::Io`].
     pub fn disk_bytes(&self) -> Result<u64, Error> {
-        self.meter().bytes()
+        self.meter().taken().map(|taken| taken.bytes)
     }
 
     /// Moves the workspace to the trash: one rename, whatever its size. Unmount it first.
