@@ -299,7 +299,20 @@ impl Grant {
     /// # Errors
     /// When the listener cannot be used.
     pub fn serve(&self, listener: std::net::TcpListener) -> std::io::Result<Served> {
-        Served::start(self.clone(), listener)
+        Served::start(self.clone(), listener, None)
+    }
+
+    /// As [`Grant::serve`], where others can connect to the listener too: a connection that `admits`
+    /// does not accept is closed unread. It may block for some milliseconds.
+    ///
+    /// # Errors
+    /// When the listener cannot be used.
+    pub fn serve_guarded(
+        &self,
+        listener: std::net::TcpListener,
+        admits: impl Fn(std::net::SocketAddr) -> bool + Send + Sync + 'static,
+    ) -> std::io::Result<Served> {
+        Served::start(self.clone(), listener, Some(Arc::new(admits)))
     }
 
     /// Refuses every further call and cuts those under way.

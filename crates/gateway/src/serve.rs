@@ -56,13 +56,20 @@ pub struct Served {
     address: std::net::SocketAddr,
 }
 
+/// Whether a connection from there may be served. Asked where others than the spender can connect.
+pub(crate) type Admits = Arc<dyn Fn(std::net::SocketAddr) -> bool + Send + Sync>;
+
 impl Served {
-    pub(crate) fn start(grant: Grant, listener: std::net::TcpListener) -> io::Result<Self> {
+    pub(crate) fn start(
+        grant: Grant,
+        listener: std::net::TcpListener,
+        admits: Option<Admits>,
+    ) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         let listener = TcpListener::from_std(listener)?;
         let address = listener.local_addr()?;
         let stop = grant.state.cancel.child_token();
-        let task = tokio::spawn(accept(grant, listener, stop.clone()));
+        let task = tokio::spawn(accept(grant, listener, admits, stop.clone()));
         Ok(Self {
             stop: Some(stop.drop_guard()),
             task,
@@ -88,7 +95,12 @@ impl Served {
 
 /// Accepts connections until `stop`, then drops them all. Wakes on a connection, on the end of
 /// one, and on `stop`; owns the listener and the tasks of its connections.
-async fn accept(grant: Grant, listener: TcpListener, stop: CancellationToken) {
+async fn accept(
+    grant: Grant,
+    listener: TcpListener,
+    admits: Option<Admits>,
+    stop: CancellationToken,
+) {
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     let mut connections = JoinSet::new();
     loop {
@@ -104,10 +116,13 @@ async fn accept(grant: Grant, listener: TcpListener, stop: CancellationToken) {
         };
         match accepted {
             None => break,
-            Some((permit, Ok((stream, _)))) => {
+            Some((permit, Ok((stream, peer)))) => {
                 let state = Arc::clone(&grant.state);
+                let admits = admits.clone();
                 connections.spawn(async move {
-                    converse(state, stream).await;
+                    if is_admitted(admits, peer).await {
+                        converse(state, stream).await;
+                    }
                     drop(permit);
                 });
             }
@@ -121,6 +136,16 @@ async fn accept(grant: Grant, listener: TcpListener, stop: CancellationToken) {
         }
     }
     connections.shutdown().await;
+}
+
+async fn is_admitted(admits: Option<Admits>, peer: std::net::SocketAddr) -> bool {
+    let Some(admits) = admits else { return true };
+    let asked = tokio::task::spawn_blocking(move || admits(peer)).await;
+    let admitted = asked.unwrap_or(false);
+    if !admitted {
+        tracing::warn!(%peer, "a connection that is not the agent's was closed");
+    }
+    admitted
 }
 
 async fn converse(state: Arc<State>, stream: TcpStream) {

@@ -7,7 +7,7 @@ use crate::sys::{self, Errno, Result, Text, nr};
 use crate::tree;
 use crate::wire::*;
 
-const PR_SET_CHILD_SUBREAPER: usize = 36;
+pub const PR_SET_CHILD_SUBREAPER: usize = 36;
 const ALL_SIGNALS: u64 = u64::MAX;
 /// Descriptors are moved above the standard ones before they become those.
 const ABOVE_STREAMS: usize = 3;
@@ -23,7 +23,8 @@ pub fn run(socket: i32, id: u32, flags: u32, bytes: usize, message: &Message) ->
         sys::exit(0)
     };
     // The minder is not to be ended by a signal to a group or by a polite one.
-    let prepared = sys::prctl(PR_SET_CHILD_SUBREAPER, 1, 0)
+    let prepared = end_with_parent()
+        .and_then(|()| sys::prctl(PR_SET_CHILD_SUBREAPER, 1, 0))
         .and_then(|_| sys::block_signals(ALL_SIGNALS))
         .and_then(|()| sys::map(None, size_of::<Complaint>(), true));
     let complaint: *mut Complaint = match prepared {
@@ -50,21 +51,35 @@ pub fn run(socket: i32, id: u32, flags: u32, bytes: usize, message: &Message) ->
     mind(socket, id, command, flags & KEEP_BACKGROUND != 0)
 }
 
+/// Among the host's processes, whoever kills the helper or a minder takes at least its own children
+/// along. Inside a sandbox they fall to process 1, which knows what to do.
+fn end_with_parent() -> Result<()> {
+    const PR_SET_PDEATHSIG: usize = 1;
+    if tree::is_alone() {
+        return Ok(());
+    }
+    sys::prctl(PR_SET_PDEATHSIG, tree::SIGKILL as usize, 0).map(drop)
+}
+
 fn mind(socket: i32, id: u32, command: i32, keep_background: bool) -> ! {
     let mut exited = None;
+    // On the host a program with another user's rights cannot be killed, and is not waited for.
+    let told_at_once = keep_background || !tree::is_alone();
     // Ends when there is no child left.
     while let Ok((pid, status)) = sys::wait_any(true) {
         if pid != command || exited.is_some() {
             continue;
         }
         exited = Some(status);
-        if keep_background {
-            link::send(socket, &[EXITED, id, status], None);
-        } else {
+        if !keep_background {
             tree::kill_all(sys::process_id(), |_| false);
         }
+        if told_at_once {
+            while let Ok((1.., _)) = sys::wait_any(false) {}
+            link::send(socket, &[EXITED, id, status], None);
+        }
     }
-    if let (Some(status), false) = (exited, keep_background) {
+    if let (Some(status), false) = (exited, told_at_once) {
         link::send(socket, &[EXITED, id, status], None);
     }
     sys::exit(if exited.is_some() { 0 } else { 9 })
@@ -78,6 +93,7 @@ fn become_command(message: &Message, bytes: usize) -> (u32, Errno) {
     };
     let prepared = sys::map(Some(payload), bytes.max(1), false).and_then(|memory| {
         sys::close_range(ABOVE_STREAMS as u32, u32::MAX)?;
+        end_with_parent()?;
         // SAFETY: touches no memory.
         unsafe { sys::call(nr::SETSID, []) }?;
         sys::block_signals(0)?;

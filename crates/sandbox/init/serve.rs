@@ -1,7 +1,7 @@
 //! Process 1's service: one loop over the owner's socket and the ends of children.
 
 use crate::link::{self, Message};
-use crate::minder;
+use crate::minder::{self, PR_SET_CHILD_SUBREAPER};
 use crate::steps::Watch;
 use crate::sys::{self, Poll};
 use crate::tree;
@@ -33,6 +33,22 @@ struct Service {
     count: usize,
 }
 
+/// Serves among the host's own processes, of which it is an ordinary one: what is started becomes its
+/// descendant, whatever sessions it makes, and is killed when the owner's end of the socket closes.
+pub fn run_unsealed(socket: i32) -> ! {
+    tree::among_others();
+    // A session of its own, so that a key in the owner's terminal does not end it; what is left behind
+    // falls to it, and not to the host's first process.
+    // SAFETY: touches no memory.
+    let prepared = unsafe { sys::call(sys::nr::SETSID, []) }
+        .and_then(|_| sys::prctl(PR_SET_CHILD_SUBREAPER, 1, 0));
+    if prepared.is_err() {
+        sys::exit(7)
+    }
+    link::send(socket, &[READY, 0], None);
+    run(socket, None)
+}
+
 /// Serves until the owner's end of the socket closes. Woken by a message, by the end of a child,
 /// and, if there is a watcher and something runs, by its clock. The watcher looks when its time has
 /// come whatever else has happened: what runs inside can send signals without end, and must not keep
@@ -43,7 +59,8 @@ pub fn run(socket: i32, watch: Option<Watch>) -> ! {
         minders: [Minder { pid: 0, id: 0 }; MOST],
         count: 0,
     };
-    if sys::block_signals(SIGCHLD_BIT).is_err() {
+    // Inside, nothing can end process 1 by a signal; among the host's processes a polite one could.
+    if sys::block_signals(u64::MAX).is_err() {
         sys::exit(7)
     }
     let Ok(children) = sys::signal_descriptor(SIGCHLD_BIT) else {
@@ -85,7 +102,13 @@ pub fn run(socket: i32, watch: Option<Watch>) -> ! {
         if from_owner.happened != 0 {
             match link::receive(socket) {
                 Ok(Some(message)) => service.obey(&message),
-                Ok(None) | Err(_) => sys::exit(0),
+                Ok(None) | Err(_) => {
+                    if !tree::is_alone() {
+                        tree::kill_all(sys::process_id(), |_| false);
+                        while let Ok((1.., _)) = sys::wait_any(false) {}
+                    }
+                    sys::exit(0)
+                }
             }
         }
     }
@@ -149,7 +172,7 @@ impl Service {
             // not, and what it minded is now a child of this process.
             if status != 0 {
                 let minders = self.active();
-                tree::kill_all(1, |pid| minders.iter().any(|minder| minder.pid == pid));
+                tree::kill_all(sys::process_id(), |pid| minders.iter().any(|minder| minder.pid == pid));
                 link::send(self.socket, &[EXITED, id, KILLED], None);
             }
         }

@@ -1,10 +1,12 @@
-//! The helper: one clone with all namespaces, whose parent is the owner.
+//! The helper: one clone with all namespaces, whose parent is the owner. For the kind `host` it makes
+//! none, and serves itself.
 
 use crate::link;
+use crate::serve;
 use crate::setup;
 use crate::sys::{self, Result, nr};
 use crate::text;
-use crate::wire::{BORN, PLAN, STAGE_CGROUP, STAGE_CLONE};
+use crate::wire::{BORN, PLAN, STAGE_CGROUP, STAGE_CLONE, UNSEALED};
 
 const CLONE_PIDFD: u64 = 0x1000;
 const CLONE_PARENT: u64 = 0x8000;
@@ -31,8 +33,13 @@ pub fn run() -> ! {
     let Ok(Some(message)) = link::receive(socket) else {
         sys::exit(4)
     };
-    let [PLAN, v1, v2, score, bytes, _] = message.words else {
-        sys::exit(5)
+    let (v1, v2, score, bytes) = match message.words {
+        [PLAN, v1, v2, score, bytes, _] => (v1, v2, score, bytes),
+        [UNSEALED, score, ..] => {
+            prefer_for_the_kernel(score);
+            serve::run_unsealed(socket)
+        }
+        _ => sys::exit(5),
     };
     let Some(plan) = message.descriptor(0) else {
         sys::exit(6)
@@ -40,12 +47,7 @@ pub fn run() -> ! {
 
     // SAFETY: no groups are given, so no memory is read. Root gives its groups up; others cannot.
     let _refused = unsafe { sys::call(nr::SETGROUPS, [0, 0]) };
-    // The host's kernel, short of memory, shall take what is inside before the owner.
-    let mut digits = [0; 10];
-    let _unwritten = sys::write_file(
-        text!("/proc/self/oom_score_adj"),
-        decimal(score, &mut digits),
-    );
+    prefer_for_the_kernel(score);
 
     for index in 1..=v1 as usize {
         let joined = message
@@ -79,6 +81,15 @@ pub fn run() -> ! {
             sys::exit(0)
         }
     }
+}
+
+/// The host's kernel, short of memory, shall take what is inside before the owner.
+fn prefer_for_the_kernel(score: u32) {
+    let mut digits = [0; 10];
+    let _unwritten = sys::write_file(
+        text!("/proc/self/oom_score_adj"),
+        decimal(score, &mut digits),
+    );
 }
 
 /// `struct clone_args` of the kernel.

@@ -1,13 +1,31 @@
 //! The processes inside, as `/proc` shows them: signals for whole trees, and what they use.
 
+use core::sync::atomic::{AtomicBool, Ordering};
+
 use crate::sys::{self, O_RDONLY, Result, Text, nr};
 use crate::text;
 
-/// Processes looked at in one pass; the rest is found by the next.
-const MOST: usize = 4096;
+/// Processes looked at in one pass; inside, the rest is found by the next. Among the host's processes
+/// there may be many that are none of ours.
+const MOST: usize = 1 << 16;
 /// Passes of [`kill_all`] before everything inside is killed at once.
 const PASSES: usize = 200;
+/// Passes where that cannot be done; each kills what it finds, and what is killed forks no more.
+const PASSES_AMONG_OTHERS: usize = 20_000;
 pub const SIGKILL: u32 = 9;
+
+/// Whether other processes than ours can be seen: those of the host.
+static AMONG_OTHERS: AtomicBool = AtomicBool::new(false);
+
+/// From here on, for this process and its copies, nothing is killed but what is known to be ours.
+pub fn among_others() {
+    AMONG_OTHERS.store(true, Ordering::Relaxed);
+}
+
+/// Whether all processes that can be seen are inside.
+pub fn is_alone() -> bool {
+    !AMONG_OTHERS.load(Ordering::Relaxed)
+}
 
 #[derive(Clone, Copy)]
 struct Entry {
@@ -109,13 +127,15 @@ fn living_parent(pid: i32) -> Option<i32> {
 }
 
 /// Sends `signal` to all living descendants of `root`, but for the children in `spared` and what is
-/// below them. Returns how many there were.
+/// below them. Returns how many took it.
 pub fn signal(root: i32, signal: u32, spared: impl Fn(i32) -> bool) -> usize {
-    let mut entries = [Entry {
-        pid: 0,
-        parent: 0,
-        chosen: false,
-    }; MOST];
+    // Memory that is given page by page: nothing is taken for processes that are not there.
+    let bytes = MOST * size_of::<Entry>();
+    let Ok(memory) = sys::map(None, bytes, false) else {
+        return 0;
+    };
+    // SAFETY: the mapping has room for so many, all zero, and lives until it is unmapped below.
+    let entries = unsafe { core::slice::from_raw_parts_mut(memory.cast::<Entry>(), MOST) };
     let mut count = 0;
     let _listed = each_process(|pid| {
         if let (Some(entry), Some(parent)) = (entries.get_mut(count), living_parent(pid)) {
@@ -128,22 +148,28 @@ pub fn signal(root: i32, signal: u32, spared: impl Fn(i32) -> bool) -> usize {
         }
     });
     let entries = entries.get_mut(..count).unwrap_or(&mut []);
-    // Each round chooses the next generation; no tree is deeper than it has members.
-    for _ in 0..count {
+    choose_descendants(entries);
+    let chosen = entries.iter().filter(|entry| entry.chosen);
+    let reached = chosen.filter(|entry| sys::kill(entry.pid, signal).is_ok());
+    let reached = reached.count();
+    // SAFETY: nothing of the list is used any more.
+    unsafe { sys::unmap(memory, bytes) };
+    reached
+}
+
+/// Chooses the descendants of those that are chosen. Each round chooses at least a generation; no tree
+/// is deeper than it has members.
+fn choose_descendants(entries: &mut [Entry]) {
+    for _ in 0..entries.len() {
         let mut grown = false;
-        for index in 0..count {
-            let Some(&Entry {
-                parent,
-                chosen: false,
-                ..
-            }) = entries.get(index)
-            else {
+        for index in 0..entries.len() {
+            let Some(&Entry { pid, parent, chosen }) = entries.get(index) else {
                 continue;
             };
-            if entries
-                .iter()
-                .any(|entry| entry.chosen && entry.pid == parent)
-            {
+            // Children are made after their parents: what is listed after a chosen one is looked at
+            // in the same round.
+            let is_chosen = |entry: &Entry| entry.chosen && entry.pid == parent;
+            if !chosen && pid != parent && entries.iter().any(is_chosen) {
                 if let Some(entry) = entries.get_mut(index) {
                     entry.chosen = true;
                     grown = true;
@@ -154,14 +180,17 @@ pub fn signal(root: i32, signal: u32, spared: impl Fn(i32) -> bool) -> usize {
             break;
         }
     }
-    let chosen = entries.iter().filter(|entry| entry.chosen);
-    chosen.map(|entry| sys::kill(entry.pid, signal)).count()
 }
 
 /// Kills all descendants of `root`, however fast they multiply: those that outrun the passes take
 /// everything inside with them.
 pub fn kill_all(root: i32, spared: impl Fn(i32) -> bool) {
-    for _ in 0..PASSES {
+    let passes = if is_alone() {
+        PASSES
+    } else {
+        PASSES_AMONG_OTHERS
+    };
+    for _ in 0..passes {
         if signal(root, SIGKILL, &spared) == 0 {
             return;
         }
@@ -169,7 +198,10 @@ pub fn kill_all(root: i32, spared: impl Fn(i32) -> bool) {
     kill_everything();
 }
 
-/// Kills every process inside but the caller and process 1, in one go.
+/// Kills every process inside but the caller and process 1, in one go. Nothing where the host's own
+/// processes would be among them.
 pub fn kill_everything() {
-    let _none_left = sys::kill(-1, SIGKILL);
+    if is_alone() {
+        let _none_left = sys::kill(-1, SIGKILL);
+    }
 }

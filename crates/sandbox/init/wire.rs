@@ -14,6 +14,8 @@ pub const PLAN: u32 = 1;
 pub const EXEC: u32 = 2;
 /// To process 1: `[tag, id, signal]`: for the whole tree of that command.
 pub const SIGNAL: u32 = 3;
+/// To the helper, instead of [`PLAN`]: `[tag, score]`: it makes no namespace, and serves itself.
+pub const UNSEALED: u32 = 4;
 
 /// From the helper: `[tag, pid]` with process 1's pidfd.
 pub const BORN: u32 = 16;

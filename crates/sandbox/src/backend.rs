@@ -114,6 +114,8 @@ pub struct Channel {
     pub listener: TcpListener,
     /// The port on 127.0.0.1 *inside*.
     pub port: u16,
+    /// Which connections may be served, where others than the sandbox's commands can make some.
+    pub guard: Option<crate::host::Guard>,
 }
 
 /// A kind of sandbox on this machine.

@@ -8,11 +8,11 @@ mod cgroup;
 mod filter;
 mod landlock;
 mod layout;
-mod link;
+pub(crate) mod link;
 mod packet;
 mod plan;
 mod probe;
-mod start;
+pub(crate) mod start;
 #[allow(
     dead_code,
     unreachable_pub,

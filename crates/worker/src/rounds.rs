@@ -79,9 +79,12 @@ async fn line(
         ));
     };
     let url = format!("http://127.0.0.1:{}", channel.port);
-    let served = grant
-        .serve(channel.listener)
-        .map_err(|error| Failure::new(Reason::SandboxUnavailable, error.to_string()))?;
+    let served = match channel.guard {
+        None => grant.serve(channel.listener),
+        Some(guard) => grant.serve_guarded(channel.listener, move |peer| guard.admits(peer)),
+    };
+    let served =
+        served.map_err(|error| Failure::new(Reason::SandboxUnavailable, error.to_string()))?;
     let line = Line {
         grant,
         served: Some(served),

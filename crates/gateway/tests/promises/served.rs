@@ -348,3 +348,37 @@ async fn what_is_not_http_is_refused_and_more_connections_than_allowed_wait() {
     drop(idle);
     assert_eq!(waiting.await.status(), 200);
 }
+
+#[tokio::test]
+async fn a_connection_that_is_not_the_agents_is_closed_unread() {
+    let upstream = Upstream::answering(answer_json(200, MESSAGE)).await;
+    let gateway = gateway(&upstream);
+    let purse = Purse::with(100_000);
+    let agents = std::sync::Arc::new(std::sync::OnceLock::new());
+    let known = agents.clone();
+    let admits = move |peer| known.get() == Some(&peer);
+    let served = grant(&gateway, &purse)
+        .serve_guarded(listener(), admits)
+        .unwrap();
+    let stranger = TcpStream::connect(served.address()).await;
+    // The kernel may say the end of it as a reset, because what was sent is not read.
+    let mut answer = Vec::new();
+    let mut stranger = stranger.unwrap();
+    let told = stranger.read_to_end(&mut answer).await;
+    assert!(told.is_err() || answer.is_empty(), "{answer:?}");
+
+    let stream = std::net::TcpStream::connect(served.address()).unwrap();
+    agents.set(stream.local_addr().unwrap()).unwrap();
+    stream.set_nonblocking(true).unwrap();
+    let mut agent = TcpStream::from_std(stream).unwrap();
+    let body = messages_body();
+    let head = format!(
+        "POST /v1/messages HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    agent.write_all(head.as_bytes()).await.unwrap();
+    agent.write_all(&body).await.unwrap();
+    agent.read_to_end(&mut answer).await.unwrap();
+    assert!(answer.starts_with(b"HTTP/1.1 200"));
+    served.close().await;
+}

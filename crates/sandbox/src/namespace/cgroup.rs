@@ -33,7 +33,7 @@ pub(super) enum Hierarchy {
 
 /// The groups of one sandbox. Removed on drop, when their last process has ended.
 #[derive(Debug)]
-pub(super) struct Cgroup {
+pub(crate) struct Cgroup {
     hierarchy: Hierarchy,
     name: String,
 }

@@ -10,7 +10,7 @@ use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::net::{RecvFlags, SendFlags};
+use rustix::net::{RecvFlags, SendFlags, Shutdown};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Notify, oneshot};
@@ -27,8 +27,8 @@ const KILLED_WITHIN: Duration = Duration::from_secs(20);
 /// The words and variables of one command, in bytes, at most.
 const MOST_PAYLOAD: usize = 8 << 20;
 
-/// The conversation with one process 1.
-pub(super) struct Link {
+/// The conversation with one process 1, or with the helper of the kind `host`.
+pub(crate) struct Link {
     socket: AsyncFd<OwnedFd>,
     state: Mutex<State>,
     /// The loop looks at the deadlines again.
@@ -71,7 +71,7 @@ struct Refusal {
 
 impl Link {
     /// Must be called within a tokio runtime.
-    pub(super) fn new(socket: OwnedFd, cgroup: Option<Arc<Cgroup>>) -> Result<Arc<Self>, Error> {
+    pub(crate) fn new(socket: OwnedFd, cgroup: Option<Arc<Cgroup>>) -> Result<Arc<Self>, Error> {
         let failed = || Error::io("talk to the sandbox");
         rustix::io::ioctl_fionbio(&socket, true).map_err(|error| failed()(error.into()))?;
         // SAFETY: the descriptor is owned, never replaced, and lives as long as its registration.
@@ -90,15 +90,22 @@ impl Link {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Ends the conversation: the other side ends what it has started, and then itself.
+    pub(crate) fn hang_up(&self) {
+        if let Err(error) = rustix::net::shutdown(self.socket.get_ref(), Shutdown::Both) {
+            tracing::debug!(%error, "the other side has hung up already");
+        }
+    }
+
     /// How many commands run.
-    pub(super) fn commands(&self) -> usize {
+    pub(crate) fn commands(&self) -> usize {
         self.state().running.len()
     }
 
     /// Listens to process 1 until it is gone. Woken by a message, by a deadline, and by a change of
     /// the deadlines; owns the ends of commands; ends with the socket, or with the sandbox, which
     /// aborts it.
-    pub(super) async fn run(self: Arc<Self>) {
+    pub(crate) async fn run(self: Arc<Self>) {
         // However this ends, by the socket or by being aborted, whoever waits must hear of it.
         let _ending = Ending(&self);
         loop {
@@ -269,7 +276,7 @@ impl Link {
     }
 
     /// Starts a command and returns once it runs.
-    pub(super) async fn exec(self: &Arc<Self>, command: Command) -> Result<Process, Error> {
+    pub(crate) async fn exec(self: &Arc<Self>, command: Command) -> Result<Process, Error> {
         let program = command.argv.first().ok_or(Error::InvalidCommand {
             what: "it has no words",
         })?;

@@ -6,7 +6,7 @@
 use std::io::Write as _;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -88,28 +88,10 @@ pub(super) fn start(plan: &Plan, join: Option<&Join>) -> Result<Inside, Error> {
     let failed = || Error::io("start the sandbox");
     let program = program()?;
     let plan_file = memory_file("skep-plan", plan.bytes()).map_err(failed())?;
-    let (ours, theirs) = rustix::net::socketpair(
-        AddressFamily::UNIX,
-        SocketType::SEQPACKET,
-        SocketFlags::CLOEXEC,
-        None,
-    )
-    .map_err(|error| failed()(error.into()))?;
+    let (ours, theirs) = socket_pair()?;
     send_plan(&ours, plan, plan_file.as_fd(), join).map_err(failed())?;
 
-    let path = format!("/proc/self/fd/{}", program.as_raw_fd());
-    let mut helper = Command::new(path)
-        .env_clear()
-        .stdin(Stdio::from(theirs))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(|source| Error::Setup {
-            step: "execute",
-            subject: "the sandbox's first program".to_owned(),
-            remedy: "allow executing from memory (sysctl vm.memfd_noexec=0) or from the temporary directory".to_owned(),
-            source,
-        })?;
+    let mut helper = spawn(program, theirs)?;
     let inside = await_ready(ours, plan);
     let helper = helper.wait().map_err(failed())?;
     match inside {
@@ -120,6 +102,96 @@ pub(super) fn start(plan: &Plan, join: Option<&Join>) -> Result<Inside, Error> {
             source: std::io::ErrorKind::UnexpectedEof.into(),
         }),
         other => other,
+    }
+}
+
+fn socket_pair() -> Result<(OwnedFd, OwnedFd), Error> {
+    rustix::net::socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )
+    .map_err(|error| Error::io("start the sandbox")(error.into()))
+}
+
+fn spawn(program: BorrowedFd<'_>, theirs: OwnedFd) -> Result<Child, Error> {
+    Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))
+        .env_clear()
+        .stdin(Stdio::from(theirs))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(|source| Error::Setup {
+            step: "execute",
+            subject: "the sandbox's first program".to_owned(),
+            remedy: "allow executing from memory (sysctl vm.memfd_noexec=0) or from the temporary directory".to_owned(),
+            source,
+        })
+}
+
+/// The helper of the kind `host`: our program without any namespace, an ordinary process that starts
+/// commands and ends them when this process does, however that comes about.
+pub(crate) struct Helper {
+    child: Child,
+}
+
+impl Helper {
+    /// Starts it, and waits until it is ready. Blocks for a millisecond or two.
+    pub(crate) fn start() -> Result<(Self, OwnedFd), Error> {
+        let (ours, theirs) = socket_pair()?;
+        let words = [wire::UNSEALED, OUT_OF_MEMORY_SCORE];
+        packet::send(&ours, &words, &[], SendFlags::empty())
+            .map_err(Error::io("start the sandbox"))?;
+        let helper = Self {
+            child: spawn(program()?, theirs)?,
+        };
+        if !wait_readable(ours.as_fd(), Instant::now() + READY_WITHIN)? {
+            return Err(Error::Silent {
+                seconds: READY_WITHIN.as_secs(),
+                doing: "starting",
+            });
+        }
+        let packet = packet::receive(&ours, RecvFlags::empty())
+            .map_err(Error::io("hear from the sandbox"))?;
+        match packet.map(|packet| packet.words) {
+            Some([wire::READY, ..]) => Ok((helper, ours)),
+            _ => Err(Error::Setup {
+                step: "run",
+                subject: "the sandbox's first program".to_owned(),
+                remedy: "check that the kernel is 5.12 or later".to_owned(),
+                source: std::io::ErrorKind::UnexpectedEof.into(),
+            }),
+        }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn has_ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Waits until it has ended what it started, and itself, because the conversation has ended. May
+    /// be called again.
+    pub(crate) fn end(&mut self) -> Result<(), Error> {
+        let failed = || Error::io("end the sandbox");
+        if self.child.try_wait().map_err(failed())?.is_some() {
+            return Ok(());
+        }
+        let pidfd = rustix::process::pidfd_open(
+            rustix::process::Pid::from_child(&self.child),
+            rustix::process::PidfdFlags::empty(),
+        )
+        .map_err(|error| failed()(error.into()))?;
+        if wait_readable(pidfd.as_fd(), Instant::now() + GONE_WITHIN)? {
+            return self.child.wait().map(drop).map_err(failed());
+        }
+        Err(Error::Silent {
+            seconds: GONE_WITHIN.as_secs(),
+            doing: "ending",
+        })
     }
 }
 
@@ -183,6 +255,7 @@ fn await_ready(socket: OwnedFd, plan: &Plan) -> Result<Inside, Error> {
                 ready = Some(listener.map(|fd| Channel {
                     listener: TcpListener::from(fd),
                     port,
+                    guard: None,
                 }));
             }
             ([wire::FAILED, stage, errno, step, ..], _) => {

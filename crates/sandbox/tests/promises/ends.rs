@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use skep_sandbox::{Backend, Command, Error, Namespace, OVERLAY};
+use skep_sandbox::{Backend, Command, Error, Host, Namespace, OVERLAY};
 
 use crate::room::{COUNT, Room, this_program};
 
@@ -103,12 +103,11 @@ async fn a_sandbox_that_ended_says_so() {
     assert!(!room.sandbox.diagnose().await.alive);
 }
 
-#[tokio::test]
-#[ignore = "the owner that another test kills"]
-async fn an_owner_that_waits() {
-    let room = Room::with(|spec| spec.limits.memory_bytes = Some(64 << 20)).await;
+/// Starts what tries to outlive its owner, says who its first process is, and waits to be killed.
+async fn own(backend: &dyn Backend) {
+    let room = Room::of(backend, |spec| spec.limits.memory_bytes = Some(64 << 20)).await;
     let first = room.sandbox.diagnose().await.first_process.unwrap();
-    let script = "setsid sleep 1000 & (trap '' TERM HUP; sleep 1000) & echo up; sleep 1000";
+    let script = "setsid sleep 1000 & (trap '' TERM HUP; sleep 1000) & (setsid sh -c 'sleep 1000 & sleep 1000' &) ; echo up; sleep 1000";
     let mut process = room
         .sandbox
         .exec(room.command(["/bin/sh", "-c", script]))
@@ -123,8 +122,20 @@ async fn an_owner_that_waits() {
 }
 
 #[tokio::test]
-async fn a_killed_owner_takes_everything_along() {
-    let mut owner = this_program("ends::an_owner_that_waits")
+#[ignore = "the owner that another test kills"]
+async fn an_owner_that_waits() {
+    own(&Namespace::new()).await;
+}
+
+#[tokio::test]
+#[ignore = "the owner that another test kills"]
+async fn an_owner_of_host_processes_that_waits() {
+    own(&Host).await;
+}
+
+/// Kills an owner, sees everything end that it had started, and returns its process id.
+fn a_killed_owner(test: &str) -> u32 {
+    let mut owner = this_program(test)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -142,19 +153,30 @@ async fn a_killed_owner_takes_everything_along() {
         .map(pidfd)
         .collect();
     assert!(
-        all.len() >= 5,
-        "process 1, a minder, a shell and three sleeps: {}",
+        all.len() >= 6,
+        "the first process, a minder, a shell and sleeps: {}",
         all.len()
     );
     owner.kill().unwrap();
     assert!(all.iter().all(ends_in_time));
     let owner_pid = owner.id();
     owner.wait().unwrap();
+    std::fs::remove_dir_all(directory).unwrap();
+    owner_pid
+}
+
+#[tokio::test]
+async fn a_killed_owner_takes_everything_along() {
+    let owner = a_killed_owner("ends::an_owner_that_waits");
     // Its groups are empty and stay; the next process that looks removes them.
     let swept = this_program("ends::a_sweep").status().unwrap();
     assert!(swept.success());
-    assert_eq!(groups_of(owner_pid), Vec::<std::path::PathBuf>::new());
-    std::fs::remove_dir_all(directory).unwrap();
+    assert_eq!(groups_of(owner), Vec::<std::path::PathBuf>::new());
+}
+
+#[tokio::test]
+async fn a_killed_owner_takes_its_processes_of_the_host_along() {
+    a_killed_owner("ends::an_owner_of_host_processes_that_waits");
 }
 
 #[tokio::test]
