@@ -219,6 +219,15 @@ pub struct Attempt {
     pub ended: Option<Timestamp>,
 }
 
+/// How the name of a kind of sandbox ends that seals nothing.
+pub const UNSEALED: &str = "(unsealed)";
+
+/// Whether the kind of sandbox with this name seals what runs in it.
+#[must_use]
+pub fn is_sealed(sandbox: &str) -> bool {
+    !sandbox.ends_with(UNSEALED)
+}
+
 /// The commits that a passed gate produced.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
@@ -246,6 +255,8 @@ pub struct Change {
     pub failure: Option<Failure>,
     /// Whether the repository's own checks ran on it.
     pub checked: bool,
+    /// Whether it was made in a sandbox. If not, it is labelled "unsealed" wherever it is shown.
+    pub sealed: bool,
     /// When it was made.
     pub created: Timestamp,
     /// When it was settled.

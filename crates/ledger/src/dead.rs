@@ -92,7 +92,8 @@ fn changes(
     all(
         sql,
         "SELECT id, attempt, job, request, repository, base, object, state, integrated, \
-         conflicts, failure, checked, created, ended FROM changes \
+         conflicts, failure, checked, created, ended, \
+         (SELECT sandbox FROM attempts WHERE attempts.id = changes.attempt) FROM changes \
          WHERE state IN ('conflicted', 'rejected') AND (?2 IS NULL OR repository = ?2) \
          AND (failure IS NULL OR json_extract(failure, '$.reason') <> 'cancelled') \
          ORDER BY ended DESC, n DESC LIMIT ?1",

@@ -12,7 +12,7 @@ use crate::{
 use domain::{
     AttemptId, ChangeId, Failure, JobId, RepositoryId, RequestId, RequestState, SessionId,
     Timestamp,
-    entity::{Attempt, Change, Job, Request},
+    entity::{Attempt, Change, Job, Request, UNSEALED, is_sealed},
 };
 use rusqlite::Row;
 
@@ -146,11 +146,30 @@ impl Ledger {
             all(
                 sql,
                 "SELECT id, attempt, job, request, repository, base, object, state, integrated, \
-                 conflicts, failure, checked, created, ended \
+                 conflicts, failure, checked, created, ended, \
+                 (SELECT sandbox FROM attempts WHERE attempts.id = changes.attempt) \
                  FROM changes WHERE request = ?1 ORDER BY n",
                 [request.key()],
                 change_row,
             )
+        })
+        .await
+    }
+
+    /// Whether every attempt of a request, or of one job of it, was made in a sandbox.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    pub async fn is_sealed(&self, request: RequestId, job: Option<JobId>) -> Result<bool, Error> {
+        self.read("read attempts", move |sql| {
+            let unsealed = one(
+                sql,
+                "SELECT count(*) FROM attempts WHERE request = ?1 AND (?2 IS NULL OR job = ?2) \
+                 AND sandbox LIKE '%' || ?3",
+                (request.key(), job.map(Key::key), UNSEALED),
+                |row| get::<i64>(row, 0),
+            )?;
+            Ok(unsealed.unwrap_or(0) == 0)
         })
         .await
     }
@@ -172,7 +191,9 @@ impl Ledger {
             one(
                 sql,
                 "SELECT id, attempt, job, request, repository, base, object, state, integrated, \
-                 conflicts, failure, checked, created, ended FROM changes WHERE attempt = ?1",
+                 conflicts, failure, checked, created, ended, \
+                 (SELECT sandbox FROM attempts WHERE attempts.id = changes.attempt) \
+                 FROM changes WHERE attempt = ?1",
                 [attempt.key()],
                 change_row,
             )
@@ -313,7 +334,9 @@ pub(crate) fn change(sql: &Sql, change: ChangeId) -> Result<Change, Trouble> {
     one(
         sql,
         "SELECT id, attempt, job, request, repository, base, object, state, integrated, \
-         conflicts, failure, checked, created, ended FROM changes WHERE id = ?1",
+         conflicts, failure, checked, created, ended, \
+         (SELECT sandbox FROM attempts WHERE attempts.id = changes.attempt) \
+         FROM changes WHERE id = ?1",
         [change.key()],
         change_row,
     )?
@@ -336,5 +359,6 @@ pub(crate) fn change_row(row: &Row<'_>) -> Result<Change, Trouble> {
         checked: get(row, 11)?,
         created: time(row, 12)?,
         ended: maybe_time(row, 13)?,
+        sealed: is_sealed(&get::<String>(row, 14)?),
     })
 }

@@ -31,6 +31,8 @@ struct Row {
     #[serde(flatten)]
     request: Request,
     spent: Amount,
+    /// Whether all of it was made in sandboxes.
+    sealed: bool,
 }
 
 #[derive(serde::Serialize)]
@@ -45,7 +47,12 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
     let mut rows = Vec::new();
     for request in ledger.requests(args.limit, None).await? {
         let spent = ledger.spent(request.id).await?;
-        rows.push(Row { request, spent });
+        let sealed = ledger.is_sealed(request.id, None).await?;
+        rows.push(Row {
+            request,
+            spent,
+            sealed,
+        });
     }
     let restored = ledger.restoration().await?;
     ledger.close().await;
@@ -99,7 +106,10 @@ fn render(rows: &[Row], now: Timestamp, width: usize) -> String {
                 Cell::styled(FAINT, format::ago(request.created, now)),
                 Cell::number(format::tokens(row.spent.tokens)),
                 Cell::from(place),
-                Cell::from(title(request)),
+                Cell::from(match row.sealed {
+                    true => title(request),
+                    false => format!("unsealed: {}", title(request)),
+                }),
             ]
         })
         .collect();
@@ -145,10 +155,12 @@ mod tests {
                     tokens: 15_000,
                     ..Amount::ZERO
                 },
+                sealed: true,
             },
             Row {
                 request: sample::request(RequestState::Failed),
                 spent: Amount::ZERO,
+                sealed: false,
             },
         ];
         let now = Timestamp(rows[0].request.created.0 + 3_600_000_000);

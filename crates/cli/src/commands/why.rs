@@ -55,7 +55,10 @@ async fn look(
         Found::Request(id) => {
             let request = ledger.request(id).await?;
             let waits = ledger.request_waits(id).await?;
-            let causes = why::of_request(&request, &waits, now);
+            let mut causes = why::of_request(&request, &waits, now);
+            if !ledger.is_sealed(id, None).await? {
+                causes.push(why::of_unsealed());
+            }
             (waits.state.to_string(), waits.state.is_terminal(), causes)
         }
         Found::Session(_) => return Err(super::wrong_kind(found, "why", "a request or a job")),
@@ -75,11 +78,11 @@ async fn look(
             };
             let waits = ledger.job_waits(job).await?;
             let state = waits.job.state;
-            (
-                state.to_string(),
-                state.is_terminal(),
-                why::of_job(&waits, now),
-            )
+            let mut causes = why::of_job(&waits, now);
+            if !ledger.is_sealed(waits.job.request, Some(job)).await? {
+                causes.push(why::of_unsealed());
+            }
+            (state.to_string(), state.is_terminal(), causes)
         }
     };
     // Whatever else it waits for, nothing of it is done before that.

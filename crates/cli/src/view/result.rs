@@ -66,6 +66,7 @@ pub(crate) fn with_patch(outcome: &Outcome<'_>, patch: &str) -> String {
     }
     out.push_str(&checks(story, outcome.width));
     out.push_str(&unchecked(outcome));
+    out.push_str(&unsealed(outcome));
     out.push_str(&spent(outcome));
     out
 }
@@ -336,6 +337,19 @@ fn unchecked(outcome: &Outcome<'_>) -> String {
     )
 }
 
+fn unsealed(outcome: &Outcome<'_>) -> String {
+    let attempts = outcome.story.jobs.iter().flat_map(|job| &job.attempts);
+    let made = attempts.filter(|attempt| attempt.change.is_some());
+    if made.into_iter().all(|attempt| attempt.sealed) {
+        return String::new();
+    }
+    format!(
+        "\n{} changes were made on the host and not in a sandbox: the agent could read and\n\
+         write whatever you can.\n",
+        paint(LOOK, "unsealed:")
+    )
+}
+
 fn spent(outcome: &Outcome<'_>) -> String {
     let spending = outcome.story.spending();
     // A call that was cut off told nothing: what was reserved for it counts.
@@ -474,6 +488,16 @@ mod tests {
             shown.contains("spent 40k tokens") && shown.contains("cut off"),
             "{shown}"
         );
+    }
+
+    #[test]
+    fn work_without_a_sandbox_is_called_unsealed() {
+        let mut story = sample::done();
+        assert!(!shown(&story, true, 80).contains("unsealed:"));
+        for attempt in story.jobs.iter_mut().flat_map(|job| &mut job.attempts) {
+            attempt.sealed = false;
+        }
+        assert!(shown(&story, true, 80).contains("unsealed:"));
     }
 
     #[test]

@@ -471,6 +471,7 @@ pub(crate) fn change_entity(number: u64, state: ChangeState) -> Change {
         },
         failure: None,
         checked: true,
+        sealed: true,
         created: Timestamp(START),
         ended: Some(Timestamp(START + 2_700_000)),
     }

@@ -169,11 +169,7 @@ fn jobs(story: &Story, frame: &Frame) -> String {
                     Cell::default(),
                     Cell::styled(
                         FAINT,
-                        change
-                            .integrated
-                            .as_deref()
-                            .map(|commit| format!("as {}", format::short(commit)))
-                            .unwrap_or_default(),
+                        change_note(change.integrated.as_deref(), attempt.sealed),
                     ),
                 ]);
             }
@@ -365,6 +361,14 @@ fn evidence(checks: &[Checked], outputs: &[(BlobId, String)]) -> String {
     out
 }
 
+/// What is said of a change beside its state.
+fn change_note(integrated: Option<&str>, sealed: bool) -> String {
+    let landed = integrated.map(|commit| format!("as {}", format::short(commit)));
+    let unsealed = (!sealed).then(|| "unsealed".to_owned());
+    let notes: Vec<String> = landed.into_iter().chain(unsealed).collect();
+    notes.join(", ")
+}
+
 /// A change.
 pub(crate) fn change(
     change: &Change,
@@ -399,6 +403,13 @@ pub(crate) fn change(
                     .unwrap_or_default(),
             ),
             ("checks", checked.to_owned()),
+            (
+                "sandbox",
+                match change.sealed {
+                    true => String::new(),
+                    false => "none: unsealed, it was made on the host".to_owned(),
+                },
+            ),
         ],
         frame.width,
     ));
@@ -509,5 +520,18 @@ mod tests {
             &frame(),
         );
         insta::assert_snapshot!("show_change", plain(&shown));
+    }
+
+    #[test]
+    fn a_change_that_was_made_without_a_sandbox_is_called_unsealed() {
+        let mut made = sample::change_entity(2, ChangeState::Conflicted);
+        assert!(!change(&made, "money", &[], &frame()).contains("unsealed"));
+        made.sealed = false;
+        assert!(change(&made, "money", &[], &frame()).contains("unsealed"));
+        assert_eq!(change_note(None, true), "");
+        assert_eq!(
+            change_note(Some("0123456789abcdef"), false),
+            "as 0123456789, unsealed"
+        );
     }
 }

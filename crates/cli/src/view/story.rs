@@ -110,6 +110,8 @@ pub(crate) struct AttemptStory {
     pub(crate) number: u32,
     /// Where it stands.
     pub(crate) state: AttemptState,
+    /// Whether it is made in a sandbox.
+    pub(crate) sealed: bool,
     /// The round that it is in, from one.
     pub(crate) round: u32,
     /// What its checks found.
@@ -371,6 +373,7 @@ impl Story {
                 attempt,
                 job,
                 number,
+                sandbox,
                 ..
             } => {
                 if let Some(job) = self.jobs.iter_mut().find(|other| other.id == *job) {
@@ -379,6 +382,7 @@ impl Story {
                         id: *attempt,
                         number: *number,
                         state: AttemptState::Preparing,
+                        sealed: domain::entity::is_sealed(sandbox),
                         round: 1,
                         checks: Vec::new(),
                         spending: Spending::default(),

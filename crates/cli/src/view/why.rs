@@ -51,6 +51,11 @@ pub(crate) fn of_restored(restored: Restoration) -> Cause {
     )
 }
 
+/// That what was made was made without a sandbox.
+pub(crate) fn of_unsealed() -> Cause {
+    cause("unsealed: it was made on the host and not in a sandbox")
+}
+
 /// Why a notification was given up, sink by sink.
 pub(crate) fn of_undelivered(lost: &Undelivered) -> Vec<Cause> {
     let again = format!("`skep retry {}` has it told again", lost.event);

@@ -177,3 +177,42 @@ fn a_check_that_passes_only_sometimes_counts_as_it_ran_and_every_run_is_on_recor
     assert_eq!(told.verdicts("moody"), ["failed", "passed"]);
     assert_eq!(world.integrated("answer.txt"), "42\n");
 }
+
+#[test]
+fn a_change_that_was_made_without_a_sandbox_is_called_unsealed_wherever_it_is_shown() {
+    let repo = Repo::new();
+    repo.file("answer.txt", "41\n");
+    repo.commit("A wrong answer");
+    let script = Script::new().job(
+        Job::on(PROMPT)
+            .with_tools()
+            .step(Step::shell("echo 42 > answer.txt"))
+            .step(Step::say("The answer is 42.")),
+    );
+    let world = World::new(Dialect::Chat, repo, script);
+    let plain = ["run", "--sandbox", "host", "--plan", "none", PROMPT];
+    let ran = world.skep(&plain).expect_code(0);
+    assert!(ran.stdout.contains("unsealed:"), "{}", ran.stdout);
+    let mut shown = vec![
+        world.skep(&["list"]).expect_code(0).stdout,
+        world.skep(&["show"]).expect_code(0).stdout,
+        world.skep(&["why"]).expect_code(0).stdout,
+    ];
+    let told = world.skep(&["show", "--json"]).expect_code(0).stdout;
+    let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+    let text = told.to_string();
+    assert!(text.contains("\"sealed\":false"), "{text}");
+    let change = text.split("\"c-").nth(1).unwrap().split('"').next();
+    let change = format!("c-{}", change.unwrap());
+    shown.push(world.skep(&["show", &change]).expect_code(0).stdout);
+    shown.push(world.skep(&["why", &change]).expect_code(0).stdout);
+    for text in shown {
+        assert!(text.contains("unsealed"), "{text}");
+    }
+    for args in [["list", "--json"], ["dead-letters", "--json"]] {
+        let text = world.skep(&args).expect_code(0).stdout;
+        assert!(!text.contains("\"sealed\":true"), "{text}");
+    }
+    let listed = world.skep(&["list", "--json"]).expect_code(0).stdout;
+    assert!(listed.contains("\"sealed\":false") || listed.contains("\"sealed\": false"));
+}
