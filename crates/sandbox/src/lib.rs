@@ -29,4 +29,4 @@ pub use error::Error;
 pub use host::Host;
 pub use namespace::Namespace;
 pub use process::Process;
-pub use spec::{AGENT_HOME, Limits, Mount, Spec, Tmp, WORKSPACE_PARENT, Workspace};
+pub use spec::{AGENT_HOME, Limits, Mount, Spec, Tmp, Total, WORKSPACE_PARENT, Workspace};

@@ -28,19 +28,22 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use async_trait::async_trait;
 use tokio::task::JoinHandle;
 
-use self::cgroup::{Cgroup, Hierarchy};
+use self::cgroup::{Cgroup, Hierarchy, Parent};
 use self::link::Link;
 use self::plan::Plan;
 use self::start::{First, Inside};
 use crate::{
     AGENT_HOME, Backend, Channel, Command, Diagnosis, Enforcement, Error, Finding, Kind, Process,
-    Sandbox, Spec, Strike, Tmp,
+    Sandbox, Spec, Strike, Tmp, Total,
 };
 
 /// The `namespace` kind.
 #[derive(Debug, Clone)]
 pub struct Namespace {
     hierarchy: Option<Hierarchy>,
+    /// The group above those of all its sandboxes, made with the first of them.
+    parent: Arc<OnceLock<Option<Arc<Parent>>>>,
+    total: Total,
 }
 
 impl Default for Namespace {
@@ -61,13 +64,46 @@ impl Namespace {
         });
         Self {
             hierarchy: hierarchy.clone(),
+            parent: Arc::default(),
+            total: Total::default(),
         }
+    }
+
+    /// Bounds what all its sandboxes use together, those of its clones included.
+    #[must_use]
+    pub fn bounded(self, total: Total) -> Self {
+        Self {
+            parent: Arc::default(),
+            total,
+            ..self
+        }
+    }
+
+    /// Where the groups of its sandboxes are made, and the group above them, if there is one.
+    fn groups(&self) -> (Option<Hierarchy>, Option<Arc<Parent>>) {
+        let Some(hierarchy) = self.hierarchy.as_ref().filter(|_| self.total.is_some()) else {
+            return (self.hierarchy.clone(), None);
+        };
+        let parent = self.parent.get_or_init(|| {
+            Parent::create(hierarchy, &self.total)
+                .inspect_err(|error| {
+                    tracing::warn!(%error, "what all sandboxes use together is not limited");
+                })
+                .ok()
+                .map(Arc::new)
+        });
+        let below = parent.as_ref().map_or(hierarchy, |parent| parent.below());
+        (Some(below.clone()), parent.clone())
     }
 
     /// Without control groups, even where they can be used: limits are kept by the kernel's limits
     /// per process and by a watcher, as on a machine without them.
     pub fn without_cgroups() -> Self {
-        Self { hierarchy: None }
+        Self {
+            hierarchy: None,
+            parent: Arc::default(),
+            total: Total::default(),
+        }
     }
 }
 
@@ -82,8 +118,12 @@ impl Backend for Namespace {
     }
 
     async fn create(&self, spec: Spec) -> Result<Box<dyn Sandbox>, Error> {
-        let hierarchy = self.hierarchy.clone();
-        let built = tokio::task::spawn_blocking(move || build(hierarchy.as_ref(), &spec)).await;
+        let backend = self.clone();
+        let built = tokio::task::spawn_blocking(move || {
+            let (hierarchy, parent) = backend.groups();
+            build(hierarchy.as_ref(), parent, &spec)
+        })
+        .await;
         let built = built.map_err(|error| Error::Io {
             doing: "start the sandbox",
             source: std::io::Error::other(error),
@@ -101,14 +141,19 @@ struct Built {
     workspace: PathBuf,
 }
 
-fn build(hierarchy: Option<&Hierarchy>, spec: &Spec) -> Result<Built, Error> {
+fn build(
+    hierarchy: Option<&Hierarchy>,
+    parent: Option<Arc<Parent>>,
+    spec: &Spec,
+) -> Result<Built, Error> {
     let mut plan = layout::files(spec)?;
     let bounded = spec.limits.memory_bytes.is_some()
         || spec.limits.processes.is_some()
-        || spec.limits.cpu_milli.is_some();
+        || spec.limits.cpu_milli.is_some()
+        || parent.is_some();
     let cgroup = hierarchy
         .filter(|_| bounded)
-        .map(|hierarchy| Cgroup::create(hierarchy, &spec.limits))
+        .map(|hierarchy| Cgroup::create(hierarchy, parent, &spec.limits))
         .transpose();
     // A group that cannot be made is as good as none: the watcher steps in, and it is said.
     let cgroup = cgroup.unwrap_or_else(|error| {

@@ -139,6 +139,22 @@ impl Mount {
     }
 }
 
+/// How much all sandboxes of a kind may use together. Only where a control group can do it; what is
+/// not set is not limited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Total {
+    /// Memory, in bytes.
+    pub memory_bytes: Option<u64>,
+    /// Processor time per second of wall time, in thousandths of one processor.
+    pub cpu_milli: Option<u64>,
+}
+
+impl Total {
+    pub(crate) fn is_some(&self) -> bool {
+        *self != Self::default()
+    }
+}
+
 /// How much a sandbox may use. What is not set is not limited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Limits {

@@ -3,12 +3,17 @@
 //! A group's name carries its owner's process id and start time, so that a later process can remove
 //! what a killed one left behind, and never what a living one uses.
 
+mod parent;
+
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+pub(super) use self::parent::Parent;
+use self::parent::{set, v1_limits, v2_limits};
 use crate::{Enforcement, Error, Limits};
 
 const PREFIX: &str = "skep-";
@@ -21,11 +26,13 @@ const PAUSE: Duration = Duration::from_millis(2);
 /// Where groups can be made on this machine.
 #[derive(Debug, Clone)]
 pub(super) enum Hierarchy {
-    /// One directory per controller.
+    /// One directory per controller. Where `shared_cpu`, the directory for processor time has a limit
+    /// that all share, and whoever has none of its own is put into it.
     V1 {
         memory: PathBuf,
         pids: PathBuf,
         cpu: Option<PathBuf>,
+        shared_cpu: bool,
     },
     /// One directory for all, in which children get the controllers.
     V2 { parent: PathBuf, cpu: bool },
@@ -35,7 +42,11 @@ pub(super) enum Hierarchy {
 #[derive(Debug)]
 pub(crate) struct Cgroup {
     hierarchy: Hierarchy,
+    /// A group for processor time that it shares with others.
+    shared: Option<PathBuf>,
     name: String,
+    /// Kept until this group is gone.
+    _parent: Option<Arc<Parent>>,
 }
 
 /// What a new process needs in order to be in a group from its beginning.
@@ -73,6 +84,7 @@ impl Hierarchy {
             memory: place("memory")?,
             pids: place("pids")?,
             cpu: place("cpu"),
+            shared_cpu: false,
         })
     }
 
@@ -104,7 +116,9 @@ impl Hierarchy {
 
     fn parents(&self) -> Vec<&Path> {
         match self {
-            Self::V1 { memory, pids, cpu } => {
+            Self::V1 {
+                memory, pids, cpu, ..
+            } => {
                 let mut parents = vec![memory.as_path(), pids];
                 parents.extend(cpu.as_deref());
                 parents
@@ -124,7 +138,7 @@ impl Hierarchy {
                     .to_str()
                     .and_then(owner_of)
                     .is_some_and(|(pid, start)| start_time(pid) != Some(start));
-                if stale && let Err(error) = remove(&entry.path(), &mut tries) {
+                if stale && let Err(error) = remove_with_children(&entry.path(), &mut tries) {
                     tracing::debug!(%error, group = %entry.path().display(), "a stale group stays");
                 }
             }
@@ -132,21 +146,39 @@ impl Hierarchy {
     }
 }
 
+/// A name that names this process as the owner, and no other group.
+fn new_name() -> String {
+    static COUNTER: AtomicU64 = AtomicU64::new(0);
+    let pid = std::process::id();
+    let start = start_time(pid).unwrap_or(0);
+    let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+    format!("{PREFIX}{pid}-{start}-{number}")
+}
+
 impl Cgroup {
     /// Makes a group with these limits.
-    pub(super) fn create(hierarchy: &Hierarchy, limits: &Limits) -> Result<Self, Error> {
-        static COUNTER: AtomicU64 = AtomicU64::new(0);
-        let pid = std::process::id();
-        let start = start_time(pid).unwrap_or(0);
-        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn create(
+        hierarchy: &Hierarchy,
+        parent: Option<Arc<Parent>>,
+        limits: &Limits,
+    ) -> Result<Self, Error> {
         let mut hierarchy = hierarchy.clone();
+        let mut shared = None;
         // A group of its own for processor time would only cost time where none is limited.
-        if let (Hierarchy::V1 { cpu, .. }, None) = (&mut hierarchy, limits.cpu_milli) {
-            *cpu = None;
+        if let (
+            Hierarchy::V1 {
+                cpu, shared_cpu, ..
+            },
+            None,
+        ) = (&mut hierarchy, limits.cpu_milli)
+        {
+            shared = cpu.take().filter(|_| *shared_cpu);
         }
         let group = Self {
             hierarchy,
-            name: format!("{PREFIX}{pid}-{start}-{number}"),
+            shared,
+            name: new_name(),
+            _parent: parent,
         };
         group
             .fill(limits)
@@ -155,12 +187,6 @@ impl Cgroup {
     }
 
     fn fill(&self, limits: &Limits) -> std::io::Result<()> {
-        let set = |directory: &Path, file: &str, value: String| {
-            OpenOptions::new()
-                .write(true)
-                .open(directory.join(file))
-                .and_then(|mut file| std::io::Write::write_all(&mut file, value.as_bytes()))
-        };
         for parent in self.hierarchy.parents() {
             fs::create_dir(parent.join(&self.name))?;
         }
@@ -168,37 +194,26 @@ impl Cgroup {
             .processes
             .map(|count| (count + OWN_PROCESSES).to_string());
         match &self.hierarchy {
-            Hierarchy::V1 { memory, pids, cpu } => {
-                let (memory, pids) = (memory.join(&self.name), pids.join(&self.name));
-                if let Some(bytes) = limits.memory_bytes {
-                    set(&memory, "memory.limit_in_bytes", bytes.to_string())?;
-                    // Memory and swap together; missing where the kernel does not count swap.
-                    if memory.join("memory.memsw.limit_in_bytes").exists() {
-                        set(&memory, "memory.memsw.limit_in_bytes", bytes.to_string())?;
-                    }
-                }
+            Hierarchy::V1 {
+                memory, pids, cpu, ..
+            } => {
+                let cpu = cpu.as_ref().map(|cpu| cpu.join(&self.name));
+                let memory = memory.join(&self.name);
+                v1_limits(
+                    &memory,
+                    limits.memory_bytes,
+                    cpu.as_deref(),
+                    limits.cpu_milli,
+                )?;
                 if let Some(processes) = processes {
-                    set(&pids, "pids.max", processes)?;
-                }
-                if let (Some(cpu), Some(milli)) = (cpu, limits.cpu_milli) {
-                    let cpu = cpu.join(&self.name);
-                    set(&cpu, "cpu.cfs_period_us", "100000".to_owned())?;
-                    set(&cpu, "cpu.cfs_quota_us", (milli.max(10) * 100).to_string())?;
+                    set(&pids.join(&self.name), "pids.max", processes)?;
                 }
             }
-            Hierarchy::V2 { parent, cpu } => {
+            Hierarchy::V2 { parent, cpu, .. } => {
                 let group = parent.join(&self.name);
-                if let Some(bytes) = limits.memory_bytes {
-                    set(&group, "memory.max", bytes.to_string())?;
-                    if group.join("memory.swap.max").exists() {
-                        set(&group, "memory.swap.max", "0".to_owned())?;
-                    }
-                }
+                v2_limits(&group, limits.memory_bytes, *cpu, limits.cpu_milli)?;
                 if let Some(processes) = processes {
                     set(&group, "pids.max", processes)?;
-                }
-                if let (true, Some(milli)) = (*cpu, limits.cpu_milli) {
-                    set(&group, "cpu.max", format!("{} 100000", milli.max(10) * 100))?;
                 }
             }
         }
@@ -213,6 +228,7 @@ impl Cgroup {
             // of the whole machine, which takes milliseconds.
             Hierarchy::V1 { .. } => self
                 .directories()
+                .chain(self.shared.clone())
                 .map(|directory| {
                     let file = OpenOptions::new().write(true).open(directory.join("tasks"));
                     file.map(OwnedFd::from).map_err(failed())
@@ -307,6 +323,16 @@ fn remove(group: &Path, tries: &mut u32) -> std::io::Result<()> {
             ended => return ended,
         }
     }
+}
+
+/// The same, with the groups in it, which have none of their own. They may be gone already.
+fn remove_with_children(group: &Path, tries: &mut u32) -> std::io::Result<()> {
+    for entry in fs::read_dir(group).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove(&entry.path(), tries)?;
+        }
+    }
+    remove(group, tries)
 }
 
 /// There is no event for "the last process has left" that both versions have.

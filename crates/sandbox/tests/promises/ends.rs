@@ -39,7 +39,7 @@ fn descendants(pid: u32) -> Vec<u32> {
     [children, below].concat()
 }
 
-fn groups_of(pid: u32) -> Vec<std::path::PathBuf> {
+pub(crate) fn groups_of(pid: u32) -> Vec<std::path::PathBuf> {
     let mut found = Vec::new();
     let mut places = vec![std::path::PathBuf::from("/sys/fs/cgroup")];
     while let Some(place) = places.pop() {

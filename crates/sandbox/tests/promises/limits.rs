@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use skep_sandbox::{Enforcement, Error, Limit, Namespace};
+use skep_sandbox::{Enforcement, Error, Limit, Namespace, Total};
 use tokio::io::AsyncReadExt;
 
 use crate::room::{COUNT, Room, is_root};
@@ -208,4 +208,66 @@ async fn an_owners_limit_ends_everything(room: Room) {
 async fn what_is_ended_for_a_limit_of_the_owner_names_it_and_nothing_starts_after_it() {
     an_owners_limit_ends_everything(Room::new().await).await;
     an_owners_limit_ends_everything(Room::of(&Namespace::without_cgroups(), |_| {}).await).await;
+}
+
+/// Computes for a second and a half, and prints for how long it had a processor.
+const COMPUTE: &str = "import time\nend = time.monotonic() + 1.5\nwhile time.monotonic() < end: pass\nprint(time.process_time())";
+
+async fn computed(room: &Room) -> f64 {
+    let output = room
+        .run(room.command(["/usr/bin/python3", "-c", COMPUTE]))
+        .await;
+    output.stdout.text().trim().parse().unwrap()
+}
+
+#[tokio::test]
+async fn processor_time_is_bounded_where_a_control_group_can() {
+    let room = Room::with(|spec| spec.limits.cpu_milli = Some(200)).await;
+    if room.sandbox.diagnose().await.limits_in_force == Enforcement::RlimitsAndWatcher {
+        assert!(!is_root(), "root can use control groups here");
+        return;
+    }
+    let seconds = computed(&room).await;
+    assert!(seconds < 0.7, "{seconds} of 1.5 s, and a fifth is allowed");
+}
+
+#[tokio::test]
+async fn what_all_sandboxes_use_together_is_bounded_where_a_control_group_can() {
+    let backend = Namespace::new().bounded(Total {
+        memory_bytes: Some(128 << 20),
+        cpu_milli: Some(300),
+    });
+    let (one, other) = (
+        Room::of(&backend, |_| {}).await,
+        Room::of(&backend, |_| {}).await,
+    );
+    if one.sandbox.diagnose().await.limits_in_force == Enforcement::RlimitsAndWatcher {
+        assert!(!is_root(), "root can use control groups here");
+        return;
+    }
+    let (first, second) = tokio::join!(computed(&one), computed(&other));
+    let seconds = first + second;
+    assert!(seconds < 1.0, "{seconds} of 3 s, and 0.45 are allowed");
+
+    let hold =
+        "import sys\nm = bytearray(b'x') * (80 << 20)\nprint('up', flush=True)\nsys.stdin.read()";
+    let command = |room: &Room| {
+        let command = room.command(["/usr/bin/python3", "-c", hold]);
+        command.with_stdin(skep_sandbox::Stdin::Pipe)
+    };
+    let mut held = one.sandbox.exec(command(&one)).await.unwrap();
+    let mut up = [0; 3];
+    let mut output = held.stdout.take().unwrap();
+    output.read_exact(&mut up).await.unwrap();
+    // The kernel ends one of the two.
+    let also = other.run(command(&other)).await.exit;
+    drop(held.stdin.take());
+    let limits = [held.wait().await.unwrap().limit, also.limit];
+    assert!(limits.contains(&Some(Limit::Memory)), "{limits:?}");
+    drop(backend);
+    one.sandbox.destroy().await.unwrap();
+    other.sandbox.destroy().await.unwrap();
+    drop(held);
+    let left = crate::ends::groups_of(std::process::id());
+    assert_eq!(left, Vec::<std::path::PathBuf>::new());
 }
