@@ -7,6 +7,7 @@ pub(crate) mod limits;
 pub(crate) mod notify;
 pub(crate) mod place;
 pub(crate) mod providers;
+pub(crate) mod shares;
 
 pub(crate) use budget::Budget;
 pub(crate) use file::{Error, File};

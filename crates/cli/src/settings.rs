@@ -83,6 +83,7 @@ impl Settings {
                 sandbox: flags.sandbox.unwrap_or(Kind::Namespace),
                 notify: notify::sinks(&file, env),
                 disk: server::DiskBounds::default(),
+                shares: file.sandbox.shares(),
                 admission: file.limits.admission(),
             },
         })

@@ -1,6 +1,6 @@
 //! Opening a node: ledger, sites, gateway and roles in one process.
 
-use crate::{Error, agents::HostAgents, sink::Sink};
+use crate::{Error, agents::HostAgents, shares::Shares, sink::Sink};
 use gateway::{Bounds, Gateway, Providers};
 use integrator::Integrator;
 use ledger::Ledger;
@@ -36,6 +36,8 @@ pub struct Options {
     pub notify: Vec<Sink>,
     /// What each sandbox may take on disk.
     pub disk: DiskBounds,
+    /// What sandboxes get of the machine.
+    pub shares: Shares,
     /// What is taken before a submission is refused.
     pub admission: ledger::Admission,
 }
@@ -60,7 +62,7 @@ impl Node {
     /// When the directory, git or the sandbox cannot be used.
     pub async fn open(options: Options) -> Result<Self, Error> {
         let git = git::Program::find(&options.path)?;
-        let backend = backend(options.sandbox);
+        let backend = backend(options.sandbox, options.shares);
         let ledger = Ledger::open(ledger::Options {
             admission: options.admission,
             ..ledger::Options::new(&options.data)
@@ -76,7 +78,7 @@ impl Node {
                 home: options.home.clone(),
                 env: Arc::clone(&options.env),
             },
-            limits: limits(),
+            limits: options.shares.one,
             disk: options.disk,
             git,
         })?;
@@ -128,10 +130,10 @@ impl Node {
     }
 }
 
-pub(crate) fn backend(kind: Kind) -> Arc<dyn Backend> {
+pub(crate) fn backend(kind: Kind, shares: Shares) -> Arc<dyn Backend> {
     match kind {
         Kind::Host => Arc::new(sandbox::Host),
-        _ => Arc::new(sandbox::Namespace::new()),
+        _ => Arc::new(sandbox::Namespace::new().bounded(shares.all)),
     }
 }
 
@@ -178,32 +180,4 @@ async fn layering(data: &Path, backend: &dyn Backend) -> Result<Layering, Error>
         tracing::debug!(%error, "the kind of workspaces could not be remembered");
     }
     Ok(Layering::Overlay)
-}
-
-/// The largest file that a command may write, in bytes.
-const FILE_BYTES: u64 = 8 << 30;
-/// The processes of one sandbox at a time.
-const PROCESSES: u64 = 4_096;
-/// The least memory that a sandbox gets, in bytes.
-const LEAST_MEMORY: u64 = 1 << 30;
-
-/// What a sandbox may use: three quarters of the machine's memory, so that the machine stays usable
-/// whatever runs in it.
-fn limits() -> sandbox::Limits {
-    sandbox::Limits {
-        memory_bytes: memory().map(|bytes| (bytes / 4 * 3).max(LEAST_MEMORY)),
-        file_bytes: Some(FILE_BYTES),
-        processes: Some(PROCESSES),
-        ..sandbox::Limits::default()
-    }
-}
-
-/// The machine's memory in bytes: `MemTotal` of `/proc/meminfo`, which counts in KiB.
-fn memory() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix("MemTotal:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    kib.checked_mul(1024)
 }

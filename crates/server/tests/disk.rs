@@ -4,7 +4,7 @@
 use dialects::{Dialect, Prices};
 use domain::{RequestState, entity::Planning};
 use gateway::{Providers, Settings, Times};
-use skep_server::{DiskBounds, New, Node, Options};
+use skep_server::{DiskBounds, New, Node, Options, Shares};
 use std::{path::Path, sync::Arc, time::Duration};
 use testkit::{
     Repo,
@@ -41,6 +41,7 @@ async fn node(data: &Path, model: &Scripted, disk: DiskBounds, kind: sandbox::Ki
         default_model: None,
         sandbox: kind,
         disk,
+        shares: Shares::default(),
         admission: ledger::Admission::default(),
         notify: Vec::new(),
     })

@@ -333,6 +333,7 @@ impl Tour<'_> {
             sandbox: Kind::Namespace,
             notify: Vec::new(),
             disk: server::DiskBounds::default(),
+            shares: server::Shares::default(),
             admission: ledger::Admission::default(),
         })
     }

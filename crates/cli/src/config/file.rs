@@ -4,6 +4,7 @@ use super::{
     Budget, MAX_PARALLEL,
     limits::Limits,
     notify::{self, Notify},
+    shares::Sandbox,
 };
 use domain::time::parse_duration;
 use gateway::Times;
@@ -99,6 +100,8 @@ pub(crate) struct File {
     pub(crate) notify: Vec<Notify>,
     /// How much is taken before a submission is refused.
     pub(crate) limits: Limits,
+    /// What sandboxes get of the machine.
+    pub(crate) sandbox: Sandbox,
 }
 
 /// Who serves models.
@@ -238,7 +241,10 @@ impl File {
         {
             return wrong("`data` must be an absolute path".into());
         }
-        if let Err(message) = notify::validate(&self.notify).and_then(|()| self.limits.validate()) {
+        let checked = notify::validate(&self.notify)
+            .and_then(|()| self.limits.validate())
+            .and_then(|()| self.sandbox.validate());
+        if let Err(message) = checked {
             return wrong(message);
         }
         for (name, provider) in &self.providers {
@@ -398,6 +404,8 @@ mod tests {
             ("[limits]\nwaiting = 0", "`waiting` in `[limits]` is 0"),
             ("[limits]\nper_minute = 70000", "from 1 to 60000"),
             ("[limits]\nper_minut = 7", "did you mean `per_minute`?"),
+            ("[sandbox]\nmemory = '8'", "line 2: `8` is no size"),
+            ("[sandbox]\nmemroy = '8GiB'", "did you mean `memory`?"),
             (
                 "[providers.x]\ndialect='messages'\nbase_url='y'\nkey_env='A'\nkey_file='b'",
                 "keep one",

@@ -58,6 +58,7 @@ impl World {
             sandbox: sandbox::Kind::Namespace,
             notify: Vec::new(),
             disk: skep_server::DiskBounds::default(),
+            shares: skep_server::Shares::default(),
             admission: ledger::Admission::default(),
         })
         .await

@@ -1,0 +1,144 @@
+//! What sandboxes get of the machine.
+
+use serde::Deserialize;
+use server::Shares;
+
+/// The least memory in which anything starts.
+const LEAST_MEMORY: u64 = 16 << 20;
+const LEAST_PROCESSES: u64 = 8;
+const MOST_PROCESSES: u64 = 1 << 20;
+const LEAST_FILE: u64 = 1 << 20;
+/// A hundredth of a processor is the least that the kernel can give.
+const LEAST_MILLI: u64 = 10;
+const MOST_PROCESSORS: f64 = 4_096.0;
+
+/// The table `[sandbox]`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Sandbox {
+    /// The memory of one.
+    #[serde(deserialize_with = "size")]
+    memory: Option<u64>,
+    /// The processes and threads of one.
+    processes: Option<u64>,
+    /// The largest file.
+    #[serde(deserialize_with = "size")]
+    file_size: Option<u64>,
+    /// The processors of one.
+    #[serde(deserialize_with = "processors")]
+    cpus: Option<u64>,
+    /// The memory of all together.
+    #[serde(deserialize_with = "size")]
+    total_memory: Option<u64>,
+    /// The processors of all together.
+    #[serde(deserialize_with = "processors")]
+    total_cpus: Option<u64>,
+}
+
+impl Sandbox {
+    /// What is set, and what is usual where nothing is.
+    pub(crate) fn shares(self) -> Shares {
+        let mut shares = Shares::default();
+        let (one, all) = (&mut shares.one, &mut shares.all);
+        one.memory_bytes = self.memory.or(one.memory_bytes);
+        one.processes = self.processes.or(one.processes);
+        one.file_bytes = self.file_size.or(one.file_bytes);
+        one.cpu_milli = self.cpus.or(one.cpu_milli);
+        all.memory_bytes = self.total_memory.or(all.memory_bytes);
+        all.cpu_milli = self.total_cpus.or(all.cpu_milli);
+        shares
+    }
+
+    /// Says which of them makes no sense.
+    pub(super) fn validate(self) -> Result<(), String> {
+        let least = |name: &str, value: Option<u64>, least: u64, words: &str| match value {
+            Some(value) if value < least => Err(format!(
+                "`{name}` in `[sandbox]` is too little; it must be at least {words}"
+            )),
+            _ => Ok(()),
+        };
+        least("memory", self.memory, LEAST_MEMORY, "`16MiB`")?;
+        least("total_memory", self.total_memory, LEAST_MEMORY, "`16MiB`")?;
+        least("file_size", self.file_size, LEAST_FILE, "`1MiB`")?;
+        least("processes", self.processes, LEAST_PROCESSES, "8")?;
+        match self.processes {
+            Some(processes) if processes > MOST_PROCESSES => Err(format!(
+                "`processes` in `[sandbox]` is {processes}; it must be at most {MOST_PROCESSES}"
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Reads a whole number with `KiB`, `MiB`, `GiB` or `TiB`.
+fn size<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+    let text = String::deserialize(from)?;
+    let units = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40)];
+    let bytes = units.iter().find_map(|(unit, shift)| {
+        let number: u64 = text.trim().strip_suffix(unit)?.trim().parse().ok()?;
+        number.checked_mul(1 << shift)
+    });
+    // The kernel's files take numbers up to this one.
+    match bytes.filter(|bytes| i64::try_from(*bytes).is_ok()) {
+        Some(bytes) => Ok(Some(bytes)),
+        None => Err(serde::de::Error::custom(format!(
+            "`{text}` is no size: write one like `512MiB` or `8GiB`"
+        ))),
+    }
+}
+
+/// Reads a number of processors, in thousandths.
+fn processors<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+    let count = f64::deserialize(from)?;
+    let milli = (0.0..=MOST_PROCESSORS)
+        .contains(&count)
+        .then(|| (count * 1000.0).round() as u64)
+        .filter(|milli| *milli >= LEAST_MILLI);
+    match milli {
+        Some(milli) => Ok(Some(milli)),
+        None => Err(serde::de::Error::custom(format!(
+            "{count} is no number of processors: write one like 2 or 0.5"
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Sandbox, String> {
+        let table: Sandbox = toml::from_str(text).map_err(|error| error.to_string())?;
+        table.validate().map(|()| table)
+    }
+
+    #[test]
+    fn what_is_set_takes_the_place_of_what_is_usual() {
+        let usual = Shares::default();
+        let text = "memory = '2GiB'\nprocesses = 100\nfile_size = '64MiB'\ncpus = 1.5\ntotal_memory = '4 GiB'\ntotal_cpus = 2";
+        let Shares { one, all } = read(text).unwrap().shares();
+        assert_eq!(one.memory_bytes, Some(2 << 30));
+        assert_eq!((one.processes, one.file_bytes), (Some(100), Some(64 << 20)));
+        assert_eq!((one.cpu_milli, all.cpu_milli), (Some(1_500), Some(2_000)));
+        assert_eq!(all.memory_bytes, Some(4 << 30));
+        assert_eq!(one.open_files, usual.one.open_files);
+        assert_eq!(read("").unwrap().shares(), usual);
+    }
+
+    #[test]
+    fn limits_that_make_no_sense_are_refused() {
+        for (text, expected) in [
+            ("memory = '8'", "`8` is no size"),
+            ("memory = '1MiB'", "at least `16MiB`"),
+            ("file_size = '99999999TiB'", "is no size"),
+            ("processes = 1", "at least 8"),
+            ("processes = 2000000", "at most 1048576"),
+            ("cpus = 0", "no number of processors"),
+            ("cpus = -1", "no number of processors"),
+            ("total_cpus = 1e9", "no number of processors"),
+            ("memroy = '1GiB'", "unknown field `memroy`"),
+        ] {
+            let error = read(text).unwrap_err();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+}
