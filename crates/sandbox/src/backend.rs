@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::{Command, Error, Limit, Process, Spec};
+use crate::{Command, Error, Last, Limit, Output, Process, Spec, Stats, Trouble};
 
 /// A kind of sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -105,6 +105,18 @@ pub struct Diagnosis {
     pub out_of_memory_kills: Option<u64>,
     /// Commands that run now.
     pub commands: usize,
+    /// The command that ended, or failed to start, last.
+    pub last: Last,
+}
+
+impl Diagnosis {
+    /// What explains that something failed, if something does; [`Trouble::remedy`] says what to do.
+    pub fn trouble(&self) -> Option<Trouble> {
+        match self.last.trouble {
+            None if !self.alive => Some(Trouble::Ended),
+            trouble => trouble,
+        }
+    }
 }
 
 /// The one way out: a listener on the sandbox's own loopback, held by the owner.
@@ -118,11 +130,30 @@ pub struct Channel {
     pub guard: Option<crate::host::Guard>,
 }
 
+/// What a kind of sandbox can do beyond what all can. What it cannot do it refuses with
+/// [`Error::Spec`]; limits it does not keep it says in [`Diagnosis::limits_in_force`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Abilities {
+    /// [`crate::Workspace::Overlay`], where the machine can mount one.
+    pub layers: bool,
+    /// [`Spec::mounts`].
+    pub mounts: bool,
+    /// [`Spec::masked`].
+    pub masks: bool,
+    /// [`Spec::limits`].
+    pub limits: bool,
+}
+
 /// A kind of sandbox on this machine.
 #[async_trait]
 pub trait Backend: Send + Sync {
     /// Which kind.
     fn kind(&self) -> Kind;
+
+    /// What it can do; nothing, unless it says so.
+    fn abilities(&self) -> Abilities {
+        Abilities::default()
+    }
 
     /// Tries everything that this kind needs, for real, and says what to do about what is missing.
     /// What it needs on a disk it makes in `place`, and removes: the directory that workspaces will
@@ -176,6 +207,14 @@ pub trait Sandbox: Send + Sync {
 
     /// Says how the sandbox is.
     async fn diagnose(&self) -> Diagnosis;
+
+    /// Says what it uses and has used, as far as this kind knows it.
+    async fn stats(&self) -> Stats {
+        Stats::default()
+    }
+
+    /// Keeps the last lines of a command whose output was captured, for [`Sandbox::diagnose`].
+    fn remember(&self, _output: &Output) {}
 
     /// Ends everything in the sandbox and waits until it is gone.
     ///

@@ -147,11 +147,13 @@ pub async fn exec_captured(
         }
         exit
     };
-    Ok(Output {
+    let output = Output {
         exit,
         stdout: stdout.finish(),
         stderr: stderr.finish(),
-    })
+    };
+    sandbox.remember(&output);
+    Ok(output)
 }
 
 #[cfg(test)]

@@ -86,7 +86,7 @@ pub enum Stdin {
 }
 
 /// How a command ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct Exit {
     /// The exit code, if the command ended by itself.
     pub code: Option<i32>,

@@ -20,8 +20,8 @@ pub use self::peer::Guard;
 use crate::namespace::link::Link;
 use crate::namespace::start::Helper;
 use crate::{
-    Backend, Channel, Command, Diagnosis, Enforcement, Error, Finding, Kind, Process, Sandbox,
-    Spec, Strike, Workspace,
+    Backend, Channel, Command, Diagnosis, Enforcement, Error, Finding, Kind, Output, Process,
+    Sandbox, Spec, Stats, Strike, Workspace,
 };
 
 /// The `host` kind.
@@ -55,6 +55,19 @@ impl Backend for Host {
             return Err(Error::Spec {
                 what: "the kind `host` can neither mount nor mask anything".to_owned(),
             });
+        }
+        for (what, path) in [
+            ("workspace", Some(&workspace)),
+            ("home", spec.home.as_ref()),
+        ] {
+            if let Some(path) = path.filter(|path| !path.is_dir()) {
+                return Err(Error::Setup {
+                    step: "find",
+                    subject: format!("the {what} {}", path.display()),
+                    remedy: "check that it is a directory and that you may read it".to_owned(),
+                    source: std::io::ErrorKind::NotFound.into(),
+                });
+            }
         }
         let channel = spec
             .channel_port
@@ -186,7 +199,21 @@ impl Sandbox for HostSandbox {
             processes: None,
             out_of_memory_kills: None,
             commands: self.link.commands(),
+            last: self.link.last(),
         }
+    }
+
+    async fn stats(&self) -> Stats {
+        let pid = {
+            let end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
+            end.helper.pid()
+        };
+        let read = tokio::task::spawn_blocking(move || Stats::of_tree(pid));
+        read.await.unwrap_or_default()
+    }
+
+    fn remember(&self, output: &Output) {
+        self.link.remember(output);
     }
 
     async fn destroy(self: Box<Self>) -> Result<(), Error> {

@@ -17,11 +17,13 @@ pub mod host;
 pub mod namespace;
 mod process;
 mod spec;
+mod stats;
 mod stdio;
 pub mod toolchains;
+mod trouble;
 
 pub use backend::{
-    Backend, Channel, Diagnosis, Enforcement, Finding, Kind, OVERLAY, Sandbox, Strike,
+    Abilities, Backend, Channel, Diagnosis, Enforcement, Finding, Kind, OVERLAY, Sandbox, Strike,
 };
 pub use capture::{Captured, Output, exec_captured};
 pub use command::{Command, Exit, Limit, Stdin};
@@ -30,3 +32,5 @@ pub use host::Host;
 pub use namespace::Namespace;
 pub use process::Process;
 pub use spec::{AGENT_HOME, Limits, Mount, Spec, Tmp, Total, WORKSPACE_PARENT, Workspace};
+pub use stats::Stats;
+pub use trouble::{Last, Trouble};

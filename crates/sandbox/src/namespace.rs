@@ -33,8 +33,8 @@ use self::link::Link;
 use self::plan::Plan;
 use self::start::{First, Inside};
 use crate::{
-    AGENT_HOME, Backend, Channel, Command, Diagnosis, Enforcement, Error, Finding, Kind, Process,
-    Sandbox, Spec, Strike, Tmp, Total,
+    AGENT_HOME, Abilities, Backend, Channel, Command, Diagnosis, Enforcement, Error, Finding, Kind,
+    Output, Process, Sandbox, Spec, Stats, Strike, Tmp, Total,
 };
 
 /// The `namespace` kind.
@@ -111,6 +111,15 @@ impl Namespace {
 impl Backend for Namespace {
     fn kind(&self) -> Kind {
         Kind::Namespace
+    }
+
+    fn abilities(&self) -> Abilities {
+        Abilities {
+            layers: true,
+            mounts: true,
+            masks: true,
+            limits: true,
+        }
     }
 
     async fn probe(&self, place: &Path) -> Vec<Finding> {
@@ -334,7 +343,21 @@ impl Sandbox for NamespaceSandbox {
             processes: cgroup.and_then(Cgroup::processes),
             out_of_memory_kills: cgroup.map(|cgroup| cgroup.strikes().memory),
             commands: self.link.commands(),
+            last: self.link.last(),
         }
+    }
+
+    async fn stats(&self) -> Stats {
+        let (pid, cgroup) = (self.pid, self.cgroup.clone());
+        let read = tokio::task::spawn_blocking(move || {
+            let counted = cgroup.map(|cgroup| cgroup.stats()).unwrap_or_default();
+            counted.or(Stats::of_tree(pid))
+        });
+        read.await.unwrap_or_default()
+    }
+
+    fn remember(&self, output: &Output) {
+        self.link.remember(output);
     }
 
     async fn destroy(self: Box<Self>) -> Result<(), Error> {

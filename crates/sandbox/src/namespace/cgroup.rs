@@ -14,7 +14,7 @@ use std::time::Duration;
 
 pub(super) use self::parent::Parent;
 use self::parent::{set, v1_limits, v2_limits};
-use crate::{Enforcement, Error, Limits};
+use crate::{Enforcement, Error, Limits, Stats, stats};
 
 const PREFIX: &str = "skep-";
 /// The process 1 of a sandbox is not counted among its processes.
@@ -264,6 +264,22 @@ impl Cgroup {
     /// Processes and threads, process 1 included.
     pub(super) fn processes(&self) -> Option<u64> {
         self.read_number((1, "pids.current"), "pids.current")
+    }
+
+    /// What the group counts.
+    pub(super) fn stats(&self) -> Stats {
+        let v2 = |file: &str| match &self.hierarchy {
+            Hierarchy::V1 { .. } => None,
+            Hierarchy::V2 { .. } => fs::read_to_string(self.directories().next()?.join(file)).ok(),
+        };
+        let micros = v2("cpu.stat").and_then(|text| stats::line(&text, "usage_usec "));
+        Stats {
+            cpu_millis: micros.map(|micros| micros / 1000),
+            memory_bytes: self.memory_bytes(),
+            peak_memory_bytes: self.read_number((0, "memory.max_usage_in_bytes"), "memory.peak"),
+            processes: self.processes(),
+            ..Stats::default()
+        }
     }
 
     /// How often the limits have struck.

@@ -19,7 +19,7 @@ use super::cgroup::{Cgroup, Strikes};
 use super::{packet, start, wire};
 use crate::process::Reach;
 use crate::stdio::{DEFAULT_PATH, Stdio};
-use crate::{Command, Error, Exit, Limit, Process, Strike};
+use crate::{Command, Error, Exit, Last, Limit, Output, Process, Strike};
 
 /// How long a command may take to be started, and to be gone once it is killed.
 const STARTED_WITHIN: Duration = Duration::from_secs(20);
@@ -44,6 +44,7 @@ struct State {
     struck: Option<Limit>,
     /// The limit for which the owner ended everything.
     ended_for: Option<Limit>,
+    last: Last,
 }
 
 struct Running {
@@ -95,6 +96,17 @@ impl Link {
         if let Err(error) = rustix::net::shutdown(self.socket.get_ref(), Shutdown::Both) {
             tracing::debug!(%error, "the other side has hung up already");
         }
+    }
+
+    /// What is remembered of the command that ended last.
+    pub(crate) fn last(&self) -> Last {
+        self.state().last.clone()
+    }
+
+    /// Keeps the last lines of a command whose output was captured.
+    pub(crate) fn remember(&self, output: &Output) {
+        let (stdout, stderr) = (output.stdout.text(), output.stderr.text());
+        self.state().last = Last::captured(output.exit, &stdout, &stderr);
     }
 
     /// How many commands run.
@@ -164,6 +176,7 @@ impl Link {
                     let struck = state.struck;
                     drop(state);
                     let exit = self.judge(&command, status, struck);
+                    self.state().last = Last::ended(exit);
                     if let Some(started) = command.started {
                         tell(started, Ok(()));
                     }
@@ -345,7 +358,11 @@ impl Link {
                 }
                 Ok(process)
             }
-            Ok(Ok(Err(refusal))) => Err(refusal.explain(&program, &command)),
+            Ok(Ok(Err(refusal))) => {
+                let error = refusal.explain(&program, &command);
+                self.state().last = Last::refused(&error);
+                Err(error)
+            }
             Ok(Err(_)) => Err(Error::Gone),
             Err(_) => Err(Error::Silent {
                 seconds: STARTED_WITHIN.as_secs(),

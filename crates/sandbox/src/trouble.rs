@@ -1,0 +1,201 @@
+//! What kind of trouble explains a failure, and what a person can do about it.
+
+use crate::{Error, Exit, Limit};
+
+/// Lines of output that a diagnosis keeps, and their bytes.
+const LINES: usize = 50;
+const BYTES: usize = 16 * 1024;
+/// How a shell says that there is no such program.
+const SHELL_NOT_FOUND: i32 = 127;
+
+/// A class of failures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Trouble {
+    /// The kernel refuses new namespaces to this user.
+    NamespacesOff,
+    /// There is no such program inside.
+    ProgramNotFound,
+    /// The limit of memory struck.
+    OutOfMemory,
+    /// The limit of processes struck.
+    TooManyProcesses,
+    /// A file became too large.
+    FileTooLarge,
+    /// A bound on the disk was passed, or the disk is full.
+    DiskFull,
+    /// The command's time was over.
+    OutOfTime,
+    /// A call of the kernel was made that ends the caller: one of another architecture.
+    RefusedCall,
+    /// The sandbox has ended.
+    Ended,
+}
+
+impl Trouble {
+    /// What a person can do about it.
+    pub fn remedy(self) -> &'static str {
+        match self {
+            Self::NamespacesOff => {
+                "allow user namespaces to this user; `skep doctor` says which setting forbids them"
+            }
+            Self::ProgramNotFound => {
+                "check the program's name and PATH, and that its toolchain is one that is mounted"
+            }
+            Self::OutOfMemory => {
+                "let the command use less memory, or raise `memory` in `[sandbox]`"
+            }
+            Self::TooManyProcesses => {
+                "let the command start fewer processes, or raise `processes` in `[sandbox]`"
+            }
+            Self::FileTooLarge => {
+                "let the command write smaller files, or raise `file_size` in `[sandbox]`"
+            }
+            Self::DiskFull => "free some space on the disk, or let the command write less",
+            Self::OutOfTime => "give the command more time, or find out what it waits for",
+            Self::RefusedCall => {
+                "programs for 32 bits and those that make calls of another architecture do not run inside: use one for this architecture"
+            }
+            Self::Ended => "create a new sandbox",
+        }
+    }
+
+    /// The class of an error, where it has one.
+    pub fn of_error(error: &Error) -> Option<Self> {
+        match error {
+            Error::NamespacesRefused { .. } => Some(Self::NamespacesOff),
+            Error::NotFound { .. } => Some(Self::ProgramNotFound),
+            Error::TooManyProcesses => Some(Self::TooManyProcesses),
+            Error::Struck { limit } => Some(Self::of_limit(*limit)),
+            Error::Gone => Some(Self::Ended),
+            _ => None,
+        }
+    }
+
+    fn of_limit(limit: Limit) -> Self {
+        match limit {
+            Limit::Memory => Self::OutOfMemory,
+            Limit::Processes => Self::TooManyProcesses,
+            Limit::FileBytes => Self::FileTooLarge,
+            Limit::Disk => Self::DiskFull,
+        }
+    }
+
+    /// The class of a command's end, where it has one. What it printed last may say that the disk is
+    /// full, which no exit says.
+    fn of_exit(exit: &Exit, output: &[String]) -> Option<Self> {
+        if exit.success() {
+            return None;
+        }
+        if let Some(limit) = exit.limit {
+            return Some(Self::of_limit(limit));
+        }
+        if exit.timed_out {
+            return Some(Self::OutOfTime);
+        }
+        match (exit.code, exit.signal) {
+            (Some(SHELL_NOT_FOUND), _) => Some(Self::ProgramNotFound),
+            (_, Some(libc::SIGSYS)) => Some(Self::RefusedCall),
+            _ => output
+                .iter()
+                .any(|line| line.contains("No space left on device"))
+                .then_some(Self::DiskFull),
+        }
+    }
+}
+
+/// What is remembered of the command that ended last.
+#[derive(Debug, Clone, Default, serde::Serialize)]
+pub struct Last {
+    /// How it ended; nothing if it could not be started, or if none has ended yet.
+    pub exit: Option<Exit>,
+    /// Its last lines, at most 50, if its output was captured: those of its error output at the end.
+    pub output: Vec<String>,
+    /// What explains its failure, if it failed and something does.
+    pub trouble: Option<Trouble>,
+}
+
+impl Last {
+    pub(crate) fn ended(exit: Exit) -> Self {
+        Self {
+            exit: Some(exit),
+            output: Vec::new(),
+            trouble: Trouble::of_exit(&exit, &[]),
+        }
+    }
+
+    pub(crate) fn refused(error: &Error) -> Self {
+        Self {
+            trouble: Trouble::of_error(error),
+            ..Self::default()
+        }
+    }
+
+    /// Of a command whose output was captured.
+    pub(crate) fn captured(exit: Exit, stdout: &str, stderr: &str) -> Self {
+        let output = last_lines(stdout, stderr);
+        Self {
+            exit: Some(exit),
+            trouble: Trouble::of_exit(&exit, &output),
+            output,
+        }
+    }
+}
+
+fn last_lines(stdout: &str, stderr: &str) -> Vec<String> {
+    let mut kept = Vec::new();
+    let mut room = BYTES;
+    for line in stderr.lines().rev().chain(stdout.lines().rev()).take(LINES) {
+        let Some(left) = room.checked_sub(line.len()) else {
+            break;
+        };
+        room = left;
+        kept.push(line.to_owned());
+    }
+    kept.reverse();
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exit(code: Option<i32>, signal: Option<i32>) -> Exit {
+        Exit {
+            code,
+            signal,
+            timed_out: false,
+            limit: None,
+        }
+    }
+
+    #[test]
+    fn the_last_lines_are_kept_and_no_more() {
+        let long: String = (0..100).map(|number| format!("{number}\n")).collect();
+        let kept = last_lines(&long, "why\n");
+        assert_eq!((kept.len(), kept.last().unwrap().as_str()), (50, "why"));
+        assert_eq!(kept.first().unwrap(), "51");
+        assert!(last_lines(&"x".repeat(BYTES + 1), "").is_empty());
+    }
+
+    #[test]
+    fn each_class_has_a_remedy_and_is_told_by_how_a_command_ended() {
+        let of = |exit: Exit, output: &str| Last::captured(exit, output, "").trouble;
+        assert_eq!(of(exit(Some(0), None), "No space left on device"), None);
+        assert_eq!(of(exit(Some(1), None), "wrong"), None);
+        let full = of(exit(Some(1), None), "cp: x: No space left on device");
+        assert_eq!(full, Some(Trouble::DiskFull));
+        let missing = of(exit(Some(127), None), "");
+        assert_eq!(missing, Some(Trouble::ProgramNotFound));
+        let refused = of(exit(None, Some(libc::SIGSYS)), "");
+        assert_eq!(refused, Some(Trouble::RefusedCall));
+        let limit = Some(Limit::Memory);
+        let memory = Exit {
+            limit,
+            ..exit(None, Some(9))
+        };
+        assert_eq!(of(memory, ""), Some(Trouble::OutOfMemory));
+        assert!(Trouble::OutOfMemory.remedy().contains("memory"));
+    }
+}

@@ -1,0 +1,90 @@
+//! What a kind says that it can do, it does; what it says that it cannot, it refuses.
+
+use skep_sandbox::{Backend, Enforcement, Error, Mount, Workspace};
+
+use crate::subject::{Subject, directories};
+
+pub(crate) async fn layers_are_a_workspace_or_are_refused(backend: &dyn Backend) {
+    let (directory, mut spec) = directories();
+    let path = |name: &str| {
+        let path = directory.path().join(name);
+        std::fs::create_dir_all(&path).unwrap();
+        path
+    };
+    std::fs::write(path("lower").join("file"), "below").unwrap();
+    let (lowers, upper, work) = (vec![path("lower")], path("upper"), path("work"));
+    spec.workspace = Workspace::Overlay {
+        lowers,
+        upper: upper.clone(),
+        work,
+        volatile: true,
+    };
+    let created = backend.create(spec).await;
+    if !backend.abilities().layers {
+        assert!(matches!(created, Err(Error::Spec { .. })));
+        return;
+    }
+    let subject = Subject {
+        directory,
+        sandbox: created.unwrap(),
+    };
+    let says = subject.says("cat file; echo above > file").await;
+    assert_eq!(says, "below");
+    let read = |name: &str| std::fs::read_to_string(subject.outside(name)).unwrap();
+    assert_eq!(
+        (read("upper/file"), read("lower/file")),
+        ("above\n".into(), "below".into())
+    );
+    subject.sandbox.destroy().await.unwrap();
+    // So that an ordinary user can delete what the kernel left.
+    use std::os::unix::fs::PermissionsExt;
+    let left = subject.directory.path().join("work/work");
+    std::fs::set_permissions(left, std::fs::Permissions::from_mode(0o700)).unwrap();
+}
+
+pub(crate) async fn mounts_appear_or_are_refused(backend: &dyn Backend) {
+    let (directory, mut spec) = directories();
+    let tools = directory.path().join("tools");
+    std::fs::create_dir(&tools).unwrap();
+    std::fs::write(tools.join("tool"), "a tool").unwrap();
+    spec.mounts.push(Mount::read_only(&tools, "/opt/tools"));
+    let created = backend.create(spec).await;
+    if !backend.abilities().mounts {
+        assert!(matches!(created, Err(Error::Spec { .. })));
+        return;
+    }
+    let sandbox = created.unwrap();
+    let subject = Subject { directory, sandbox };
+    assert_eq!(subject.says("cat /opt/tools/tool").await, "a tool");
+    assert!(!subject.sh("touch /opt/tools/x").await.exit.success());
+}
+
+pub(crate) async fn masks_hide_or_are_refused(backend: &dyn Backend) {
+    let (directory, mut spec) = directories();
+    spec.masked.push("/usr/bin/env".into());
+    let created = backend.create(spec).await;
+    if !backend.abilities().masks {
+        assert!(matches!(created, Err(Error::Spec { .. })));
+        return;
+    }
+    let sandbox = created.unwrap();
+    let subject = Subject { directory, sandbox };
+    assert_eq!(subject.says("wc -c < /usr/bin/env").await, "0");
+}
+
+pub(crate) async fn limits_are_in_force_or_are_said_not_to_be(backend: &dyn Backend) {
+    let subject = Subject::with(backend, |spec, _| {
+        spec.limits.memory_bytes = Some(64 << 20);
+    })
+    .await;
+    let in_force = subject.sandbox.diagnose().await.limits_in_force;
+    if !backend.abilities().limits {
+        assert_eq!(in_force, Enforcement::None);
+        return;
+    }
+    assert_ne!(in_force, Enforcement::None);
+    let exit = subject.sh("tail /dev/zero").await.exit;
+    assert_eq!(exit.limit, Some(skep_sandbox::Limit::Memory));
+    let trouble = subject.sandbox.diagnose().await.trouble();
+    assert_eq!(trouble, Some(skep_sandbox::Trouble::OutOfMemory));
+}

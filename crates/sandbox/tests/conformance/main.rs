@@ -1,0 +1,82 @@
+//! What every kind of sandbox promises, through the trait alone. A new kind adds one line below.
+//!
+//! A kind says in [`skep_sandbox::Abilities`] what it can do: that it works is tried, and what it cannot
+//! do must be refused with a typed error, never left out in silence.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a failed test says so by a panic"
+)]
+
+mod abilities;
+mod commands;
+mod ends;
+mod errors;
+mod subject;
+mod tells;
+mod users;
+
+/// One test for each promise of the modules, for one kind.
+macro_rules! kind {
+    ($name:ident, $backend:expr, $($module:ident: $($promise:ident)*;)*) => {
+        mod $name {
+            $(mod $module {
+                $(#[tokio::test]
+                async fn $promise() {
+                    crate::$module::$promise(&$backend).await;
+                })*
+            })*
+        }
+    };
+}
+
+/// Every promise, for one kind.
+macro_rules! conforms {
+    ($name:ident, $backend:expr) => {
+        kind! { $name, $backend,
+            commands:
+                output_and_exit_come_back
+                a_signal_that_ends_a_command_is_named
+                input_is_nothing_or_bytes_or_a_conversation
+                only_the_given_environment_is_there
+                the_working_directory_is_the_one_that_was_asked_for
+                files_are_the_same_on_both_sides
+                endless_output_is_kept_in_bounded_memory
+                many_commands_run_at_once
+                the_channel_accepts_what_is_connected_inside;
+            ends:
+                a_timeout_ends_the_whole_tree
+                a_command_may_end_politely_when_its_time_is_over
+                a_command_can_be_asked_to_end_and_can_be_killed
+                what_a_command_leaves_behind_is_ended_before_its_exit_is_told
+                what_is_asked_to_stay_stays_until_the_sandbox_ends
+                a_dropped_process_takes_its_tree_along
+                a_dropped_sandbox_ends_everything
+                a_destroyed_sandbox_ends_everything_and_says_so
+                a_limit_of_the_owner_ends_everything_and_is_named;
+            errors:
+                a_program_that_is_missing_is_no_exit_code
+                a_directory_that_cannot_be_entered_is_named
+                a_command_that_makes_no_sense_is_refused
+                a_workspace_that_is_missing_is_refused;
+            tells:
+                a_probe_says_what_is_there_and_leaves_nothing
+                a_diagnosis_says_what_it_is_and_what_failed_last
+                figures_are_of_what_ran_or_not_there;
+            abilities:
+                layers_are_a_workspace_or_are_refused
+                mounts_appear_or_are_refused
+                masks_hide_or_are_refused
+                limits_are_in_force_or_are_said_not_to_be;
+        }
+    };
+}
+
+conforms!(namespace, skep_sandbox::Namespace::new());
+conforms!(
+    namespace_without_control_groups,
+    skep_sandbox::Namespace::without_cgroups()
+);
+conforms!(host, skep_sandbox::Host);

@@ -1,0 +1,71 @@
+//! What a kind says of itself, and a sandbox of how it is.
+
+use skep_sandbox::{Backend, Command, Trouble};
+
+use crate::subject::Subject;
+
+pub(crate) async fn a_probe_says_what_is_there_and_leaves_nothing(backend: &dyn Backend) {
+    let place = tempfile::tempdir().unwrap();
+    let findings = backend.probe(place.path()).await;
+    assert!(!findings.is_empty());
+    for finding in findings {
+        assert!(finding.ok || finding.optional, "{finding:?}");
+        assert!(finding.ok || finding.remedy.is_some(), "{finding:?}");
+        assert!(!finding.detail.is_empty(), "{finding:?}");
+    }
+    assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 0);
+}
+
+pub(crate) async fn a_diagnosis_says_what_it_is_and_what_failed_last(backend: &dyn Backend) {
+    let subject = Subject::new(backend).await;
+    let diagnosis = subject.sandbox.diagnose().await;
+    assert_eq!(diagnosis.kind, backend.kind());
+    assert_eq!(diagnosis.sealed, backend.kind().is_sealed());
+    assert!(diagnosis.alive && diagnosis.commands == 0);
+    assert!(diagnosis.trouble().is_none() && diagnosis.last.exit.is_none());
+
+    let command = Command::new(["no-such-program"], "/");
+    assert!(subject.sandbox.exec(command).await.is_err());
+    let diagnosis = subject.sandbox.diagnose().await;
+    assert_eq!(diagnosis.trouble(), Some(Trouble::ProgramNotFound));
+
+    let many =
+        "for i in $(seq 100); do echo $i; done; echo 'cp: No space left on device' >&2; exit 1";
+    assert_eq!(subject.sh(many).await.exit.code, Some(1));
+    let last = subject.sandbox.diagnose().await.last;
+    assert_eq!(last.trouble, Some(Trouble::DiskFull));
+    assert_eq!((last.output.len(), last.output[48].as_str()), (50, "100"));
+    assert_eq!(last.exit.unwrap().code, Some(1));
+
+    assert!(subject.sh("true").await.exit.success());
+    let diagnosis = subject.sandbox.diagnose().await;
+    assert_eq!(diagnosis.trouble(), None, "what is mended is none");
+}
+
+pub(crate) async fn figures_are_of_what_ran_or_not_there(backend: &dyn Backend) {
+    let subject = Subject::new(backend).await;
+    let before = subject.sandbox.stats().await;
+    // Some processor time, of a process that has ended.
+    let spent = subject
+        .says("i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done; head -c 8000000 /dev/zero > file; cat /proc/self/stat > /dev/null; times | head -1")
+        .await;
+    let hold = "import sys\nblock = bytearray(b'x') * (40 << 20)\nprint('up', flush=True)\nsys.stdin.read()";
+    let command =
+        Command::new(["/usr/bin/python3", "-c", hold], "/").with_stdin(skep_sandbox::Stdin::Pipe);
+    let held = subject.up(command).await;
+    let after = subject.sandbox.stats().await;
+    if let (Some(before), Some(after)) = (before.cpu_millis, after.cpu_millis) {
+        assert!(after > before, "{before} {after} {spent}");
+    }
+    if let Some(bytes) = after.memory_bytes {
+        assert!((40 << 20..1 << 30).contains(&bytes), "{bytes}");
+        assert!(after.peak_memory_bytes.is_none_or(|peak| peak >= 40 << 20));
+    }
+    if let (Some(before), Some(after)) = (before.processes, after.processes) {
+        assert!(after > before, "{before} {after}");
+    }
+    if let (Some(before), Some(after)) = (before.written_bytes, after.written_bytes) {
+        assert!(after >= before, "{before} {after}");
+    }
+    drop(held);
+}

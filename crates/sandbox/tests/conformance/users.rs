@@ -1,0 +1,27 @@
+//! Root and ordinary users alike: the whole suite runs once more in a home of its own, as an ordinary
+//! user where root runs it, else as the same one.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use testkit::Home;
+
+/// How long all of it may take.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+#[test]
+fn all_of_this_holds_for_an_ordinary_user() {
+    let home = Home::new().as_user(65534);
+    // Where another user can reach it.
+    let program = home.root().join("conformance");
+    fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let args = [
+        "--test-threads=2",
+        "--skip",
+        "all_of_this_holds_for_an_ordinary_user",
+    ];
+    let ran = home.run(&program, args, &home.home(), PATIENCE);
+    assert!(ran.status.success(), "{}\n{}", ran.stdout, ran.stderr);
+}
