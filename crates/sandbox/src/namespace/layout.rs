@@ -94,6 +94,10 @@ const RESERVED: [&str; 3] = ["/proc", "/dev", "/sys"];
 /// What a directory in memory takes, at most.
 const MEMORY_BYTES: u64 = 1 << 30;
 
+/// Files and directories in one of them, at most: the kernel keeps each in memory of its own, however
+/// empty it is.
+const MEMORY_FILES: u64 = 100_000;
+
 /// The mounts of a plan, in the making.
 struct Layout {
     plan: Plan,
@@ -219,7 +223,8 @@ impl Layout {
 
     /// The options of a directory in memory.
     fn in_memory(&self, bytes: u64, mode: &str) -> String {
-        format!("size={},mode={mode}", bytes.min(self.memory_bytes))
+        let bytes = bytes.min(self.memory_bytes);
+        format!("size={bytes},nr_inodes={MEMORY_FILES},mode={mode}")
     }
 
     fn proc(&mut self) {

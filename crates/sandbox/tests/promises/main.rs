@@ -11,8 +11,10 @@
     reason = "a failed test says so by a panic"
 )]
 
+mod addresses;
 mod commands;
 mod ends;
+mod escapes;
 mod host;
 mod limits;
 mod network;
