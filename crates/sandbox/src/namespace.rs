@@ -79,6 +79,13 @@ impl Namespace {
         }
     }
 
+    /// Whether a control group can limit processor time.
+    fn bounds_processors(&self) -> bool {
+        self.hierarchy
+            .as_ref()
+            .is_some_and(Hierarchy::bounds_processors)
+    }
+
     /// Where the groups of its sandboxes are made, and the group above them, if there is one.
     fn groups(&self) -> (Option<Hierarchy>, Option<Arc<Parent>>) {
         let Some(hierarchy) = self.hierarchy.as_ref().filter(|_| self.total.is_some()) else {

@@ -127,6 +127,13 @@ impl Hierarchy {
         }
     }
 
+    pub(super) fn bounds_processors(&self) -> bool {
+        match self {
+            Self::V1 { cpu, .. } => cpu.is_some(),
+            Self::V2 { cpu, .. } => *cpu,
+        }
+    }
+
     /// Removes the groups whose owners are gone: their processes go with them.
     pub(super) fn sweep(&self) {
         // What stays must not keep every new process waiting.

@@ -206,7 +206,11 @@ async fn limits(backend: &Namespace, place: &Path) -> Finding {
                 name,
                 ok: by_cgroup,
                 optional: true,
-                detail: format!("in force: {enforcement}"),
+                detail: match (by_cgroup, backend.bounds_processors()) {
+                    (true, true) => format!("in force: {enforcement}, of processor time too"),
+                    (true, false) => format!("in force: {enforcement}, not of processor time"),
+                    (false, _) => format!("in force: {enforcement}"),
+                },
                 remedy: (!by_cgroup).then(|| {
                     "for limits by the kernel, start skep where control groups are delegated: `systemd-run --user --scope -p Delegate=yes skep …`".to_owned()
                 }),
