@@ -152,7 +152,11 @@ impl Sites {
                 })
             };
             let found = base()?;
-            if mirror.is_whole_checkout(found.path())? {
+            let mut whole = true;
+            for tree in found.trees() {
+                whole &= mirror.is_whole_checkout(tree)?;
+            }
+            if whole {
                 return Ok(found);
             }
             drop(found);

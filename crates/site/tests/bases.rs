@@ -1,5 +1,5 @@
 //! A base whose history was damaged is made again.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 mod scene;
 
@@ -35,9 +35,9 @@ async fn a_base_whose_packs_were_damaged_with_those_of_the_mirror_is_made_again(
     let mirror = sites.mirror("r").await.unwrap();
     mirror.fetch(&source, commit).unwrap();
     let base = sites.base("r", &mirror, commit, None).await.unwrap();
-    assert!(is_sound(base.path()));
-    damage(base.path());
-    assert!(!is_sound(base.path()));
+    assert!(is_sound(&base.trees()[0]));
+    damage(&base.trees()[0]);
+    assert!(!is_sound(&base.trees()[0]));
     drop((base, mirror));
     sites.close(true).await;
     // What a later process does.
@@ -45,7 +45,7 @@ async fn a_base_whose_packs_were_damaged_with_those_of_the_mirror_is_made_again(
     let mirror = sites.mirror("r").await.unwrap();
     mirror.fetch(&source, commit).unwrap();
     let base = sites.base("r", &mirror, commit, None).await.unwrap();
-    assert!(is_sound(base.path()));
+    assert!(is_sound(&base.trees()[0]));
     assert!(is_sound(mirror.directory()));
     drop(base);
     sites.close(true).await;

@@ -1,4 +1,8 @@
 //! Checked-out commits that workspaces share.
+//!
+//! A base is a whole tree, or a layer over another base: its directory then holds only what differs,
+//! in the form that the kernel's overlay reads as a lower layer. A stack of such layers is bounded by
+//! [`MAX_LAYERS`], and a base is not evicted while another lies over it.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,13 +20,16 @@ use crate::usage;
 const BUILD_WAIT: Duration = Duration::from_secs(30 * 60);
 /// Between two looks at another process's lock.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// The most trees that a base consists of. Each costs a look at the first opening of a path.
+pub const MAX_LAYERS: usize = 8;
 
 /// A base that is present. While a handle lives, no process evicts it. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Base {
     key: String,
-    path: PathBuf,
-    _lock: Arc<Lock>,
+    /// Never empty.
+    trees: Arc<[PathBuf]>,
+    _locks: Arc<[Lock]>,
 }
 
 impl Base {
@@ -31,9 +38,16 @@ impl Base {
         &self.key
     }
 
-    /// The directory with its files. Nobody writes to it once it is built.
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// The directories with its files, the nearest first: what one has hides what those behind it
+    /// have, and a character device 0:0 hides without putting anything there. Nobody writes to them
+    /// once they are built.
+    pub fn trees(&self) -> &[PathBuf] {
+        &self.trees
+    }
+
+    /// Whether another base may lie over it.
+    pub fn can_bear(&self) -> bool {
+        self.trees.len() < MAX_LAYERS
     }
 }
 
@@ -42,8 +56,10 @@ impl Base {
 pub struct BaseInfo {
     /// The key under which it was built.
     pub key: String,
-    /// Its size on disk in bytes.
+    /// Its size on disk in bytes, without what it lies over.
     pub bytes: u64,
+    /// The key of the base that it lies over.
+    pub parent: Option<String>,
     /// When it was last asked for.
     pub last_use: SystemTime,
 }
@@ -60,6 +76,19 @@ impl Store {
         key: &str,
         build: impl FnOnce(&Path) -> Result<(), E>,
     ) -> Result<Base, E> {
+        self.layered_base(key, |tree| build(tree).map(|()| None))
+    }
+
+    /// As [`Store::base`]; where `build` returns a base, what it wrote is a layer over that one: see
+    /// [`Base::trees`].
+    ///
+    /// # Errors
+    /// Those of [`Store::base`]; [`Error::TooManyLayers`] if that base cannot bear another.
+    pub fn layered_base<E: From<Error>>(
+        &self,
+        key: &str,
+        build: impl FnOnce(&Path) -> Result<Option<Base>, E>,
+    ) -> Result<Base, E> {
         check_name("base", key)?;
         let start = Instant::now();
         let mut build = Some(build);
@@ -68,14 +97,21 @@ impl Store {
                 return Ok(base);
             }
             if let Some(_lock) = Lock::file(&self.locks().join(key), Hold::Alone)? {
+                if self.is_broken(key)? {
+                    tracing::warn!(
+                        base = key,
+                        "a base is made again: what it lies over is gone"
+                    );
+                    self.discard(&self.base_dir(key))?;
+                }
                 if !self.is_present(key) {
                     // Evicted between the build and the next look: the caller may ask again.
                     let build = build.take().ok_or_else(|| Error::NoBase {
                         key: key.to_owned(),
                     })?;
                     self.build(key, build)?;
+                    continue;
                 }
-                continue;
             }
             if start.elapsed() > BUILD_WAIT {
                 return Err(Error::BaseBusy {
@@ -98,40 +134,111 @@ impl Store {
         self.present(key)
     }
 
+    /// The keys of the bases that are present and begin with `prefix`, the last used first.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn recent_bases(&self, prefix: &str) -> Result<Vec<String>, Error> {
+        let mut found = Vec::new();
+        for key in names_in(&self.base_dir(""))? {
+            if key.starts_with(prefix) {
+                found.push((self.last_use(&key)?, key));
+            }
+        }
+        found.sort_unstable_by(|a, b| b.cmp(a));
+        Ok(found.into_iter().map(|(_, key)| key).collect())
+    }
+
     fn is_present(&self, key: &str) -> bool {
         fs::lstat(self.base_dir(key)).is_ok()
     }
 
-    fn present(&self, key: &str) -> Result<Option<Base>, Error> {
-        if !self.is_present(key) {
-            return Ok(None);
-        }
-        let path = self.locks().join(key);
-        match Lock::file(&path, Hold::Shared)? {
-            Some(lock) if self.is_present(key) => {
-                lock.touch(&path)?;
-                Ok(Some(Base {
-                    key: key.to_owned(),
-                    path: self.base_dir(key).join("tree"),
-                    _lock: Arc::new(lock),
-                }))
+    /// When a base was last asked for; long ago, if nobody knows.
+    fn last_use(&self, key: &str) -> Result<SystemTime, Error> {
+        let lock = self.locks().join(key);
+        match std::fs::metadata(&lock).and_then(|metadata| metadata.modified()) {
+            Ok(time) => Ok(time),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                Ok(SystemTime::UNIX_EPOCH)
             }
-            _ => Ok(None),
+            Err(error) => Err(std_io("look at", &lock)(error)),
         }
+    }
+
+    /// The trees of a base, nearest first, as far as they are there.
+    pub(crate) fn trees_of(&self, key: &str) -> Result<Vec<PathBuf>, Error> {
+        let mut trees = vec![self.base_dir(key).join("tree")];
+        let mut at = record::parent(&self.base_dir(key))?;
+        while let Some(key) = at.filter(|_| trees.len() < MAX_LAYERS) {
+            let dir = self.base_dir(&key);
+            trees.push(dir.join("tree"));
+            at = record::parent(&dir)?;
+        }
+        Ok(trees)
+    }
+
+    /// Whether a base is there without what it lies over. Somebody removed that by hand: the store
+    /// does not.
+    fn is_broken(&self, key: &str) -> Result<bool, Error> {
+        match self.is_present(key).then(|| self.trees_of(key)) {
+            None => Ok(false),
+            Some(Ok(trees)) => Ok(trees.iter().any(|tree| fs::lstat(tree).is_err())),
+            Some(Err(Error::Record { .. })) => Ok(true),
+            Some(Err(error)) => Err(error),
+        }
+    }
+
+    /// Holds a base with all that it lies over, if all of it is there. To hold it is to use it.
+    fn present(&self, key: &str) -> Result<Option<Base>, Error> {
+        let (mut trees, mut locks) = (Vec::new(), Vec::new());
+        let mut next = Some(key.to_owned());
+        while let Some(at) = next {
+            let dir = self.base_dir(&at);
+            if !self.is_present(&at) || trees.len() >= MAX_LAYERS {
+                return Ok(None);
+            }
+            let path = self.locks().join(&at);
+            match Lock::file(&path, Hold::Shared)? {
+                Some(lock) if self.is_present(&at) => {
+                    lock.touch(&path)?;
+                    locks.push(lock);
+                }
+                // Somebody builds or evicts it, or looks whether it may be evicted.
+                _ => return Ok(None),
+            }
+            trees.push(dir.join("tree"));
+            next = match record::parent(&dir) {
+                Err(Error::Record { .. }) => return Ok(None),
+                parent => parent?,
+            };
+        }
+        Ok(Some(Base {
+            key: key.to_owned(),
+            trees: trees.into(),
+            _locks: locks.into(),
+        }))
     }
 
     fn build<E: From<Error>>(
         &self,
         key: &str,
-        build: impl FnOnce(&Path) -> Result<(), E>,
+        build: impl FnOnce(&Path) -> Result<Option<Base>, E>,
     ) -> Result<(), E> {
         let (fresh, _lock) = self.fresh(&self.new_bases(), key)?;
         let tree = fresh.join("tree");
+        let place = self.base_dir(key);
         let built = make_dir(&tree)
             .map_err(E::from)
             .and_then(|()| build(&tree))
-            .and_then(|()| {
-                let place = self.base_dir(key);
+            .and_then(|parent| {
+                if let Some(parent) = &parent {
+                    if !parent.can_bear() {
+                        let key = key.to_owned();
+                        return Err(Error::TooManyLayers { key }.into());
+                    }
+                    record::write_parent(&fresh, parent.key())?;
+                }
+                // The base below is held until this one is in place, where its record keeps it.
                 rename_new(&fresh, &place).map_err(|errno| io("put in place", &place)(errno).into())
             });
         if built.is_err() {
@@ -155,9 +262,7 @@ impl Store {
             if !self.is_present(&key) {
                 continue;
             }
-            let last_use = std::fs::metadata(&lock)
-                .and_then(|metadata| metadata.modified())
-                .map_err(std_io("look at", &lock))?;
+            let last_use = self.last_use(&key)?;
             let size = self.base_dir(&key).join("size");
             let bytes = match record::read_number(&size)? {
                 Some(bytes) => bytes,
@@ -168,6 +273,8 @@ impl Store {
                 }
             };
             infos.push(BaseInfo {
+                // A base whose record is damaged is made again when it is asked for.
+                parent: record::parent(&self.base_dir(&key)).unwrap_or_default(),
                 key,
                 bytes,
                 last_use,
@@ -179,7 +286,7 @@ impl Store {
     /// Moves a base to the trash.
     ///
     /// # Errors
-    /// [`Error::BaseInUse`] while a workspace lies over it or a process holds or builds it;
+    /// [`Error::BaseInUse`] while a workspace or another base lies over it, or a process holds or builds it;
     /// [`Error::NoBase`], [`Error::Name`], [`Error::Io`].
     pub fn evict(&self, key: &str) -> Result<(), Error> {
         check_name("base", key)?;
@@ -201,6 +308,16 @@ impl Store {
                 return Err(Error::BaseInUse {
                     key: key.to_owned(),
                     user: format!("workspace {id}"),
+                });
+            }
+        }
+        for other in names_in(&self.base_dir(""))? {
+            if record::parent(&self.base_dir(&other))
+                .is_ok_and(|parent| parent.as_deref() == Some(key))
+            {
+                return Err(Error::BaseInUse {
+                    key: key.to_owned(),
+                    user: format!("base {other}"),
                 });
             }
         }

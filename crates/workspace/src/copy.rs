@@ -4,7 +4,8 @@ use std::collections::HashSet;
 use std::ffi::CStr;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 use bstr::{BString, ByteSlice};
 use rustix::fs::{self, FileType, Mode, OFlags, Timespec, Timestamps};
@@ -17,22 +18,37 @@ use crate::dir::{Access, Dir, Meta};
 use crate::error::{Error, io, std_io};
 use crate::manifest::{Entry, Manifest};
 use crate::names::{Collisions, is_git_directory};
+use crate::remove;
 use crate::tree::{Listed, as_path, chosen, listing};
 
 /// Files up to this size are copied through a buffer, which is quicker than asking the kernel to.
 const SMALL: u64 = 256 * 1024;
 
-/// Copies the base into the new directory `to`: permissions and modification times of files are kept,
-/// so that what compares them has little to read again. Never a hard link: an agent could write
-/// through it.
-pub(crate) fn copy(base: &Path, to: &Path) -> Result<Manifest, Error> {
+/// Copies the trees of a base (nearest first) into the new directory `to`, as the one tree that they
+/// make together: permissions and modification times of files are kept, so that what compares them
+/// has little to read again. Never a hard link: an agent could write through it.
+pub(crate) fn copy(trees: &[PathBuf], to: &Path) -> Result<Manifest, Error> {
     make_dir(to)?;
+    let mut manifest = None;
+    for base in trees.iter().rev() {
+        manifest = Some(lay(base, to, manifest.is_some())?);
+    }
+    match manifest {
+        Some(manifest) if trees.len() == 1 => Ok(manifest),
+        // What lower trees had is gone in part.
+        _ => scan(to),
+    }
+}
+
+/// Copies one tree; `over` what is there already, as an overlay would.
+fn lay(base: &Path, to: &Path, over: bool) -> Result<Manifest, Error> {
     let from_root = Dir::open(base).map_err(io("open", base))?;
     let to_root = Dir::open(to).map_err(io("open", to))?;
     let mut copier = Copier {
         trail: Trail::default(),
         entries: Vec::new(),
         clone: true,
+        over,
         buffer: Vec::new(),
     };
     let names = copier.list(&from_root)?;
@@ -106,6 +122,8 @@ struct Copier {
     entries: Vec<Entry>,
     /// Whether the file system may still be asked to share blocks.
     clone: bool,
+    /// Whether something may be in the target already.
+    over: bool,
     buffer: Vec<u8>,
 }
 
@@ -129,13 +147,30 @@ impl Copier {
                 .kind(),
             kind => kind,
         };
+        let stays = self.over
+            && kind == FileType::Directory
+            && target
+                .look(name)
+                .is_ok_and(|meta| meta.kind() == FileType::Directory);
+        if self.over && !stays {
+            match target.look(name) {
+                Ok(_) => remove::tree(target, name, &AtomicBool::new(false))?,
+                Err(Errno::NOENT) => {}
+                Err(errno) => return Err(io("look at", as_path(&path))(errno)),
+            }
+        }
         let copied = match kind {
+            FileType::CharacterDevice if self.over => return Ok(None),
             FileType::Directory => {
                 let below = source
                     .subdir(name, Access::Read)
                     .map_err(io("open", as_path(&path)))?;
                 let mode = below.meta().permissions() | Mode::RWXU;
-                let made = fs::mkdirat(target, name, mode)
+                let make = || match stays {
+                    true => Ok(()),
+                    false => fs::mkdirat(target, name, mode),
+                };
+                let made = make()
                     .and_then(|()| target.subdir(name, Access::Write))
                     .and_then(|dir| fs::fchmod(&dir, mode).map(|()| dir))
                     .map_err(io("make", as_path(&path)))?;

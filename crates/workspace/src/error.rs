@@ -104,6 +104,12 @@ pub enum Error {
         /// How long this call waited.
         waited: Duration,
     },
+    /// A base was to lie over one that is a whole stack already.
+    #[error("the base {key:?} would lie over too many others: it has to be made whole")]
+    TooManyLayers {
+        /// The key.
+        key: String,
+    },
     /// A base holds something that is neither a file, a directory nor a symbolic link.
     #[error("base entry {path:?} is neither a file, a directory nor a symbolic link")]
     BaseEntry {

@@ -31,7 +31,7 @@ mod tree;
 mod usage;
 mod workspace;
 
-pub use base::{Base, BaseInfo};
+pub use base::{Base, BaseInfo, MAX_LAYERS};
 pub use change::{Change, GitDir, Limits, Refused, Summary, Visitor, Why};
 pub use error::{Error, Limit};
 pub use remove::Emptied;

@@ -74,6 +74,32 @@ impl Record {
     }
 }
 
+/// The name of the record in a base's directory; only a base that lies over another has one.
+const BASE_NAME: &str = "record";
+const PARENT: &str = "base over ";
+
+/// The key of the base that the base in `dir` lies over, if it lies over one.
+pub(crate) fn parent(dir: &Path) -> Result<Option<String>, Error> {
+    let path = dir.join(BASE_NAME);
+    match read(&path) {
+        Ok(text) => {
+            let key = text
+                .strip_prefix(PARENT)
+                .and_then(|key| key.strip_suffix('\n'));
+            match key.filter(|key| is_plain(key)) {
+                Some(key) => Ok(Some(key.to_owned())),
+                None => Err(Error::Record { path }),
+            }
+        }
+        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+pub(crate) fn write_parent(dir: &Path, key: &str) -> Result<(), Error> {
+    write(&dir.join(BASE_NAME), &format!("{PARENT}{key}\n"))
+}
+
 fn read(path: &Path) -> Result<String, Error> {
     let length = std::fs::metadata(path).map_err(std_io("read", path))?.len();
     if length > LARGEST {

@@ -67,6 +67,8 @@ pub struct Workspace {
     id: String,
     dir: PathBuf,
     record: Record,
+    /// The trees of the base, nearest first.
+    base: Vec<PathBuf>,
     _lock: Lock,
 }
 
@@ -83,7 +85,7 @@ impl Workspace {
                 }
             }
             Layering::Copy => {
-                copy::copy(base.path(), &dir.join("tree"))?.write(&dir.join("manifest"))?
+                copy::copy(base.trees(), &dir.join("tree"))?.write(&dir.join("manifest"))?
             }
         }
         Record {
@@ -109,8 +111,8 @@ impl Workspace {
         if record.boot.is_none() || record.boot != record::this_boot() {
             return Err(Error::OtherBoot { id: id.to_owned() });
         }
-        let base = store.base_dir(&record.base).join("tree");
-        if fs::lstat(&base).is_err() {
+        let trees = store.trees_of(&record.base)?;
+        if trees.iter().any(|tree| fs::lstat(tree).is_err()) {
             return Err(Error::NoBase { key: record.base });
         }
         if record.kind == Layering::Overlay {
@@ -138,10 +140,12 @@ impl Workspace {
     /// The workspace `id`, whose directory the lock holds.
     pub(crate) fn held(store: &Store, id: &str, lock: Lock) -> Result<Workspace, Error> {
         let dir = store.workspace_dir(id);
+        let record = Record::read(&dir)?;
         Ok(Workspace {
             store: store.clone(),
             id: id.to_owned(),
-            record: Record::read(&dir)?,
+            base: store.trees_of(&record.base)?,
+            record,
             dir,
             _lock: lock,
         })
@@ -273,7 +277,7 @@ impl Workspace {
     fn lowers(&self) -> Vec<PathBuf> {
         let own = (0..self.record.layers).rev();
         own.map(|index| self.dir.join(format!("layer-{index}")))
-            .chain([self.base_tree()])
+            .chain(self.base.iter().cloned())
             .collect()
     }
 
@@ -282,10 +286,6 @@ impl Workspace {
             Layering::Overlay => "upper",
             Layering::Copy => "tree",
         })
-    }
-
-    fn base_tree(&self) -> PathBuf {
-        self.store.base_dir(&self.record.base).join("tree")
     }
 }
 

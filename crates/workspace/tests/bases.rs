@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use skep_workspace::{Base, Error, Layering, Store};
+use skep_workspace::{Base, Error, Layering, Layers, Limits, MAX_LAYERS, Store};
 
 fn store(dir: &Path) -> Store {
     Store::open(dir, Layering::Overlay).unwrap()
@@ -40,7 +40,10 @@ fn a_base_that_many_threads_ask_for_at_once_is_built_once() {
                         fill(dir)
                     })
                     .unwrap();
-                assert_eq!(fs::read(base.path().join("d/b")).unwrap(), b"content of b");
+                assert_eq!(
+                    fs::read(base.trees()[0].join("d/b")).unwrap(),
+                    b"content of b"
+                );
             });
         }
     });
@@ -69,7 +72,7 @@ fn child_process_asks_for_a_base() {
         fill(tree)
     });
     assert_eq!(
-        fs::read(built.unwrap().path().join("a")).unwrap(),
+        fs::read(built.unwrap().trees()[0].join("a")).unwrap(),
         b"content of a"
     );
 }
@@ -107,7 +110,7 @@ fn a_base_that_several_processes_ask_for_at_once_is_built_once_even_after_a_buil
         b"xx",
         "the one that died, and one more"
     );
-    assert!(!base(&store, "shared").path().join("half").exists());
+    assert!(!base(&store, "shared").trees()[0].join("half").exists());
 
     let swept = store.sweep(|_| true).unwrap();
     assert_eq!((swept.unfinished, swept.workspaces.len()), (1, 0));
@@ -144,7 +147,7 @@ fn a_failed_build_leaves_nothing_and_the_next_one_starts_from_an_empty_directory
         assert_eq!(fs::read_dir(tree).unwrap().count(), 0);
         fill(tree)
     });
-    assert!(base.unwrap().path().join("a").exists());
+    assert!(base.unwrap().trees()[0].join("a").exists());
 }
 
 #[test]
@@ -189,9 +192,110 @@ fn a_base_is_evicted_only_when_no_workspace_and_no_process_uses_it() {
         2
     );
     assert!(
-        base(&store, "k").path().join("a").exists(),
+        base(&store, "k").trees()[0].join("a").exists(),
         "it can be built again"
     );
+}
+
+/// A layer over the base `parent` that changes `a`, adds `n/c` and takes `d` away.
+fn layer(store: &Store, key: &str, parent: &str) -> Base {
+    store
+        .layered_base(key, |dir| {
+            fs::write(dir.join("a"), format!("a of {key}")).unwrap();
+            fs::create_dir(dir.join("n")).unwrap();
+            fs::write(dir.join("n/c"), "content of c").unwrap();
+            whiteout(&dir.join("d"));
+            store.find_base(parent)
+        })
+        .unwrap()
+}
+
+fn whiteout(path: &Path) {
+    use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
+    let device = makedev(0, 0);
+    mknodat(CWD, path, FileType::CharacterDevice, Mode::empty(), device).unwrap();
+}
+
+#[test]
+fn a_base_can_be_a_layer_over_another_one_which_stays_as_long() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path());
+    base(&store, "whole");
+    let top = layer(&store, "top", "whole");
+    let place = |key: &str| dir.path().join("bases").join(key).join("tree");
+    assert_eq!(top.trees(), [place("top"), place("whole")]);
+    let workspace = store.create("w", &top).unwrap();
+    let Layers::Overlay { lowers, .. } = workspace.layers() else {
+        panic!("an overlay was asked for");
+    };
+    assert_eq!(lowers, top.trees());
+    drop(workspace);
+
+    let refused = |key: &str, by: &str| match store.evict(key) {
+        Err(Error::BaseInUse { user, .. }) => assert_eq!(user, by),
+        other => panic!("{other:?}"),
+    };
+    refused("whole", "a process");
+    drop(top);
+    refused("whole", "base top");
+    refused("top", "workspace w");
+    store.sweep(|_| false).unwrap();
+    store.evict("top").unwrap();
+    store.evict("whole").unwrap();
+}
+
+#[test]
+fn a_copy_of_a_base_that_is_a_layer_holds_what_the_layers_make_together() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), Layering::Copy).unwrap();
+    base(&store, "whole");
+    let top = layer(&store, "top", "whole");
+    let workspace = store.create("w", &top).unwrap();
+    let Layers::Directory(files) = workspace.layers() else {
+        panic!("a copy was asked for");
+    };
+    assert_eq!(fs::read(files.join("a")).unwrap(), b"a of top");
+    assert_eq!(fs::read(files.join("n/c")).unwrap(), b"content of c");
+    assert!(fs::symlink_metadata(files.join("d")).is_err());
+    let mut changed = 0;
+    workspace
+        .changes(&Limits::default(), &mut |_| {
+            changed += 1;
+            Ok::<_, Error>(())
+        })
+        .unwrap();
+    assert_eq!(changed, 0, "nothing was changed in it yet");
+}
+
+#[test]
+fn a_stack_of_bases_has_a_bounded_height() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path());
+    base(&store, "b1");
+    for number in 2..=MAX_LAYERS {
+        layer(&store, &format!("b{number}"), &format!("b{}", number - 1));
+    }
+    let highest = store.find_base(&format!("b{MAX_LAYERS}")).unwrap().unwrap();
+    assert_eq!(highest.trees().len(), MAX_LAYERS);
+    assert!(!highest.can_bear());
+    let above = store.layered_base("above", |_| Ok::<_, Error>(Some(highest.clone())));
+    assert!(matches!(above, Err(Error::TooManyLayers { .. })));
+    assert!(store.find_base("above").unwrap().is_none());
+}
+
+#[test]
+fn a_base_without_what_it_lies_over_is_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path());
+    base(&store, "whole");
+    layer(&store, "top", "whole");
+    // By hand: the store does not do this.
+    fs::remove_dir_all(dir.path().join("bases/whole")).unwrap();
+    assert!(store.find_base("top").unwrap().is_none());
+    assert_eq!(base(&store, "top").trees().len(), 1);
+    layer(&store, "other", "top");
+    fs::write(dir.path().join("bases/other/record"), "").unwrap();
+    assert_eq!(base(&store, "other").trees().len(), 1);
 }
 
 #[test]

@@ -32,7 +32,7 @@ fn an_overlay_workspace_has_the_base_below_and_empty_directories_of_its_own() {
     else {
         panic!("not an overlay")
     };
-    assert_eq!(lowers, [base.path()]);
+    assert_eq!(lowers, base.trees());
     for part in [upper, work, workspace.home(), workspace.tmp()] {
         assert_eq!(fs::read_dir(&part).unwrap().count(), 0);
         assert_eq!(

@@ -274,7 +274,7 @@ impl Scene {
 
     /// Applies what changed to the base.
     pub(crate) fn applied(&self) -> Tree {
-        let mut tree = tree(self.base.path());
+        let mut tree = tree(&self.base.trees()[0]);
         let (changes, _) = self.changes();
         let seen: Vec<_> = changes
             .iter()
