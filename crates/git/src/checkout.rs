@@ -34,10 +34,15 @@ pub const BASE_BRANCH: &str = "skep/work";
 /// Who commits in a base: name and address.
 pub const BASE_IDENTITY: (&str, &str) = ("Skep agent", "agent@skep.invalid");
 
+/// Where parts of its repository are in a checkout.
+pub(crate) const INDEX: &str = ".git/index";
+pub(crate) const PACKS: &str = ".git/objects/pack";
+pub(crate) const SHALLOW: &str = ".git/shallow";
+
 /// Files of one commit; git repositories of a million files exist.
-const FILE_LIMIT: usize = 4_000_000;
+pub(crate) const FILE_LIMIT: usize = 4_000_000;
 /// Directories within each other: a path has 4,096 bytes.
-const DEPTH_LIMIT: usize = 2_048;
+pub(crate) const DEPTH_LIMIT: usize = 2_048;
 /// Files that a thread takes at once.
 const BATCH: usize = 32;
 /// Threads that write files. More do not help: the file system's journal is the limit.
@@ -121,10 +126,7 @@ impl Mirror {
             };
             let (entries, root) = files?;
             write_repository(self, commit, staging, &history)?;
-            let path = staging.join(".git/index");
-            let mut file = File::create_new(&path).map_err(|e| Error::io("writing", &path, e))?;
-            index_file::write(&mut file, &entries, &root)
-                .map_err(|e| Error::io("writing", &path, e))
+            write_index(staging, |file| index_file::write(file, &entries, &root))
         })
     }
 
@@ -171,7 +173,7 @@ impl Mirror {
 
 /// The modification time of every file: a whole second before now, so that it differs from that of anything written
 /// later, also for programs that look at seconds only.
-fn file_time() -> Result<Timespec, Error> {
+pub(crate) fn file_time() -> Result<Timespec, Error> {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |d| d.as_secs());
@@ -249,17 +251,7 @@ impl Listing {
         for item in items.iter() {
             let mut path = prefix.clone();
             path.extend_from_slice(&item.name);
-            if let Some(why) =
-                entry_names::refusal(item.name.as_ref(), item.kind == EntryKind::Link)
-            {
-                return Err(Error::BadPath { path, why });
-            }
-            if path.len() > entry_names::PATH_LIMIT {
-                return Err(Error::BadPath {
-                    path,
-                    why: "it is longer than 4095 bytes",
-                });
-            }
+            check_path(&path, item)?;
             if item.kind == EntryKind::Tree {
                 self.directories.push(path.clone());
                 path.push(b'/');
@@ -283,16 +275,18 @@ impl Listing {
     }
 }
 
-struct Writer<'a> {
-    mirror: &'a Mirror,
-    theirs: Option<&'a Source>,
-    staging: &'a Path,
-    top: &'a OwnedFd,
-    time: Timespec,
+/// Writes files of a checkout whose directories are there.
+pub(crate) struct Writer<'a> {
+    pub(crate) mirror: &'a Mirror,
+    pub(crate) theirs: Option<&'a Source>,
+    pub(crate) staging: &'a Path,
+    pub(crate) top: &'a OwnedFd,
+    pub(crate) time: Timespec,
 }
 
 impl Writer<'_> {
-    fn write_all(&self, entries: &mut [IndexEntry]) -> Result<(), Error> {
+    /// Writes files, then links, and notes in each entry what was written; submodules are passed over.
+    pub(crate) fn write_all(&self, entries: &mut [IndexEntry]) -> Result<(), Error> {
         let is_link = |entry: &IndexEntry| entry.mode == EntryKind::Link as u32;
         let threads = std::thread::available_parallelism()
             .map_or(1, usize::from)
@@ -392,6 +386,55 @@ impl Writer<'_> {
     }
 }
 
+/// Refuses what may not be in a checkout.
+pub(crate) fn check_path(path: &BString, item: &TreeItem) -> Result<(), Error> {
+    let why = match entry_names::refusal(item.name.as_ref(), item.kind == EntryKind::Link) {
+        None if path.len() > entry_names::PATH_LIMIT => "it is longer than 4095 bytes",
+        None => return Ok(()),
+        Some(why) => why,
+    };
+    Err(Error::BadPath {
+        path: path.clone(),
+        why,
+    })
+}
+
+/// Writes the index, which is the last of a checkout, so that it is younger than all files.
+pub(crate) fn write_index(
+    staging: &Path,
+    write: impl FnOnce(&mut File) -> std::io::Result<()>,
+) -> Result<(), Error> {
+    let path = staging.join(INDEX);
+    let failed = |e| Error::io("writing", &path, e);
+    write(&mut File::create_new(&path).map_err(failed)?).map_err(failed)
+}
+
+/// What of `.git` is text, but for `shallow`.
+pub(crate) fn repository_texts(commit: CommitId) -> [(String, String); 4] {
+    let (name, email) = BASE_IDENTITY;
+    [
+        (
+            ".git/config".into(),
+            format!("{CONFIG_HEAD}[user]\n\tname = {name}\n\temail = {email}\n"),
+        ),
+        (".git/info/attributes".into(), ATTRIBUTES.into()),
+        (
+            format!(".git/refs/heads/{BASE_BRANCH}"),
+            format!("{commit}\n"),
+        ),
+        (
+            ".git/HEAD".into(),
+            format!("ref: refs/heads/{BASE_BRANCH}\n"),
+        ),
+    ]
+}
+
+/// The text of `.git/shallow`.
+pub(crate) fn shallow_text(history: &History) -> String {
+    let lines = history.shallow.iter().map(|id| format!("{id}\n"));
+    lines.collect()
+}
+
 /// Writes `.git` but for the index.
 fn write_repository(
     mirror: &Mirror,
@@ -410,29 +453,19 @@ fn write_repository(
         let path = git.join(part);
         fs::create_dir_all(&path).map_err(|e| Error::io("creating", path, e))?;
     }
-    let (name, email) = BASE_IDENTITY;
-    let write = |part: &str, text: String| {
-        let path = git.join(part);
-        fs::write(&path, text).map_err(|e| Error::io("writing", path, e))
-    };
-    write(
-        "config",
-        format!("{CONFIG_HEAD}[user]\n\tname = {name}\n\temail = {email}\n"),
-    )?;
-    write("info/attributes", ATTRIBUTES.to_owned())?;
-    write(&format!("refs/heads/{BASE_BRANCH}"), format!("{commit}\n"))?;
-    write("HEAD", format!("ref: refs/heads/{BASE_BRANCH}\n"))?;
+    let mut texts = Vec::from(repository_texts(commit));
     if !history.shallow.is_empty() {
-        write(
-            "shallow",
-            history.shallow.iter().map(|id| format!("{id}\n")).collect(),
-        )?;
+        texts.push((SHALLOW.into(), shallow_text(history)));
+    }
+    for (part, text) in texts {
+        let path = staging.join(part);
+        fs::write(&path, text).map_err(|e| Error::io("writing", path, e))?;
     }
     let packs = mirror.objects().directory().join("pack");
     for pack in &history.packs {
         for ending in ["pack", "idx"] {
             let file = format!("{pack}.{ending}");
-            link_or_copy(&packs.join(&file), &git.join("objects/pack").join(&file))?;
+            link_or_copy(&packs.join(&file), &staging.join(PACKS).join(&file))?;
         }
     }
     Ok(())
@@ -449,7 +482,7 @@ pub(crate) fn link_or_copy(from: &Path, to: &Path) -> Result<(), Error> {
     }
 }
 
-fn open_directory(path: &Path) -> Result<OwnedFd, Error> {
+pub(crate) fn open_directory(path: &Path) -> Result<OwnedFd, Error> {
     let directory = File::open(path).map_err(|e| Error::io("opening", path, e))?;
     directory
         .as_fd()
@@ -471,6 +504,6 @@ fn display_path(path: &BStr) -> PathBuf {
     )
 }
 
-fn at(doing: &'static str, top: &Path, path: &BStr, errno: rustix::io::Errno) -> Error {
+pub(crate) fn at(doing: &'static str, top: &Path, path: &BStr, errno: rustix::io::Errno) -> Error {
     Error::io(doing, top.join(display_path(path)), errno.into())
 }

@@ -109,6 +109,12 @@ pub enum Error {
         /// The bound in bytes.
         limit: u64,
     },
+    /// Nothing can lie over a directory that is no checkout, or one of another version.
+    #[error("{} is not a checkout that another one can lie over", path.display())]
+    NotBelow {
+        /// The directory.
+        path: PathBuf,
+    },
     /// A commit has more files than a checkout may have.
     #[error("commit {commit} has more than {limit} files, or nests too deep")]
     TooManyFiles {

@@ -57,6 +57,18 @@ pub(crate) struct CachedTree {
     pub(crate) children: Vec<CachedTree>,
 }
 
+impl CachedTree {
+    /// The cache of no tree.
+    pub(crate) fn none() -> CachedTree {
+        CachedTree {
+            name: BString::default(),
+            id: gix::ObjectId::null(HASH),
+            files: 0,
+            children: Vec::new(),
+        }
+    }
+}
+
 /// Writes an index with `entries` in the order of their paths.
 pub(crate) fn write(
     out: &mut dyn Write,
@@ -68,28 +80,38 @@ pub(crate) fn write(
     data.extend_from_slice(&2_u32.to_be_bytes());
     data.extend_from_slice(&(entries.len() as u32).to_be_bytes());
     for entry in entries {
-        let start = data.len();
-        let stat = &entry.stat;
-        for field in [
-            stat.ctime.0,
-            stat.ctime.1,
-            stat.mtime.0,
-            stat.mtime.1,
-            stat.dev,
-            stat.ino,
-            entry.mode,
-            stat.uid,
-            stat.gid,
-            stat.size,
-        ] {
-            data.extend_from_slice(&field.to_be_bytes());
-        }
-        data.extend_from_slice(entry.id.as_slice());
-        data.extend_from_slice(&(entry.path.len().min(0xFFF) as u16).to_be_bytes());
-        data.extend_from_slice(&entry.path);
-        let length = data.len() - start;
-        data.resize(start + (length + 8) / 8 * 8, 0);
+        write_entry(&mut data, entry);
     }
+    finish(out, data, root)
+}
+
+/// Adds an entry.
+pub(crate) fn write_entry(data: &mut Vec<u8>, entry: &IndexEntry) {
+    let start = data.len();
+    let stat = &entry.stat;
+    for field in [
+        stat.ctime.0,
+        stat.ctime.1,
+        stat.mtime.0,
+        stat.mtime.1,
+        stat.dev,
+        stat.ino,
+        entry.mode,
+        stat.uid,
+        stat.gid,
+        stat.size,
+    ] {
+        data.extend_from_slice(&field.to_be_bytes());
+    }
+    data.extend_from_slice(entry.id.as_slice());
+    data.extend_from_slice(&(entry.path.len().min(0xFFF) as u16).to_be_bytes());
+    data.extend_from_slice(&entry.path);
+    let length = data.len() - start;
+    data.resize(start + (length + 8) / 8 * 8, 0);
+}
+
+/// Adds what comes after the entries, and writes all of it.
+pub(crate) fn finish(out: &mut dyn Write, mut data: Vec<u8>, root: &CachedTree) -> io::Result<()> {
     let mut trees = Vec::new();
     write_tree(&mut trees, root);
     data.extend_from_slice(b"TREE");

@@ -18,6 +18,7 @@ mod fill;
 mod host;
 mod ignored;
 mod include;
+mod near;
 mod open;
 mod site;
 mod stock;

@@ -6,6 +6,7 @@ use crate::{
     fill,
     host::Host,
     include::Included,
+    near,
     site::Site,
     wanted::Wanted,
 };
@@ -143,24 +144,16 @@ impl Sites {
         source: Option<Source>,
     ) -> Result<Base, Error> {
         let (sites, mirror) = (self.clone(), mirror.clone());
-        let key = base_key(repository, commit);
+        let (key, repository) = (base_key(repository, commit), repository.to_owned());
         blocking(move || {
             let store = &sites.shared.store;
-            let base = || {
-                store.base::<Error>(&key, |directory| {
-                    Ok(mirror.checkout(commit, directory, source.as_ref())?)
-                })
-            };
+            let base = || near::base(store, &key, &repository, &mirror, commit, source.as_ref());
             let found = base()?;
-            let mut whole = true;
-            for tree in found.trees() {
-                whole &= mirror.is_whole_checkout(tree)?;
-            }
-            if whole {
+            if near::is_whole(&mirror, found.trees()) {
                 return Ok(found);
             }
             drop(found);
-            match store.evict(&key) {
+            match near::evict(store, &key) {
                 Ok(()) | Err(workspace::Error::NoBase { .. }) => {
                     tracing::warn!(base = key, "a damaged base is made again");
                 }
@@ -400,7 +393,7 @@ async fn discard_unused(ledger: &Ledger, store: Store) -> Result<(), Error> {
 }
 
 /// The name of a commit's base.
-pub(crate) fn base_key(repository: &str, commit: CommitId) -> String {
+pub(crate) fn base_key(repository: &str, commit: impl std::fmt::Display) -> String {
     format!("{repository}-{commit}")
 }
 

@@ -1,10 +1,11 @@
-//! A base whose history was damaged is made again.
+//! A base is a layer over one of a commit nearby, and made again when its history was damaged.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 mod scene;
 
 use std::{fs, path::Path, process::Command};
 use testkit::Repo;
+use workspace::Layering;
 
 /// Cuts the packs of a base to a half, in the place where they are: the mirror has the same files.
 fn damage(base: &Path) {
@@ -48,5 +49,112 @@ async fn a_base_whose_packs_were_damaged_with_those_of_the_mirror_is_made_again(
     assert!(is_sound(&base.trees()[0]));
     assert!(is_sound(mirror.directory()));
     drop(base);
+    sites.close(true).await;
+}
+
+/// A repository of a hundred files, and its first commits, each with one more.
+fn grown(commits: usize) -> (Repo, Vec<git::CommitId>) {
+    let repo = Repo::new();
+    for number in 0..100 {
+        repo.file(&format!("d{}/f{number}", number % 7), "content\n");
+    }
+    let commit = |number| {
+        repo.file("counter", format!("{number}\n"));
+        repo.commit("One more").parse().unwrap()
+    };
+    let commits = (0..commits).map(commit).collect();
+    (repo, commits)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_base_of_a_commit_nearby_is_a_layer_that_many_ask_for_and_one_builds() {
+    let (repo, commits) = grown(2);
+    let data = tempfile::tempdir().unwrap();
+    let (sites, source) = scene::open_as(data.path(), &repo, Layering::Overlay);
+    let mirror = sites.mirror("r").await.unwrap();
+    for commit in &commits {
+        mirror.fetch(&source, *commit).unwrap();
+    }
+    let whole = sites.base("r", &mirror, commits[0], None).await.unwrap();
+    assert_eq!(whole.trees().len(), 1);
+    let mut asking = tokio::task::JoinSet::new();
+    for _ in 0..50 {
+        let (sites, mirror, commit) = (sites.clone(), mirror.clone(), commits[1]);
+        asking.spawn(async move { sites.base("r", &mirror, commit, None).await.unwrap() });
+    }
+    let bases = asking.join_all().await;
+    for base in &bases {
+        assert_eq!(base.trees()[1..], *whole.trees());
+    }
+    let top = &bases[0].trees()[0];
+    assert!(top.join("counter").exists() && !top.join("d1").exists());
+    sites.close(true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn however_long_a_repository_lives_its_bases_are_stacks_of_bounded_height() {
+    let (repo, commits) = grown(20);
+    let data = tempfile::tempdir().unwrap();
+    let (sites, source) = scene::open_as(data.path(), &repo, Layering::Overlay);
+    let mirror = sites.mirror("r").await.unwrap();
+    let mut heights = Vec::new();
+    for commit in commits {
+        mirror.fetch(&source, commit).unwrap();
+        let base = sites.base("r", &mirror, commit, None).await.unwrap();
+        heights.push(base.trees().len());
+    }
+    assert!(heights[1..].iter().all(|height| *height > 1), "{heights:?}");
+    assert!(
+        heights
+            .iter()
+            .all(|height| *height <= workspace::MAX_LAYERS)
+    );
+    sites.close(true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_base_of_other_files_is_a_whole_checkout() {
+    let (repo, commits) = grown(1);
+    for number in 0..100 {
+        repo.file(&format!("d{}/f{number}", number % 7), "other\n");
+    }
+    let other = repo.commit("All of it").parse().unwrap();
+    let data = tempfile::tempdir().unwrap();
+    let (sites, source) = scene::open_as(data.path(), &repo, Layering::Overlay);
+    let mirror = sites.mirror("r").await.unwrap();
+    mirror.fetch(&source, other).unwrap();
+    mirror.fetch(&source, commits[0]).unwrap();
+    sites.base("r", &mirror, commits[0], None).await.unwrap();
+    let base = sites.base("r", &mirror, other, None).await.unwrap();
+    assert_eq!(base.trees().len(), 1);
+    sites.close(true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_laid_over_a_base_whose_packs_were_damaged() {
+    let (repo, commits) = grown(2);
+    let data = tempfile::tempdir().unwrap();
+    let (sites, source) = scene::open_as(data.path(), &repo, Layering::Overlay);
+    let mirror = sites.mirror("r").await.unwrap();
+    mirror.fetch(&source, commits[0]).unwrap();
+    let first = sites.base("r", &mirror, commits[0], None).await.unwrap();
+    mirror.fetch(&source, commits[1]).unwrap();
+    let second = sites.base("r", &mirror, commits[1], None).await.unwrap();
+    assert_eq!(second.trees().len(), 2);
+    damage(&first.trees()[0]);
+    drop((first, second, mirror));
+    sites.close(true).await;
+    // What a later process does.
+    let (sites, source) = scene::open_as(data.path(), &repo, Layering::Overlay);
+    let mirror = sites.mirror("r").await.unwrap();
+    for commit in commits {
+        mirror.fetch(&source, commit).unwrap();
+        let base = sites.base("r", &mirror, commit, None).await.unwrap();
+        let mut packs_are_whole = base
+            .trees()
+            .iter()
+            .map(|tree| mirror.is_whole_checkout(tree));
+        assert!(packs_are_whole.all(Result::unwrap));
+    }
     sites.close(true).await;
 }

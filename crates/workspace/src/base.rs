@@ -51,6 +51,13 @@ impl Base {
     }
 }
 
+/// Whether to hold a base is to use it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Use {
+    Counts,
+    DoesNotCount,
+}
+
 /// A base as [`Store::bases`] lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BaseInfo {
@@ -93,7 +100,7 @@ impl Store {
         let start = Instant::now();
         let mut build = Some(build);
         loop {
-            if let Some(base) = self.present(key)? {
+            if let Some(base) = self.present(key, Use::Counts)? {
                 return Ok(base);
             }
             if let Some(_lock) = Lock::file(&self.locks().join(key), Hold::Alone)? {
@@ -131,7 +138,29 @@ impl Store {
     /// [`Error::Name`], [`Error::Io`].
     pub fn find_base(&self, key: &str) -> Result<Option<Base>, Error> {
         check_name("base", key)?;
-        self.present(key)
+        self.present(key, Use::Counts)
+    }
+
+    /// As [`Store::find_base`], for whoever only looks at it: that does not count as a use.
+    ///
+    /// # Errors
+    /// Those of [`Store::find_base`].
+    pub fn look_at_base(&self, key: &str) -> Result<Option<Base>, Error> {
+        check_name("base", key)?;
+        self.present(key, Use::DoesNotCount)
+    }
+
+    /// The keys of the bases that lie directly over a base, sorted.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn bases_over(&self, key: &str) -> Result<Vec<String>, Error> {
+        let mut over = names_in(&self.base_dir(""))?;
+        // A base whose record is damaged is made again when it is asked for.
+        over.retain(|other| {
+            record::parent(&self.base_dir(other)).is_ok_and(|parent| parent.as_deref() == Some(key))
+        });
+        Ok(over)
     }
 
     /// The keys of the bases that are present and begin with `prefix`, the last used first.
@@ -188,8 +217,8 @@ impl Store {
         }
     }
 
-    /// Holds a base with all that it lies over, if all of it is there. To hold it is to use it.
-    fn present(&self, key: &str) -> Result<Option<Base>, Error> {
+    /// Holds a base with all that it lies over, if all of it is there.
+    fn present(&self, key: &str, uses: Use) -> Result<Option<Base>, Error> {
         let (mut trees, mut locks) = (Vec::new(), Vec::new());
         let mut next = Some(key.to_owned());
         while let Some(at) = next {
@@ -200,7 +229,9 @@ impl Store {
             let path = self.locks().join(&at);
             match Lock::file(&path, Hold::Shared)? {
                 Some(lock) if self.is_present(&at) => {
-                    lock.touch(&path)?;
+                    if uses == Use::Counts {
+                        lock.touch(&path)?;
+                    }
                     locks.push(lock);
                 }
                 // Somebody builds or evicts it, or looks whether it may be evicted.
@@ -311,15 +342,11 @@ impl Store {
                 });
             }
         }
-        for other in names_in(&self.base_dir(""))? {
-            if record::parent(&self.base_dir(&other))
-                .is_ok_and(|parent| parent.as_deref() == Some(key))
-            {
-                return Err(Error::BaseInUse {
-                    key: key.to_owned(),
-                    user: format!("base {other}"),
-                });
-            }
+        if let Some(other) = self.bases_over(key)?.first() {
+            return Err(Error::BaseInUse {
+                key: key.to_owned(),
+                user: format!("base {other}"),
+            });
         }
         self.discard(&self.base_dir(key))?;
         std::fs::remove_file(&lock).map_err(std_io("remove", &lock))

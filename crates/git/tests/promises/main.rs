@@ -11,6 +11,7 @@ mod apply;
 mod checkout;
 mod fetch;
 mod integration;
+mod layer;
 mod merge;
 mod publish;
 mod repo;
