@@ -24,13 +24,14 @@ mod work;
 
 pub use doctor::{Finding, Health, doctor};
 pub use error::Error;
-pub use git::{ApplyMode, FileChange, StatusEntry};
+pub use git::{ApplyMode, FileChange, Leftovers, StatusEntry};
 pub use inspect::Diff;
 pub use node::{Node, Options};
 pub use room::Room;
 pub use shares::Shares;
 pub use sink::{Format, Sink, Target};
-pub use site::{DiskBounds, sweep};
+pub use site::{Collect, Collection, DiskBounds, Step, StoreBounds, Usage, collect, sweep};
 pub use submit::{DEFAULT_MONEY, DEFAULT_TOKENS, New, Submitted};
 pub use take::{Applied, Dropped};
 pub use worker::Replayed;
+pub use workspace::{BaseInfo, Space, TrashInfo, WorkspaceInfo};

@@ -4,7 +4,7 @@
 use dialects::{Dialect, Prices};
 use domain::{RequestState, entity::Planning};
 use gateway::{Providers, Settings, Times};
-use skep_server::{DiskBounds, New, Node, Options, Shares};
+use skep_server::{DiskBounds, New, Node, Options, Shares, StoreBounds};
 use std::{path::Path, sync::Arc, time::Duration};
 use testkit::{
     Repo,
@@ -15,6 +15,10 @@ use tokio_util::sync::CancellationToken;
 const MIB: u64 = 1 << 20;
 /// Much less than is written, and looked at often, so that no test waits.
 const SMALL: DiskBounds = DiskBounds {
+    store: StoreBounds {
+        max: None,
+        free: None,
+    },
     bytes: 8 * MIB,
     files: 2_000,
     free: 0,

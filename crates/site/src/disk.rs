@@ -5,7 +5,7 @@
 //! cannot see (deleted files that are open, directories shut to us) is met by the second bound, on
 //! what is left free.
 
-use crate::open::blocking;
+use crate::{gc::StoreBounds, open::blocking};
 use domain::{Failure, Reason};
 use sandbox::{Limit, Strike};
 use std::{
@@ -32,6 +32,8 @@ pub struct DiskBounds {
     /// How often it is looked at. Measuring never takes more than a twentieth of the time, so that
     /// many files are measured more seldom; what is free is looked at each time.
     pub every: Duration,
+    /// What all of it may take, bases and mirrors too.
+    pub store: StoreBounds,
 }
 
 impl Default for DiskBounds {
@@ -43,6 +45,7 @@ impl Default for DiskBounds {
             free: 1 << 30,
             free_files: 50_000,
             every: Duration::from_secs(1),
+            store: StoreBounds::default(),
         }
     }
 }

@@ -52,6 +52,14 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// A directory of the program's own cannot be read.
+    #[error("the directory {} cannot be read", path.display())]
+    Directory {
+        /// The directory.
+        path: std::path::PathBuf,
+        /// What the file system answered.
+        source: std::io::Error,
+    },
     /// The ledger does not have what it should.
     #[error("the files that are taken along cannot be read from the ledger")]
     Ledger(#[from] ledger::Error),
@@ -91,7 +99,9 @@ impl Error {
             Self::Git(error) if error.may_pass() => Reason::Storage,
             Self::Git(_) | Self::BaseLost { .. } | Self::Include(_) => Reason::Repository,
             Self::Workspace(workspace::Error::Limit { .. }) => Reason::LimitReached,
-            Self::Workspace(_) | Self::Unreadable { .. } => Reason::Storage,
+            Self::Workspace(_) | Self::Unreadable { .. } | Self::Directory { .. } => {
+                Reason::Storage
+            }
             Self::Full(full) => full.reason(),
             Self::Sandbox(sandbox::Error::Struck { .. }) => Reason::LimitReached,
             Self::Sandbox(_) => Reason::SandboxUnavailable,

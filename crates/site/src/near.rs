@@ -13,7 +13,7 @@ const PART: usize = 4;
 const FEW: usize = 16;
 
 /// The base `key` of a commit: what is present, or a layer over the nearest one that is present, or a
-/// whole checkout.
+/// whole checkout; and whether it was made.
 pub(crate) fn base(
     store: &Store,
     key: &str,
@@ -21,8 +21,10 @@ pub(crate) fn base(
     mirror: &Mirror,
     commit: CommitId,
     source: Option<&Source>,
-) -> Result<Base, Error> {
+) -> Result<(Base, bool), Error> {
+    let mut made = false;
     let layered = store.layered_base(key, |directory| {
+        made = true;
         let Some(below) = nearest(store, repository, mirror, commit) else {
             mirror.checkout(commit, directory, source)?;
             return Ok(None);
@@ -33,14 +35,15 @@ pub(crate) fn base(
         }
     });
     match layered {
-        Ok(base) => Ok(base),
+        Ok(base) => Ok((base, made)),
         Err(Layer::Other(error)) => Err(error),
         // Whatever it was, such as a file system without whiteouts: a whole checkout needs less.
         Err(Layer::Failed(error)) => {
             tracing::debug!(base = key, %error, "a base could not be made as a layer");
-            store.base(key, |directory| {
+            let whole = store.base::<Error>(key, |directory| {
                 Ok(mirror.checkout(commit, directory, source)?)
-            })
+            })?;
+            Ok((whole, true))
         }
     }
 }

@@ -3,7 +3,7 @@
 use crate::{
     disk::{DiskBounds, Watch},
     error::Error,
-    fill,
+    fill, gc,
     host::Host,
     include::Included,
     near,
@@ -21,6 +21,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 use workspace::{Base, Layering, Layers, Store, Workspace};
 
@@ -55,6 +56,8 @@ struct Shared {
     /// Set when the trash need not be emptied any further: the program ends.
     stop: AtomicBool,
     cleaning: Mutex<Vec<tokio::task::JoinHandle<()>>>,
+    /// Measures what all of it takes, some time after a base was made.
+    keeping: Mutex<Option<tokio::task::JoinHandle<()>>>,
     /// Open mirrors by repository: opening one again would read its packs again.
     mirrors: Mutex<HashMap<String, Mirror>>,
 }
@@ -72,6 +75,7 @@ impl Sites {
                 store,
                 stop: AtomicBool::new(false),
                 cleaning: Mutex::default(),
+                keeping: Mutex::default(),
                 mirrors: Mutex::default(),
             }),
         })
@@ -91,6 +95,10 @@ impl Sites {
     pub async fn sweep(&self, ledger: &Ledger) -> Result<(), Error> {
         discard_unused(ledger, self.shared.store.clone()).await?;
         self.clean();
+        let options = &self.shared.options;
+        if gc::is_scarce(&options.directory, options.disk.store) {
+            self.keep();
+        }
         Ok(())
     }
 
@@ -106,7 +114,7 @@ impl Sites {
             .shared
             .options
             .directory
-            .join("repositories")
+            .join(gc::MIRRORS)
             .join(repository);
         let program = self.shared.options.git.clone();
         let mirror = blocking(move || Ok(Mirror::open_or_create(&place, program)?)).await?;
@@ -115,10 +123,7 @@ impl Sites {
     }
 
     fn mirrors(&self) -> std::sync::MutexGuard<'_, HashMap<String, Mirror>> {
-        self.shared
-            .mirrors
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        lock(&self.shared.mirrors)
     }
 
     pub(crate) fn host(&self) -> &Host {
@@ -145,12 +150,18 @@ impl Sites {
     ) -> Result<Base, Error> {
         let (sites, mirror) = (self.clone(), mirror.clone());
         let (key, repository) = (base_key(repository, commit), repository.to_owned());
-        blocking(move || {
+        let built = AtomicBool::new(false);
+        let (base, is_new) = blocking(move || {
             let store = &sites.shared.store;
-            let base = || near::base(store, &key, &repository, &mirror, commit, source.as_ref());
+            let base = || {
+                let (base, new) =
+                    near::base(store, &key, &repository, &mirror, commit, source.as_ref())?;
+                built.fetch_or(new, Ordering::Relaxed);
+                Ok::<_, Error>(base)
+            };
             let found = base()?;
             if near::is_whole(&mirror, found.trees()) {
-                return Ok(found);
+                return Ok((found, built.into_inner()));
             }
             drop(found);
             match near::evict(store, &key) {
@@ -163,9 +174,13 @@ impl Sites {
                 }
                 Err(error) => return Err(error.into()),
             }
-            base()
+            Ok((base()?, true))
         })
-        .await
+        .await?;
+        if is_new {
+            self.keep();
+        }
+        Ok(base)
     }
 
     /// Opens a site: workspace, setup, sandbox.
@@ -339,31 +354,67 @@ impl Sites {
                 Err(error) => tracing::warn!(%error, "the trash cannot be emptied"),
             }
         });
-        let mut cleaning = self
-            .shared
-            .cleaning
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut cleaning = lock(&self.shared.cleaning);
         cleaning.retain(|task| !task.is_finished());
         cleaning.push(task);
+    }
+
+    /// Sees to it, a little later and in the background, that all of it takes no more than it may:
+    /// whoever waits for a base is not to wait for the measuring of files.
+    fn keep(&self) {
+        let mut keeping = lock(&self.shared.keeping);
+        if keeping.as_ref().is_some_and(|task| !task.is_finished()) {
+            return;
+        }
+        let sites = self.clone();
+        *keeping = Some(tokio::spawn(async move {
+            tokio::time::sleep(KEEP_AFTER).await;
+            sites.keep_now().await;
+        }));
+    }
+
+    async fn keep_now(&self) {
+        let sites = self.clone();
+        let kept = blocking(move || {
+            let Shared {
+                store,
+                options,
+                stop,
+                ..
+            } = &*sites.shared;
+            gc::keep(store, &options.directory, options.disk.store, stop)
+        });
+        match kept.await {
+            Ok(()) => self.clean(),
+            Err(Error::Workspace(workspace::Error::Stopped)) => {}
+            Err(error) => tracing::warn!(%error, "what bases take could not be measured"),
+        }
     }
 
     /// Waits until what was closed is deleted, or stops that where `quickly`; the next sweep goes on.
     pub async fn close(&self, quickly: bool) {
         self.shared.stop.store(quickly, Ordering::Release);
-        let tasks = std::mem::take(
-            &mut *self
-                .shared
-                .cleaning
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        );
+        let keeping = lock(&self.shared.keeping).take();
+        if let Some(task) = keeping.filter(|task| !task.is_finished()) {
+            task.abort();
+            if !quickly {
+                self.keep_now().await;
+            }
+        }
+        let tasks = std::mem::take(&mut *lock(&self.shared.cleaning));
         for task in tasks {
             if let Err(error) = task.await {
                 tracing::warn!(%error, "the task that empties the trash failed");
             }
         }
     }
+}
+
+/// How long after a base was made all is measured.
+const KEEP_AFTER: Duration = Duration::from_secs(10);
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Removes what no process works in from a directory of sites, and waits until it is deleted, and
@@ -387,9 +438,14 @@ pub async fn sweep(ledger: &Ledger, directory: &Path) -> Result<(), Error> {
 /// Moves what no process works in to the trash.
 async fn discard_unused(ledger: &Ledger, store: Store) -> Result<(), Error> {
     // Asked first: an attempt that opens after this is held by its process.
-    let open = ledger.open_attempts().await?;
-    let open: HashSet<String> = open.iter().map(ToString::to_string).collect();
+    let open = open_attempts(ledger).await?;
     blocking(move || Ok(store.sweep(|id| open.contains(id)).map(drop)?)).await
+}
+
+/// The workspaces of attempts that are open in the ledger.
+pub(crate) async fn open_attempts(ledger: &Ledger) -> Result<HashSet<String>, Error> {
+    let open = ledger.open_attempts().await?;
+    Ok(open.iter().map(ToString::to_string).collect())
 }
 
 /// The name of a commit's base.

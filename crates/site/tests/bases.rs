@@ -52,23 +52,9 @@ async fn a_base_whose_packs_were_damaged_with_those_of_the_mirror_is_made_again(
     sites.close(true).await;
 }
 
-/// A repository of a hundred files, and its first commits, each with one more.
-fn grown(commits: usize) -> (Repo, Vec<git::CommitId>) {
-    let repo = Repo::new();
-    for number in 0..100 {
-        repo.file(&format!("d{}/f{number}", number % 7), "content\n");
-    }
-    let commit = |number| {
-        repo.file("counter", format!("{number}\n"));
-        repo.commit("One more").parse().unwrap()
-    };
-    let commits = (0..commits).map(commit).collect();
-    (repo, commits)
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn the_base_of_a_commit_nearby_is_a_layer_that_many_ask_for_and_one_builds() {
-    let (repo, commits) = grown(2);
+    let (repo, commits) = scene::grown(2);
     let data = tempfile::tempdir().unwrap();
     let (sites, source) = scene::open_as(data.path(), &repo, Layering::Overlay);
     let mirror = sites.mirror("r").await.unwrap();
@@ -93,7 +79,7 @@ async fn the_base_of_a_commit_nearby_is_a_layer_that_many_ask_for_and_one_builds
 
 #[tokio::test(flavor = "multi_thread")]
 async fn however_long_a_repository_lives_its_bases_are_stacks_of_bounded_height() {
-    let (repo, commits) = grown(20);
+    let (repo, commits) = scene::grown(20);
     let data = tempfile::tempdir().unwrap();
     let (sites, source) = scene::open_as(data.path(), &repo, Layering::Overlay);
     let mirror = sites.mirror("r").await.unwrap();
@@ -114,7 +100,7 @@ async fn however_long_a_repository_lives_its_bases_are_stacks_of_bounded_height(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_base_of_other_files_is_a_whole_checkout() {
-    let (repo, commits) = grown(1);
+    let (repo, commits) = scene::grown(1);
     for number in 0..100 {
         repo.file(&format!("d{}/f{number}", number % 7), "other\n");
     }
@@ -132,7 +118,7 @@ async fn a_base_of_other_files_is_a_whole_checkout() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_laid_over_a_base_whose_packs_were_damaged() {
-    let (repo, commits) = grown(2);
+    let (repo, commits) = scene::grown(2);
     let data = tempfile::tempdir().unwrap();
     let (sites, source) = scene::open_as(data.path(), &repo, Layering::Overlay);
     let mirror = sites.mirror("r").await.unwrap();

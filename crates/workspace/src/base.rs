@@ -4,6 +4,7 @@
 //! in the form that the kernel's overlay reads as a lower layer. A stack of such layers is bounded by
 //! [`MAX_LAYERS`], and a base is not evicted while another lies over it.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -67,6 +68,8 @@ pub struct BaseInfo {
     pub bytes: u64,
     /// The key of the base that it lies over.
     pub parent: Option<String>,
+    /// What uses it now: a workspace, or a process. What lies over it is another matter.
+    pub used_by: Option<String>,
     /// When it was last asked for.
     pub last_use: SystemTime,
 }
@@ -284,7 +287,15 @@ impl Store {
     /// [`Error::Io`].
     pub fn bases(&self) -> Result<Vec<BaseInfo>, Error> {
         let mut infos = Vec::new();
+        let under = self.under_workspaces()?;
         for key in names_in(&self.base_dir(""))? {
+            let used_by = match under.get(&key) {
+                Some(id) => Some(format!("workspace {id}")),
+                None => match Lock::file(&self.locks().join(&key), Hold::Alone)? {
+                    Some(_free) => None,
+                    None => Some("a process".to_owned()),
+                },
+            };
             // Held while it is measured, without counting as a use.
             let lock = self.locks().join(&key);
             let Some(_held) = Lock::file(&lock, Hold::Shared)? else {
@@ -308,10 +319,22 @@ impl Store {
                 parent: record::parent(&self.base_dir(&key)).unwrap_or_default(),
                 key,
                 bytes,
+                used_by,
                 last_use,
             });
         }
         Ok(infos)
+    }
+
+    /// The bases that workspaces lie over, each with one of them.
+    fn under_workspaces(&self) -> Result<HashMap<String, String>, Error> {
+        let mut under = HashMap::new();
+        for id in self.list()? {
+            if let Ok(record) = record::Record::read(&self.workspace_dir(&id)) {
+                under.insert(record.base, id);
+            }
+        }
+        Ok(under)
     }
 
     /// Moves a base to the trash.
@@ -333,14 +356,11 @@ impl Store {
                 user: "a process".to_owned(),
             });
         };
-        for id in self.list()? {
-            if record::Record::read(&self.workspace_dir(&id)).is_ok_and(|record| record.base == key)
-            {
-                return Err(Error::BaseInUse {
-                    key: key.to_owned(),
-                    user: format!("workspace {id}"),
-                });
-            }
+        if let Some(id) = self.under_workspaces()?.get(key) {
+            return Err(Error::BaseInUse {
+                key: key.to_owned(),
+                user: format!("workspace {id}"),
+            });
         }
         if let Some(other) = self.bases_over(key)?.first() {
             return Err(Error::BaseInUse {

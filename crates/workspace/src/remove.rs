@@ -8,7 +8,7 @@ use bstr::{BString, ByteSlice};
 use rustix::fs::{self, AtFlags, FileType};
 use rustix::io::Errno;
 
-use crate::change::moved;
+use crate::change::{as_u64, moved};
 use crate::descent::{Descent, Trail};
 use crate::dir::{Access, Dir, Listing};
 use crate::error::{Error, io};
@@ -30,7 +30,12 @@ const PASSES: u32 = 1_000_000;
 /// How often a tree is begun again when names came in, or its directories were moved, meanwhile.
 const AGAIN: usize = 3;
 
-pub(crate) fn empty(trash: &Path, stop: &AtomicBool) -> Result<Emptied, Error> {
+/// Deletes all that is in the trash; `progress` is told how many are done, of how many.
+pub(crate) fn empty(
+    trash: &Path,
+    stop: &AtomicBool,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Emptied, Error> {
     let mut emptied = Emptied::default();
     let root = Dir::open(trash).map_err(io("open", trash))?;
     let mut names = Vec::new();
@@ -39,7 +44,9 @@ pub(crate) fn empty(trash: &Path, stop: &AtomicBool) -> Result<Emptied, Error> {
         Ok::<_, Errno>(Listing::Continue)
     })
     .map_err(io("list", trash))?;
-    for name in names {
+    let total = as_u64(names.len());
+    for (done, name) in (0..).zip(names) {
+        progress(done, total);
         let mut deleted = tree(&root, &name, stop);
         for _ in 0..AGAIN {
             if matches!(deleted, Err(Error::Filling { .. } | Error::Changed { .. })) {

@@ -160,6 +160,22 @@ impl Store {
     /// # Errors
     /// [`Error::Io`].
     pub fn sweep(&self, live: impl Fn(&str) -> bool) -> Result<Swept, Error> {
+        self.swept(live, |place| self.discard(place))
+    }
+
+    /// What [`Store::sweep`] would move to the trash now.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn would_sweep(&self, live: impl Fn(&str) -> bool) -> Result<Swept, Error> {
+        self.swept(live, |_| Ok(()))
+    }
+
+    fn swept(
+        &self,
+        live: impl Fn(&str) -> bool,
+        discard: impl Fn(&Path) -> Result<(), Error>,
+    ) -> Result<Swept, Error> {
         let mut swept = Swept::default();
         for id in self.list()? {
             if live(&id) {
@@ -168,7 +184,7 @@ impl Store {
             let place = self.workspace_dir(&id);
             match Lock::directory(&place, Hold::Alone)? {
                 Some(_lock) => {
-                    self.discard(&place)?;
+                    discard(&place)?;
                     swept.workspaces.push(id);
                 }
                 None if fs::lstat(&place).is_ok() => swept.held.push(id),
@@ -179,7 +195,7 @@ impl Store {
             for name in names_in(&parent)? {
                 let place = parent.join(name);
                 if let Some(_lock) = Lock::directory(&place, Hold::Alone)? {
-                    self.discard(&place)?;
+                    discard(&place)?;
                     swept.unfinished += 1;
                 }
             }
@@ -196,7 +212,7 @@ impl Store {
     /// # Errors
     /// [`Error::Stopped`] once `stop` is set; [`Error::Io`] if the trash itself cannot be read.
     pub fn empty_trash(&self, stop: &AtomicBool) -> Result<Emptied, Error> {
-        remove::empty(&self.trash(), stop)
+        remove::empty(&self.trash(), stop, &mut |_, _| {})
     }
 
     /// Moves a directory of the store to the trash. That it is gone already is no error.
@@ -253,7 +269,7 @@ impl Store {
         self.dir.join("workspaces/.new")
     }
 
-    fn trash(&self) -> PathBuf {
+    pub(crate) fn trash(&self) -> PathBuf {
         self.dir.join("trash")
     }
 }

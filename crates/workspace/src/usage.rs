@@ -42,6 +42,14 @@ pub(crate) fn taken(root: &Path) -> Result<Taken, Error> {
     measure(root).map_err(io("measure", root))
 }
 
+/// The bytes that a directory takes on disk with all below it, no link followed.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn disk_bytes(directory: &Path) -> Result<u64, Error> {
+    bytes(directory)
+}
+
 fn measure(root: &Path) -> Result<Taken, Errno> {
     let root = Dir::open(root)?;
     let mut total = Taken {

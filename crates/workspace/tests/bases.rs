@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use skep_workspace::{Base, Error, Layering, Layers, Limits, MAX_LAYERS, Store};
+use skep_workspace::{Base, Error, Layering, Layers, Limits, MAX_LAYERS, Space, Store};
 
 fn store(dir: &Path) -> Store {
     Store::open(dir, Layering::Overlay).unwrap()
@@ -242,6 +242,58 @@ fn a_base_can_be_a_layer_over_another_one_which_stays_as_long() {
     store.sweep(|_| false).unwrap();
     store.evict("top").unwrap();
     store.evict("whole").unwrap();
+}
+
+#[test]
+fn what_a_store_takes_is_measured_and_says_which_bases_nobody_uses() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path());
+    base(&store, "whole");
+    let top = layer(&store, "top", "whole");
+    base(&store, "spare");
+    let workspace = store.create("w", &top).unwrap();
+    fs::write(workspace.tmp().join("big"), vec![1; 100_000]).unwrap();
+    base(&store, "gone");
+    store.evict("gone").unwrap();
+    let space = store.space(&AtomicBool::new(false)).unwrap();
+    let used = |key: &str| {
+        let found = space.bases.iter().find(|base| base.key == key).unwrap();
+        (found.parent.as_deref(), found.used_by.as_deref())
+    };
+    assert_eq!(used("top"), (Some("whole"), Some("workspace w")));
+    assert_eq!(used("whole"), (None, Some("a process")), "it is held");
+    assert_eq!(used("spare"), (None, None));
+    assert_eq!(space.workspaces[0].id, "w");
+    assert!(space.workspaces[0].bytes > 100_000);
+    assert!(space.trash.entries == 1 && space.trash.bytes > 0);
+    let spare: Vec<_> = space.spare_bases().iter().map(|it| &it.key).collect();
+    assert_eq!(spare, ["spare"]);
+
+    drop((top, workspace));
+    let would = store.would_sweep(|_| false).unwrap();
+    assert_eq!(would.workspaces, ["w"]);
+    assert!(store.open_workspace("w").is_ok(), "nothing was moved");
+    store.sweep(|_| false).unwrap();
+    let space = store.space(&AtomicBool::new(false)).unwrap();
+    let spare: Vec<_> = space.spare_bases().iter().map(|it| &it.key).collect();
+    assert_eq!(spare.len(), 3);
+    assert!(
+        spare.iter().position(|key| *key == "top") < spare.iter().position(|key| *key == "whole")
+    );
+    for key in spare {
+        store.evict(key).unwrap();
+    }
+    let mut told = Vec::new();
+    store
+        .empty_trash_telling(&AtomicBool::new(false), &mut |done, of| {
+            told.push((done, of));
+        })
+        .unwrap();
+    assert_eq!(told.len(), 5);
+    assert_eq!(
+        store.space(&AtomicBool::new(false)).unwrap(),
+        Space::default()
+    );
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Sites of the kind `host`, which works everywhere.
+#![allow(clippy::unwrap_used, dead_code)]
 
-use skep_site::{DiskBounds, Host, Options, Sites};
+use skep_site::{DiskBounds, Host, Options, Sites, StoreBounds};
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
@@ -18,6 +19,16 @@ pub(crate) fn open_as(
     repo: &Repo,
     layering: workspace::Layering,
 ) -> (Sites, git::Source) {
+    bounded(data, repo, layering, StoreBounds::default())
+}
+
+/// Sites that may take so much together.
+pub(crate) fn bounded(
+    data: &Path,
+    repo: &Repo,
+    layering: workspace::Layering,
+    store: StoreBounds,
+) -> (Sites, git::Source) {
     let path = std::env::var_os("PATH").unwrap();
     let git = git::Program::find(&path).unwrap();
     let source = git::Source::discover(repo.path(), git.clone()).unwrap();
@@ -31,9 +42,26 @@ pub(crate) fn open_as(
             env: Arc::new(|_| None),
         },
         limits: sandbox::Limits::default(),
-        disk: DiskBounds::default(),
+        disk: DiskBounds {
+            store,
+            ..DiskBounds::default()
+        },
         git,
     })
     .unwrap();
     (sites, source)
+}
+
+/// A repository of a hundred files, and its first commits, each with one more.
+pub(crate) fn grown(commits: usize) -> (Repo, Vec<git::CommitId>) {
+    let repo = Repo::new();
+    for number in 0..100 {
+        repo.file(&format!("d{}/f{number}", number % 7), "content\n");
+    }
+    let commit = |number| {
+        repo.file("counter", format!("{number}\n"));
+        repo.commit("One more").parse().unwrap()
+    };
+    let commits = (0..commits).map(commit).collect();
+    (repo, commits)
 }

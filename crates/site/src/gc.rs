@@ -1,0 +1,323 @@
+//! What bases, workspaces and mirrors may take on disk, and taking it back.
+
+use crate::{
+    error::Error,
+    open::{blocking, open_attempts},
+};
+use git::Leftovers;
+use ledger::Ledger;
+use std::{
+    fs,
+    io::ErrorKind,
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::AtomicBool},
+};
+use workspace::{BaseInfo, Layering, Space, Store};
+
+/// What bases, workspaces, mirrors and the trash may take on disk together. When it is passed, bases
+/// that nobody uses are evicted, the longest unused first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StoreBounds {
+    /// The most that they take, in bytes; a third of the disk where nothing is said.
+    pub max: Option<u64>,
+    /// What must stay free on the disk, in bytes; a tenth of it, at most 8 GiB, where nothing is said.
+    pub free: Option<u64>,
+}
+
+/// The part of the disk that is taken where nothing is said.
+const PART: u64 = 3;
+/// The part of the disk that stays free where nothing is said.
+const FREE_PART: u64 = 10;
+/// The most that stays free where nothing is said.
+const MOST_FREE: u64 = 8 << 30;
+
+/// What a directory of sites takes on disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Usage {
+    /// Bases, workspaces and trash.
+    pub space: Space,
+    /// The mirrors of repositories, by name, in bytes.
+    pub mirrors: Vec<(String, u64)>,
+    /// The most that all of it may take, in bytes.
+    pub max: u64,
+    /// What must stay free, in bytes.
+    pub must_stay_free: u64,
+    /// What is free on the disk now, in bytes.
+    pub free: u64,
+}
+
+impl Usage {
+    /// All of it, in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let mirrors = self.mirrors.iter().map(|(_, bytes)| *bytes);
+        mirrors.fold(self.space.bytes(), u64::saturating_add)
+    }
+
+    /// How much of it has to go for the bounds to hold, beside the trash.
+    fn over(&self) -> u64 {
+        let trash = self.space.trash.bytes;
+        let taken = self.bytes().saturating_sub(trash);
+        let free = self.free.saturating_add(trash);
+        taken
+            .saturating_sub(self.max)
+            .max(self.must_stay_free.saturating_sub(free))
+    }
+
+    /// The bases to evict, in this order.
+    fn to_evict(&self, all: bool) -> Vec<BaseInfo> {
+        let over = self.over();
+        let mut freed = 0_u64;
+        let spare = self.space.spare_bases().into_iter();
+        spare
+            .take_while(|base| {
+                let goes = all || freed < over;
+                freed = freed.saturating_add(base.bytes);
+                goes
+            })
+            .cloned()
+            .collect()
+    }
+}
+
+/// How to collect garbage.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Collect {
+    /// The bounds.
+    pub bounds: StoreBounds,
+    /// Evict every base that nobody uses, within the bounds or not.
+    pub all: bool,
+    /// Only find out what would be done.
+    pub dry_run: bool,
+}
+
+/// What was, or would be, taken back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Collection {
+    /// What was there before.
+    pub before: Usage,
+    /// Workspaces that nobody owned.
+    pub workspaces: Vec<String>,
+    /// Bases and workspaces whose builder died.
+    pub unfinished: u64,
+    /// Bases that were evicted.
+    pub bases: Vec<String>,
+    /// Temporary files of killed processes in mirrors.
+    pub leftovers: Leftovers,
+    /// What was deleted, in bytes: what was in the trash before too.
+    pub freed: u64,
+    /// What could not be deleted, and why.
+    pub failed: Vec<(String, String)>,
+}
+
+/// What is being done, for a person who waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Files are looked at.
+    Measuring,
+    /// The trash is deleted: so many of so many.
+    Deleting(u64, u64),
+}
+
+/// Sweeps a directory of sites, evicts what is over the bounds, and deletes the trash. It is safe
+/// beside processes that work there: what they use stays.
+///
+/// # Errors
+/// When the ledger or the store cannot be read; [`workspace::Error::Stopped`] once `stop` is set: what
+/// was deleted until then is gone, and the rest waits for the next time.
+pub async fn collect(
+    ledger: &Ledger,
+    directory: &Path,
+    how: Collect,
+    stop: Arc<AtomicBool>,
+    mut told: impl FnMut(Step) + Send + 'static,
+) -> Result<Collection, Error> {
+    // Asked first: an attempt that opens after this is held by its process.
+    let open = open_attempts(ledger).await?;
+    let directory = directory.to_owned();
+    blocking(move || {
+        // How new workspaces would lie over their bases does not matter: none is made.
+        let store = Store::open(&directory, Layering::Copy)?;
+        told(Step::Measuring);
+        let before = usage(&store, &directory, how.bounds, &stop)?;
+        if how.dry_run {
+            return would(&store, &directory, before, how, |id| open.contains(id));
+        }
+        let swept = store.sweep(|id| open.contains(id))?;
+        let mut leftovers = Leftovers::default();
+        for mirror in mirrors(&directory)? {
+            let found = git::leftovers(&mirror, true)?;
+            leftovers.entries += found.entries;
+            leftovers.bytes += found.bytes;
+        }
+        // It removes the control groups of processes that have ended when it looks at the machine.
+        drop(sandbox::Namespace::new());
+        let now = usage(&store, &directory, how.bounds, &stop)?;
+        let evicted = evict(&store, &now.to_evict(how.all))?;
+        let trash = store.space(&stop)?.trash;
+        let emptied =
+            store.empty_trash_telling(&stop, &mut |done, of| told(Step::Deleting(done, of)))?;
+        let left = store.space(&stop)?.trash;
+        Ok(Collection {
+            before,
+            workspaces: swept.workspaces,
+            unfinished: swept.unfinished,
+            bases: evicted,
+            leftovers,
+            freed: trash
+                .bytes
+                .saturating_sub(left.bytes)
+                .saturating_add(leftovers.bytes),
+            failed: emptied
+                .failed
+                .into_iter()
+                .map(|(name, error)| (name, domain::failure::chain(&error)))
+                .collect(),
+        })
+    })
+    .await
+}
+
+/// What [`collect`] would do now.
+fn would(
+    store: &Store,
+    directory: &Path,
+    before: Usage,
+    how: Collect,
+    live: impl Fn(&str) -> bool,
+) -> Result<Collection, Error> {
+    let swept = store.would_sweep(live)?;
+    let mut after = before.clone();
+    let mut freed = before.space.trash.bytes;
+    after.space.workspaces.retain(|workspace| {
+        let goes = swept.workspaces.contains(&workspace.id);
+        if goes {
+            freed = freed.saturating_add(workspace.bytes);
+        }
+        !goes
+    });
+    for base in &mut after.space.bases {
+        let by_a_dead_one = |user: &str| {
+            let id = user.strip_prefix("workspace ");
+            id.is_some_and(|id| swept.workspaces.iter().any(|swept| swept == id))
+        };
+        if base.used_by.as_deref().is_some_and(by_a_dead_one) {
+            base.used_by = None;
+        }
+    }
+    let bases = after.to_evict(how.all);
+    let mut leftovers = Leftovers::default();
+    for mirror in mirrors(directory)? {
+        let found = git::leftovers(&mirror, false)?;
+        leftovers.entries += found.entries;
+        leftovers.bytes += found.bytes;
+    }
+    freed = bases
+        .iter()
+        .map(|base| base.bytes)
+        .fold(freed.saturating_add(leftovers.bytes), u64::saturating_add);
+    Ok(Collection {
+        before,
+        workspaces: swept.workspaces,
+        unfinished: swept.unfinished,
+        bases: bases.into_iter().map(|base| base.key).collect(),
+        leftovers,
+        freed,
+        failed: Vec::new(),
+    })
+}
+
+/// Evicts what is over the bounds, for a process that works there.
+pub(crate) fn keep(
+    store: &Store,
+    directory: &Path,
+    bounds: StoreBounds,
+    stop: &AtomicBool,
+) -> Result<(), Error> {
+    let usage = usage(store, directory, bounds, stop)?;
+    let evicted = evict(store, &usage.to_evict(false))?;
+    if !evicted.is_empty() {
+        tracing::info!(?evicted, "bases that nobody used made room");
+    }
+    Ok(())
+}
+
+/// Moves bases to the trash; those that somebody uses by now stay.
+fn evict(store: &Store, bases: &[BaseInfo]) -> Result<Vec<String>, Error> {
+    let mut evicted = Vec::new();
+    for base in bases {
+        match store.evict(&base.key) {
+            Ok(()) => evicted.push(base.key.clone()),
+            Err(workspace::Error::BaseInUse { .. } | workspace::Error::NoBase { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(evicted)
+}
+
+/// Measures a directory of sites.
+fn usage(
+    store: &Store,
+    directory: &Path,
+    bounds: StoreBounds,
+    stop: &AtomicBool,
+) -> Result<Usage, Error> {
+    let space = store.space(stop)?;
+    let mut sizes = Vec::new();
+    for mirror in mirrors(directory)? {
+        let name = mirror.file_name().unwrap_or_default().to_string_lossy();
+        sizes.push((name.into_owned(), workspace::disk_bytes(&mirror)?));
+    }
+    let disk =
+        rustix::fs::statvfs(directory).map_err(|error| unreadable(directory, error.into()))?;
+    let total = disk.f_blocks.saturating_mul(disk.f_frsize);
+    Ok(Usage {
+        space,
+        mirrors: sizes,
+        max: bounds.max.unwrap_or(total / PART),
+        must_stay_free: must_stay_free(bounds, total),
+        free: disk.f_bavail.saturating_mul(disk.f_frsize),
+    })
+}
+
+/// Whether too little is free on the disk.
+pub(crate) fn is_scarce(directory: &Path, bounds: StoreBounds) -> bool {
+    let disk = rustix::fs::statvfs(directory);
+    disk.is_ok_and(|disk| {
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        free < must_stay_free(bounds, disk.f_blocks.saturating_mul(disk.f_frsize))
+    })
+}
+
+fn must_stay_free(bounds: StoreBounds, total: u64) -> u64 {
+    bounds.free.unwrap_or((total / FREE_PART).min(MOST_FREE))
+}
+
+/// Where mirrors are kept, in a directory of sites.
+pub(crate) const MIRRORS: &str = "repositories";
+
+/// The mirrors, sorted.
+fn mirrors(directory: &Path) -> Result<Vec<PathBuf>, Error> {
+    let place = directory.join(MIRRORS);
+    let listed = match fs::read_dir(&place) {
+        Ok(listed) => listed,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(unreadable(&place, error)),
+    };
+    let mut found = Vec::new();
+    for entry in listed {
+        let entry = entry.map_err(|error| unreadable(&place, error))?;
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            found.push(entry.path());
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn unreadable(path: &Path, source: std::io::Error) -> Error {
+    Error::Directory {
+        path: path.to_owned(),
+        source,
+    }
+}
