@@ -65,6 +65,7 @@ pub(crate) enum Command {
     Drop(commands::drop::Args),
     Init(commands::init::Args),
     Doctor(commands::doctor::Args),
+    Gc(commands::gc::Args),
     Ledger(commands::ledger::Args),
     Completions(commands::completions::Args),
 }

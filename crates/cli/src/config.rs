@@ -8,6 +8,7 @@ pub(crate) mod notify;
 pub(crate) mod place;
 pub(crate) mod providers;
 pub(crate) mod shares;
+pub(crate) mod store;
 
 pub(crate) use budget::Budget;
 pub(crate) use file::{Error, File};

@@ -82,7 +82,10 @@ impl Settings {
                 default_model: None,
                 sandbox: flags.sandbox.unwrap_or(Kind::Namespace),
                 notify: notify::sinks(&file, env),
-                disk: server::DiskBounds::default(),
+                disk: server::DiskBounds {
+                    store: file.store.bounds(),
+                    ..server::DiskBounds::default()
+                },
                 shares: file.sandbox.shares(),
                 admission: file.limits.admission(),
             },

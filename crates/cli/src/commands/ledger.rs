@@ -42,33 +42,33 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
 
 /// Says how far long work is, on one line that is written again and again.
 #[derive(Debug, Clone, Copy)]
-struct Line {
+pub(super) struct Line {
     output: Output,
     seen: bool,
 }
 
 impl Line {
-    fn new(output: Output) -> Self {
+    pub(super) fn new(output: Output) -> Self {
         Self {
             output,
             seen: output.progress_is_seen(),
         }
     }
 
-    fn say(self, what: &str, done: u64, total: u64) {
+    pub(super) fn say(self, what: &str, done: u64, total: u64) {
         if self.seen {
             self.output
                 .aside(&format!("\r\u{1b}[K{what}: {done} of {total}"));
         }
     }
 
-    fn begin(self, what: &str) {
+    pub(super) fn begin(self, what: &str) {
         if self.seen {
             self.output.aside(&format!("\r\u{1b}[K{what}"));
         }
     }
 
-    fn clear(self) {
+    pub(super) fn clear(self) {
         if self.seen {
             self.output.aside("\r\u{1b}[K");
         }

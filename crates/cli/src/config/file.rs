@@ -5,6 +5,7 @@ use super::{
     limits::Limits,
     notify::{self, Notify},
     shares::Sandbox,
+    store::Store,
 };
 use domain::time::parse_duration;
 use gateway::Times;
@@ -102,6 +103,8 @@ pub(crate) struct File {
     pub(crate) limits: Limits,
     /// What sandboxes get of the machine.
     pub(crate) sandbox: Sandbox,
+    /// What bases, workspaces and mirrors may take on disk.
+    pub(crate) store: Store,
 }
 
 /// Who serves models.
@@ -334,6 +337,8 @@ mod tests {
             parallel = 4
             [limits]
             per_minute = 20
+            [store]
+            max = "50GiB"
             [providers.local]
             dialect = "chat-completions"
             base_url = "http://127.0.0.1:8000/v1"
@@ -356,6 +361,8 @@ mod tests {
             (admission.per_minute, admission.waiting),
             (Some(20), 10_000)
         );
+        assert_eq!(file.store.bounds().max, Some(50 << 30));
+        assert_eq!(file.store.bounds().free, None);
         assert_eq!(file.providers["local"].dialect, Dialect::ChatCompletions);
         let minutes = |minutes: u64| Some(Duration::from_secs(minutes * 60));
         assert_eq!(file.providers["proxy"].silence_timeout, minutes(10));
@@ -402,6 +409,7 @@ mod tests {
             ("budget = 'lots'", "is not a budget"),
             ("data = 'here'", "absolute path"),
             ("[limits]\nwaiting = 0", "`waiting` in `[limits]` is 0"),
+            ("[store]\nmax = '50'", "line 2: `50` is no size"),
             ("[limits]\nper_minute = 70000", "from 1 to 60000"),
             ("[limits]\nper_minut = 7", "did you mean `per_minute`?"),
             ("[sandbox]\nmemory = '8'", "line 2: `8` is no size"),

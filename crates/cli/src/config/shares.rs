@@ -71,7 +71,7 @@ impl Sandbox {
 }
 
 /// Reads a whole number with `KiB`, `MiB`, `GiB` or `TiB`.
-fn size<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+pub(super) fn size<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
     let text = String::deserialize(from)?;
     let units = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40)];
     let bytes = units.iter().find_map(|(unit, shift)| {

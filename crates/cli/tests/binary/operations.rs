@@ -213,3 +213,33 @@ fn a_session_is_found_by_its_name_and_keeps_its_log_under_another_one() {
         .expect_code(2);
     assert!(refused.stderr.contains("not a name"), "{}", refused.stderr);
 }
+
+#[test]
+fn disk_space_that_nothing_needs_is_given_back_beside_a_run_that_goes_on() {
+    let world = World::simple();
+    world.run();
+    let object = |arguments: &[&str]| {
+        let told = world.skep(arguments).expect_code(0);
+        serde_json::from_str::<serde_json::Value>(&told.stdout).unwrap()
+    };
+    let said = world.skep(&["gc", "--dry-run"]).expect_code(0).stdout;
+    assert!(
+        said.contains("base ") && said.contains("mirror ") && said.contains("in all"),
+        "{said}"
+    );
+    let would = object(&["gc", "--all", "--dry-run", "--json"]);
+    let bases = would["bases"].as_array().unwrap().len();
+    assert!(bases > 0 && would["freed"].as_u64() > Some(0), "{would}");
+    assert_eq!(would["before"]["bases"].as_array().unwrap().len(), bases);
+    let did = object(&["gc", "--all", "--json"]);
+    assert_eq!(did["bases"], would["bases"]);
+    let left = object(&["gc", "--all", "--json"]);
+    assert_eq!(
+        (&left["freed"], &left["before"]["trash"]),
+        (&0.into(), &0.into())
+    );
+    let said = world.skep(&["gc"]).expect_code(0).stdout;
+    assert_eq!(said, "There is nothing to give back.\n");
+    // What is gone is made again.
+    world.run();
+}
