@@ -33,6 +33,7 @@
 
 mod apply;
 mod checkout;
+mod collisions;
 mod commit;
 mod diff;
 mod durable;
@@ -63,6 +64,7 @@ mod tree_writer;
 
 pub use apply::{Applied, ApplyMode};
 pub use checkout::{BASE_BRANCH, BASE_IDENTITY};
+pub use collisions::Collision;
 pub use commit::{CommitInfo, NewCommit, Signature};
 pub use diff::{FileChange, FileKind, Patch, PathChange};
 pub use error::Error;

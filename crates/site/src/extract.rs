@@ -4,8 +4,8 @@ use crate::{
     error::Error,
     ignored::{self, Ignored},
 };
-use bstr::{BStr, BString};
-use git::{Mirror, TreeId, TreeWriter};
+use bstr::{BStr, BString, ByteSlice};
+use git::{Collision, Mirror, TreeId, TreeWriter};
 use std::{collections::BTreeSet, io::Read};
 use workspace::{Change, Limits, Visitor, Workspace};
 
@@ -17,7 +17,7 @@ pub const MAX_REPORTED: usize = 50;
 pub struct Extracted {
     /// The base's tree with the changes.
     pub tree: TreeId,
-    /// What was found and not taken, or taken and remarkable, a sentence each, at most [`MAX_REPORTED`].
+    /// What was found and not taken, a sentence each, at most [`MAX_REPORTED`].
     pub not_taken: Vec<String>,
 }
 
@@ -37,27 +37,38 @@ pub(crate) fn extract(
     };
     let summary = workspace.wanted_changes(limits, &mut collect)?;
     let written = collect.tree.finish()?;
-    let below = written
-        .below_submodules
-        .iter()
-        .map(|path| format!("{path}: a file below a submodule cannot be part of a change"));
+    let collisions = mirror.collisions(base, written.tree)?;
+    let mut tree = written.tree;
+    if !collisions.is_empty() {
+        let mut without = mirror.tree_writer(tree);
+        for collision in &collisions {
+            without.remove(collision.path.as_ref())?;
+        }
+        tree = without.finish()?.tree;
+    }
+    let below = written.below_submodules.iter().map(|path| {
+        let path = shown(path);
+        format!("{path}: a file below a submodule cannot be part of a change")
+    });
     let refused = summary
         .refused
         .iter()
-        .map(|refused| format!("{}: {}", refused.path, refused.why));
-    let collisions = summary
-        .collisions
-        .iter()
-        .map(|(one, other)| format!("{one} and {other}: taken, but they differ only in case"));
+        .map(|refused| format!("{}: {}", shown(&refused.path), refused.why));
+    let collisions = collisions.iter().map(|Collision { path, with }| {
+        let (path, with) = (shown(path), shown(with));
+        format!("{path}: beside {with}, some systems take it for the same name")
+    });
     let not_taken = refused
         .chain(below)
         .chain(collisions)
         .take(MAX_REPORTED)
         .collect();
-    Ok(Extracted {
-        tree: written.tree,
-        not_taken,
-    })
+    Ok(Extracted { tree, not_taken })
+}
+
+/// A path as it can stand in a line of text: control characters and what is no text are escaped.
+fn shown(path: &BString) -> String {
+    path.escape_bytes().to_string()
 }
 
 /// The second visit: puts what is wanted into the tree.

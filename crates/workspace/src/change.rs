@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 use crate::dir::{Dir, Meta};
 use crate::error::{Error, Limit, io};
-use crate::names::{Collisions, is_git_directory};
+use crate::names::is_git_directory;
 
 /// One entry of what an attempt changed. Paths are relative to the workspace's root, separated by
 /// `/`, never empty, never containing `.` or `..`; otherwise they are any bytes.
@@ -181,9 +181,6 @@ pub struct Summary {
     pub bytes: u64,
     /// What was found and not taken, in the order of the walk.
     pub refused: Vec<Refused>,
-    /// Pairs of paths in one directory that differ only in case, at least one of them changed. On an
-    /// overlay only what was written is compared, not what the base has.
-    pub collisions: Vec<(BString, BString)>,
     /// What became of `.git` at the top.
     pub git: GitDir,
 }
@@ -291,20 +288,6 @@ impl<'a, E: From<Error>> Emitter<'a, E> {
             }
         };
         self.refuse(path, why);
-    }
-
-    pub(crate) fn collide(
-        &mut self,
-        seen: &mut Collisions,
-        here: &crate::descent::Trail,
-        name: &BStr,
-        new: bool,
-    ) {
-        if let Some(earlier) = seen.add(name, new) {
-            self.summary
-                .collisions
-                .push((here.join(&earlier), here.join(name)));
-        }
     }
 
     /// Passes on an open file.

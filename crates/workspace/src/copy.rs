@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use bstr::{BString, ByteSlice};
+use bstr::BString;
 use rustix::fs::{self, FileType, Mode, OFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
@@ -17,7 +17,7 @@ use crate::descent::{Descent, Trail};
 use crate::dir::{Access, Dir, Meta};
 use crate::error::{Error, io, std_io};
 use crate::manifest::{Entry, Manifest};
-use crate::names::{Collisions, is_git_directory};
+use crate::names::is_git_directory;
 use crate::remove;
 use crate::tree::{Listed, as_path, chosen, listing};
 
@@ -281,7 +281,7 @@ pub(crate) fn changes<E: From<Error>>(
                 walk.gone(entry)?;
             }
         } else if let Some(listed) = level.names.pop()
-            && let Some((child, below)) = walk.entry(dir, &mut level.seen, &listed, known)?
+            && let Some((child, below)) = walk.entry(dir, &listed, known)?
         {
             walk.trail.push(listed.name.to_bytes());
             walk.out.enter(walk.trail.here(), descent.depth() + 1)?;
@@ -296,7 +296,6 @@ struct Level {
     names: Vec<Listed>,
     /// The manifest's entries of this directory that are still to come: from, to.
     known: Option<(usize, usize)>,
-    seen: Collisions,
 }
 
 struct Walk<'a, E> {
@@ -334,11 +333,7 @@ impl<E: From<Error>> Walk<'_, E> {
                 Ok(true)
             },
         )?;
-        Ok(Level {
-            names,
-            known,
-            seen: Collisions::default(),
-        })
+        Ok(Level { names, known })
     }
 
     /// An entry of the manifest whose name is not there any more.
@@ -358,7 +353,6 @@ impl<E: From<Error>> Walk<'_, E> {
     fn entry(
         &mut self,
         dir: &Dir,
-        seen: &mut Collisions,
         listed: &Listed,
         known: Option<(usize, &Entry)>,
     ) -> Result<Option<Below>, E> {
@@ -380,8 +374,6 @@ impl<E: From<Error>> Walk<'_, E> {
         if (walked || !untouched) && !self.out.wants(&path, meta.kind())? {
             return Ok(None);
         }
-        self.out
-            .collide(seen, &self.trail, name.to_bytes().as_bstr(), !untouched);
         if !untouched {
             self.out.count(&path)?;
         }

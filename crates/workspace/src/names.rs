@@ -1,9 +1,6 @@
-//! Names that are dangerous on some file system: those that git would take for its own directory,
-//! and those that fall together where case does not count.
+//! Names that are dangerous on some file system: those that git would take for its own directory.
 
-use std::collections::HashMap;
-
-use bstr::{BStr, BString, ByteSlice};
+use bstr::ByteSlice;
 
 /// Whether a name is, or is taken on some file system for, a repository's `.git`.
 ///
@@ -30,30 +27,6 @@ pub(crate) fn is_git_directory(name: &[u8]) -> bool {
 /// The characters that HFS+ leaves out when it compares names.
 fn is_invisible(c: char) -> bool {
     matches!(c, '\u{200c}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{206a}'..='\u{206f}' | '\u{feff}')
-}
-
-/// Finds names of one directory that differ only in case.
-#[derive(Debug, Default)]
-pub(crate) struct Collisions {
-    seen: HashMap<Vec<u8>, (BString, bool)>,
-}
-
-impl Collisions {
-    /// Adds a name; `new` tells whether the attempt wrote it. Returns the earlier name that it
-    /// collides with, if one of the two is new.
-    pub(crate) fn add(&mut self, name: &BStr, new: bool) -> Option<BString> {
-        let folded = match name.to_str() {
-            Ok(text) => text.to_lowercase().into_bytes(),
-            Err(_) => name.to_ascii_lowercase(),
-        };
-        match self.seen.get(&folded) {
-            Some((earlier, was_new)) => (new || *was_new).then(|| earlier.clone()),
-            None => {
-                self.seen.insert(folded, (name.to_owned(), new));
-                None
-            }
-        }
-    }
 }
 
 /// Whether `name` can be a file name of the store: the ids and keys of other rooms are.
@@ -100,21 +73,6 @@ mod tests {
         ] {
             assert!(!is_git_directory(name.as_bytes()), "{name:?}");
         }
-    }
-
-    #[test]
-    fn names_that_differ_only_in_case_collide_when_one_is_new() {
-        let mut names = Collisions::default();
-        assert_eq!(names.add(b"README".as_bstr(), false), None);
-        assert_eq!(names.add(b"Readme".as_bstr(), false), None);
-        assert_eq!(names.add(b"readme".as_bstr(), true), Some("README".into()));
-        assert_eq!(names.add("ÄRGER".as_bytes().as_bstr(), true), None);
-        assert_eq!(
-            names.add("ärger".as_bytes().as_bstr(), true),
-            Some("ÄRGER".into())
-        );
-        assert_eq!(names.add(b"A\xff".as_bstr(), true), None);
-        assert_eq!(names.add(b"a\xff".as_bstr(), true), Some(b"A\xff".into()));
     }
 
     #[test]

@@ -15,7 +15,6 @@
 
 use std::os::fd::AsFd;
 
-use bstr::ByteSlice;
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
@@ -23,7 +22,6 @@ use crate::change::{Emitter, GitDir, Limits, Summary, Visitor, Why, moved};
 use crate::descent::{Descent, Trail};
 use crate::dir::{Access, Dir, Meta, attribute};
 use crate::error::{Error, io};
-use crate::names::Collisions;
 use crate::tree::{Listed, as_path, chosen};
 
 /// Visits what the upper layer at `root` changes.
@@ -37,26 +35,14 @@ pub(crate) fn changes<E: From<Error>>(
         trail: Trail::default(),
     };
     let names = walk.list(&root)?;
-    let mut descent = Descent::new(
-        root,
-        Level {
-            names,
-            seen: Collisions::default(),
-        },
-    );
-    while let Some((dir, level)) = descent.top() {
-        if let Some(next) = level.names.pop() {
-            if let Some(child) = walk.entry(dir, level, &next)? {
+    let mut descent = Descent::new(root, names);
+    while let Some((dir, names)) = descent.top() {
+        if let Some(next) = names.pop() {
+            if let Some(child) = walk.entry(dir, &next)? {
                 walk.trail.push(next.name.to_bytes());
                 walk.out.enter(walk.trail.here(), descent.depth() + 1)?;
                 let names = walk.list(&child)?;
-                descent.push(
-                    child,
-                    Level {
-                        names,
-                        seen: Collisions::default(),
-                    },
-                );
+                descent.push(child, names);
             }
         } else {
             descent.pop().map_err(moved("leave", walk.trail.here()))?;
@@ -64,11 +50,6 @@ pub(crate) fn changes<E: From<Error>>(
         }
     }
     Ok(walk.out.summary)
-}
-
-struct Level {
-    names: Vec<Listed>,
-    seen: Collisions,
 }
 
 struct Walk<'a, E> {
@@ -93,7 +74,7 @@ impl<E: From<Error>> Walk<'_, E> {
     }
 
     /// Visits one name; returns the directory to walk next, if it is one.
-    fn entry(&mut self, dir: &Dir, level: &mut Level, listed: &Listed) -> Result<Option<Dir>, E> {
+    fn entry(&mut self, dir: &Dir, listed: &Listed) -> Result<Option<Dir>, E> {
         let name = listed.name.as_c_str();
         let path = self.trail.join(name.to_bytes());
         let meta = dir.look(name).map_err(moved("look at", &path))?;
@@ -115,12 +96,6 @@ impl<E: From<Error>> Walk<'_, E> {
         }
         match meta.kind() {
             FileType::Directory => {
-                self.out.collide(
-                    &mut level.seen,
-                    &self.trail,
-                    name.to_bytes().as_bstr(),
-                    true,
-                );
                 let child = match dir.subdir(name, Access::Read) {
                     Err(Errno::XDEV) => {
                         self.out.refuse(path, Why::Mounted);
@@ -158,23 +133,11 @@ impl<E: From<Error>> Walk<'_, E> {
                     self.out.refuse(path, Why::Elsewhere);
                 } else {
                     drop(widened);
-                    self.out.collide(
-                        &mut level.seen,
-                        &self.trail,
-                        name.to_bytes().as_bstr(),
-                        true,
-                    );
                     self.out.file(path, content, &meta)?;
                 }
                 Ok(None)
             }
             FileType::Symlink => {
-                self.out.collide(
-                    &mut level.seen,
-                    &self.trail,
-                    name.to_bytes().as_bstr(),
-                    true,
-                );
                 self.out.link(path, dir, name)?;
                 Ok(None)
             }

@@ -512,26 +512,6 @@ fn a_change_with_size_and_time_set_back_is_found() {
     }
 }
 
-// docs/bad-input.md: Names that differ only in case
-#[test]
-fn names_that_fall_together_where_case_does_not_count_are_told() {
-    for kind in KINDS {
-        let scene = Scene::new(kind);
-        for name in ["src/NEW.rs", "src/new.rs", "Über", "über", "alone"] {
-            fs::create_dir_all(scene.written().join("src")).unwrap();
-            fs::write(scene.written().join(name), "x").unwrap();
-        }
-        let pairs: Vec<_> = scene
-            .changes()
-            .1
-            .collisions
-            .iter()
-            .map(|(a, b)| format!("{a} {b}"))
-            .collect();
-        assert_eq!(pairs, ["src/NEW.rs src/new.rs", "Über über"], "{kind:?}");
-    }
-}
-
 #[test]
 fn each_limit_is_an_error_that_names_the_path_and_the_limit() {
     for kind in KINDS {
