@@ -4,6 +4,7 @@
 
 mod build;
 mod cold;
+mod example;
 mod figure;
 mod ledger;
 mod memory;
@@ -12,13 +13,14 @@ mod overhead;
 mod peers;
 mod reference;
 mod stage;
+mod workspace;
 
 use std::path::PathBuf;
 
 use figure::Report;
 use stage::Stage;
 
-const NAMES: &str = "run-overhead ledger";
+const NAMES: &str = "run-overhead ledger workspace";
 
 /// What is asked of a benchmark.
 #[derive(Debug, Default)]
@@ -46,8 +48,9 @@ impl Options {
                     let group = rest.next().ok_or_else(|| {
                         format!(
                             "`--only` wants a group: of run-overhead 100, 10k, 90k, cold, waiting, \
-                             binary, build; of ledger {}",
-                            ledger::GROUPS.join(", ")
+                             binary, build; of ledger {}; of workspace {}",
+                            ledger::GROUPS.join(", "),
+                            workspace::GROUPS.join(", ")
                         )
                     })?;
                     options.only.push(group.clone());
@@ -81,6 +84,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
     match names.as_slice() {
         ["run-overhead"] => run_overhead(&options),
         ["ledger"] => ledger::run(&options),
+        ["workspace"] => workspace::run(&options),
         [] => Err(format!("name a benchmark: {NAMES}")),
         [name, ..] => Err(format!(
             "there is no benchmark `{name}`; there are: {NAMES}"

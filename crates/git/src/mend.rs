@@ -6,6 +6,7 @@
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom};
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 
 use crate::commit::CommitInfo;
@@ -70,15 +71,18 @@ impl Mirror {
         Ok(true)
     }
 
-    /// Whether the history of a checkout is there to its end. Its packs are hard links to those of the
-    /// mirror, so that a fault of the disk is in both.
+    /// Whether the history of a checkout, or what a layer has of it, is there to its end. Its packs are
+    /// hard links to those of the mirror, so that a fault of the disk is in both.
     ///
     /// # Errors
     /// When the directory cannot be read.
     pub fn is_whole_checkout(&self, directory: &Path) -> Result<bool, Error> {
         let packs = directory.join(".git/objects/pack");
         for name in names(&packs)? {
+            // In a layer a device hides a pack that the checkout below has.
+            let hides = |metadata: fs::Metadata| metadata.file_type().is_char_device();
             if let Some(stem) = name.strip_suffix(".pack")
+                && !fs::symlink_metadata(packs.join(&name)).is_ok_and(hides)
                 && !is_whole(&packs.join(stem))?
             {
                 return Ok(false);

@@ -99,6 +99,27 @@ async fn however_long_a_repository_lives_its_bases_are_stacks_of_bounded_height(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_layer_that_hides_a_part_of_the_history_below_is_found_again() {
+    let (repo, commits) = scene::grown(2);
+    let data = tempfile::tempdir().unwrap();
+    let (sites, source) = scene::open_as(data.path(), &repo, Layering::Overlay);
+    let mirror = sites.mirror("r").await.unwrap();
+    for commit in &commits {
+        mirror.fetch(&source, *commit).unwrap();
+    }
+    sites.base("r", &mirror, commits[1], None).await.unwrap();
+    let place = {
+        use std::os::unix::fs::MetadataExt;
+        |base: &workspace::Base| fs::metadata(&base.trees()[0]).unwrap().ino()
+    };
+    let older = sites.base("r", &mirror, commits[0], None).await.unwrap();
+    assert_eq!(older.trees().len(), 2);
+    let again = sites.base("r", &mirror, commits[0], None).await.unwrap();
+    assert_eq!(place(&again), place(&older));
+    sites.close(true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_base_of_other_files_is_a_whole_checkout() {
     let (repo, commits) = scene::grown(1);
     for number in 0..100 {

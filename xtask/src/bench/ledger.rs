@@ -3,24 +3,14 @@
 //! The measuring itself is an example of the ledger's crate, built with optimisation: it prints
 //! samples, and the marks are here.
 
-use std::{
-    collections::BTreeMap,
-    io::{BufRead, BufReader},
-    process::{Command, Stdio},
-};
+use std::collections::BTreeMap;
 
 use super::{
     Options, build,
-    figure::{Figure, Report, Samples},
+    example::{Known, Mark},
+    figure::Report,
     peers,
 };
-
-/// What is promised of a figure on two cores.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Mark {
-    AtLeast(f64),
-    AtMost(f64),
-}
 
 /// The groups in the order in which they are measured.
 pub(crate) const GROUPS: &[&str] = &[
@@ -70,71 +60,19 @@ fn peer(name: &str) -> Option<(&'static str, &'static str)> {
 pub(crate) fn run(options: &Options) -> Result<(), String> {
     let mut report = Report::new(options.json);
     let binary = build::example("skep-ledger", "measure")?;
-    // What is compared with is printed last of its group.
-    let mut known = BTreeMap::new();
+    let mut known = Known {
+        mark,
+        peer,
+        medians: BTreeMap::new(),
+    };
     for group in GROUPS.iter().filter(|group| options.wants(group)) {
         report.doing(group);
         if *group == "peers" {
             peers::measure(&mut report)?;
             continue;
         }
-        let mut child = Command::new(&binary)
-            .arg(group)
-            .stdout(Stdio::piped())
-            .spawn()
-            .map_err(|error| format!("cannot start {}: {error}", binary.display()))?;
-        let out = child.stdout.take().ok_or("the measurement has no output")?;
-        let mut figures = Vec::new();
-        for line in BufReader::new(out).lines() {
-            let line = line.map_err(|error| format!("cannot read figures: {error}"))?;
-            figures.push(parse(&line)?);
-        }
-        let status = child
-            .wait()
-            .map_err(|error| format!("cannot wait for {group}: {error}"))?;
-        if !status.success() {
-            return Err(format!("the measurement `{group}` failed: {status}"));
-        }
-        for (name, _, samples) in &figures {
-            known.insert(name.clone(), samples.median());
-        }
-        for (name, unit, samples) in figures {
-            let mut figure = Figure::median(&name, unit, &samples);
-            figure = match mark(&name) {
-                Some(Mark::AtMost(mark)) => figure.mark(Some(mark)),
-                Some(Mark::AtLeast(mark)) => figure.at_least(mark),
-                None => figure,
-            };
-            if let Some((of, shown)) = peer(&name)
-                && let Some(value) = known.get(of)
-            {
-                figure = figure.peer(shown, *value);
-            }
-            report.add(figure);
-        }
+        known.measure(&binary, &[*group], &mut report)?;
     }
     report.finish();
     Ok(())
-}
-
-/// A line of the measurement: `figure NAME UNIT SAMPLE...`.
-pub(crate) fn parse(line: &str) -> Result<(String, &'static str, Samples), String> {
-    let wrong = || format!("this is not a figure: {line}");
-    let mut words = line.split(' ');
-    let (Some("figure"), Some(name), Some(unit)) = (words.next(), words.next(), words.next())
-    else {
-        return Err(wrong());
-    };
-    let unit = match unit {
-        "1/s" => "/s",
-        "us" => "µs",
-        "ms" => "ms",
-        "x" => "×",
-        _ => return Err(wrong()),
-    };
-    let mut samples = Samples::default();
-    for word in words {
-        samples.push(word.parse().map_err(|_| wrong())?);
-    }
-    Ok((name.to_owned(), unit, samples))
 }

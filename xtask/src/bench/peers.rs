@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use super::{
+    example::parse,
     figure::{Figure, Report},
-    ledger::parse,
 };
 use crate::step;
 
