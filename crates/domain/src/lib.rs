@@ -9,6 +9,7 @@
 
 pub mod amount;
 pub mod budget;
+pub mod egress;
 pub mod entity;
 pub mod event;
 pub mod failure;

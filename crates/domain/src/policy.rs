@@ -1,6 +1,7 @@
 //! What a repository asks of its changes: its `skep.toml`, read at the base commit.
 
 use crate::{
+    egress::{self, Asked},
     scope::{self, Globs},
     time::parse_duration,
 };
@@ -40,6 +41,9 @@ pub struct Policy {
     pub include: Vec<String>,
     /// Toolchains that are not found from `PATH`.
     pub toolchains: Toolchains,
+    /// What may leave the sandboxes, if the user's configuration grants it.
+    #[serde(skip_serializing_if = "Asked::is_empty")]
+    pub egress: Asked,
 }
 
 /// A command that must pass on the extracted change, in a fresh sandbox.
@@ -169,6 +173,9 @@ pub enum Error {
         /// Why.
         source: scope::Error,
     },
+    /// A rule of egress makes no sense.
+    #[error("{FILE}: {0}")]
+    Egress(#[from] egress::Error),
 }
 
 fn suggestion(nearest: Option<&str>) -> String {
@@ -217,6 +224,7 @@ impl Policy {
         globs("paths.protected", &self.paths.protected)?;
         globs("paths.forbidden", &self.paths.forbidden)?;
         globs("include", &self.include)?;
+        self.egress.validate()?;
         let branch = &self.integration.branch;
         if !is_branch(branch) {
             return value(format!("`{branch}` cannot be the name of a branch"));
@@ -356,6 +364,9 @@ mod tests {
             name = "Bot"
             [toolchains]
             roots = ["/opt/tool"]
+            [[egress.allow]]
+            for = ["setup"]
+            host = "*.example.com"
             "#,
         )
         .unwrap();
@@ -399,6 +410,14 @@ mod tests {
                 "`paths.protected` is not valid",
             ),
             ("[commit]\nname=\"a\\nb\"", "cannot be used in a commit"),
+            (
+                "[[egress.allow]]\nhost='a.example'",
+                "`egress.allow`, rule 1: `for` says who may",
+            ),
+            (
+                "[[egress.deny]]\nhost='https://a.example'",
+                "`egress.deny`, rule 1: `https://a.example` is no host",
+            ),
         ] {
             assert!(
                 message(text).contains(expected),
