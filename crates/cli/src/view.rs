@@ -1,5 +1,6 @@
 //! What a person sees: pure functions from what is known to text.
 
+pub(crate) mod egress;
 pub(crate) mod event;
 pub(crate) mod format;
 pub(crate) mod live;

@@ -2,6 +2,7 @@
 
 use crate::{
     amount::{Amount, Micros},
+    egress::Part,
     entity::{Evidence, ObjectName},
     failure::Failure,
     id::{AttemptId, BlobId, ChangeId, EventId, JobId, RequestId, SessionId},
@@ -189,6 +190,33 @@ pub enum Body {
         /// What it found.
         evidence: Evidence,
     },
+    /// Something in a sandbox asked for something outside of it.
+    Egress {
+        /// The attempt whose work it is.
+        attempt: AttemptId,
+        /// Who asked.
+        part: Part,
+        /// The host.
+        host: String,
+        /// The port.
+        port: u16,
+        /// The method, where it is known: of a tunnel only the two ends are.
+        method: Option<String>,
+        /// The path without its query, where it is known.
+        path: Option<String>,
+        /// The rule that decided; none where no rule allows it.
+        rule: Option<String>,
+        /// Whether it was allowed.
+        allowed: bool,
+        /// Why it was refused, or what ended it although it was allowed.
+        reason: Option<String>,
+        /// How often the same was decided.
+        count: u64,
+        /// Bytes that left the sandbox, in all of them.
+        up: u64,
+        /// Bytes that came in.
+        down: u64,
+    },
     /// A gate passed and made a change.
     ChangeMade {
         /// The change.
@@ -375,6 +403,7 @@ impl Body {
             Self::AttemptChanged { attempt, .. }
             | Self::Agent { attempt, .. }
             | Self::Checked { attempt, .. }
+            | Self::Egress { attempt, .. }
             | Self::ChangeMade { attempt, .. }
             | Self::ModelCalled {
                 attempt: Some(attempt),
@@ -413,6 +442,7 @@ impl Body {
             Self::Agent { .. } => "agent",
             Self::ModelCalled { .. } => "model_called",
             Self::Checked { .. } => "checked",
+            Self::Egress { .. } => "egress",
             Self::ChangeMade { .. } => "change_made",
             Self::ChangeChanged { .. } => "change_changed",
             Self::Published { .. } => "published",

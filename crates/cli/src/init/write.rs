@@ -32,7 +32,11 @@ pub(crate) fn policy_text(found: &Found) -> String {
     out.push_str(
         "\n# Toolchains that are not found from PATH: absolute directories, seen read-only.\n\
          # [toolchains]\n\
-         # roots = [\"/opt/tool\"]\n",
+         # roots = [\"/opt/tool\"]\n\
+         \n# What may leave the sandboxes, for any of agent, setup and checks. Else nothing may.\n\
+         # [egress]\n\
+         # allow = [{ for = [\"setup\"], host = \"packages.example.com\" }]\n\
+         # deny = [{ host = \"telemetry.example.com\" }]\n",
     );
     out
 }
@@ -77,7 +81,7 @@ fn checks(out: &mut String, found: &Found) {
 fn setup(out: &mut String, found: &Found) {
     out.push_str(
         "\n# What prepares a workspace for agents and checks. It runs without a network: what it\n\
-         # needs must be in the caches of this machine.\n",
+         # needs is in the caches of this machine, or is asked for in [egress].\n",
     );
     if found.setup.is_empty() {
         out.push_str("# [setup]\n# command = \"make deps\"\n# timeout = \"10m\"\n");
@@ -205,6 +209,10 @@ mod tests {
             toolchains: policy::Toolchains {
                 roots: vec!["/a".into()],
             },
+            egress: domain::egress::Asked {
+                allow: vec![domain::egress::Rule::default()],
+                deny: vec![domain::egress::Rule::default()],
+            },
         };
         let text = policy_text(&Found::default());
         let mut seen = 0;
@@ -220,6 +228,6 @@ mod tests {
                 seen += 1;
             }
         }
-        assert_eq!(seen, 16);
+        assert_eq!(seen, 18);
     }
 }

@@ -341,6 +341,11 @@ pub(crate) fn full(envelope: &Envelope, story: &Story) -> String {
             matches!(evidence.verdict, Verdict::Failed | Verdict::Broken)
                 .then(|| evidence.findings.clone()),
         ),
+        Body::Egress { attempt, .. } => (
+            job(story.job_of(*attempt)),
+            super::egress::words(&envelope.body),
+            None,
+        ),
         Body::ChangeMade {
             change,
             attempt,
@@ -490,6 +495,7 @@ fn is_failure(body: &Body) -> bool {
             event: Agent::Error { .. },
             ..
         } => true,
+        Body::Egress { allowed, .. } => !allowed,
         _ => false,
     }
 }

@@ -332,6 +332,8 @@ impl Story {
             | Body::AttemptChanged { .. }
             | Body::Agent { .. }
             | Body::Checked { .. } => self.apply_to_attempt(&envelope.body),
+            // What left a sandbox is told by `skep log` and `skep egress`.
+            Body::Egress { .. } => {}
             Body::ChangeMade { .. } | Body::ChangeChanged { .. } => {
                 self.apply_to_change(time, &envelope.body);
             }
