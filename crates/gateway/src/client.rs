@@ -47,24 +47,14 @@ impl Client {
     /// A client; `secure` says whether any provider is reached by TLS, which needs the system's
     /// certificates.
     pub(crate) fn new(connect: Duration, secure: bool) -> Result<Self, Error> {
-        let setup = |what| move |source: BoxError| Error::Setup { what, source };
-        let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|e| setup("TLS cannot be used")(e.into()))?;
-        let tls = if secure {
-            tls.with_native_roots().map_err(|e| {
-                setup("install the system's certificates (the package ca-certificates)")(e.into())
-            })?
-        } else {
-            tls.with_root_certificates(RootCertStore::empty())
-        };
+        let tls = tls(secure)?;
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_connect_timeout(Some(connect));
         tcp.set_keepalive(Some(Duration::from_secs(30)));
         let https = HttpsConnectorBuilder::new()
-            .with_tls_config(tls.with_no_client_auth())
+            .with_tls_config(tls)
             .https_or_http()
             .enable_http1()
             .wrap_connector(tcp);
@@ -90,6 +80,22 @@ impl Client {
     ) -> Result<Response<Incoming>, legacy::Error> {
         self.pool.request(request).await
     }
+}
+
+/// How servers are recognized: by the system's certificates where any is reached by TLS.
+pub(crate) fn tls(secure: bool) -> Result<ClientConfig, Error> {
+    let setup = |what| move |source: BoxError| Error::Setup { what, source };
+    let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|e| setup("TLS cannot be used")(e.into()))?;
+    let tls = if secure {
+        tls.with_native_roots().map_err(|e| {
+            setup("install the system's certificates (the package ca-certificates)")(e.into())
+        })?
+    } else {
+        tls.with_root_certificates(RootCertStore::empty())
+    };
+    Ok(tls.with_no_client_auth())
 }
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;

@@ -4,6 +4,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use crate::{
     client::Client,
+    egress::{Egress, EgressSpec},
     error::Error,
     grant::{Grant, GrantSpec},
     provider::{Provider, Times},
@@ -113,6 +114,12 @@ impl Gateway {
     #[must_use]
     pub fn grant(&self, spec: GrantSpec) -> Grant {
         Grant::new(Arc::clone(&self.shared), spec)
+    }
+
+    /// Makes the egress of one sandbox.
+    #[must_use]
+    pub fn egress(&self, spec: EgressSpec) -> Egress {
+        Egress::new(Arc::clone(&self.shared), spec)
     }
 
     /// The same text with asterisks in place of every key of a provider.

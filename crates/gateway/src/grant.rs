@@ -299,7 +299,7 @@ impl Grant {
     /// # Errors
     /// When the listener cannot be used.
     pub fn serve(&self, listener: std::net::TcpListener) -> std::io::Result<Served> {
-        Served::start(self.clone(), listener, None)
+        Served::start(Some(self.clone()), None, listener, None)
     }
 
     /// As [`Grant::serve`], where others can connect to the listener too: a connection that `admits`
@@ -312,7 +312,7 @@ impl Grant {
         listener: std::net::TcpListener,
         admits: impl Fn(std::net::SocketAddr) -> bool + Send + Sync + 'static,
     ) -> std::io::Result<Served> {
-        Served::start(self.clone(), listener, Some(Arc::new(admits)))
+        Served::start(Some(self.clone()), None, listener, Some(Arc::new(admits)))
     }
 
     /// Refuses every further call and cuts those under way.

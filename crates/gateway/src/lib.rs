@@ -6,6 +6,9 @@
 //! and records the exchange without any key. It never reads the environment or a file, and
 //! never tries a call again.
 //!
+//! What leaves a sandbox besides such calls passes here, too: [`Egress`] decides, measures and
+//! records every request.
+//!
 //! The three main types are [`Gateway`] (the providers and the pool of connections), [`Grant`]
 //! (what one spender may use, revocable) and [`Cassette`] (recorded exchanges in place of a
 //! provider). Besides, a [`Hook`] takes a message to an address that a person has configured.
@@ -15,6 +18,7 @@ mod cassette;
 mod classify;
 mod client;
 mod diff;
+mod egress;
 mod error;
 mod flight;
 mod funds;
@@ -33,6 +37,9 @@ mod splice;
 
 pub use body::Body;
 pub use cassette::{Cassette, Diverged, Recorded};
+pub use egress::{
+    Egress, EgressBounds, EgressSpec, Policies, Resolver, Seen, Standing, SystemResolver, Witness,
+};
 pub use error::Error;
 pub use funds::{Error as FundsError, Funds, Settlement};
 pub use gateway::{Bounds, Gateway, Options};
@@ -42,4 +49,4 @@ pub use ledger_funds::{CassetteError, LedgerFunds, cassette, plan_cassette};
 pub use provider::{Provider, Settings, Times};
 pub use providers::{Error as RouteError, Providers, Route};
 pub use secret::Secret;
-pub use serve::Served;
+pub use serve::{Admits, Served};

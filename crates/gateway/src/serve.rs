@@ -1,4 +1,4 @@
-//! A grant as an HTTP server on a listener inside a sandbox.
+//! A grant, or egress, or both, as an HTTP server on a listener inside a sandbox.
 
 use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
@@ -23,6 +23,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
     body::Body,
+    egress::{self, Answer, Egress},
     error::Error,
     flight::Head,
     grant::{Grant, State, cut},
@@ -47,7 +48,7 @@ const BUFFER_BYTES: usize = 256 << 10;
 /// How long to wait when no connection can be accepted (too many open files, say).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// A grant that is being served. Dropping it ends the server and its connections; what was under
+/// What is being served. Dropping it ends the server and its connections; what was under
 /// way is cancelled and settled.
 #[derive(Debug)]
 pub struct Served {
@@ -56,20 +57,37 @@ pub struct Served {
     address: std::net::SocketAddr,
 }
 
-/// Whether a connection from there may be served. Asked where others than the spender can connect.
-pub(crate) type Admits = Arc<dyn Fn(std::net::SocketAddr) -> bool + Send + Sync>;
+/// Whether a connection from there may be served. Asked where others than the spender can connect; it
+/// may block for some milliseconds.
+pub type Admits = Arc<dyn Fn(std::net::SocketAddr) -> bool + Send + Sync>;
 
 impl Served {
-    pub(crate) fn start(
-        grant: Grant,
+    /// Serves what one sandbox is granted on a listener of it, until the result is dropped or closed.
+    /// A connection that `admits` does not accept is closed unread. Call it inside a runtime.
+    ///
+    /// # Errors
+    /// When the listener cannot be used.
+    pub fn start(
+        grant: Option<Grant>,
+        egress: Option<Egress>,
         listener: std::net::TcpListener,
         admits: Option<Admits>,
     ) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         let listener = TcpListener::from_std(listener)?;
         let address = listener.local_addr()?;
-        let stop = grant.state.cancel.child_token();
-        let task = tokio::spawn(accept(grant, listener, admits, stop.clone()));
+        let stop = match (&grant, &egress) {
+            (Some(grant), _) => grant.state.cancel.child_token(),
+            (None, Some(egress)) => egress.state.cancel.child_token(),
+            (None, None) => CancellationToken::new(),
+        };
+        let served = Behind {
+            grant,
+            egress,
+            address,
+            admits,
+        };
+        let task = tokio::spawn(accept(served, listener, stop.clone()));
         Ok(Self {
             stop: Some(stop.drop_guard()),
             task,
@@ -93,14 +111,31 @@ impl Served {
     }
 }
 
+/// What is behind a listener.
+#[derive(Clone)]
+struct Behind {
+    grant: Option<Grant>,
+    egress: Option<Egress>,
+    address: std::net::SocketAddr,
+    admits: Option<Admits>,
+}
+
+/// Serves until `stop`, and records what left the sandbox.
+async fn accept(behind: Behind, listener: TcpListener, stop: CancellationToken) {
+    let Some(egress) = behind.egress.clone() else {
+        return connections(behind, listener, stop).await;
+    };
+    // A connection that is cut by `stop` is recorded, too.
+    tokio::join!(
+        connections(behind, listener, stop.clone()),
+        egress.state.keep(&stop)
+    );
+    egress.state.finish().await;
+}
+
 /// Accepts connections until `stop`, then drops them all. Wakes on a connection, on the end of
 /// one, and on `stop`; owns the listener and the tasks of its connections.
-async fn accept(
-    grant: Grant,
-    listener: TcpListener,
-    admits: Option<Admits>,
-    stop: CancellationToken,
-) {
+async fn connections(behind: Behind, listener: TcpListener, stop: CancellationToken) {
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     let mut connections = JoinSet::new();
     loop {
@@ -117,11 +152,10 @@ async fn accept(
         match accepted {
             None => break,
             Some((permit, Ok((stream, peer)))) => {
-                let state = Arc::clone(&grant.state);
-                let admits = admits.clone();
+                let behind = behind.clone();
                 connections.spawn(async move {
-                    if is_admitted(admits, peer).await {
-                        converse(state, stream).await;
+                    if is_admitted(behind.admits.clone(), peer).await {
+                        converse(behind, stream).await;
                     }
                     drop(permit);
                 });
@@ -148,13 +182,13 @@ async fn is_admitted(admits: Option<Admits>, peer: std::net::SocketAddr) -> bool
     admitted
 }
 
-async fn converse(state: Arc<State>, stream: TcpStream) {
+async fn converse(behind: Behind, stream: TcpStream) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a connection keeps its delay");
     }
     let service = service_fn(|request| {
-        let state = Arc::clone(&state);
-        async move { Ok::<_, Infallible>(answer(&state, request).await) }
+        let behind = &behind;
+        async move { Ok::<_, Infallible>(answer(behind, request).await) }
     });
     let ended = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -162,6 +196,7 @@ async fn converse(state: Arc<State>, stream: TcpStream) {
         .max_header_size(HEAD_BYTES)
         .max_buf_size(BUFFER_BYTES)
         .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades()
         .await;
     if let Err(error) = ended {
         // Agents come and go; an answer that was cut ends its connection this way.
@@ -169,7 +204,21 @@ async fn converse(state: Arc<State>, stream: TcpStream) {
     }
 }
 
-async fn answer(state: &Arc<State>, request: Request<Incoming>) -> Response<Body> {
+async fn answer(behind: &Behind, request: Request<Incoming>) -> Answer {
+    if egress::is_for_proxy(&request, behind.address) {
+        return egress::answer(behind.egress.as_ref(), request).await;
+    }
+    let response = match &behind.grant {
+        Some(grant) => call(&grant.state, request).await,
+        None => refusal::whole(
+            StatusCode::NOT_FOUND,
+            json!({"error": {"message": "no model is granted in this sandbox"}}).to_string(),
+        ),
+    };
+    response.map(egress::own)
+}
+
+async fn call(state: &Arc<State>, request: Request<Incoming>) -> Response<Body> {
     let path = request.uri().path_and_query().map_or("/", |p| p.as_str());
     let endpoint = Endpoint::from_path(request.method().as_str(), path);
     let dialect = endpoint.and_then(Endpoint::dialect);

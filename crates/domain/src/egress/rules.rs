@@ -75,6 +75,55 @@ pub struct Decision {
 }
 
 impl Decision {
+    /// Why it is refused, in words; for what is allowed, by which rule.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        let rule = self.rule.as_deref().unwrap_or_default();
+        match (self.verdict, self.why) {
+            (Verdict::Allowed, _) => format!("the rule `{rule}` allows it"),
+            (Verdict::Inspected, _) => {
+                format!("the rule `{rule}` decides by method and path")
+            }
+            (_, Why::Rule) => format!("the rule `{rule}` refuses it"),
+            (_, Why::Nothing) => "no rule allows it".into(),
+            (_, Why::NotAsked) => format!(
+                "the rule `{rule}` asks for it, and the configuration grants nothing that \
+                 repositories ask for"
+            ),
+            (_, Why::NotWithin) => format!(
+                "the rule `{rule}` asks for it, and it is not within what the configuration grants"
+            ),
+            (_, Why::Path) => {
+                "its path can be read in different ways, and rules for this host have paths".into()
+            }
+            (_, Why::Upgrade) => {
+                "the rule that matches does not allow another protocol (`upgrade`)".into()
+            }
+        }
+    }
+
+    /// What a person can do about a refusal.
+    #[must_use]
+    pub fn remedy(&self, part: Part, host: &Host) -> String {
+        match self.why {
+            Why::Rule => "change that rule".into(),
+            Why::Nothing => format!(
+                "allow it with `[[egress.allow]]`, `for = [\"{part}\"]`, `host = \"{}\"` in \
+                 {} or in your configuration",
+                host.to_string().trim_matches(['[', ']']),
+                crate::policy::FILE,
+            ),
+            Why::NotAsked => {
+                "set `asked` in `[egress]` of your configuration, or allow it there".into()
+            }
+            Why::NotWithin => {
+                "widen `[[egress.within]]` in your configuration, or allow it there".into()
+            }
+            Why::Path => "write the path without `.`, `..`, `//`, `;` and encoded slashes".into(),
+            Why::Upgrade => "set `upgrade = true` in it".into(),
+        }
+    }
+
     fn refused(why: Why, rule: Option<&Matcher>) -> Self {
         Self {
             verdict: Verdict::Refused,
@@ -198,6 +247,15 @@ impl Rules {
     pub fn grants(&self, part: Part) -> bool {
         let allows = |rule: &Matcher| rule.allow && rule.parts.contains(&part);
         self.users.iter().any(allows) || (self.is_granted && self.asked.iter().any(allows))
+    }
+
+    /// Whether any rule for this part of the work needs to see methods or paths.
+    #[must_use]
+    pub fn inspects(&self, part: Part) -> bool {
+        let all = self.asked.iter().chain(&self.users);
+        all.chain(self.within.iter().flatten()).any(|rule| {
+            rule.has_conditions() && (rule.parts.is_empty() || rule.parts.contains(&part))
+        })
     }
 
     /// The rules that could allow something for this part of the work, in words.

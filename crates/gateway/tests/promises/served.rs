@@ -146,7 +146,6 @@ async fn the_gateways_own_refusals_are_in_the_agents_dialect() {
         ("POST", "/v1/embeddings"),
         ("GET", "/v1/messages"),
         ("DELETE", "/v1/models"),
-        ("CONNECT", "elsewhere:443"),
     ] {
         let mut agent = Agent::connect(served.address()).await;
         let response = agent.send(method, path, &[], "").await;
@@ -154,6 +153,15 @@ async fn the_gateways_own_refusals_are_in_the_agents_dialect() {
         let body = json_of(response).await;
         let message = body["error"]["message"].as_str().unwrap();
         assert!(message.starts_with("nothing is served at "), "{message}");
+    }
+
+    for (method, path) in [("CONNECT", "elsewhere:443"), ("GET", "http://elsewhere/")] {
+        let mut agent = Agent::connect(served.address()).await;
+        let response = agent.send(method, path, &[], "").await;
+        assert_eq!(response.status(), 403, "{method} {path}");
+        let words = bytes_of(response).await;
+        let words = String::from_utf8_lossy(&words);
+        assert!(words.contains("nothing may leave this sandbox"), "{words}");
     }
 
     let mut agent = Agent::connect(served.address()).await;

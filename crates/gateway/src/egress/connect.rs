@@ -1,0 +1,141 @@
+//! Connections out: a name is looked up once, and the connection is made to an address that was
+//! checked.
+
+use super::{Standing, State};
+use async_trait::async_trait;
+use domain::egress::{Host, Kind, kind};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout, timeout_at},
+};
+
+/// The most addresses of a name that are tried.
+const TRIES: usize = 4;
+
+/// Looks up names.
+#[async_trait]
+pub trait Resolver: Send + Sync {
+    /// The addresses of a name, the best first.
+    ///
+    /// # Errors
+    /// When it has none, or that cannot be known.
+    async fn addresses(&self, name: &str) -> io::Result<Vec<IpAddr>>;
+}
+
+/// The machine's own way of looking up names.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemResolver;
+
+#[async_trait]
+impl Resolver for SystemResolver {
+    async fn addresses(&self, name: &str) -> io::Result<Vec<IpAddr>> {
+        let found = tokio::net::lookup_host((name, 0)).await?;
+        Ok(found.map(|address| address.ip()).collect())
+    }
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    /// The name has no address.
+    #[error("the name {name} cannot be looked up: {why}")]
+    Unknown { name: String, why: String },
+    /// It leads to where nobody may connect.
+    #[error(
+        "{host} leads to {address}, which is {}: only `egress.addresses` or `egress.hosts` of your \
+         configuration can allow it",
+        described(*kind)
+    )]
+    Address {
+        host: String,
+        address: IpAddr,
+        kind: Kind,
+    },
+    /// Nobody answers.
+    #[error("{host} port {port} cannot be reached: {why}")]
+    Unreachable {
+        host: String,
+        port: u16,
+        why: String,
+    },
+}
+
+fn described(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Public => "public",
+        Kind::Loopback => "this machine",
+        Kind::Private => "a private network",
+        Kind::LinkLocal => "the local link",
+        Kind::Special => "no address of a host",
+    }
+}
+
+/// A connection to a host.
+pub(super) async fn connect(
+    state: &State,
+    standing: &Standing,
+    host: &Host,
+    port: u16,
+) -> Result<TcpStream, Error> {
+    let all = addresses(state, standing, host).await?;
+    let may = |address: &&IpAddr| standing.users.may_connect(host, **address);
+    let checked: Vec<IpAddr> = all.iter().filter(may).take(TRIES).copied().collect();
+    if checked.is_empty() {
+        let address = all.first().copied();
+        return Err(match address {
+            Some(address) => Error::Address {
+                host: host.to_string(),
+                address,
+                kind: kind(address),
+            },
+            None => Error::Unknown {
+                name: host.to_string(),
+                why: "it has no address".into(),
+            },
+        });
+    }
+    let deadline = Instant::now() + state.bounds.connect * 2;
+    let mut why = String::from("it took too long");
+    for address in checked {
+        let connecting = TcpStream::connect(SocketAddr::new(address, port));
+        let within = deadline.min(Instant::now() + state.bounds.connect);
+        match timeout_at(within, connecting).await {
+            Ok(Ok(stream)) => {
+                if let Err(error) = stream.set_nodelay(true) {
+                    tracing::debug!(%error, "a connection keeps its delay");
+                }
+                return Ok(stream);
+            }
+            Ok(Err(error)) => why = error.to_string(),
+            Err(_) => why = "it took too long".into(),
+        }
+    }
+    Err(Error::Unreachable {
+        host: host.to_string(),
+        port,
+        why,
+    })
+}
+
+async fn addresses(state: &State, standing: &Standing, host: &Host) -> Result<Vec<IpAddr>, Error> {
+    let name = match host {
+        Host::Address(address) => return Ok(vec![*address]),
+        Host::Name(name) => name,
+    };
+    if let Some(pinned) = standing.users.pinned(name) {
+        return Ok(vec![pinned]);
+    }
+    let unknown = |why: String| Error::Unknown {
+        name: name.clone(),
+        why,
+    };
+    match timeout(state.bounds.resolve, state.resolver.addresses(name)).await {
+        Ok(Ok(all)) => Ok(all),
+        Ok(Err(error)) => Err(unknown(error.to_string())),
+        Err(_) => Err(unknown("it took too long".into())),
+    }
+}

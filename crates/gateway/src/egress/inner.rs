@@ -1,0 +1,67 @@
+//! Requests within a tunnel: each is decided by itself.
+
+use super::{
+    Answer, State, headers,
+    proxy::{Target, exchange},
+    refused,
+};
+use http::{Method, Request, StatusCode};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::{
+    convert::Infallible,
+    sync::{Arc, Mutex, PoisonError},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::timeout,
+};
+
+/// Largest head of a request.
+const HEAD_BYTES: usize = 64 << 10;
+
+/// Serves the requests of a tunnel to one target. `ready` is a connection to it for the first.
+pub(super) async fn serve(
+    state: &Arc<State>,
+    inside: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    target: &Target,
+    ready: Option<TcpStream>,
+) {
+    let ready = Mutex::new(ready);
+    let service = service_fn(|request| async {
+        let first = ready.lock().unwrap_or_else(PoisonError::into_inner).take();
+        Ok::<_, Infallible>(answer(state, request, target, first).await)
+    });
+    let serving = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(state.bounds.idle)
+        .max_header_size(HEAD_BYTES)
+        .max_buf_size(HEAD_BYTES * 2)
+        .serve_connection(TokioIo::new(inside), service)
+        .with_upgrades();
+    match timeout(state.bounds.total, serving).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "a tunnel of requests ended"),
+        Err(_) => tracing::debug!("a tunnel of requests lasted too long"),
+    }
+}
+
+async fn answer(
+    state: &Arc<State>,
+    request: Request<Incoming>,
+    target: &Target,
+    ready: Option<TcpStream>,
+) -> Answer {
+    let same = request.uri().authority().is_none_or(|authority| {
+        headers::parts(authority, target.usual_port()) == Some((target.host.clone(), target.port))
+    });
+    if request.method() == Method::CONNECT || !same {
+        let words = format!(
+            "skep refuses this: this tunnel leads to {} only",
+            target.host
+        );
+        return refused::text(StatusCode::FORBIDDEN, &words);
+    }
+    exchange(state, request, target, ready).await
+}

@@ -1,0 +1,209 @@
+//! What is open: one allowed connection or exchange, measured, bounded, and ended when it is not
+//! allowed any more.
+
+use super::{State, record::Key};
+use domain::egress::{Asks, Host, Request, Verdict, decide};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// What a request asks for, owned.
+#[derive(Debug, Clone)]
+pub(super) struct Asked {
+    pub(super) method: String,
+    pub(super) target: String,
+    pub(super) upgrade: bool,
+}
+
+impl Asked {
+    pub(super) fn as_asks(&self) -> Asks<'_> {
+        Asks {
+            method: &self.method,
+            target: &self.target,
+            upgrade: self.upgrade,
+        }
+    }
+}
+
+/// What was decided, so that it can be decided again.
+#[derive(Debug, Clone)]
+struct Question {
+    host: Host,
+    port: u16,
+    asked: Option<Asked>,
+    verdict: Verdict,
+    end: CancellationToken,
+}
+
+/// All that is open in one sandbox.
+#[derive(Debug, Default)]
+pub(super) struct Open(Mutex<(u64, HashMap<u64, Question>)>);
+
+impl Open {
+    fn lock(&self) -> MutexGuard<'_, (u64, HashMap<u64, Question>)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.lock().1.is_empty()
+    }
+
+    /// Ends what is not allowed any more.
+    pub(super) fn look(&self, state: &State) {
+        let open = self.lock();
+        if open.1.is_empty() {
+            return;
+        }
+        let standing = state.standing();
+        for question in open.1.values() {
+            let holds = standing.as_ref().is_ok_and(|standing| {
+                let request = Request {
+                    part: state.part,
+                    host: &question.host,
+                    port: question.port,
+                    asked: question.asked.as_ref().map(Asked::as_asks),
+                };
+                let now = decide(&standing.rules, &request).verdict;
+                // A tunnel that nobody looks into does not become one that somebody does.
+                now == question.verdict
+                    || (question.verdict == Verdict::Inspected && now == Verdict::Allowed)
+            });
+            if !holds {
+                question.end.cancel();
+            }
+        }
+    }
+}
+
+/// One allowed connection or exchange. It is recorded when it is dropped.
+pub(super) struct Passage {
+    state: Arc<State>,
+    number: u64,
+    key: Key,
+    up: AtomicU64,
+    down: AtomicU64,
+    begun: Instant,
+    /// When something passed, in milliseconds since it was opened.
+    last: AtomicU64,
+    ended: Mutex<Option<String>>,
+    /// Cancelled when it is not allowed any more, or the sandbox's egress ends.
+    pub(super) end: CancellationToken,
+    /// When it has lasted too long.
+    pub(super) deadline: Instant,
+}
+
+/// Which way bytes go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// Out of the sandbox.
+    Up,
+    /// Into it.
+    Down,
+}
+
+impl Passage {
+    pub(super) fn open(
+        state: &Arc<State>,
+        key: Key,
+        host: &Host,
+        port: u16,
+        asked: Option<Asked>,
+        verdict: Verdict,
+    ) -> Self {
+        let end = state.cancel.child_token();
+        let question = Question {
+            host: host.clone(),
+            port,
+            asked,
+            verdict,
+            end: end.clone(),
+        };
+        let number = {
+            let mut open = state.open.lock();
+            open.0 += 1;
+            let number = open.0;
+            open.1.insert(number, question);
+            number
+        };
+        state.record.add(key.clone(), 1, 0, 0);
+        state.wake.notify_one();
+        Self {
+            state: Arc::clone(state),
+            number,
+            key,
+            up: AtomicU64::new(0),
+            down: AtomicU64::new(0),
+            begun: Instant::now(),
+            last: AtomicU64::new(0),
+            ended: Mutex::default(),
+            end,
+            deadline: Instant::now() + state.bounds.total,
+        }
+    }
+
+    /// Counts bytes, and says which bound they pass.
+    pub(super) fn count(&self, way: Way, bytes: u64) -> Result<(), String> {
+        let bounds = &self.state.bounds;
+        let (mine, all, most, word) = match way {
+            Way::Up => (&self.up, &self.state.up, bounds.up, "out of"),
+            Way::Down => (&self.down, &self.state.down, bounds.down, "into"),
+        };
+        mine.fetch_add(bytes, Ordering::Relaxed);
+        let passed = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last.store(passed, Ordering::Relaxed);
+        let before = all.fetch_add(bytes, Ordering::Relaxed);
+        if before.saturating_add(bytes) > most {
+            return Err(format!("more than {most} bytes {word} this sandbox"));
+        }
+        Ok(())
+    }
+
+    pub(super) fn idle(&self) -> std::time::Duration {
+        self.state.bounds.idle
+    }
+
+    /// Whether something has passed lately, whichever way.
+    pub(super) fn is_busy(&self) -> bool {
+        let last = std::time::Duration::from_millis(self.last.load(Ordering::Relaxed));
+        self.begun.elapsed().saturating_sub(last) < self.idle()
+    }
+
+    /// Says what ended it, unless that was said.
+    pub(super) fn ended(&self, why: impl Into<String>) {
+        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        ended.get_or_insert_with(|| why.into());
+    }
+
+    /// Why its token is cancelled.
+    pub(super) fn stopped(&self) -> &'static str {
+        if self.state.cancel.is_cancelled() {
+            "the sandbox ended"
+        } else {
+            "it is not allowed any more"
+        }
+    }
+}
+
+impl Drop for Passage {
+    fn drop(&mut self) {
+        self.state.open.lock().1.remove(&self.number);
+        let (up, down) = (
+            self.up.load(Ordering::Relaxed),
+            self.down.load(Ordering::Relaxed),
+        );
+        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut key = self.key.clone();
+        key.reason.clone_from(&ended);
+        // It was counted when it was opened; one that was cut is told as such besides.
+        self.state
+            .record
+            .add(key, u64::from(ended.is_some()), up, down);
+        self.state.wake.notify_one();
+    }
+}

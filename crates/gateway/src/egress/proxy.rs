@@ -1,0 +1,385 @@
+//! Requests of programs inside: in absolute form, within a tunnel, and for tunnels.
+
+use super::{
+    Egress, Standing, State,
+    connect::{self, connect},
+    headers,
+    meter::{Metered, Passed, own, splice},
+    passage::{Asked, Passage, Way},
+    record::Key,
+    refused, tunnel,
+};
+use crate::body::Body;
+use bytes::Bytes;
+use domain::egress::{Decision, Host, Request as Question, Verdict, decide};
+use http::{
+    HeaderValue, Method, Request, Response, StatusCode, Uri,
+    header::{CONNECTION, CONTENT_LENGTH, HOST, UPGRADE},
+    uri::Scheme,
+};
+use http_body_util::BodyExt;
+use hyper::body::{Body as _, Incoming};
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use std::{
+    future::{Future as _, poll_fn},
+    net::SocketAddr,
+    sync::Arc,
+    task::Poll,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::{Instant, timeout_at},
+};
+use tokio_rustls::TlsConnector;
+
+/// An answer to a program inside: the gateway's own, or one that passes.
+pub(crate) type Answer = Response<Passed>;
+
+/// Largest head of an answer.
+const HEAD_BYTES: usize = 64 << 10;
+
+/// The longest path that is recorded, in bytes.
+const PATH_BYTES: usize = 300;
+
+/// Whether a request is meant for somebody else than the gateway that listens here.
+pub(crate) fn is_for_proxy<B>(request: &Request<B>, own: SocketAddr) -> bool {
+    if request.method() == Method::CONNECT {
+        return true;
+    }
+    let Some(authority) = request.uri().authority() else {
+        return false;
+    };
+    let is_own = authority.port_u16() == Some(own.port())
+        && (authority.host() == "localhost" || authority.host() == own.ip().to_string());
+    !is_own
+}
+
+/// Answers a request that is meant for somebody else.
+pub(crate) async fn answer(egress: Option<&Egress>, request: Request<Incoming>) -> Answer {
+    let Some(egress) = egress else {
+        return refused::text(
+            StatusCode::FORBIDDEN,
+            "skep refuses this: nothing may leave this sandbox; `[egress]` in skep.toml asks for it",
+        );
+    };
+    let state = &egress.state;
+    if request.method() == Method::CONNECT {
+        return tunnel::open(state, request).await;
+    }
+    let target = request.uri().authority().and_then(|authority| {
+        (request.uri().scheme() == Some(&Scheme::HTTP)).then_some(())?;
+        headers::parts(authority, 80)
+    });
+    match target {
+        Some((host, port)) => {
+            let target = Target {
+                host,
+                port,
+                is_secure: false,
+            };
+            exchange(state, request, &target, None).await
+        }
+        None => refused::text(
+            StatusCode::BAD_REQUEST,
+            "skep does not understand this address: a host is a name or an address, and `https` is \
+             asked for with CONNECT",
+        ),
+    }
+}
+
+/// Where requests go.
+#[derive(Debug, Clone)]
+pub(super) struct Target {
+    pub(super) host: Host,
+    pub(super) port: u16,
+    /// Whether by TLS.
+    pub(super) is_secure: bool,
+}
+
+impl Target {
+    pub(super) const fn usual_port(&self) -> u16 {
+        if self.is_secure { 443 } else { 80 }
+    }
+}
+
+/// A connection out.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+impl State {
+    /// What holds, or the answer where that cannot be known or too much was asked already.
+    pub(super) fn admit(&self, key: &Key) -> Result<Standing, Box<Answer>> {
+        let refuse = |why: String| {
+            self.refuse(Key {
+                reason: Some(why.clone()),
+                ..key.clone()
+            });
+            Box::new(refused::text(
+                StatusCode::FORBIDDEN,
+                &format!("skep refuses this for the {}: {why}", self.part),
+            ))
+        };
+        if !self.count() {
+            let most = self.bounds.requests;
+            return Err(refuse(format!("more than {most} requests and tunnels")));
+        }
+        self.standing()
+            .map_err(|why| refuse(format!("the configuration cannot be read: {why}")))
+    }
+
+    /// Records a refusal.
+    pub(super) fn refuse(&self, key: Key) {
+        self.record.add(
+            Key {
+                allowed: false,
+                ..key
+            },
+            1,
+            0,
+            0,
+        );
+        self.wake.notify_one();
+    }
+
+    /// Records a refusal by the rules.
+    pub(super) fn refuse_by(&self, key: &Key, decision: &Decision) {
+        self.refuse(Key {
+            rule: decision.rule.as_deref().map(str::to_owned),
+            reason: Some(decision.reason()),
+            ..key.clone()
+        });
+    }
+
+    /// Records that there is no connection, and says so.
+    pub(super) fn no_connection(&self, key: &Key, error: &connect::Error) -> Answer {
+        let why = error.to_string();
+        let is_refused = matches!(error, connect::Error::Address { .. });
+        let status = if is_refused {
+            StatusCode::FORBIDDEN
+        } else {
+            StatusCode::BAD_GATEWAY
+        };
+        let key = Key {
+            reason: Some(why.clone()),
+            ..key.clone()
+        };
+        if is_refused {
+            self.refuse(key);
+        } else {
+            self.record.add(key, 1, 0, 0);
+            self.wake.notify_one();
+        }
+        refused::text(status, &format!("skep: {why}"))
+    }
+}
+
+/// The beginning of a path, without its query and without keys of providers.
+fn shown(state: &State, uri: &Uri) -> String {
+    let mut path = state.gateway.redactor.text(uri.path().to_owned());
+    path.truncate(path.floor_char_boundary(PATH_BYTES));
+    path
+}
+
+/// Makes one request and gives back its answer.
+pub(super) async fn exchange(
+    state: &Arc<State>,
+    mut request: Request<Incoming>,
+    target: &Target,
+    ready: Option<TcpStream>,
+) -> Answer {
+    let mut key = Key {
+        host: target.host.to_string(),
+        port: target.port,
+        method: Some(request.method().to_string()),
+        path: Some(shown(state, request.uri())),
+        rule: None,
+        allowed: true,
+        reason: None,
+    };
+    let standing = match state.admit(&key) {
+        Ok(standing) => standing,
+        Err(refused) => return *refused,
+    };
+    let (host, port, usual) = (&target.host, target.port, target.usual_port());
+    if !headers::host_is(request.headers(), host, port, usual) {
+        let why = format!("its `Host` is not {host}");
+        let words = format!("skep refuses this: {why}");
+        key.reason = Some(why);
+        state.refuse(key);
+        return refused::text(StatusCode::FORBIDDEN, &words);
+    }
+    let on_upgrade = hyper::upgrade::on(&mut request);
+    let upgrade = headers::strip(request.headers_mut());
+    let path = request
+        .uri()
+        .path_and_query()
+        .map_or("/", |path| path.as_str());
+    let asked = Asked {
+        method: request.method().to_string(),
+        target: path.to_owned(),
+        upgrade: upgrade.is_some(),
+    };
+    let question = Question {
+        part: state.part,
+        host,
+        port,
+        asked: Some(asked.as_asks()),
+    };
+    let decision = decide(&standing.rules, &question);
+    if decision.verdict != Verdict::Allowed {
+        state.refuse_by(&key, &decision);
+        let scheme = if target.is_secure { "https" } else { "http" };
+        let what = format!("{} {scheme}://{host}:{port}{path}", request.method());
+        return refused::decided(&decision, state.part, host, &what);
+    }
+    key.rule = decision.rule.as_deref().map(str::to_owned);
+    let stream = match ready {
+        Some(stream) => stream,
+        None => match connect(state, &standing, host, port).await {
+            Ok(stream) => stream,
+            Err(error) => return state.no_connection(&key, &error),
+        },
+    };
+    let passage = Passage::open(state, key, host, port, Some(asked), Verdict::Allowed);
+    let passage = Arc::new(passage);
+    let sent = send(state, request, target, upgrade.as_ref(), stream, &passage).await;
+    let mut response = match sent {
+        Ok(response) => response,
+        Err(why) => {
+            passage.ended(why.clone());
+            return refused::text(StatusCode::BAD_GATEWAY, &format!("skep: {host}: {why}"));
+        }
+    };
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let outside = hyper::upgrade::on(&mut response);
+        let Some(upgrade) = headers::strip(response.headers_mut()).filter(|_| upgrade.is_some())
+        else {
+            passage.ended("another protocol, which nobody asked for");
+            let words = format!("skep: {host} speaks another protocol, which nobody asked for");
+            return refused::text(StatusCode::BAD_GATEWAY, &words);
+        };
+        response.headers_mut().insert(UPGRADE, upgrade);
+        let upgrade = HeaderValue::from_static("upgrade");
+        response.headers_mut().insert(CONNECTION, upgrade);
+        let Some(room) = state.room() else {
+            let why = format!("more than {} tunnels at once", super::TUNNELS);
+            let words = format!("skep refuses this: {why}");
+            passage.ended(why);
+            return refused::text(StatusCode::SERVICE_UNAVAILABLE, &words);
+        };
+        let ends = passage.end.clone();
+        state.tasks.spawn(async move {
+            let both = async { tokio::try_join!(on_upgrade, outside) };
+            if let Some(Ok((inside, outside))) = ends.run_until_cancelled(both).await {
+                splice(TokioIo::new(inside), TokioIo::new(outside), &passage).await;
+            }
+            drop(room);
+        });
+        let (parts, _) = response.into_parts();
+        let none = own(Body::whole(Bytes::new(), None));
+        return Response::from_parts(parts, none);
+    }
+    headers::strip(response.headers_mut());
+    response.map(|body| {
+        let metered = Metered::new(body, passage, Way::Down);
+        metered.boxed_unsync()
+    })
+}
+
+/// Sends a request on a connection of its own, and waits for the head of its answer.
+async fn send(
+    state: &Arc<State>,
+    request: Request<Incoming>,
+    target: &Target,
+    upgrade: Option<&HeaderValue>,
+    stream: TcpStream,
+    passage: &Arc<Passage>,
+) -> Result<Response<Incoming>, String> {
+    let deadline = (Instant::now() + passage.idle()).min(passage.deadline);
+    let stream: Box<dyn Stream> = if target.is_secure {
+        Box::new(secure(state, target, stream).await?)
+    } else {
+        Box::new(stream)
+    };
+    let handshake = hyper::client::conn::http1::Builder::new()
+        .max_buf_size(HEAD_BYTES)
+        .handshake(TokioIo::new(stream))
+        .await;
+    let (mut sender, connection) = handshake.map_err(|error| error.to_string())?;
+    // Held until both bodies are over, or the passage ends.
+    let mut ends = Box::pin(passage.end.clone().cancelled_owned());
+    let mut connection = Box::pin(connection.with_upgrades());
+    state.tasks.spawn(poll_fn(move |cx| {
+        if ends.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        connection.as_mut().poll(cx).map(|ended| {
+            if let Err(error) = ended {
+                tracing::debug!(%error, "a connection out of a sandbox ended");
+            }
+        })
+    }));
+    let request =
+        outgoing(request, target, upgrade, passage).ok_or("its address cannot be written down")?;
+    let sending = timeout_at(deadline, sender.send_request(request));
+    match passage.end.run_until_cancelled(sending).await {
+        None => Err(passage.stopped().into()),
+        Some(Err(_)) => Err(format!("no answer for {} s", passage.idle().as_secs())),
+        Some(Ok(answered)) => answered.map_err(|error| error.to_string()),
+    }
+}
+
+fn outgoing(
+    request: Request<Incoming>,
+    target: &Target,
+    upgrade: Option<&HeaderValue>,
+    passage: &Arc<Passage>,
+) -> Option<Request<Passed>> {
+    let (mut parts, body) = request.into_parts();
+    let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+    parts.uri = path.parse().ok()?;
+    let host = headers::host_value(&target.host, target.port, target.usual_port())?;
+    parts.headers.insert(HOST, host);
+    // The length is written anew from the body, so that there is one and it is right.
+    if !body.is_end_stream() {
+        parts.headers.remove(CONTENT_LENGTH);
+    }
+    if let Some(upgrade) = upgrade {
+        parts.headers.insert(UPGRADE, upgrade.clone());
+        let upgrade = HeaderValue::from_static("upgrade");
+        parts.headers.insert(CONNECTION, upgrade);
+    }
+    parts.version = http::Version::HTTP_11;
+    let body = Metered::new(body, Arc::clone(passage), Way::Up);
+    let mut out = Request::new(body.boxed_unsync());
+    *out.method_mut() = parts.method;
+    *out.uri_mut() = parts.uri;
+    *out.headers_mut() = parts.headers;
+    Some(out)
+}
+
+/// TLS with a server that shows who it is.
+async fn secure(
+    state: &State,
+    target: &Target,
+    stream: TcpStream,
+) -> Result<tokio_rustls::client::TlsStream<TcpStream>, String> {
+    let config = state
+        .upstream()
+        .ok_or("the certificates of this system cannot be read")?;
+    let name = match &target.host {
+        Host::Name(name) => {
+            ServerName::try_from(name.clone()).map_err(|error| error.to_string())?
+        }
+        Host::Address(address) => ServerName::from(*address),
+    };
+    let within = Instant::now() + state.bounds.connect;
+    let connecting = TlsConnector::from(config).connect(name, stream);
+    match timeout_at(within, connecting).await {
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err(error)) => Err(format!("no TLS with it: {error}")),
+        Err(_) => Err("no TLS with it: it took too long".into()),
+    }
+}

@@ -1,0 +1,40 @@
+//! What a program inside is told when something is refused, or fails.
+
+use super::{Answer, meter::own};
+use crate::body::Body;
+use bytes::Bytes;
+use domain::egress::{Decision, Host, Part};
+use http::{HeaderValue, Response, StatusCode, header};
+
+/// The longest text of it, in characters.
+const MOST: usize = 2_000;
+
+/// An answer in plain words.
+pub(super) fn text(status: StatusCode, words: &str) -> Answer {
+    let mut words: String = words
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .take(MOST)
+        .collect();
+    words.push('\n');
+    let mut response = Response::new(own(Body::whole(Bytes::from(words), None)));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    // So that a program can tell this from an answer of the server.
+    headers.insert("x-skep-egress", HeaderValue::from_static("refused"));
+    response
+}
+
+/// That the rules refuse it.
+pub(super) fn decided(decision: &Decision, part: Part, host: &Host, what: &str) -> Answer {
+    let words = format!(
+        "skep refuses {what} for the {part}: {}; {}",
+        decision.reason(),
+        decision.remedy(part, host)
+    );
+    text(StatusCode::FORBIDDEN, &words)
+}
