@@ -25,11 +25,26 @@ pub struct Task {
     pub checks: Vec<CheckNote>,
     /// Rules for this task in plain sentences: its scope, say.
     pub rules: Vec<String>,
+    /// Hosts that it may reach although there is no network, through the proxy that the environment
+    /// names.
+    pub reach: Vec<String>,
     /// What it may use.
     pub limits: Limits,
 }
 
 impl Task {
+    /// What there is of a network, in a sentence's words: "there is no network".
+    pub(crate) fn network(&self) -> String {
+        if self.reach.is_empty() {
+            return "there is no network".into();
+        }
+        format!(
+            "there is no network but, through the proxy that HTTPS_PROXY names, what the policy \
+             grants of {}",
+            self.reach.join(", ")
+        )
+    }
+
     /// A task with default limits and nothing else.
     pub fn new(prompt: impl Into<String>, workspace: impl Into<PathBuf>) -> Self {
         Self {
@@ -38,6 +53,7 @@ impl Task {
             instructions: None,
             checks: Vec::new(),
             rules: Vec::new(),
+            reach: Vec::new(),
             limits: Limits::default(),
         }
     }

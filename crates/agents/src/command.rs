@@ -75,10 +75,10 @@ pub(crate) fn briefing(task: &Task) -> String {
             text.push_str(&format!("\n- {}: {}", check.name, check.command));
         }
     }
-    text.push_str(
-        "\n\nThere is no network here. Leave the work in the files of the checkout; it need not \
-be committed.\n",
-    );
+    text.push_str(&format!(
+        "\n\nHere {}. Leave the work in the files of the checkout; it need not be committed.\n",
+        task.network()
+    ));
     text
 }
 

@@ -63,6 +63,7 @@ pub(crate) enum Command {
     Replay(commands::replay::Args),
     Apply(commands::apply::Args),
     Drop(commands::drop::Args),
+    Egress(commands::egress::Args),
     Init(commands::init::Args),
     Doctor(commands::doctor::Args),
     Gc(commands::gc::Args),

@@ -8,6 +8,7 @@ pub(crate) mod demo;
 pub(crate) mod diff;
 pub(crate) mod doctor;
 pub(crate) mod drop;
+pub(crate) mod egress;
 pub(crate) mod gc;
 pub(crate) mod init;
 pub(crate) mod ledger;
@@ -63,6 +64,7 @@ pub(crate) fn run(command: Command, context: &Context) -> Result<Exit, Error> {
         Command::Replay(args) => wait(replay::run(args, context)),
         Command::Apply(args) => wait(apply::run(args, context)),
         Command::Drop(args) => wait(drop::run(args, context)),
+        Command::Egress(args) => wait(egress::run(args, context)),
         Command::Doctor(args) => wait(doctor::run(args, context)),
         Command::Gc(args) => wait(gc::run(args, context)),
         Command::Ledger(args) => wait(ledger::run(args, context)),

@@ -2,10 +2,12 @@
 //! Skep takes by itself.
 
 pub(crate) mod budget;
+pub(crate) mod egress;
 pub(crate) mod file;
 pub(crate) mod limits;
 pub(crate) mod notify;
 pub(crate) mod place;
+pub(crate) mod presets;
 pub(crate) mod providers;
 pub(crate) mod shares;
 pub(crate) mod store;

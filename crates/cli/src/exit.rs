@@ -116,7 +116,7 @@ impl Exit {
                 "`skep list` shows what there is.",
             ),
             Self::Refused => (
-                "Refused, so that nothing is lost: uncommitted work in the way, a conflict, a branch that is checked out, more requests than are taken, a restored ledger that waits to be taken over.",
+                "Refused, so that nothing is lost: uncommitted work in the way, a conflict, a branch that is checked out, more requests than are taken, a restored ledger that waits to be taken over. Or, of `skep egress explain`: it may not leave the sandbox.",
                 "Do what the message says, then run the command again.",
             ),
             Self::Diverged => (

@@ -2,8 +2,8 @@
 
 use crate::{
     config::{
-        Budget, DEFAULT_AGENT, DEFAULT_PARALLEL, Error as ConfigError, MAX_PARALLEL, notify,
-        providers::Configured,
+        Budget, DEFAULT_AGENT, DEFAULT_PARALLEL, Error as ConfigError, MAX_PARALLEL,
+        egress::Watched, notify, providers::Configured,
     },
     context::Context,
     report::Error,
@@ -11,6 +11,7 @@ use crate::{
 use domain::Amount;
 use gateway::Providers;
 use sandbox::Kind;
+use std::sync::Arc;
 
 /// What the flags of a command say.
 #[derive(Debug, Clone, Default)]
@@ -88,6 +89,7 @@ impl Settings {
                 },
                 shares: file.sandbox.shares(),
                 admission: file.limits.admission(),
+                egress: Arc::new(Watched::new(path, env)),
             },
         })
     }

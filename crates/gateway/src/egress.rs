@@ -9,6 +9,7 @@ mod greeting;
 mod headers;
 mod inner;
 mod meter;
+mod outlet;
 mod passage;
 mod proxy;
 mod record;
@@ -16,9 +17,11 @@ mod refused;
 mod tunnel;
 
 pub use connect::{Resolver, SystemResolver};
+pub use outlet::{Configured, Fixed, Outlet, rules};
 pub use record::{Seen, Witness};
 
 pub(crate) use meter::own;
+pub(crate) use outlet::Leads;
 pub(crate) use proxy::{Answer, answer, is_for_proxy};
 
 use crate::{gateway::Shared, serve::Served};

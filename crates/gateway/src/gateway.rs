@@ -2,9 +2,13 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use domain::{AttemptId, egress::Asked};
+use ledger::{Lease, Ledger};
+use tokio_util::sync::CancellationToken;
+
 use crate::{
     client::Client,
-    egress::{Egress, EgressSpec},
+    egress::{Configured, Egress, EgressSpec, Leads, Outlet},
     error::Error,
     grant::{Grant, GrantSpec},
     provider::{Provider, Times},
@@ -56,6 +60,7 @@ pub struct Options {
 #[derive(Clone)]
 pub struct Gateway {
     pub(crate) shared: Arc<Shared>,
+    leads: Option<Arc<Leads>>,
 }
 
 pub(crate) struct Shared {
@@ -101,6 +106,7 @@ impl Gateway {
                 providers,
                 bounds,
             }),
+            leads: None,
         })
     }
 
@@ -114,6 +120,30 @@ impl Gateway {
     #[must_use]
     pub fn grant(&self, spec: GrantSpec) -> Grant {
         Grant::new(Arc::clone(&self.shared), spec)
+    }
+
+    /// Lets out of sandboxes what repositories ask for, as far as this configuration grants it.
+    #[must_use]
+    pub fn letting_out(mut self, configured: Arc<dyn Configured>) -> Self {
+        self.leads = Some(Arc::new(Leads::new(configured)));
+        self
+    }
+
+    /// What makes the egress of an attempt's sandboxes, recorded under this lease; none where nothing
+    /// is let out.
+    #[must_use]
+    pub fn outlet(
+        &self,
+        ledger: &Ledger,
+        lease: &Lease,
+        attempt: AttemptId,
+        asked: &Asked,
+        cancel: &CancellationToken,
+    ) -> Option<Outlet> {
+        let leads = self.leads.as_ref()?;
+        Some(Outlet::new(
+            self, leads, ledger, lease, attempt, asked, cancel,
+        ))
     }
 
     /// Makes the egress of one sandbox.

@@ -38,7 +38,8 @@ mod splice;
 pub use body::Body;
 pub use cassette::{Cassette, Diverged, Recorded};
 pub use egress::{
-    Egress, EgressBounds, EgressSpec, Policies, Resolver, Seen, Standing, SystemResolver, Witness,
+    Configured, Egress, EgressBounds, EgressSpec, Fixed, Outlet, Policies, Resolver, Seen,
+    Standing, SystemResolver, Witness, rules,
 };
 pub use error::Error;
 pub use funds::{Error as FundsError, Funds, Settlement};

@@ -259,7 +259,7 @@ impl Inside {
                 return Err(error);
             }
         };
-        let environment = site::environment(&*sandbox, found);
+        let environment = site::environment(&*sandbox, found, &[]);
         Ok(Self {
             sandbox,
             environment,

@@ -40,6 +40,8 @@ pub struct Options {
     pub shares: Shares,
     /// What is taken before a submission is refused.
     pub admission: ledger::Admission,
+    /// What the user's configuration says of egress, as it is now.
+    pub egress: Arc<dyn gateway::Configured>,
 }
 
 /// A whole Skep in one process. Cheap to clone.
@@ -85,7 +87,8 @@ impl Node {
         let gateway = Gateway::new(gateway::Options {
             providers: options.providers.clone(),
             bounds: Bounds::default(),
-        })?;
+        })?
+        .letting_out(Arc::clone(&options.egress));
         let agents: Arc<dyn Agents> = Arc::new(HostAgents {
             path: options.path.clone(),
         });
@@ -105,6 +108,7 @@ impl Node {
                 ledger: ledger.clone(),
                 sites: sites.clone(),
             })
+            .letting_out(gateway.clone())
             .redacting({
                 let gateway = gateway.clone();
                 move |text| gateway.redact(text)

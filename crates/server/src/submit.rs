@@ -193,6 +193,23 @@ impl Node {
         blocking(move || Ok(Source::discover(&path, git)?)).await
     }
 
+    /// The policy of the repository at `path`, as it is at `HEAD`; the default one where it has none.
+    ///
+    /// # Errors
+    /// When there is no repository, or its policy cannot be read.
+    pub async fn policy(&self, path: &Path) -> Result<Policy, Error> {
+        let source = self.source(path).await?;
+        let repository = source.common_dir().to_string_lossy().into_owned();
+        let repository = self.ledger.repository(&repository).await?;
+        let mirror = self.sites.mirror(&repository.to_string()).await?;
+        blocking(move || {
+            let head = source.head().commit;
+            mirror.fetch(&source, head)?;
+            policy(&mirror, head)
+        })
+        .await
+    }
+
     /// Stores the ignored files that the policy takes along.
     async fn include(
         &self,

@@ -47,6 +47,7 @@ async fn node(data: &Path, model: &Scripted, disk: DiskBounds, kind: sandbox::Ki
         disk,
         shares: Shares::default(),
         admission: ledger::Admission::default(),
+        egress: std::sync::Arc::new(gateway::Fixed::default()),
         notify: Vec::new(),
     })
     .await

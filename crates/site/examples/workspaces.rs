@@ -299,6 +299,8 @@ impl Stage {
             extra_roots: Vec::new(),
             programs: Vec::new(),
             channel: false,
+            part: domain::egress::Part::Agent,
+            outlet: None,
         };
         Ok(self.sites.site(&self.mirror, wanted).await?)
     }

@@ -50,7 +50,7 @@ impl Sites {
                 wanted: key,
             });
         }
-        let sandbox = self
+        let (sandbox, way) = self
             .sandbox(guard.workspace()?, &toolchains, &wanted)
             .await?;
         let base_tree = mirror.tree_of(wanted.base)?;
@@ -61,6 +61,7 @@ impl Sites {
             workspace,
             watch,
             sandbox,
+            way,
             &toolchains,
             mirror.clone(),
             base_tree,

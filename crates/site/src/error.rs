@@ -81,6 +81,12 @@ pub enum Error {
         /// The one that was meant.
         wanted: String,
     },
+    /// The way out of a sandbox cannot be served.
+    #[error("the channel of the sandbox cannot be served")]
+    Channel(#[source] std::io::Error),
+    /// What programs inside must trust cannot be written.
+    #[error("the certificates for programs in the sandbox cannot be written ({0})")]
+    Certificates(String),
     /// A task of the program itself ended early.
     #[error("a task ended before its work was done")]
     Ended,
@@ -104,7 +110,9 @@ impl Error {
             }
             Self::Full(full) => full.reason(),
             Self::Sandbox(sandbox::Error::Struck { .. }) => Reason::LimitReached,
-            Self::Sandbox(_) => Reason::SandboxUnavailable,
+            Self::Sandbox(_) | Self::Channel(_) | Self::Certificates(_) => {
+                Reason::SandboxUnavailable
+            }
             Self::InUse { .. } | Self::OtherBase { .. } => Reason::Storage,
             Self::Ledger(_) => Reason::Storage,
             Self::Ended => Reason::Bug,

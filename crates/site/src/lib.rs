@@ -24,6 +24,7 @@ mod open;
 mod site;
 mod stock;
 mod wanted;
+mod way;
 
 pub use disk::{DiskBounds, Full};
 pub use error::Error;
@@ -35,3 +36,4 @@ pub use open::{Options, Sites, sweep};
 pub use site::{Ran, Site, environment};
 pub use stock::Stocked;
 pub use wanted::Wanted;
+pub use way::environment_of;

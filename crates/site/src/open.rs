@@ -9,8 +9,9 @@ use crate::{
     near,
     site::Site,
     wanted::Wanted,
+    way::Way,
 };
-use domain::policy::Setup;
+use domain::{egress::Part, policy::Setup};
 use git::{CommitId, Mirror, Source};
 use ledger::Ledger;
 use sandbox::toolchains::{ToolMount, Toolchains};
@@ -208,7 +209,7 @@ impl Sites {
                 .with(move |workspace| fill::fill(&mirror, mirror.tree_of(base)?, tree, workspace))
                 .await?;
         }
-        let sandbox = self
+        let (sandbox, way) = self
             .sandbox(guard.workspace()?, &toolchains, &wanted)
             .await?;
         let base_tree = mirror.tree_of(wanted.base)?;
@@ -219,6 +220,7 @@ impl Sites {
             workspace,
             watch,
             sandbox,
+            way,
             &toolchains,
             mirror.clone(),
             base_tree,
@@ -259,19 +261,19 @@ impl Sites {
     ) -> Result<(), Error> {
         let wanted = Wanted {
             channel: false,
+            part: Part::Setup,
             ..wanted.clone()
         };
-        let sandbox = self
+        let (sandbox, way) = self
             .sandbox(guard.workspace()?, toolchains, &wanted)
             .await?;
         let watch = self.watch(guard.workspace()?, &*sandbox);
-        let ran = crate::site::shell(
-            &*sandbox,
-            &crate::site::environment(&*sandbox, toolchains),
-            &setup.command,
-            setup.timeout,
-        )
-        .await;
+        let besides = way.as_ref().map_or(&[][..], |way| &way.environment);
+        let environment = crate::site::environment(&*sandbox, toolchains, besides);
+        let ran = crate::site::shell(&*sandbox, &environment, &setup.command, setup.timeout).await;
+        if let Some(way) = way {
+            way.served.close().await;
+        }
         sandbox.destroy().await?;
         if let Some(full) = watch.full() {
             return Err(full.into());
@@ -304,12 +306,15 @@ impl Sites {
         Watch::start(self.shared.options.disk, workspace, sandbox.strike())
     }
 
+    /// A sandbox around a workspace, with the way out that a policy grants.
     pub(crate) async fn sandbox(
         &self,
         workspace: &Workspace,
         toolchains: &Toolchains,
         wanted: &Wanted,
-    ) -> Result<Box<dyn sandbox::Sandbox>, Error> {
+    ) -> Result<(Box<dyn sandbox::Sandbox>, Option<Way>), Error> {
+        let outlet = wanted.outlet.as_ref().filter(|_| !wanted.channel);
+        let egress = outlet.and_then(|outlet| outlet.egress(wanted.part));
         let options = &self.shared.options;
         let files = match workspace.layers() {
             Layers::Overlay {
@@ -328,7 +333,7 @@ impl Sites {
         spec.home = Some(workspace.home());
         spec.tmp = sandbox::Tmp::Directory(workspace.tmp());
         spec.limits = options.limits;
-        spec.channel_port = wanted.channel.then_some(0);
+        spec.channel_port = (wanted.channel || egress.is_some()).then_some(0);
         toolchains.mount_into(&mut spec);
         // Without a seal, programs are where the host has them.
         let sealed = self.kind() != sandbox::Kind::Host;
@@ -342,7 +347,12 @@ impl Sites {
                 }
             }
         }
-        Ok(options.backend.create(spec).await?)
+        let sandbox = options.backend.create(spec).await?;
+        let way = match egress {
+            Some(egress) => Way::open(&egress, &*sandbox).await?,
+            None => None,
+        };
+        Ok((sandbox, way))
     }
 
     /// Empties the trash in the background; [`Sites::close`] waits for it.

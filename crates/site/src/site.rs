@@ -5,10 +5,16 @@ use crate::{
     error::Error,
     extract::{Extracted, extract},
     open::{Sites, blocking, discard},
+    way::Way,
 };
 use git::{Mirror, TreeId};
 use sandbox::{Channel, Command, Exit, Sandbox, toolchains::Toolchains};
-use std::{ffi::OsString, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    ffi::OsString,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 use workspace::{Limits, Workspace};
 
 /// The most bytes of output that are kept of one command, head and tail together.
@@ -21,6 +27,8 @@ pub struct Site {
     workspace: Option<Arc<Workspace>>,
     disk: Watch,
     sandbox: Option<Box<dyn Sandbox>>,
+    /// What leads out of it; it ends first, so that all is recorded.
+    way: Mutex<Option<Way>>,
     environment: Vec<(OsString, OsString)>,
     mirror: Mirror,
     base: TreeId,
@@ -53,16 +61,19 @@ impl Site {
         workspace: Workspace,
         disk: Watch,
         sandbox: Box<dyn Sandbox>,
+        way: Option<Way>,
         toolchains: &Toolchains,
         mirror: Mirror,
         base: TreeId,
     ) -> Self {
-        let environment = environment(&*sandbox, toolchains);
+        let besides = way.as_ref().map_or(&[][..], |way| &way.environment);
+        let environment = environment(&*sandbox, toolchains, besides);
         Self {
             sites,
             workspace: Some(Arc::new(workspace)),
             disk,
             sandbox: Some(sandbox),
+            way: Mutex::new(way),
             environment,
             mirror,
             base,
@@ -134,11 +145,24 @@ impl Site {
         blocking(move || extract(&mirror, base, &workspace, &Limits::default())).await
     }
 
+    /// Ends what leads out of the site, and records the rest of what left it: while the work's lease
+    /// is still held.
+    pub async fn seal(&self) {
+        let way = {
+            let mut way = self.way.lock().unwrap_or_else(PoisonError::into_inner);
+            way.take()
+        };
+        if let Some(way) = way {
+            way.served.close().await;
+        }
+    }
+
     /// Ends what runs in the site and deletes the workspace in the background.
     ///
     /// # Errors
     /// When the sandbox does not end.
     pub async fn close(mut self) -> Result<(), Error> {
+        self.seal().await;
         let ended = match self.sandbox.take() {
             Some(sandbox) => sandbox.destroy().await,
             None => Ok(()),
@@ -153,6 +177,7 @@ impl Site {
     /// # Errors
     /// When the sandbox does not end.
     pub async fn leave(mut self) -> Result<(), Error> {
+        self.seal().await;
         let ended = match self.sandbox.take() {
             Some(sandbox) => sandbox.destroy().await,
             None => Ok(()),
@@ -170,6 +195,7 @@ impl Site {
 
 impl Drop for Site {
     fn drop(&mut self) {
+        self.way = Mutex::default();
         self.sandbox = None;
         if !self.outlives {
             self.discard();
@@ -177,9 +203,13 @@ impl Drop for Site {
     }
 }
 
-/// What commands get as their environment: the sandbox's own and the toolchains'.
+/// What commands get as their environment: the sandbox's own, the toolchains', and what besides.
 #[must_use]
-pub fn environment(sandbox: &dyn Sandbox, toolchains: &Toolchains) -> Vec<(OsString, OsString)> {
+pub fn environment(
+    sandbox: &dyn Sandbox,
+    toolchains: &Toolchains,
+    besides: &[(OsString, OsString)],
+) -> Vec<(OsString, OsString)> {
     let own = [
         ("PATH", toolchains.path.clone()),
         ("GIT_TERMINAL_PROMPT", "0".into()),
@@ -187,7 +217,8 @@ pub fn environment(sandbox: &dyn Sandbox, toolchains: &Toolchains) -> Vec<(OsStr
     ];
     let mut environment = sandbox.base_env();
     let set = toolchains.env.iter().cloned();
-    for (name, value) in set.chain(own.map(|(name, value)| (OsString::from(name), value))) {
+    let own = own.map(|(name, value)| (OsString::from(name), value));
+    for (name, value) in set.chain(besides.iter().cloned()).chain(own) {
         environment.retain(|(known, _)| *known != name);
         environment.push((name, value));
     }

@@ -4,7 +4,8 @@ use crate::{
     error::Error,
     include::{self, Included},
 };
-use domain::{entity::Request, policy::Setup};
+use domain::{egress::Part, entity::Request, policy::Setup};
+use gateway::Outlet;
 use git::{CommitId, TreeId};
 use ledger::Ledger;
 use std::{path::PathBuf, sync::Arc};
@@ -28,8 +29,13 @@ pub struct Wanted {
     pub extra_roots: Vec<PathBuf>,
     /// Programs that must work inside besides the toolchains: that of an agent.
     pub programs: Vec<PathBuf>,
-    /// Whether the site has a channel to the gateway.
+    /// Whether the site has a channel to the gateway, which its owner serves.
     pub channel: bool,
+    /// Which part of the work happens in it.
+    pub part: Part,
+    /// What makes the way out of it that a policy grants. The site serves that itself unless its owner
+    /// serves the channel.
+    pub outlet: Option<Outlet>,
 }
 
 impl Wanted {
@@ -54,6 +60,8 @@ impl Wanted {
             extra_roots: policy.toolchains.roots.iter().map(PathBuf::from).collect(),
             programs: Vec::new(),
             channel: false,
+            part: Part::Checks,
+            outlet: None,
         })
     }
 }

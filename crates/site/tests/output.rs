@@ -30,6 +30,8 @@ async fn ignored_output_of_any_size_is_left_out_and_the_hosts_programs_are_found
         extra_roots: Vec::new(),
         programs: vec![PathBuf::from("/bin/sh")],
         channel: false,
+        part: domain::egress::Part::Agent,
+        outlet: None,
     };
     let site = sites.site(&mirror, wanted).await.unwrap();
     let ran = site

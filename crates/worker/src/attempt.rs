@@ -8,6 +8,7 @@ use crate::{
 };
 use domain::{
     AttemptId, Failure, JobId, Reason,
+    egress::Part,
     entity::{Job, Request},
     machine::Machine,
 };
@@ -109,6 +110,14 @@ async fn prepare(
             .map_err(|error| error.failure())?;
         wanted.programs = ready.programs.clone();
         wanted.channel = !ready.is_trusted_loop;
+        wanted.part = Part::Agent;
+        wanted.outlet = worker.gateway.outlet(
+            &worker.ledger,
+            lease,
+            attempt,
+            &request.ask.policy.egress,
+            cancel,
+        );
         Ok::<_, Failure>(wanted)
     };
     let mut taken = None;
@@ -168,7 +177,12 @@ async fn prepare(
         mirror: &mirror,
         wanted,
     };
-    rounds::rounds(&place, &ready, opened.site.as_ref(), model, again, cancel).await
+    let site = opened.site.as_ref();
+    let done = rounds::rounds(&place, &ready, site, model, again, cancel).await;
+    if let Some(site) = site {
+        site.seal().await;
+    }
+    done
 }
 
 fn commit_named(name: &str) -> Result<CommitId, Failure> {

@@ -4,6 +4,7 @@ use crate::attempt::Place;
 use checks::{Candidate, Found, Kept};
 use domain::{
     Failure, Reason,
+    egress::Part,
     entity::{Evidence, Verdict},
     event::Body,
 };
@@ -34,6 +35,7 @@ pub(crate) async fn gate(
                 id: format!("{}-check-{round}-{}", place.attempt, place.lease.token),
                 tree: Some(tree),
                 channel: false,
+                part: Part::Checks,
                 programs: Vec::new(),
                 ..place.wanted.clone()
             };

@@ -20,13 +20,16 @@ use gateway::{Grant, GrantSpec, LedgerFunds, Mode, Served};
 use git::TreeId;
 use ledger::{Settlement, Spender};
 use site::Site;
-use std::{sync::Arc, time::Duration};
+use std::{ffi::OsString, sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
-/// The way to a model, for as long as the attempt lasts.
+/// The way to a model, and what else leads out of the sandbox, for as long as the attempt lasts.
 struct Line {
-    grant: Grant,
+    grant: Option<Grant>,
     served: Option<Served>,
+    gateway: Option<agents::Gateway>,
+    /// What programs inside need so that they find what else leads out.
+    environment: Vec<(OsString, OsString)>,
 }
 
 impl Line {
@@ -34,7 +37,9 @@ impl Line {
         if let Some(served) = self.served {
             served.close().await;
         }
-        self.grant.close().await;
+        if let Some(grant) = self.grant {
+            grant.close().await;
+        }
     }
 }
 
@@ -45,9 +50,55 @@ async fn line(
     model: Option<&str>,
     again: Option<&Again>,
     cancel: &CancellationToken,
-) -> Result<(Option<Line>, Option<agents::Gateway>), Failure> {
+) -> Result<Line, Failure> {
+    let grant = grant(place, ready, model, again, cancel).await?;
+    let mut line = Line {
+        grant,
+        served: None,
+        gateway: None,
+        environment: Vec::new(),
+    };
+    // There is one where the agent calls its model itself; else the site serves its own.
+    if !place.wanted.channel {
+        return Ok(line);
+    }
+    let outlet = place.wanted.outlet.as_ref();
+    let egress = outlet.and_then(|outlet| outlet.egress(place.wanted.part));
+    if line.grant.is_none() && egress.is_none() {
+        return Ok(line);
+    }
+    let Some(channel) = site.take_channel() else {
+        return Ok(line);
+    };
+    if let Some(egress) = &egress {
+        let sandbox = site.sandbox().map_err(|error| error.failure())?;
+        let environment = site::environment_of(egress, sandbox, channel.port).await;
+        line.environment = environment.map_err(|error| error.failure())?;
+    }
+    let admits = channel
+        .guard
+        .map(|guard| Arc::new(move |peer| guard.admits(peer)) as gateway::Admits);
+    let served = Served::start(line.grant.clone(), egress, channel.listener, admits);
+    let served =
+        served.map_err(|error| Failure::new(Reason::SandboxUnavailable, error.to_string()))?;
+    line.served = Some(served);
+    line.gateway = line.grant.as_ref().map(|grant| agents::Gateway {
+        url: format!("http://127.0.0.1:{}", channel.port),
+        model: grant.route().model.clone(),
+    });
+    Ok(line)
+}
+
+/// What the attempt may spend on its model; none where it needs no model and there is none.
+async fn grant(
+    place: &Place<'_>,
+    ready: &Ready,
+    model: Option<&str>,
+    again: Option<&Again>,
+    cancel: &CancellationToken,
+) -> Result<Option<Grant>, Failure> {
     if ready.dialects.is_empty() {
-        return Ok((None, None));
+        return Ok(None);
     }
     let route = match place
         .worker
@@ -56,40 +107,18 @@ async fn line(
         .route(model, &ready.dialects)
     {
         Ok(route) => route,
-        Err(_) if !ready.needs_model => return Ok((None, None)),
+        Err(_) if !ready.needs_model => return Ok(None),
         Err(error) => return Err(Failure::caused(Reason::ModelNotFound, &error)),
     };
     let spender = Spender::Attempt(place.lease, place.attempt);
     let funds = LedgerFunds::open(place.ledger, spender)
         .await
         .map_err(storage)?;
-    let name = route.model.clone();
     let mut spec = GrantSpec::new(Arc::new(funds), route, cancel.child_token());
     if let Some(cassette) = again.and_then(|again| again.cassette.as_ref()) {
         spec.mode = Mode::Continue(cassette.clone());
     }
-    let grant = place.worker.gateway.grant(spec);
-    let Some(channel) = site.take_channel() else {
-        return Ok((
-            Some(Line {
-                grant,
-                served: None,
-            }),
-            None,
-        ));
-    };
-    let url = format!("http://127.0.0.1:{}", channel.port);
-    let served = match channel.guard {
-        None => grant.serve(channel.listener),
-        Some(guard) => grant.serve_guarded(channel.listener, move |peer| guard.admits(peer)),
-    };
-    let served =
-        served.map_err(|error| Failure::new(Reason::SandboxUnavailable, error.to_string()))?;
-    let line = Line {
-        grant,
-        served: Some(served),
-    };
-    Ok((Some(line), Some(agents::Gateway { url, model: name })))
+    Ok(Some(place.worker.gateway.grant(spec)))
 }
 
 /// Where the rounds of an attempt begin.
@@ -193,7 +222,7 @@ pub(crate) async fn rounds(
     let Some(site) = site else {
         return Ok(lost("its workspace is gone"));
     };
-    let (line, gateway) = line(place, ready, site, model, again, cancel).await?;
+    let line = line(place, ready, site, model, again, cancel).await?;
     let mut task = task(place, site).await?;
     let account = place.ledger.job_account(place.job.id).await;
     let past = again.map_or(0, |again| match again.recovery {
@@ -213,7 +242,8 @@ pub(crate) async fn rounds(
             recorder = recorder.after(&journal.story.marks, journal.cassette);
         }
         let exec = SandboxExec(site.sandbox().map_err(|error| error.failure())?);
-        let granted = line.as_ref().map(|line| GrantModel::new(&line.grant));
+        let granted = line.grant.as_ref().map(GrantModel::new);
+        let environment = site.environment().iter().chain(&line.environment);
         let context = Context {
             exec: &exec,
             model: granted
@@ -223,8 +253,8 @@ pub(crate) async fn rounds(
             observer: &recorder,
             recorded: journal.as_ref().map(|journal| journal as &dyn ToolResults),
             cancel: stop.clone(),
-            env: site.environment().to_vec(),
-            gateway,
+            env: environment.cloned().collect(),
+            gateway: line.gateway.clone(),
         };
         let mut session = match again {
             Some(again) => ready.agent.recover(task, again.story.session.as_deref()),
@@ -235,7 +265,7 @@ pub(crate) async fn rounds(
             site,
             context: &context,
             recorder: &recorder,
-            granted: line.as_ref().map(|line| &line.grant),
+            granted: line.grant.as_ref(),
             again,
         };
         let conversation = async {
@@ -254,9 +284,7 @@ pub(crate) async fn rounds(
             }
         }
     };
-    if let Some(line) = line {
-        line.close().await;
-    }
+    line.close().await;
     done
 }
 

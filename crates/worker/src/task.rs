@@ -4,6 +4,7 @@
 use agents::{CheckNote, Limits, Task};
 use domain::{
     Amount,
+    egress::{Part, Rule},
     entity::{Job, Request},
     policy::FILE,
 };
@@ -48,6 +49,12 @@ pub(crate) fn task(
         }))
         .collect();
     task.rules = rules(request, job);
+    // What the repository asks for, and not what the user grants of it: a replay gives the same words.
+    let agents = |rule: &&Rule| rule.parts.contains(&Part::Agent);
+    let reach = policy.egress.allow.iter().filter(agents);
+    task.reach = reach
+        .filter_map(|rule| rule.host.clone().or_else(|| rule.preset.clone()))
+        .collect();
     task
 }
 

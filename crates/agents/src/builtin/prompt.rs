@@ -11,7 +11,7 @@ pub(super) fn system(task: &Task) -> String {
         "You are a software engineer. You work alone on a git repository, checked out at \
 {workspace}.
 
-The checkout is sealed: there is no network, and nothing outside it is kept. Nobody can answer \
+The checkout is sealed: {network}, and nothing outside it is kept. Nobody can answer \
 questions while you work; where the task leaves something open, choose what a careful \
 maintainer would choose.
 
@@ -31,7 +31,8 @@ it ends is stopped. Output that is long is cut in the middle.
 
 You have finished when you answer without using a tool. Say then, in a few sentences, what you \
 changed and how you know that it works.",
-        workspace = task.workspace.display()
+        workspace = task.workspace.display(),
+        network = task.network(),
     );
     if !task.checks.is_empty() {
         text.push_str("\n\nYour work counts only if these checks pass on it, in a fresh checkout:");

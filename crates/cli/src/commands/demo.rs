@@ -335,6 +335,7 @@ impl Tour<'_> {
             disk: server::DiskBounds::default(),
             shares: server::Shares::default(),
             admission: ledger::Admission::default(),
+            egress: std::sync::Arc::new(gateway::Fixed::default()),
         })
     }
 }

@@ -105,6 +105,8 @@ pub(crate) struct File {
     pub(crate) sandbox: Sandbox,
     /// What bases, workspaces and mirrors may take on disk.
     pub(crate) store: Store,
+    /// What may leave sandboxes.
+    pub(crate) egress: domain::egress::Users,
 }
 
 /// Who serves models.
@@ -249,6 +251,9 @@ impl File {
             .and_then(|()| self.sandbox.validate());
         if let Err(message) = checked {
             return wrong(message);
+        }
+        if let Err(error) = self.egress.validate() {
+            return wrong(error.to_string());
         }
         for (name, provider) in &self.providers {
             if provider.key_env.is_some() && provider.key_file.is_some() {

@@ -15,6 +15,7 @@ mod bad_models;
 mod claude_code;
 mod demo;
 mod docs;
+mod egress;
 mod init_doctor;
 mod integration_branch;
 mod kills;

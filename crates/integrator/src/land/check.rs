@@ -65,6 +65,10 @@ impl Landing<'_> {
             .await
             .map_err(|error| error.failure())?;
         wanted.tree = Some(tree);
+        wanted.outlet = self.integrator.gateway.as_ref().and_then(|gateway| {
+            let asked = &self.request.ask.policy.egress;
+            gateway.outlet(ledger, self.lease, self.change.attempt, asked, cancel)
+        });
         let site = tokio::select! {
             site = sites.site(&self.mirror, wanted) => {
                 site.map_err(|error| error.failure())?

@@ -60,6 +60,7 @@ impl World {
             disk: skep_server::DiskBounds::default(),
             shares: skep_server::Shares::default(),
             admission: ledger::Admission::default(),
+            egress: std::sync::Arc::new(gateway::Fixed::default()),
         })
         .await
         .unwrap()

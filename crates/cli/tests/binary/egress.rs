@@ -1,0 +1,254 @@
+//! What a policy lets out of sandboxes, and nothing else, from `skep.toml` to a server of the host.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::mpsc::{Receiver, channel};
+
+use testkit::Repo;
+use testkit::models::{Dialect, Job, Script, Step};
+
+use crate::world::{DEADLINE, PROMPT, World};
+
+/// A server at an address that `NO_PROXY` does not name. It answers with the path, and says what it
+/// was asked.
+struct Server {
+    address: SocketAddr,
+    asked: Receiver<String>,
+}
+
+impl Server {
+    fn new() -> Self {
+        let listener = TcpListener::bind("127.0.0.2:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let (says, asked) = channel();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let Ok(stream) = stream else { continue };
+                let Some(path) = answer(stream) else { continue };
+                if says.send(path).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { address, asked }
+    }
+
+    fn all(&self) -> Vec<String> {
+        self.asked.try_iter().collect()
+    }
+}
+
+fn answer(mut stream: TcpStream) -> Option<String> {
+    let mut reader = BufReader::new(stream.try_clone().ok()?);
+    let mut first = String::new();
+    reader.read_line(&mut first).ok()?;
+    let path = first.split(' ').nth(1)?.to_owned();
+    let mut line = String::new();
+    while reader.read_line(&mut line).ok()? > 2 {
+        line.clear();
+    }
+    let body = format!("{path}\n");
+    let head = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length:";
+    write!(stream, "{head} {}\r\n\r\n{body}", body.len()).ok()?;
+    Some(path)
+}
+
+fn world(policy: &str, config: &str, command: &str) -> World {
+    let repo = Repo::new();
+    repo.file("answer.txt", "41\n")
+        .file(".gitignore", "made\n")
+        .file("skep.toml", policy);
+    repo.commit("A policy");
+    let script = Script::new().job(
+        Job::on(PROMPT)
+            .with_tools()
+            .step(Step::shell(command))
+            .step(Step::say("Done.")),
+    );
+    let world = World::new(Dialect::Chat, repo, script);
+    configure(&world, config);
+    world
+}
+
+fn configure(world: &World, config: &str) {
+    let directory = world.home.config().join("skep");
+    fs::create_dir_all(&directory).unwrap();
+    // As an editor does it: the file is whole at each moment.
+    fs::write(directory.join("new"), config).unwrap();
+    fs::rename(directory.join("new"), directory.join("config.toml")).unwrap();
+}
+
+const NAMED: &str = "[egress]\naddresses = [\"127.0.0.2\"]\n";
+
+#[test]
+fn agent_setup_and_checks_reach_what_is_granted_to_each_and_nothing_else() {
+    let (server, other) = (Server::new(), Server::new());
+    let (at, shut) = (server.address, other.address);
+    let port = at.port();
+    let rule = |who: &str, path: &str| {
+        format!(
+            "[[egress.allow]]\nfor = [\"{who}\"]\nhost = \"127.0.0.2\"\nports = [{port}]\n\
+             paths = [\"/{path}\"]\n"
+        )
+    };
+    let policy = format!(
+        "[setup]\ncommand = \"curl -sSf http://{at}/setup > made && ! curl -sf http://{at}/agent\"\n\
+         [[check]]\nname = \"reached\"\n\
+         command = \"curl -sSf http://{at}/checks && ! curl -sf http://{at}/setup && grep -qx /setup made\"\n\
+         {}{}{}",
+        rule("setup", "setup"),
+        rule("checks", "checks"),
+        rule("agent", "agent"),
+    );
+    let agent = format!(
+        "curl -sS http://{at}/agent > answer.txt; curl -sS http://{shut}/ >> answer.txt; \
+         curl -sS -X POST http://{at}/setup >> answer.txt; curl -sS --noproxy '*' -m 5 http://{at}/agent; true"
+    );
+    let world = world(&policy, NAMED, &agent);
+    let told = world.run();
+    assert!(told.verdicts("reached").iter().all(|it| it == "passed"));
+    let answer = world.integrated("answer.txt");
+    let lines: Vec<&str> = answer.lines().collect();
+    assert_eq!(lines[0], "/agent", "{answer}");
+    for refused in &lines[1..] {
+        assert!(refused.contains("no rule allows it"), "{answer}");
+    }
+    assert_eq!(lines.len(), 3, "{answer}");
+    assert!(other.all().is_empty());
+    let mut asked = server.all();
+    asked.sort();
+    asked.dedup();
+    assert_eq!(asked, ["/agent", "/checks", "/setup"]);
+    // Every decision is an event, and can be listed.
+    let decided: Vec<_> = told.all("egress").collect();
+    for part in ["agent", "setup", "checks"] {
+        for allowed in [true, false] {
+            assert!(
+                decided
+                    .iter()
+                    .any(|it| it["part"] == part && it["allowed"] == allowed),
+                "{part} {allowed}: {decided:#?}"
+            );
+        }
+    }
+    let request = told.request();
+    let listed = world.skep(&["egress", "explain", &request]).expect_code(0);
+    assert!(
+        listed.stdout.contains("egress of setup: GET 127.0.0.2"),
+        "{}",
+        listed.stdout
+    );
+    assert!(
+        listed.stdout.contains("refused: no rule allows it"),
+        "{}",
+        listed.stdout
+    );
+    let json = world
+        .skep(&["egress", "explain", &request, "--json"])
+        .expect_code(0);
+    let listed = json.json_lines().remove(0);
+    assert_eq!(listed["decisions"].as_array().unwrap().len(), decided.len());
+}
+
+#[test]
+fn a_configuration_that_forbids_works_at_once_for_an_agent_that_runs() {
+    let server = Server::new();
+    let at = server.address;
+    let policy = format!(
+        "[[egress.allow]]\nfor = [\"agent\"]\nhost = \"127.0.0.2\"\nports = [{}]\n",
+        at.port()
+    );
+    let agent = format!("while curl -sSf http://{at}/again; do :; done; echo 42 > answer.txt");
+    let world = world(&policy, NAMED, &agent);
+    let running = world.start(&["run", "--plan", "none", "--json", PROMPT]);
+    assert_eq!(server.asked.recv_timeout(DEADLINE).unwrap(), "/again");
+    configure(
+        &world,
+        &format!("{NAMED}[[egress.deny]]\nhost = \"127.0.0.0/8\"\n"),
+    );
+    running.finish(DEADLINE).expect_code(0);
+    assert_eq!(world.integrated("answer.txt"), "42\n");
+}
+
+#[test]
+fn without_a_policy_there_is_no_proxy_and_a_user_can_refuse_what_repositories_ask_for() {
+    let server = Server::new();
+    let at = server.address;
+    let policy = format!(
+        "[[egress.allow]]\nfor = [\"agent\"]\nhost = \"127.0.0.2\"\nports = [{}]\n",
+        at.port()
+    );
+    let agent = format!(
+        "env | grep -ci _proxy > answer.txt; curl -sS -m 5 http://{at}/ >> answer.txt; true"
+    );
+    for (policy, config) in [
+        ("", NAMED.to_owned()),
+        (policy.as_str(), format!("{NAMED}asked = false\n")),
+    ] {
+        let world = world(policy, &config, &agent);
+        world.run();
+        assert_eq!(world.integrated("answer.txt"), "0\n");
+        assert!(server.all().is_empty());
+    }
+}
+
+#[test]
+fn what_would_happen_is_explained_by_its_rule_without_a_network() {
+    let world = world(
+        "[[egress.allow]]\nfor = [\"agent\"]\nhost = \"*.example.com\"\n\
+         [[egress.allow]]\nfor = [\"setup\"]\npreset = \"team\"\n",
+        "[[egress.deny]]\nhost = \"shut.example.com\"\n\
+         [egress.presets.team]\nhosts = [\"packages.example.org\"]\n",
+        "true",
+    );
+    let explain = |words: &[&str], code| {
+        let words = [&["egress", "explain"], words].concat();
+        let ran = world.skep(&words).expect_code(code);
+        format!("{}{}", ran.stdout, ran.stderr)
+    };
+    let said = explain(&["https://api.example.com/x"], 0);
+    assert!(
+        said.contains("the rule `allow *.example.com (skep.toml)` allows it"),
+        "{said}"
+    );
+    let said = explain(&["https://shut.example.com/"], 6);
+    assert!(
+        said.contains("`deny shut.example.com (configuration)` refuses it"),
+        "{said}"
+    );
+    let said = explain(&["https://api.example.com/", "--for", "checks"], 6);
+    assert!(said.contains("no rule allows it"), "{said}");
+    let said = explain(&["packages.example.org:443", "--for", "setup"], 0);
+    assert!(said.contains("preset team"), "{said}");
+    let said = explain(&["http://10.0.0.1/"], 6);
+    assert!(said.contains("no rule allows it"), "{said}");
+    explain(&["https://127.1/"], 2);
+    let json = world.skep(&["egress", "explain", "https://api.example.com/x", "--json"]);
+    let json = json.expect_code(0).json_lines().remove(0);
+    assert_eq!(json["allowed"], true);
+    assert_eq!(json["rule"], "allow *.example.com (skep.toml)");
+}
+
+#[test]
+fn a_policy_or_a_configuration_with_a_rule_that_makes_no_sense_is_refused_before_anything_starts() {
+    let world = world(
+        "",
+        "[[egress.within]]\nhost = \"https://a.example\"\n",
+        "true",
+    );
+    let ran = world.skep(&["run", PROMPT]).expect_code(2);
+    assert!(
+        ran.stderr
+            .contains("`egress.within`, rule 1: `https://a.example` is no host"),
+        "{}",
+        ran.stderr
+    );
+    configure(&world, "");
+    world
+        .repo
+        .file("skep.toml", "[[egress.allow]]\nhost = \"a.example\"\n");
+    world.repo.commit("A rule for nobody");
+    let ran = world.skep(&["run", PROMPT]).expect_code(2);
+    assert!(ran.stderr.contains("`for` says who may"), "{}", ran.stderr);
+}

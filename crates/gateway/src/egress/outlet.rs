@@ -1,0 +1,217 @@
+//! How the sandboxes of an attempt get their egress: what its repository asks for, put together with
+//! what the user says at each moment, and recorded in the ledger.
+
+use super::{
+    Egress, EgressBounds, EgressSpec, Policies, Resolver, Seen, Standing, SystemResolver, Witness,
+};
+use crate::gateway::Gateway;
+use async_trait::async_trait;
+use domain::{
+    AttemptId,
+    egress::{Asked, Part, Presets, Rules, Users},
+    event::Body,
+};
+use ledger::{Lease, Ledger};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio_util::sync::CancellationToken;
+
+/// Knows what the user's configuration says, as it is now.
+pub trait Configured: Send + Sync {
+    /// The user's part of the rules. As long as it is the same, the answer is the same [`Arc`].
+    ///
+    /// # Errors
+    /// Why it cannot be read; everything is refused then.
+    fn users(&self) -> Result<Arc<Users>, String>;
+
+    /// Presets that this machine knows, by the settings of its package managers.
+    fn presets(&self) -> Arc<Presets>;
+}
+
+/// A configuration that does not change.
+#[derive(Debug, Clone, Default)]
+pub struct Fixed {
+    /// The user's part of the rules.
+    pub users: Arc<Users>,
+    /// Presets.
+    pub presets: Arc<Presets>,
+}
+
+impl Configured for Fixed {
+    fn users(&self) -> Result<Arc<Users>, String> {
+        Ok(Arc::clone(&self.users))
+    }
+
+    fn presets(&self) -> Arc<Presets> {
+        Arc::clone(&self.presets)
+    }
+}
+
+/// What a gateway needs to make egress.
+#[derive(Clone)]
+pub(crate) struct Leads {
+    pub(crate) configured: Arc<dyn Configured>,
+    pub(crate) resolver: Arc<dyn Resolver>,
+    pub(crate) bounds: EgressBounds,
+}
+
+impl Leads {
+    pub(crate) fn new(configured: Arc<dyn Configured>) -> Self {
+        Self {
+            configured,
+            resolver: Arc::new(SystemResolver),
+            bounds: EgressBounds::default(),
+        }
+    }
+}
+
+/// The rules of one attempt: what its repository asks for, and what the user says now.
+struct Asking {
+    asked: Asked,
+    configured: Arc<dyn Configured>,
+    last: Mutex<Option<(Arc<Users>, Arc<Rules>)>>,
+}
+
+impl Policies for Asking {
+    fn standing(&self) -> Result<Standing, String> {
+        let users = self.configured.users()?;
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((known, rules)) = &*last
+            && Arc::ptr_eq(known, &users)
+        {
+            return Ok(Standing {
+                rules: Arc::clone(rules),
+                users,
+            });
+        }
+        let rules = rules(&self.asked, &users, &*self.configured);
+        let rules = Arc::new(rules.map_err(|error| error.to_string())?);
+        *last = Some((Arc::clone(&users), Arc::clone(&rules)));
+        Ok(Standing { rules, users })
+    }
+}
+
+/// What a repository asks for, put together with what the user says. The machine is asked for presets
+/// only where a rule names one that the user's configuration does not have.
+///
+/// # Errors
+/// When a rule makes no sense.
+pub fn rules(
+    asked: &Asked,
+    users: &Users,
+    configured: &dyn Configured,
+) -> Result<Rules, domain::egress::Error> {
+    let lists = [
+        &asked.allow,
+        &asked.deny,
+        &users.allow,
+        &users.deny,
+        &users.within,
+    ];
+    let mut named = lists
+        .into_iter()
+        .flatten()
+        .filter_map(|rule| rule.preset.as_ref());
+    let presets = if named.any(|name| !users.presets.contains_key(name)) {
+        configured.presets()
+    } else {
+        Arc::default()
+    };
+    Rules::new(asked, users, &presets)
+}
+
+/// Records in the ledger, as long as the lease holds.
+struct LedgerWitness {
+    ledger: Ledger,
+    lease: Lease,
+    attempt: AttemptId,
+}
+
+#[async_trait]
+impl Witness for LedgerWitness {
+    async fn saw(&self, decisions: Vec<Seen>) {
+        let body = |seen: Seen| Body::Egress {
+            attempt: self.attempt,
+            part: seen.part,
+            host: seen.host,
+            port: seen.port,
+            method: seen.method,
+            path: seen.path,
+            rule: seen.rule,
+            allowed: seen.allowed,
+            reason: seen.reason,
+            count: seen.count,
+            up: seen.up,
+            down: seen.down,
+        };
+        let bodies = decisions.into_iter().map(body).collect();
+        if let Err(error) = self.ledger.record(&self.lease, bodies).await {
+            // Whoever holds the lease now knows nothing of this sandbox, which is ended.
+            tracing::warn!(%error, attempt = %self.attempt, "what left a sandbox was not recorded");
+        }
+    }
+}
+
+/// Makes the egress of the sandboxes of one attempt. Cheap to clone.
+#[derive(Clone)]
+pub struct Outlet {
+    gateway: Gateway,
+    leads: Leads,
+    policies: Arc<dyn Policies>,
+    witness: Arc<dyn Witness>,
+    cancel: CancellationToken,
+}
+
+impl std::fmt::Debug for Outlet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Outlet").finish_non_exhaustive()
+    }
+}
+
+impl Outlet {
+    pub(crate) fn new(
+        gateway: &Gateway,
+        leads: &Leads,
+        ledger: &Ledger,
+        lease: &Lease,
+        attempt: AttemptId,
+        asked: &Asked,
+        cancel: &CancellationToken,
+    ) -> Self {
+        let witness = LedgerWitness {
+            ledger: ledger.clone(),
+            lease: lease.clone(),
+            attempt,
+        };
+        let policies = Asking {
+            asked: asked.clone(),
+            configured: Arc::clone(&leads.configured),
+            last: Mutex::default(),
+        };
+        Self {
+            gateway: gateway.clone(),
+            leads: leads.clone(),
+            policies: Arc::new(policies),
+            witness: Arc::new(witness),
+            cancel: cancel.clone(),
+        }
+    }
+
+    /// The egress of a sandbox in which this part of the work happens; none where nothing may leave
+    /// it. Where the configuration cannot be read there is one, which says so.
+    #[must_use]
+    pub fn egress(&self, part: Part) -> Option<Egress> {
+        let standing = self.policies.standing();
+        if standing.is_ok_and(|standing| !standing.rules.grants(part)) {
+            return None;
+        }
+        Some(self.gateway.egress(EgressSpec {
+            part,
+            policies: Arc::clone(&self.policies),
+            resolver: Arc::clone(&self.leads.resolver),
+            witness: Arc::clone(&self.witness),
+            bounds: self.leads.bounds,
+            tls: None,
+            cancel: self.cancel.clone(),
+        }))
+    }
+}
