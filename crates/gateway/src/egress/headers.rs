@@ -26,7 +26,8 @@ const OF_A_CONNECTION: [HeaderName; 8] = [
 const ODD: [&str; 3] = ["keep-alive", "proxy-connection", "http2-settings"];
 
 /// Takes out what is of one connection and no more, and what is meant for a proxy. What the
-/// connection is asked to become is the answer.
+/// connection is asked to become is the answer; that it could become HTTP/2 is an offer that nobody
+/// needs to take.
 pub(super) fn strip(headers: &mut HeaderMap) -> Option<HeaderValue> {
     let named: Vec<HeaderName> = headers
         .get_all(CONNECTION)
@@ -38,7 +39,8 @@ pub(super) fn strip(headers: &mut HeaderMap) -> Option<HeaderValue> {
     let upgrade = named
         .contains(&UPGRADE)
         .then(|| headers.get(UPGRADE).cloned())
-        .flatten();
+        .flatten()
+        .filter(|to| !to.as_bytes().eq_ignore_ascii_case(b"h2c"));
     for name in named {
         // Where a request ends is not for the connection to say.
         if name != HOST && name != http::header::CONTENT_LENGTH {
@@ -115,6 +117,13 @@ mod tests {
         let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["authorization", "content-length"]);
+        headers.append(
+            "connection",
+            HeaderValue::from_static("Upgrade, HTTP2-Settings"),
+        );
+        headers.append("upgrade", HeaderValue::from_static("H2C"));
+        assert_eq!(strip(&mut headers), None);
+        assert_eq!(headers.len(), 2);
     }
 
     #[test]

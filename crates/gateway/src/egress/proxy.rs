@@ -43,6 +43,9 @@ const HEAD_BYTES: usize = 64 << 10;
 /// The longest path that is recorded, in bytes.
 const PATH_BYTES: usize = 300;
 
+/// The longest method that is recorded: a registered one is far shorter.
+const METHOD_CHARS: usize = 30;
+
 /// Whether a request is meant for somebody else than the gateway that listens here.
 pub(crate) fn is_for_proxy<B>(request: &Request<B>, own: SocketAddr) -> bool {
     if request.method() == Method::CONNECT {
@@ -192,7 +195,14 @@ pub(super) async fn exchange(
     let mut key = Key {
         host: target.host.to_string(),
         port: target.port,
-        method: Some(request.method().to_string()),
+        method: Some(
+            request
+                .method()
+                .as_str()
+                .chars()
+                .take(METHOD_CHARS)
+                .collect(),
+        ),
         path: Some(shown(state, request.uri())),
         rule: None,
         allowed: true,

@@ -80,6 +80,42 @@ async fn an_allowed_request_passes_without_what_is_for_the_proxy_and_is_recorded
 }
 
 #[tokio::test]
+async fn an_answer_without_a_body_ends_and_an_offer_of_http2_is_not_taken() {
+    let origin = Origin::plain().await;
+    let port = origin.port();
+    let world = World::new(vec![allow("a.test", &[port])]);
+    let url = format!("http://a.test:{port}/x");
+    let said = text(&world.run(&["curl", "-sSI", &url], &[]).await);
+    assert!(
+        said.contains("200 OK") && said.contains("content-length: "),
+        "{said}"
+    );
+    assert!(
+        !said.to_lowercase().contains("x-of-the-connection"),
+        "{said}"
+    );
+    let said = text(&world.run(&["curl", "-sS", "--http2", &url], &[]).await);
+    assert!(
+        said.contains("GET /x") && !said.contains("upgrade"),
+        "{said}"
+    );
+    let words = [
+        "curl",
+        "-sS",
+        "-H",
+        "Expect: 100-continue",
+        "-d",
+        "abc",
+        &url,
+    ];
+    let said = text(&world.run(&words, &[]).await);
+    assert!(
+        said.contains("POST /x") && said.contains("3 bytes"),
+        "{said}"
+    );
+}
+
+#[tokio::test]
 async fn the_host_must_be_the_target_and_one() {
     let origin = Origin::plain().await;
     let port = origin.port();
