@@ -65,7 +65,10 @@ enum Next {
 
 impl BuiltinSession {
     pub(super) fn new(task: Task, options: Options) -> Self {
-        let conversation = Conversation::new(prompt::system(&task), tools::described());
+        let conversation = Conversation::new(
+            prompt::system(&task),
+            tools::described(task.reach.is_empty()),
+        );
         let kept = Kept {
             conversation,
             turns: 0,

@@ -13,14 +13,16 @@ pub(super) enum Action {
     Edit(edit::Edit),
 }
 
-/// The tools, as the model is told of them.
-pub(super) fn described() -> Vec<Tool> {
+/// The tools, as the model is told of them. Where something may be reached, the task says so itself.
+pub(super) fn described(is_cut_off: bool) -> Vec<Tool> {
+    let network = if is_cut_off { " and no network" } else { "" };
     vec![
         Tool {
             name: "shell".into(),
-            description: "Runs a shell command (bash, where there is one) in the checkout, and \
-returns what it printed and its exit code. There is no input and no network."
-                .into(),
+            description: format!(
+                "Runs a shell command (bash, where there is one) in the checkout, and returns what \
+                 it printed and its exit code. There is no input{network}."
+            ),
             schema: json!({
                 "type": "object",
                 "properties": {
