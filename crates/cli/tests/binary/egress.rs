@@ -1,8 +1,10 @@
 //! What a policy lets out of sandboxes, and nothing else, from `skep.toml` to a server of the host.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 
 use testkit::Repo;
@@ -149,6 +151,89 @@ fn agent_setup_and_checks_reach_what_is_granted_to_each_and_nothing_else() {
         .expect_code(0);
     let listed = json.json_lines().remove(0);
     assert_eq!(listed["decisions"].as_array().unwrap().len(), decided.len());
+}
+
+/// Answers in TLS with the path, at an address that its certificate names.
+const SECURE: &str = "
+import http.server, ssl, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = (self.path + '\\n').encode()
+        self.send_response(200)
+        self.send_header('Content-Length', str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+server = http.server.HTTPServer(('127.0.0.2', 0), Handler)
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain(sys.argv[1], sys.argv[2])
+server.socket = context.wrap_socket(server.socket, server_side=True)
+print(server.server_address[1], flush=True)
+server.serve_forever()
+";
+
+#[test]
+fn paths_decide_inside_tls_for_programs_that_know_nothing_of_it() {
+    let place = tempfile::tempdir().unwrap();
+    let (cert, key) = (place.path().join("cert.pem"), place.path().join("key.pem"));
+    let made = Command::new("openssl")
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+        ])
+        .args(["-nodes", "-days", "2", "-subj", "/CN=a server of a test"])
+        .args(["-addext", "subjectAltName=IP:127.0.0.2"])
+        .args([
+            OsStr::new("-out"),
+            cert.as_os_str(),
+            OsStr::new("-keyout"),
+            key.as_os_str(),
+        ])
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{made:?}");
+    let mut serving = Command::new("python3")
+        .args([
+            OsStr::new("-c"),
+            OsStr::new(SECURE),
+            cert.as_os_str(),
+            key.as_os_str(),
+        ])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut port = String::new();
+    let out = serving.stdout.take().unwrap();
+    BufReader::new(out).read_line(&mut port).unwrap();
+    let port = port.trim();
+    let policy = format!(
+        "[[egress.allow]]\nfor = [\"agent\"]\nhost = \"127.0.0.2\"\nports = [{port}]\npaths = [\"/open/*\"]\n"
+    );
+    let agent = format!(
+        "curl -sS https://127.0.0.2:{port}/open/a > answer.txt; \
+         curl -sS https://127.0.0.2:{port}/shut >> answer.txt; \
+         python3 -c \"import urllib.request as u; print(u.urlopen('https://127.0.0.2:{port}/open/b').read().decode().strip())\" >> answer.txt 2>&1; true"
+    );
+    let world = world(&policy, NAMED, &agent).env("SSL_CERT_FILE", &cert);
+    let told = world.run();
+    serving.kill().unwrap();
+    serving.wait().unwrap();
+    let answer = world.integrated("answer.txt");
+    let lines: Vec<&str> = answer.lines().collect();
+    assert_eq!((lines[0], lines[2]), ("/open/a", "/open/b"), "{answer}");
+    assert!(lines[1].contains("no rule allows it"), "{answer}");
+    let paths: Vec<_> = told
+        .all("egress")
+        .filter_map(|it| it["path"].as_str())
+        .collect();
+    assert!(
+        paths.contains(&"/open/a") && paths.contains(&"/shut"),
+        "{paths:?}"
+    );
 }
 
 #[test]
