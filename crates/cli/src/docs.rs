@@ -95,6 +95,8 @@ fn every_policy_that_is_shown_is_one_that_a_run_takes() {
         let policy = Policy::parse(block.as_bytes()).unwrap_or_else(|it| panic!("{it}\n{block}"));
         assert!(policy.is_checked());
     }
+    let asked = Policy::parse(blocks_of_toml("docs/egress.md")[0].as_bytes()).unwrap();
+    assert_eq!((asked.egress.allow.len(), asked.egress.deny.len()), (2, 1));
     let own = std::fs::read(at("skep.toml")).unwrap();
     assert!(Policy::parse(&own).unwrap().is_checked());
 }
@@ -103,7 +105,9 @@ fn every_policy_that_is_shown_is_one_that_a_run_takes() {
 fn every_configuration_that_is_shown_is_one_that_the_program_reads() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("config.toml");
-    for block in blocks_of_toml("docs/configuration.md") {
+    let mut blocks = blocks_of_toml("docs/configuration.md");
+    blocks.extend(blocks_of_toml("docs/egress.md").into_iter().skip(1));
+    for block in blocks {
         std::fs::write(&path, &block).unwrap();
         let file = File::read(&path).unwrap_or_else(|it| panic!("{it}\n{block}"));
         assert_ne!(file, File::default());
