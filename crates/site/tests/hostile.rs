@@ -62,6 +62,8 @@ async fn attempt() -> Attempt {
         extra_roots: Vec::new(),
         programs: Vec::new(),
         channel: false,
+        part: domain::egress::Part::Agent,
+        outlet: None,
     };
     let site = sites.site(&mirror, wanted).await.unwrap();
     Attempt {
