@@ -112,6 +112,9 @@ pub fn path_of(pid: i32, name: &[u8], path: &mut [u8; 48]) -> usize {
     length
 }
 
+/// Where `/proc/PID/stat` has the number of threads, counted from the field after the state.
+const THREADS_AFTER_STATE: usize = 16;
+
 /// The parent of a process that has not ended yet.
 fn living_parent(pid: i32) -> Option<i32> {
     let mut buffer = [0u8; 512];
@@ -120,7 +123,10 @@ fn living_parent(pid: i32) -> Option<i32> {
     let close = stat.iter().rposition(|byte| *byte == b')')?;
     let rest = stat.get(close + 2..)?;
     let (state, rest) = (rest.first()?, rest.get(2..)?);
-    if matches!(state, b'Z' | b'X') {
+    // A process goes on when only its first thread has ended.
+    let threads = rest.split(|byte| *byte == b' ').nth(THREADS_AFTER_STATE);
+    let threads = threads.and_then(number).map_or(1, |(count, _)| count);
+    if matches!(state, b'Z' | b'X') && threads <= 1 {
         return None;
     }
     number(rest).map(|(parent, _)| parent as i32)

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use skep_sandbox::{Command, Error, Stdin};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::room::Room;
+use crate::room::{COUNT, Room};
 
 #[tokio::test]
 async fn both_outputs_and_the_code_come_back() {
@@ -160,6 +160,21 @@ async fn a_command_may_end_politely_when_its_time_is_over() {
     assert_eq!(output.stdout.text(), "bye\n");
     assert_eq!(output.exit.code, Some(3));
     assert!(output.exit.timed_out && !output.exit.success());
+}
+
+/// Its first thread has ended and another goes on: the kernel shows the process as a zombie.
+const HEADLESS: &str = "import ctypes, threading, time
+threading.Thread(target=time.sleep, args=(1000,)).start()
+ctypes.CDLL(None).pthread_exit(0)";
+
+#[tokio::test]
+async fn what_goes_on_without_its_first_thread_is_killed_too() {
+    let room = Room::new().await;
+    let script = format!(
+        "setsid /usr/bin/python3 -c '{HEADLESS}' >/dev/null 2>&1 & until grep -q '^State:.Z' /proc/$!/status; do :; done"
+    );
+    room.says(&script).await;
+    assert_eq!(room.says(COUNT).await, "3");
 }
 
 #[tokio::test]
