@@ -9,6 +9,7 @@
 #![no_main]
 
 mod intrinsics;
+mod layers;
 mod link;
 mod minder;
 mod seal;
@@ -16,6 +17,7 @@ mod serve;
 mod setup;
 mod start;
 mod steps;
+mod switch;
 mod sys;
 mod tree;
 mod usage;

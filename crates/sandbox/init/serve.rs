@@ -29,6 +29,8 @@ struct Minder {
 
 struct Service {
     socket: i32,
+    /// The mount namespace of this sandbox, where it has one.
+    own: i32,
     minders: [Minder; MOST],
     count: usize,
 }
@@ -46,16 +48,17 @@ pub fn run_unsealed(socket: i32) -> ! {
         sys::exit(7)
     }
     link::send(socket, &[READY, 0], None);
-    run(socket, None)
+    run(socket, -1, None)
 }
 
 /// Serves until the owner's end of the socket closes. Woken by a message, by the end of a child,
 /// and, if there is a watcher and something runs, by its clock. The watcher looks when its time has
 /// come whatever else has happened: what runs inside can send signals without end, and must not keep
 /// it from looking.
-pub fn run(socket: i32, watch: Option<Watch>) -> ! {
+pub fn run(socket: i32, own: i32, watch: Option<Watch>) -> ! {
     let mut service = Service {
         socket,
+        own,
         minders: [Minder { pid: 0, id: 0 }; MOST],
         count: 0,
     };
@@ -119,6 +122,7 @@ impl Service {
         match message.words {
             [EXEC, id, flags, bytes, ..] => self.start(id, flags, bytes as usize, message),
             [SIGNAL, id, signal, ..] => self.signal(id, signal),
+            [LEND, ..] => self.lend(),
             _ => {}
         }
         message.close();
@@ -151,6 +155,13 @@ impl Service {
         } else {
             tree::signal(minder.pid, signal, |_| false);
         }
+    }
+
+    /// Minders stand in no directory that changes and hold none open; whatever else lives might.
+    fn lend(&self) {
+        let minders = self.active();
+        let others = tree::living(|pid| minders.iter().any(|minder| minder.pid == pid));
+        link::send(self.socket, &[LENT, others], Some(self.own));
     }
 
     fn active(&self) -> &[Minder] {

@@ -15,6 +15,11 @@ pub fn run(socket: i32, plan: i32, bytes: usize, user: u32, group: u32) -> ! {
     if let Err(error) = become_inside_user(user, group) {
         link::fail(socket, STAGE_IDS, error, 0)
     }
+    // To be lent to the owner: what is sealed cannot be entered by its number any more.
+    let own = match sys::open(text!("/proc/self/ns/mnt"), sys::O_RDONLY, 0) {
+        Ok(own) => own,
+        Err(error) => link::fail(socket, STAGE_ROOT, error, 2),
+    };
     if let Err(error) = fresh_root() {
         link::fail(socket, STAGE_ROOT, error, 0)
     }
@@ -36,7 +41,7 @@ pub fn run(socket: i32, plan: i32, bytes: usize, user: u32, group: u32) -> ! {
     if let Some(listener) = done.listener {
         sys::close(listener);
     }
-    serve::run(socket, done.watch)
+    serve::run(socket, own, done.watch)
 }
 
 /// Maps the one user inside to the owner, and becomes it.

@@ -6,7 +6,8 @@ use crate::serve;
 use crate::setup;
 use crate::sys::{self, Result, nr};
 use crate::text;
-use crate::wire::{BORN, PLAN, STAGE_CGROUP, STAGE_CLONE, UNSEALED};
+use crate::switch;
+use crate::wire::{BORN, PLAN, STAGE_CGROUP, STAGE_CLONE, SWITCH, UNSEALED};
 
 const CLONE_PIDFD: u64 = 0x1000;
 const CLONE_PARENT: u64 = 0x8000;
@@ -39,6 +40,7 @@ pub fn run() -> ! {
             prefer_for_the_kernel(score);
             serve::run_unsealed(socket)
         }
+        [SWITCH, bytes, ..] => switch::run(socket, bytes as usize, &message),
         _ => sys::exit(5),
     };
     let Some(plan) = message.descriptor(0) else {

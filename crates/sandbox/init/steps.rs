@@ -1,6 +1,7 @@
 //! The owner's plan: a list of small steps, carried out in order.
 
-use crate::sys::{self, ENOENT, Errno, Result, Text, nr};
+use crate::layers::Layers;
+use crate::sys::{self, ENOENT, Result, Text, nr};
 use crate::wire::*;
 use crate::{link, seal, text};
 
@@ -49,18 +50,23 @@ impl Done {
 }
 
 /// The plan's bytes and how far they have been read.
-struct Reader<'a> {
+#[derive(Clone, Copy)]
+pub struct Reader<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Reader<'a> {
+    pub fn new(plan: &'a [u8]) -> Self {
+        Self { rest: plan }
+    }
+
     fn take(&mut self, count: usize) -> Result<&'a [u8]> {
         let (taken, rest) = self.rest.split_at_checked(count).ok_or(sys::EINVAL)?;
         self.rest = rest;
         Ok(taken)
     }
 
-    fn word(&mut self) -> Result<u32> {
+    pub fn word(&mut self) -> Result<u32> {
         match *self.take(4)? {
             [a, b, c, d] => Ok(u32::from_le_bytes([a, b, c, d])),
             _ => Err(sys::EINVAL),
@@ -71,7 +77,7 @@ impl<'a> Reader<'a> {
         Ok(u64::from(self.word()?) | u64::from(self.word()?) << 32)
     }
 
-    fn text(&mut self) -> Result<Text<'a>> {
+    pub fn text(&mut self) -> Result<Text<'a>> {
         let length = self.word()? as usize;
         Ok(Text::new(self.take(length + 1)?))
     }
@@ -79,7 +85,7 @@ impl<'a> Reader<'a> {
 
 /// Carries out every step, or tells the owner which one failed and ends.
 pub fn carry_out(plan: &[u8], done: &mut Done, socket: i32) {
-    let mut reader = Reader { rest: plan };
+    let mut reader = Reader::new(plan);
     let mut index = 0;
     while !reader.rest.is_empty() {
         if let Err(error) = step(&mut reader, done) {
@@ -201,7 +207,7 @@ fn step(reader: &mut Reader<'_>, done: &mut Done) -> Result<()> {
     }
 }
 
-const MS_NOSUID_NODEV: u32 = 2 | 4;
+pub const MS_NOSUID_NODEV: u32 = 2 | 4;
 const MS_NOSUID_NODEV_NOEXEC: u32 = 2 | 4 | 8;
 const MS_NOSUID_NOEXEC: u32 = 2 | 8;
 const ATTRIBUTE_READ_ONLY: u32 = 1;
@@ -218,7 +224,7 @@ fn write_new(path: Text<'_>, mode: u32, content: &[u8]) -> Result<()> {
     written
 }
 
-fn mount(kind: Text<'_>, path: Text<'_>, flags: u32, options: Text<'_>) -> Result<()> {
+pub fn mount(kind: Text<'_>, path: Text<'_>, flags: u32, options: Text<'_>) -> Result<()> {
     let arguments = [
         kind.pointer(),
         path.pointer(),
@@ -238,15 +244,25 @@ fn set_attributes(fd: usize, path: Text<'_>, flags: usize, attributes: u32) -> R
     unsafe { sys::call(nr::MOUNT_SETATTR, arguments) }.map(drop)
 }
 
-/// Attaches the detached mount `fd` at `target`.
-fn attach(fd: i32, target: Text<'_>) -> Result<()> {
+/// Attaches the detached mount `fd` at `target`, over what is mounted there.
+pub fn attach(fd: i32, target: Text<'_>) -> Result<()> {
+    attach_how(fd, target, 0)
+}
+
+/// As [`attach`], but below what is mounted there (from Linux 6.5; `EINVAL` before).
+pub fn attach_beneath(fd: i32, target: Text<'_>) -> Result<()> {
+    const MOVE_MOUNT_BENEATH: usize = 0x200;
+    attach_how(fd, target, MOVE_MOUNT_BENEATH)
+}
+
+fn attach_how(fd: i32, target: Text<'_>, how: usize) -> Result<()> {
     const MOVE_MOUNT_F_EMPTY_PATH: usize = 4;
     let arguments = [
         fd as usize,
         text!("").pointer(),
         sys::AT_FDCWD,
         target.pointer(),
-        MOVE_MOUNT_F_EMPTY_PATH,
+        MOVE_MOUNT_F_EMPTY_PATH | how,
     ];
     // SAFETY: both texts end with a zero byte.
     unsafe { sys::call(nr::MOVE_MOUNT, arguments) }.map(drop)
@@ -258,7 +274,7 @@ fn bind(source: Text<'_>, target: Text<'_>, attributes: u32) -> Result<()> {
 }
 
 /// A detached copy of `source`, with all that is mounted below it, with `attributes`.
-fn open_tree(source: Text<'_>, attributes: u32) -> Result<i32> {
+pub fn open_tree(source: Text<'_>, attributes: u32) -> Result<i32> {
     const OPEN_TREE_CLONE_CLOEXEC: usize = 1 | 0o2000000;
     let arguments = [
         sys::AT_FDCWD,
@@ -310,47 +326,28 @@ fn mask(path: Text<'_>) -> Result<()> {
 }
 
 fn detach() -> Result<()> {
-    const MNT_DETACH: usize = 2;
     let old = text!("/.host");
-    // SAFETY: the path ends with a zero byte.
-    unsafe { sys::call(nr::UMOUNT2, [old.pointer(), MNT_DETACH]) }?;
+    unmount(old)?;
     sys::remove(old, true)
 }
 
-const FSCONFIG_SET_FLAG: usize = 0;
-const FSCONFIG_SET_STRING: usize = 1;
-const FSCONFIG_CREATE: usize = 6;
-
-fn configure(context: i32, command: usize, key: Option<Text<'_>>, value: usize) -> Result<()> {
-    let key = key.map_or(0, Text::pointer);
-    // SAFETY: key and value are texts that end with a zero byte, or none.
-    unsafe { sys::call(nr::FSCONFIG, [context as usize, command, key, value, 0]) }.map(drop)
+/// Takes away the uppermost mount at `path`, whoever still uses it.
+pub fn unmount(path: Text<'_>) -> Result<()> {
+    const MNT_DETACH_UMOUNT_NOFOLLOW: usize = 2 | 8;
+    // SAFETY: the path ends with a zero byte.
+    unsafe { sys::call(nr::UMOUNT2, [path.pointer(), MNT_DETACH_UMOUNT_NOFOLLOW]) }.map(drop)
 }
 
-/// A layer by the path of a descriptor: short whatever the layer's own path is, and nothing of the
-/// host's paths is to be read in the list of mounts.
-fn configure_layer(context: i32, key: Text<'_>, layer: Text<'_>) -> Result<()> {
-    let fd = sys::open(layer, sys::O_PATH | sys::O_DIRECTORY, 0)?;
-    let mut path = [0; 32];
-    append(&mut path, 0, fd);
-    let configured = configure(
-        context,
-        FSCONFIG_SET_STRING,
-        Some(key),
-        Text::new(&path).pointer(),
-    );
-    sys::close(fd);
-    configured
+fn overlay(reader: &mut Reader<'_>) -> Result<()> {
+    let layers = Layers::read(reader)?;
+    sys::make_directory(layers.target, 0o755)?;
+    let tree = layers.mount(layers.target)?;
+    let attached = attach(tree, layers.target);
+    sys::close(tree);
+    attached
 }
 
-/// Writes the path of a descriptor at `at`; returns where it ends.
-fn append(to: &mut [u8], at: usize, fd: i32) -> usize {
-    let mut digits = [0; 10];
-    let number = crate::start::decimal(fd as u32, &mut digits);
-    append_bytes(append_bytes(at, to, b"/proc/self/fd/"), to, number)
-}
-
-fn append_bytes(at: usize, to: &mut [u8], bytes: &[u8]) -> usize {
+pub fn append_bytes(at: usize, to: &mut [u8], bytes: &[u8]) -> usize {
     match to.get_mut(at..at + bytes.len()) {
         Some(place) => {
             place.copy_from_slice(bytes);
@@ -358,94 +355,6 @@ fn append_bytes(at: usize, to: &mut [u8], bytes: &[u8]) -> usize {
         }
         None => at,
     }
-}
-
-fn overlay(reader: &mut Reader<'_>) -> Result<()> {
-    const FSOPEN_CLOEXEC: usize = 1;
-    let (target, upper, work) = (reader.text()?, reader.text()?, reader.text()?);
-    let (flags, count) = (reader.word()?, reader.word()?);
-    let lowers = reader.rest;
-    sys::make_directory(target, 0o755)?;
-    // SAFETY: the text ends with a zero byte.
-    let context = unsafe { sys::call(nr::FSOPEN, [text!("overlay").pointer(), FSOPEN_CLOEXEC]) }?;
-    let context = context as i32;
-    let attached = (|| {
-        for index in 0..count {
-            let layer = reader.text()?;
-            match configure_layer(context, text!("lowerdir+"), layer) {
-                // Kernels before 6.8 take the layers in one string only.
-                Err(sys::EINVAL) if index == 0 => {
-                    let layers = Reader { rest: lowers };
-                    let rest = overlay_in_one_string(target, upper, work, flags, count, layers)?;
-                    reader.rest = rest;
-                    return Ok(());
-                }
-                other => other?,
-            }
-        }
-        configure_layer(context, text!("upperdir"), upper)?;
-        configure_layer(context, text!("workdir"), work)?;
-        configure(context, FSCONFIG_SET_FLAG, Some(text!("userxattr")), 0)?;
-        if flags & OVERLAY_VOLATILE != 0 {
-            configure(context, FSCONFIG_SET_FLAG, Some(text!("volatile")), 0)?;
-        }
-        configure(context, FSCONFIG_CREATE, None, 0)?;
-        let arguments = [context as usize, FSOPEN_CLOEXEC, MS_NOSUID_NODEV as usize];
-        // SAFETY: touches no memory.
-        let tree = unsafe { sys::call(nr::FSMOUNT, arguments) }? as i32;
-        let attached = attach(tree, target);
-        sys::close(tree);
-        attached
-    })();
-    sys::close(context);
-    attached
-}
-
-/// The same by `mount`, whose options end at one page: some 180 layers.
-fn overlay_in_one_string<'a>(
-    target: Text<'_>,
-    upper: Text<'_>,
-    work: Text<'_>,
-    flags: u32,
-    count: u32,
-    mut layers: Reader<'a>,
-) -> Result<&'a [u8]> {
-    const E2BIG: Errno = Errno(7);
-    const MOST_LAYERS: usize = 180;
-    let mut opened = [-1; MOST_LAYERS + 2];
-    if count as usize > MOST_LAYERS {
-        return Err(E2BIG);
-    }
-    let mounted = (|| {
-        let mut options = [0; 4096];
-        let mut at = 0;
-        for (index, place) in (0..count + 2).zip(&mut opened) {
-            let (key, layer) = match index {
-                0 => (b"lowerdir=".as_slice(), layers.text()?),
-                _ if index < count => (b":".as_slice(), layers.text()?),
-                _ if index == count => (b",upperdir=".as_slice(), upper),
-                _ => (b",workdir=".as_slice(), work),
-            };
-            *place = sys::open(layer, sys::O_PATH | sys::O_DIRECTORY, 0)?;
-            at = append_bytes(at, &mut options, key);
-            at = append(&mut options, at, *place);
-        }
-        at = append_bytes(at, &mut options, b",userxattr");
-        if flags & OVERLAY_VOLATILE != 0 {
-            append_bytes(at, &mut options, b",volatile");
-        }
-        mount(
-            text!("overlay"),
-            target,
-            MS_NOSUID_NODEV,
-            Text::new(&options),
-        )
-    })();
-    opened
-        .into_iter()
-        .filter(|fd| *fd >= 0)
-        .for_each(sys::close);
-    mounted.map(|()| layers.rest)
 }
 
 fn internet_socket(kind: usize) -> Result<i32> {

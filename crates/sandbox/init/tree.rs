@@ -132,6 +132,18 @@ fn living_parent(pid: i32) -> Option<i32> {
     number(rest).map(|(parent, _)| parent as i32)
 }
 
+/// How many processes live inside beside process 1 and those that are spared.
+pub fn living(spared: impl Fn(i32) -> bool) -> u32 {
+    let mut count = 0;
+    let listed = each_process(|pid| {
+        if pid != 1 && !spared(pid) && living_parent(pid).is_some() {
+            count += 1;
+        }
+    });
+    // What cannot be counted counts as somebody.
+    if listed.is_err() { count.max(1) } else { count }
+}
+
 /// Sends `signal` to all living descendants of `root`, but for the children in `spared` and what is
 /// below them. Returns how many took it.
 pub fn signal(root: i32, signal: u32, spared: impl Fn(i32) -> bool) -> usize {

@@ -17,6 +17,13 @@ pub const SIGNAL: u32 = 3;
 /// To the helper, instead of [`PLAN`]: `[tag, score]`: it makes no namespace, and serves itself.
 pub const UNSEALED: u32 = 4;
 
+/// To the helper: `[tag, plan bytes]` with the plan (target, upper, work, flags: u32, count: u32,
+/// lowers…) and the descriptor of a mount namespace: the layers take the place of what is mounted
+/// there at the target.
+pub const SWITCH: u32 = 6;
+/// To process 1: `[tag]`: it lends its mount namespace.
+pub const LEND: u32 = 5;
+
 /// From the helper: `[tag, pid]` with process 1's pidfd.
 pub const BORN: u32 = 16;
 /// From process 1: `[tag, port]`, with the listener if there is one.
@@ -31,6 +38,11 @@ pub const REFUSED: u32 = 20;
 pub const EXITED: u32 = 21;
 /// From process 1: `[tag, which]`: the watcher has killed everything.
 pub const STRUCK: u32 = 22;
+/// From process 1: `[tag, processes]` with its mount namespace: how many processes live inside
+/// beside itself and the minders.
+pub const LENT: u32 = 23;
+/// From the helper: `[tag]`: the layers are in place.
+pub const SWITCHED: u32 = 24;
 
 /// Stages of [`FAILED`].
 pub const STAGE_CGROUP: u32 = 1;
@@ -44,6 +56,14 @@ pub const STAGE_ROOT: u32 = 4;
 pub const STAGE_STEP: u32 = 5;
 /// Dropping capabilities and the like.
 pub const STAGE_SEAL: u32 = 6;
+/// Entering the sandbox from outside.
+pub const STAGE_ENTER: u32 = 7;
+/// Mounting the new layers: nothing has changed.
+pub const STAGE_LAYERS: u32 = 8;
+/// Putting them in place: nothing has changed.
+pub const STAGE_PLACE: u32 = 9;
+/// Putting them in place: the old ones are gone, and the new ones are not there.
+pub const STAGE_LOST: u32 = 10;
 
 /// Stages of [`REFUSED`].
 pub const REFUSED_FORK: u32 = 1;

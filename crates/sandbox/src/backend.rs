@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::{Command, Error, Last, Limit, Output, Process, Spec, Stats, Trouble};
+use crate::{Command, Error, Last, Limit, Output, Process, Spec, Stats, Trouble, Workspace};
 
 /// A kind of sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -200,6 +200,27 @@ pub trait Sandbox: Send + Sync {
     /// [`Error::NotFound`] if there is no such program inside; [`Error::Gone`] if the sandbox has
     /// ended.
     async fn exec(&self, command: Command) -> Result<Process, Error>;
+
+    /// Whether [`Sandbox::switch`] can be used here.
+    fn can_switch(&self) -> bool {
+        false
+    }
+
+    /// Puts other layers in the place of the workspace's, while the sandbox lives on: what was the
+    /// upper layer may become one of the lower ones. Nothing may run inside; what is started
+    /// meanwhile waits. Where this fails, the sandbox has its old layers, or has ended
+    /// ([`Error::Gone`] from then on). Not to be cancelled: it would be carried out all the same.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] while anything runs inside; [`Error::CannotSwitch`] where
+    /// [`Sandbox::can_switch`] says no; otherwise as [`Backend::create`].
+    async fn switch(&self, layers: Workspace) -> Result<(), Error> {
+        drop(layers);
+        Err(Error::CannotSwitch {
+            kind: self.kind(),
+            why: "its workspace is a plain directory",
+        })
+    }
 
     /// A handle for whoever keeps a limit that the sandbox cannot keep itself. It does not keep the
     /// sandbox alive.

@@ -86,6 +86,22 @@ pub enum Error {
         /// Which.
         limit: crate::Limit,
     },
+    /// Something still runs where nothing may.
+    #[error(
+        "the workspace's layers cannot be changed while {processes} processes run in the sandbox; end them first"
+    )]
+    Busy {
+        /// How many commands, or processes that a command left running.
+        processes: usize,
+    },
+    /// This sandbox cannot change its workspace's layers.
+    #[error("the workspace's layers cannot be changed in a sandbox of the kind {kind}: {why}")]
+    CannotSwitch {
+        /// Its kind.
+        kind: crate::Kind,
+        /// Why not.
+        why: &'static str,
+    },
     /// The sandbox did not answer in time.
     #[error(
         "the sandbox did not answer within {seconds} seconds while {doing}; destroy it and create a new one"

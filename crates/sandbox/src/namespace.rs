@@ -13,6 +13,7 @@ mod packet;
 mod plan;
 mod probe;
 pub(crate) mod start;
+mod switch;
 #[allow(
     dead_code,
     unreachable_pub,
@@ -32,9 +33,10 @@ use self::cgroup::{Cgroup, Hierarchy, Parent};
 use self::link::Link;
 use self::plan::Plan;
 use self::start::{First, Inside};
+use self::switch::Failed;
 use crate::{
     AGENT_HOME, Abilities, Backend, Channel, Command, Diagnosis, Enforcement, Error, Finding, Kind,
-    Output, Process, Sandbox, Spec, Stats, Strike, Tmp, Total,
+    Output, Process, Sandbox, Spec, Stats, Strike, Tmp, Total, Workspace,
 };
 
 /// The `namespace` kind.
@@ -155,6 +157,7 @@ struct Built {
     enforcement: Enforcement,
     landlock_abi: Option<u32>,
     workspace: PathBuf,
+    layered: bool,
 }
 
 fn build(
@@ -198,6 +201,7 @@ fn build(
         enforcement,
         landlock_abi,
         workspace: spec.workspace_path()?,
+        layered: matches!(spec.workspace, Workspace::Overlay { .. }),
     })
 }
 
@@ -255,7 +259,9 @@ fn kernel_at_least(major: u32, minor: u32) -> bool {
 struct NamespaceSandbox {
     listening: AbortOnDrop,
     link: Arc<Link>,
-    first: Mutex<First>,
+    first: Arc<Mutex<First>>,
+    /// Whether its workspace consists of layers.
+    layered: bool,
     channel: Mutex<Option<Channel>>,
     cgroup: Option<Arc<Cgroup>>,
     enforcement: Enforcement,
@@ -280,6 +286,7 @@ impl NamespaceSandbox {
             enforcement,
             landlock_abi,
             workspace,
+            layered,
         } = built;
         let cgroup = cgroup.map(Arc::new);
         let socket = inside.socket.take().ok_or(Error::Gone)?;
@@ -289,7 +296,8 @@ impl NamespaceSandbox {
             listening,
             link,
             pid: inside.first.pid,
-            first: Mutex::new(inside.first),
+            first: Arc::new(Mutex::new(inside.first)),
+            layered,
             channel: Mutex::new(inside.channel),
             cgroup,
             enforcement,
@@ -326,6 +334,40 @@ impl Sandbox for NamespaceSandbox {
 
     async fn exec(&self, command: Command) -> Result<Process, Error> {
         self.link.exec(command).await
+    }
+
+    fn can_switch(&self) -> bool {
+        self.layered
+    }
+
+    async fn switch(&self, layers: Workspace) -> Result<(), Error> {
+        if !self.layered {
+            return Err(Error::CannotSwitch {
+                kind: Kind::Namespace,
+                why: "its workspace is a plain directory",
+            });
+        }
+        let quiet = self.link.quiet().await?;
+        let (first, target) = (Arc::downgrade(&self.first), self.workspace.clone());
+        let switched = tokio::task::spawn_blocking(move || {
+            let plan = layout::switch(&layers, &target)?;
+            match switch::switch(&plan, &quiet.namespace) {
+                Ok(()) => Ok(()),
+                Err(Failed::Unchanged(error)) => Err(error),
+                Err(Failed::Unknown(error)) => {
+                    tracing::warn!(%error, "a sandbox ends: its workspace may have either layers");
+                    if let Some(first) = first.upgrade() {
+                        let mut first = first.lock().unwrap_or_else(PoisonError::into_inner);
+                        first.end()?;
+                    }
+                    Err(error)
+                }
+            }
+        });
+        switched.await.map_err(|error| Error::Io {
+            doing: "change the workspace's layers",
+            source: std::io::Error::other(error),
+        })?
     }
 
     fn strike(&self) -> Arc<dyn Strike> {

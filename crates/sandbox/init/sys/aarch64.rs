@@ -34,6 +34,7 @@ pub mod nr {
     pub const SIGNALFD4: usize = 74;
     pub const CAPSET: usize = 91;
     pub const EXIT_GROUP: usize = 94;
+    pub const UNSHARE: usize = 97;
     pub const CLOCK_GETTIME: usize = 113;
     pub const KILL: usize = 129;
     pub const RT_SIGACTION: usize = 134;
@@ -60,6 +61,7 @@ pub mod nr {
     pub const MMAP: usize = 222;
     pub const WAIT4: usize = 260;
     pub const PRLIMIT64: usize = 261;
+    pub const SETNS: usize = 268;
     pub const SECCOMP: usize = 277;
     pub const MEMFD_CREATE: usize = 279;
     pub const STATX: usize = 291;

@@ -58,9 +58,11 @@ pub mod nr {
     pub const UNLINKAT: usize = 263;
     pub const SYMLINKAT: usize = 266;
     pub const PPOLL: usize = 271;
+    pub const UNSHARE: usize = 272;
     pub const SIGNALFD4: usize = 289;
     pub const DUP3: usize = 292;
     pub const PRLIMIT64: usize = 302;
+    pub const SETNS: usize = 308;
     pub const SECCOMP: usize = 317;
     pub const MEMFD_CREATE: usize = 319;
     pub const STATX: usize = 332;

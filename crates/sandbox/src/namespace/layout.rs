@@ -366,31 +366,70 @@ impl Layout {
                 work,
                 volatile,
             } => {
-                if lowers.is_empty() {
-                    return Err(Error::Spec {
-                        what: "its workspace has no lower layer".to_owned(),
-                    });
-                }
-                let lowers = lowers
-                    .iter()
-                    .map(|lower| real("the workspace's layer", lower))
-                    .collect::<Result<Vec<_>, _>>()?;
-                let upper = real("the workspace's upper layer", upper)?;
-                let work = real("the overlay's own directory", work)?;
-                // What an earlier mount left there would make the kernel refuse, and not say why.
-                if std::fs::read_dir(&work).is_ok_and(|mut entries| entries.next().is_some()) {
-                    return Err(Error::Spec {
-                        what: format!(
-                            "the overlay's own directory {} is not empty",
-                            work.display()
-                        ),
-                    });
-                }
+                let Found {
+                    lowers,
+                    upper,
+                    work,
+                } = find(lowers, upper, work)?;
                 self.plan.overlay(target, &upper, &work, &lowers, *volatile);
             }
         }
         Ok(())
     }
+}
+
+/// The directories of an overlay, without links.
+struct Found {
+    lowers: Vec<PathBuf>,
+    upper: PathBuf,
+    work: PathBuf,
+}
+
+fn find(lowers: &[PathBuf], upper: &Path, work: &Path) -> Result<Found, Error> {
+    if lowers.is_empty() {
+        return Err(Error::Spec {
+            what: "its workspace has no lower layer".to_owned(),
+        });
+    }
+    let lowers = lowers
+        .iter()
+        .map(|lower| real("the workspace's layer", lower))
+        .collect::<Result<Vec<_>, _>>()?;
+    let upper = real("the workspace's upper layer", upper)?;
+    let work = real("the overlay's own directory", work)?;
+    // What an earlier mount left there would make the kernel refuse, and not say why.
+    if std::fs::read_dir(&work).is_ok_and(|mut entries| entries.next().is_some()) {
+        return Err(Error::Spec {
+            what: format!(
+                "the overlay's own directory {} is not empty",
+                work.display()
+            ),
+        });
+    }
+    Ok(Found {
+        lowers,
+        upper,
+        work,
+    })
+}
+
+/// The plan of the helper that puts other layers in the workspace's place.
+pub(super) fn switch(workspace: &Workspace, target: &Path) -> Result<Plan, Error> {
+    let Workspace::Overlay {
+        lowers,
+        upper,
+        work,
+        volatile,
+    } = workspace
+    else {
+        return Err(Error::Spec {
+            what: "layers can only give way to layers, and the workspace is a directory".to_owned(),
+        });
+    };
+    let found = find(lowers, upper, work)?;
+    let mut plan = Plan::default();
+    plan.switch(target, &found.upper, &found.work, &found.lowers, *volatile);
+    Ok(plan)
 }
 
 #[cfg(test)]

@@ -13,10 +13,11 @@ use std::time::{Duration, Instant};
 use rustix::net::{RecvFlags, SendFlags, Shutdown};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, OwnedRwLockWriteGuard, RwLock, oneshot};
 
 use super::cgroup::{Cgroup, Strikes};
-use super::{packet, start, wire};
+use super::packet::{self, Packet};
+use super::{start, wire};
 use crate::process::Reach;
 use crate::stdio::{DEFAULT_PATH, Stdio};
 use crate::{Command, Error, Exit, Last, Limit, Output, Process, Strike};
@@ -34,10 +35,14 @@ pub(crate) struct Link {
     /// The loop looks at the deadlines again.
     changed: Notify,
     cgroup: Option<Arc<Cgroup>>,
+    /// Held by each command until it has started, and alone by whoever wants none to start.
+    starting: Arc<RwLock<()>>,
 }
 
 #[derive(Default)]
 struct State {
+    /// Who waits for the mount namespace that process 1 lends.
+    lent: Option<oneshot::Sender<Lent>>,
     running: HashMap<u32, Running>,
     last_id: u32,
     gone: bool,
@@ -46,6 +51,15 @@ struct State {
     ended_for: Option<Limit>,
     last: Last,
 }
+
+/// The mount namespace of a sandbox in which nothing runs. While this lives, nothing starts there.
+pub(super) struct Quiet {
+    pub(super) namespace: OwnedFd,
+    _none_starts: OwnedRwLockWriteGuard<()>,
+}
+
+/// What process 1 answers: how many processes live inside, and its mount namespace.
+type Lent = (u32, OwnedFd);
 
 struct Running {
     started: Option<oneshot::Sender<Result<(), Refusal>>>,
@@ -84,6 +98,7 @@ impl Link {
             state,
             changed,
             cgroup,
+            starting: Arc::default(),
         }))
     }
 
@@ -133,7 +148,7 @@ impl Link {
                 message = self.socket.async_io(Interest::READABLE, |socket| {
                     packet::receive(socket, RecvFlags::empty())
                 }) => match message {
-                    Ok(Some(packet)) => self.hear(packet.words),
+                    Ok(Some(packet)) => self.hear(packet),
                     Ok(None) => break,
                     Err(error) => {
                         tracing::debug!(%error, "the sandbox is not heard any more");
@@ -146,9 +161,9 @@ impl Link {
         }
     }
 
-    fn hear(&self, words: [u32; wire::WORDS]) {
+    fn hear(&self, packet: Packet) {
         let mut state = self.state();
-        match words {
+        match packet.words {
             [wire::STARTED, id, ..] => {
                 if let Some(started) = state
                     .running
@@ -181,6 +196,11 @@ impl Link {
                         tell(started, Ok(()));
                     }
                     tell(command.exit, Ok(exit));
+                }
+            }
+            [wire::LENT, processes, ..] => {
+                if let (Some(waits), Some(namespace)) = (state.lent.take(), packet.descriptor) {
+                    tell(waits, (processes, namespace));
                 }
             }
             [wire::STRUCK, which, ..] => {
@@ -301,6 +321,7 @@ impl Link {
         let (started_sender, started) = oneshot::channel();
         let (exit_sender, exit) = oneshot::channel();
         let strikes = self.strikes();
+        let _starting = self.starting.read().await;
         let id = {
             let mut state = self.state();
             if state.gone {
@@ -367,6 +388,48 @@ impl Link {
             Err(_) => Err(Error::Silent {
                 seconds: STARTED_WITHIN.as_secs(),
                 doing: "starting a command",
+            }),
+        }
+    }
+}
+
+impl Link {
+    /// Sees to it that nothing runs in the sandbox, and that nothing starts.
+    pub(super) async fn quiet(&self) -> Result<Quiet, Error> {
+        let none_starts = Arc::clone(&self.starting).write_owned().await;
+        let (sender, lent) = oneshot::channel();
+        {
+            let mut state = self.state();
+            if state.gone {
+                return Err(Error::Gone);
+            }
+            // Also one whose start nobody waits for any more: it is in this list until its end.
+            if !state.running.is_empty() {
+                return Err(Error::Busy {
+                    processes: state.running.len(),
+                });
+            }
+            state.lent = Some(sender);
+        }
+        let sent = self.socket.async_io(Interest::WRITABLE, |socket| {
+            packet::send(socket, &[wire::LEND], &[], SendFlags::empty())
+        });
+        if let Err(error) = sent.await {
+            tracing::debug!(%error, "the sandbox is not asked for its namespace");
+            return Err(Error::Gone);
+        }
+        match tokio::time::timeout(STARTED_WITHIN, lent).await {
+            Ok(Ok((0, namespace))) => Ok(Quiet {
+                namespace,
+                _none_starts: none_starts,
+            }),
+            Ok(Ok((processes, _))) => Err(Error::Busy {
+                processes: usize::try_from(processes).unwrap_or(usize::MAX),
+            }),
+            Ok(Err(_)) => Err(Error::Gone),
+            Err(_) => Err(Error::Silent {
+                seconds: STARTED_WITHIN.as_secs(),
+                doing: "counting its processes",
             }),
         }
     }
@@ -472,6 +535,7 @@ impl Drop for Ending<'_> {
     fn drop(&mut self) {
         let mut state = self.0.state();
         state.gone = true;
+        state.lent = None;
         // Whoever waits finds the sender dropped: the sandbox is gone.
         state.running.clear();
     }

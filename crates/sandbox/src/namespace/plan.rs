@@ -184,10 +184,32 @@ impl Plan {
         self.path(target);
         self.host_path(upper);
         self.host_path(work);
-        self.word(if volatile { wire::OVERLAY_VOLATILE } else { 0 });
-        self.word(u32::try_from(lowers.len()).unwrap_or(u32::MAX));
+        self.overlay_options(volatile, lowers.len());
         for lower in lowers {
             self.host_path(lower.as_ref());
+        }
+    }
+
+    fn overlay_options(&mut self, volatile: bool, lowers: usize) {
+        self.word(if volatile { wire::OVERLAY_VOLATILE } else { 0 });
+        self.word(u32::try_from(lowers).unwrap_or(u32::MAX));
+    }
+
+    /// All that a switch of layers needs; it is no step. The helper sees the host's paths as they are.
+    pub(crate) fn switch(
+        &mut self,
+        target: &Path,
+        upper: &Path,
+        work: &Path,
+        lowers: &[impl AsRef<Path>],
+        volatile: bool,
+    ) {
+        for path in [target, upper, work] {
+            self.path(path);
+        }
+        self.overlay_options(volatile, lowers.len());
+        for lower in lowers {
+            self.path(lower.as_ref());
         }
     }
 

@@ -86,12 +86,11 @@ impl Drop for First {
 /// Starts the inside and waits until it is ready. Blocks for some milliseconds.
 pub(super) fn start(plan: &Plan, join: Option<&Join>) -> Result<Inside, Error> {
     let failed = || Error::io("start the sandbox");
-    let program = program()?;
     let plan_file = memory_file("skep-plan", plan.bytes()).map_err(failed())?;
     let (ours, theirs) = socket_pair()?;
     send_plan(&ours, plan, plan_file.as_fd(), join).map_err(failed())?;
 
-    let mut helper = spawn(program, theirs)?;
+    let mut helper = spawn(theirs)?;
     let inside = await_ready(ours, plan);
     let helper = helper.wait().map_err(failed())?;
     match inside {
@@ -105,7 +104,7 @@ pub(super) fn start(plan: &Plan, join: Option<&Join>) -> Result<Inside, Error> {
     }
 }
 
-fn socket_pair() -> Result<(OwnedFd, OwnedFd), Error> {
+pub(super) fn socket_pair() -> Result<(OwnedFd, OwnedFd), Error> {
     rustix::net::socketpair(
         AddressFamily::UNIX,
         SocketType::SEQPACKET,
@@ -115,7 +114,9 @@ fn socket_pair() -> Result<(OwnedFd, OwnedFd), Error> {
     .map_err(|error| Error::io("start the sandbox")(error.into()))
 }
 
-fn spawn(program: BorrowedFd<'_>, theirs: OwnedFd) -> Result<Child, Error> {
+/// Starts the static program outside, with `theirs` to hear its task from.
+pub(super) fn spawn(theirs: OwnedFd) -> Result<Child, Error> {
+    let program = program()?;
     Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))
         .env_clear()
         .stdin(Stdio::from(theirs))
@@ -144,7 +145,7 @@ impl Helper {
         packet::send(&ours, &words, &[], SendFlags::empty())
             .map_err(Error::io("start the sandbox"))?;
         let helper = Self {
-            child: spawn(program()?, theirs)?,
+            child: spawn(theirs)?,
         };
         if !wait_readable(ours.as_fd(), Instant::now() + READY_WITHIN)? {
             return Err(Error::Silent {
@@ -361,19 +362,29 @@ fn explain(plan: &Plan, stage: u32, errno: u32, step: u32) -> Error {
             source,
         },
         wire::STAGE_STEP => match plan.step(step) {
-            Some(step) if step.code == wire::STEP_OVERLAY => Error::OverlayRefused {
-                remedy: "overlays in a user namespace need Linux 5.11 and a file system with extended attributes (ext4, xfs, btrfs, tmpfs) that is not itself an overlay; otherwise use a plain copy of the files".to_owned(),
-                source,
-            },
+            Some(step) if step.code == wire::STEP_OVERLAY => overlay_refused(source),
             Some(step) => Error::Setup {
                 step: step.what,
                 subject: step.subject.clone(),
                 remedy: step_remedy(step.code).to_owned(),
                 source,
             },
-            None => Error::Io { doing: "carry out the plan of the sandbox", source },
+            None => Error::Io {
+                doing: "carry out the plan of the sandbox",
+                source,
+            },
         },
-        _ => Error::Io { doing: "seal the sandbox", source },
+        _ => Error::Io {
+            doing: "seal the sandbox",
+            source,
+        },
+    }
+}
+
+pub(super) fn overlay_refused(source: std::io::Error) -> Error {
+    Error::OverlayRefused {
+        remedy: "overlays in a user namespace need Linux 5.11 and a file system with extended attributes (ext4, xfs, btrfs, tmpfs) that is not itself an overlay; otherwise use a plain copy of the files".to_owned(),
+        source,
     }
 }
 

@@ -12,14 +12,16 @@ use skep_sandbox::{Backend, Command, Error, Host, Namespace, OVERLAY};
 use crate::room::{COUNT, Room, this_program};
 
 fn pidfd(pid: u32) -> OwnedFd {
-    pidfd_open(
-        Pid::from_raw(pid.cast_signed()).unwrap(),
-        PidfdFlags::empty(),
-    )
-    .unwrap()
+    living(pid).unwrap()
 }
 
-fn ends_in_time(process: &OwnedFd) -> bool {
+/// A handle on a process, if it is still there.
+pub(crate) fn living(pid: u32) -> Option<OwnedFd> {
+    let pid = Pid::from_raw(pid.cast_signed()).unwrap();
+    pidfd_open(pid, PidfdFlags::empty()).ok()
+}
+
+pub(crate) fn ends_in_time(process: &OwnedFd) -> bool {
     let time = Timespec::try_from(Duration::from_secs(20)).unwrap();
     poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&time)).unwrap() == 1
 }

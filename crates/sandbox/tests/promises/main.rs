@@ -16,6 +16,7 @@ mod commands;
 mod ends;
 mod escapes;
 mod host;
+mod layers;
 mod limits;
 mod network;
 mod room;
