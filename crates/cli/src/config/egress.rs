@@ -6,7 +6,7 @@ use gateway::Configured;
 use std::{
     fs,
     os::unix::fs::MetadataExt as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
@@ -48,7 +48,7 @@ fn stamp(path: &PathBuf) -> Stamp {
     ))
 }
 
-fn read(path: &PathBuf) -> Result<Arc<Users>, String> {
+fn read(path: &Path) -> Result<Arc<Users>, String> {
     let file = File::read(path).map_err(|error| domain::failure::chain(&error))?;
     Ok(Arc::new(file.egress))
 }
