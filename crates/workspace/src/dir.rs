@@ -181,6 +181,11 @@ impl Dir {
         Ok(Dir { fd, meta, closed })
     }
 
+    /// The permissions that its owner gave it.
+    pub(crate) fn permissions(&self) -> Mode {
+        self.closed.unwrap_or(self.meta.permissions())
+    }
+
     /// The permissions that dropping this would give back, and from now on will not.
     pub(crate) fn keep_open(&mut self) -> Option<Mode> {
         self.closed.take()

@@ -6,24 +6,21 @@
 use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use bstr::{BStr, ByteSlice};
-use rustix::fs::{self, FileType, Mode, OFlags, XattrFlags};
+use rustix::fs::{self, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::dir::{Access, Dir};
 use crate::error::{Error, io, std_io};
+use crate::fold::{hide as hide_below, make_whiteout};
 use crate::names::is_git_directory;
 use crate::remove;
 use crate::store::Layering;
 use crate::workspace::Workspace;
-
-/// The attribute that hides what lower layers have in a directory.
-const OPAQUE: &std::ffi::CStr = c"user.overlay.opaque";
 
 impl Workspace {
     /// Writes a file, with the directories above it, in place of whatever is there.
@@ -71,9 +68,7 @@ impl Workspace {
         };
         discard(&parent, &name, path)?;
         if self.layering() == Layering::Overlay {
-            let whiteout = (FileType::CharacterDevice, Mode::empty(), fs::makedev(0, 0));
-            fs::mknodat(&parent, name.as_c_str(), whiteout.0, whiteout.1, whiteout.2)
-                .map_err(io("remove", shown(path)))?;
+            make_whiteout(&parent, &name).map_err(io("remove", shown(path)))?;
         }
         Ok(())
     }
@@ -132,7 +127,7 @@ fn make(above: &Dir, name: &CString, hide: bool) -> Result<Dir, Errno> {
     let dir = above.subdir(name, Access::Write)?;
     fs::fchmod(&dir, mode)?;
     if hide {
-        fs::fsetxattr(dir.as_fd(), OPAQUE, b"y", XattrFlags::empty())?;
+        hide_below(&dir)?;
     }
     Ok(dir)
 }

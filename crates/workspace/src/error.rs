@@ -35,7 +35,7 @@ pub enum Error {
         "{name:?} cannot name a {what}: use 1 to 200 of A-Z a-z 0-9 . _ -, not starting with a dot"
     )]
     Name {
-        /// `base` or `workspace`.
+        /// `base`, `workspace` or `snapshot`.
         what: &'static str,
         /// The name that was asked for.
         name: String,
@@ -81,6 +81,46 @@ pub enum Error {
     OtherBoot {
         /// The id.
         id: String,
+    },
+    /// A workspace without layers has no snapshots.
+    #[error(
+        "the workspace {id:?} is a plain copy of its base: it has no snapshots, no undo and no forks"
+    )]
+    NoSnapshots {
+        /// The id.
+        id: String,
+    },
+    /// There is no snapshot of this name.
+    #[error("the workspace {id:?} has no snapshot {name:?}")]
+    NoSnapshot {
+        /// The workspace.
+        id: String,
+        /// The name that was asked for.
+        name: String,
+    },
+    /// There is a snapshot of this name already.
+    #[error("the workspace {id:?} has a snapshot {name:?} already: choose another name")]
+    SnapshotExists {
+        /// The workspace.
+        id: String,
+        /// The name.
+        name: String,
+    },
+    /// No layer can be added.
+    #[error(
+        "the workspace {id:?} has as many snapshots as can be kept: go back to one, or fork it"
+    )]
+    TooManySnapshots {
+        /// The workspace.
+        id: String,
+    },
+    /// Somebody else has been collecting shared layers for too long.
+    #[error(
+        "the layers that workspaces share were still being collected by another after {waited:?}: try again later"
+    )]
+    SharedBusy {
+        /// How long this call waited.
+        waited: Duration,
     },
     /// There is no base with this key.
     #[error("there is no base {key:?}: build it first")]

@@ -1,7 +1,8 @@
 //! The files of attempts: bases that many share, workspaces as layers over them, and what changed in
 //! a workspace as a stream of entries.
 //!
-//! This crate owns one directory on disk: its `bases/`, its `workspaces/` and its `trash/`. It never
+//! This crate owns one directory on disk: its `bases/`, its `workspaces/`, the `layers/`
+//! that several workspaces share, and its `trash/`. It never
 //! knows git's object format, never runs or parses anything that it finds, never follows a link, and
 //! never mounts: whoever runs the agent mounts the [`Layers`] that a workspace names. What an agent
 //! wrote is read only through directory descriptors that are held, one name at a time.
@@ -20,6 +21,7 @@ mod descent;
 mod dir;
 mod edit;
 mod error;
+mod fold;
 mod lock;
 mod manifest;
 mod names;
@@ -29,14 +31,18 @@ mod remove;
 mod space;
 mod store;
 mod tree;
+mod turns;
+mod union;
 mod usage;
 mod workspace;
 
 pub use base::{Base, BaseInfo, MAX_LAYERS};
 pub use change::{Change, GitDir, Limits, Refused, Summary, Visitor, Why};
 pub use error::{Error, Limit};
+pub use fold::{Built, Fold};
 pub use remove::Emptied;
 pub use space::{Space, TrashInfo, WorkspaceInfo};
 pub use store::{Layering, Store, Swept};
+pub use turns::Before;
 pub use usage::{Taken, disk_bytes};
 pub use workspace::{Layers, Meter, Workspace};

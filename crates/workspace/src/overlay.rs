@@ -1,6 +1,7 @@
-//! What changed, read from an overlay's upper layer as data.
+//! What changed, read from an overlay's written layers as data: the one that is written, and those that
+//! were frozen between turns, as the kernel would merge them.
 //!
-//! The layer is the one that the kernel's overlay file system writes when it is mounted with
+//! They are what the kernel's overlay file system writes when it is mounted with
 //! `userxattr` (kernel documentation, *Overlay Filesystem*): a character device 0:0 is a whiteout, a
 //! directory with `user.overlay.opaque` = `y` hides what is below it. The value `x` does not: it only
 //! says that whiteouts may be empty files with `user.overlay.whiteout`, which are understood here too.
@@ -14,38 +15,41 @@
 //! that real root mounted without `userxattr`; only real root can read or write them.
 
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use crate::change::{Emitter, GitDir, Limits, Summary, Visitor, Why, moved};
-use crate::descent::{Descent, Trail};
-use crate::dir::{Access, Dir, Meta, attribute};
+use crate::descent::Trail;
+use crate::dir::{Dir, Meta, attribute};
 use crate::error::{Error, io};
-use crate::tree::{Listed, as_path, chosen};
+use crate::tree::as_path;
+use crate::union::{Below, Named, Union};
 
-/// Visits what the upper layer at `root` changes.
+/// Visits what the layers in `roots`, topmost first, change in what is below all of them.
 pub(crate) fn changes<E: From<Error>>(
-    root: Dir,
+    roots: Vec<PathBuf>,
     limits: &Limits,
     visitor: &mut dyn Visitor<E>,
 ) -> Result<Summary, E> {
     let mut walk = Walk {
         out: Emitter::new(limits, visitor),
         trail: Trail::default(),
+        union: Union::open(roots)?,
     };
-    let names = walk.list(&root)?;
-    let mut descent = Descent::new(root, names);
-    while let Some((dir, names)) = descent.top() {
+    let mut levels = vec![walk.level()?];
+    while let Some(names) = levels.last_mut() {
         if let Some(next) = names.pop() {
-            if let Some(child) = walk.entry(dir, &next)? {
+            if let Some(below) = walk.entry(&next)? {
                 walk.trail.push(next.name.to_bytes());
-                walk.out.enter(walk.trail.here(), descent.depth() + 1)?;
-                let names = walk.list(&child)?;
-                descent.push(child, names);
+                walk.out.enter(walk.trail.here(), walk.union.depth() + 1)?;
+                walk.union.push(&next.name, below);
+                levels.push(walk.level()?);
             }
         } else {
-            descent.pop().map_err(moved("leave", walk.trail.here()))?;
+            levels.pop();
+            walk.union.pop();
             walk.trail.pop();
         }
     }
@@ -55,14 +59,14 @@ pub(crate) fn changes<E: From<Error>>(
 struct Walk<'a, E> {
     out: Emitter<'a, E>,
     trail: Trail,
+    union: Union,
 }
 
 impl<E: From<Error>> Walk<'_, E> {
-    fn list(&mut self, dir: &Dir) -> Result<Vec<Listed>, E> {
+    fn level(&mut self) -> Result<Vec<Named>, E> {
         let (out, trail) = (&mut self.out, &self.trail);
-        chosen(
-            dir,
-            io("list", as_path(trail.here())),
+        self.union.names::<E>(
+            |errno| moved("list", trail.here())(errno),
             |name, kind, count| {
                 if !out.wants_listed(&trail.join(name.to_bytes()), kind)? {
                     return Ok(false);
@@ -74,9 +78,13 @@ impl<E: From<Error>> Walk<'_, E> {
     }
 
     /// Visits one name; returns the directory to walk next, if it is one.
-    fn entry(&mut self, dir: &Dir, listed: &Listed) -> Result<Option<Dir>, E> {
-        let name = listed.name.as_c_str();
+    fn entry(&mut self, named: &Named) -> Result<Option<Below>, E> {
+        let name = named.name.as_c_str();
         let path = self.trail.join(name.to_bytes());
+        let dir = self
+            .union
+            .dir(named.part)
+            .map_err(moved("open", self.trail.here()))?;
         let meta = dir.look(name).map_err(moved("look at", &path))?;
         let whiteout = is_whiteout(&meta);
         if !whiteout && !self.out.wants(&path, meta.kind())? {
@@ -84,7 +92,7 @@ impl<E: From<Error>> Walk<'_, E> {
         }
         self.out.count(&path)?;
         if self.trail.here().is_empty() && name == c".git" {
-            self.out.summary.git = git_dir(dir, name, &meta, whiteout);
+            self.out.summary.git = git_dir(&mut self.union, named, &meta, whiteout);
             return Ok(None);
         }
         if whiteout {
@@ -96,24 +104,21 @@ impl<E: From<Error>> Walk<'_, E> {
         }
         match meta.kind() {
             FileType::Directory => {
-                let child = match dir.subdir(name, Access::Read) {
+                let below = match self.union.below(named) {
                     Err(Errno::XDEV) => {
                         self.out.refuse(path, Why::Mounted);
                         return Ok(None);
                     }
                     opened => opened.map_err(moved("open", &path))?,
                 };
-                if overlay_attribute(&child, Attribute::Redirect)
-                    .map_err(io("read attributes of", as_path(&path)))?
-                    .is_some()
-                {
+                if below.elsewhere {
                     self.out.refuse(path, Why::Elsewhere);
                     return Ok(None);
                 }
-                if is_opaque(&child).map_err(io("read attributes of", as_path(&path)))? {
+                if below.hides {
                     self.out.cleared(path)?;
                 }
-                Ok(Some(child))
+                Ok(Some(below))
             }
             FileType::RegularFile => {
                 let (content, meta, widened) = match dir.file(name) {
@@ -149,25 +154,23 @@ impl<E: From<Error>> Walk<'_, E> {
     }
 }
 
-fn is_whiteout(meta: &Meta) -> bool {
+/// Whether an entry is the sign of a deletion.
+pub(crate) fn is_whiteout(meta: &Meta) -> bool {
     meta.kind() == FileType::CharacterDevice && meta.device == 0
 }
 
-/// What became of the top `.git`, without reading it. An upper directory that hides nothing only adds
-/// to the base's.
-fn git_dir(dir: &Dir, name: &std::ffi::CStr, meta: &Meta, whiteout: bool) -> GitDir {
+/// What became of the top `.git`, without reading it. A directory that hides nothing only adds to the
+/// base's.
+fn git_dir(union: &mut Union, named: &Named, meta: &Meta, whiteout: bool) -> GitDir {
     if whiteout {
         return GitDir::Removed;
     }
     if meta.kind() != FileType::Directory {
         return GitDir::Replaced;
     }
-    match dir
-        .subdir(name, Access::Read)
-        .and_then(|git| is_opaque(&git))
-    {
-        Ok(false) => GitDir::Kept,
-        Ok(true) | Err(_) => GitDir::Replaced,
+    match union.below(named) {
+        Ok(below) if !below.hides => GitDir::Kept,
+        _ => GitDir::Replaced,
     }
 }
 
@@ -179,7 +182,13 @@ enum Attribute {
     Redirect,
 }
 
-fn is_opaque(dir: &Dir) -> Result<bool, Errno> {
+/// Whether a directory says that its content is elsewhere.
+pub(crate) fn is_elsewhere(dir: &Dir) -> Result<bool, Errno> {
+    Ok(overlay_attribute(dir, Attribute::Redirect)?.is_some())
+}
+
+/// Whether a directory hides what lower layers have at its place.
+pub(crate) fn is_opaque(dir: &Dir) -> Result<bool, Errno> {
     Ok(overlay_attribute(dir, Attribute::Opaque)?.as_deref() == Some(b"y"))
 }
 

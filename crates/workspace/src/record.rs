@@ -6,17 +6,44 @@ use crate::error::{Error, std_io};
 use crate::names::is_plain;
 use crate::store::Layering;
 
-/// What a workspace is: a kind, and the base it lies over. Lines of `word value`; a word that is not
-/// known is an error, so that an older program never misreads a newer stack of layers.
+/// What a workspace is: a kind, the base it lies over, and its own layers. Lines of `word value`; a
+/// word that is not known is an error, so that an older program never misreads a newer stack of layers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Record {
     pub(crate) kind: Layering,
     pub(crate) base: String,
-    /// How many layers of its own lie frozen between the base and what is written.
-    pub(crate) layers: u32,
     /// The boot of the machine in which its files were written, where that is known: they are not
     /// synced, so that only within this boot they are sure to be whole.
     pub(crate) boot: Option<String>,
+    /// Whether some of its layers may lie with those that several workspaces share.
+    pub(crate) shared: bool,
+    /// Frozen before the first turn, lowest first: no change.
+    pub(crate) setup: Vec<String>,
+    /// Frozen between turns, lowest first: the change, with what is written now.
+    pub(crate) old: Vec<Turn>,
+    /// As `old`, after it: the turns whose layers are all still there.
+    pub(crate) turns: Vec<Turn>,
+    /// Layers that hold the same as the first of `turns` together, in their order.
+    pub(crate) folds: Vec<Folded>,
+    /// The layer that is written.
+    pub(crate) upper: String,
+}
+
+/// A moment to which a workspace can be taken back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Turn {
+    /// The name of the moment.
+    pub(crate) name: String,
+    /// What was written since the one before.
+    pub(crate) layer: String,
+}
+
+/// A layer in the place of several.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Folded {
+    pub(crate) layer: String,
+    /// Of how many turns.
+    pub(crate) turns: usize,
 }
 
 /// The name of this boot of the machine; none where the kernel does not tell it.
@@ -26,10 +53,11 @@ pub(crate) fn this_boot() -> Option<String> {
     is_plain(boot).then(|| boot.to_owned())
 }
 
-/// The name of the record in a workspace's directory.
+/// The name of the record in a workspace's directory, and of one that is being written.
 const NAME: &str = "record";
+const FRESH: &str = "record.new";
 /// Larger than any record.
-const LARGEST: u64 = 64 * 1024;
+const LARGEST: u64 = 256 * 1024;
 
 impl Record {
     pub(crate) fn write(&self, dir: &Path) -> Result<(), Error> {
@@ -37,14 +65,29 @@ impl Record {
             Layering::Overlay => "overlay",
             Layering::Copy => "copy",
         };
-        let mut text = format!(
-            "workspace {kind}\nbase {}\nlayers {}\n",
-            self.base, self.layers
-        );
+        let mut text = format!("workspace {kind}\nbase {}\n", self.base);
+        if self.shared {
+            text.push_str("shared\n");
+        }
+        for layer in &self.setup {
+            text.push_str(&format!("setup {layer}\n"));
+        }
+        for (word, turns) in [("old", &self.old), ("turn", &self.turns)] {
+            for Turn { name, layer } in turns {
+                text.push_str(&format!("{word} {layer} {name}\n"));
+            }
+        }
+        for Folded { layer, turns } in &self.folds {
+            text.push_str(&format!("fold {layer} {turns}\n"));
+        }
+        text.push_str(&format!("upper {}\n", self.upper));
         if let Some(boot) = &self.boot {
             text.push_str(&format!("boot {boot}\n"));
         }
-        write(&dir.join(NAME), &text)
+        // Another process may read it at any moment, and this one may be killed at any.
+        let fresh = dir.join(FRESH);
+        write(&fresh, &text)?;
+        std::fs::rename(&fresh, dir.join(NAME)).map_err(std_io("write", dir.join(NAME)))
     }
 
     pub(crate) fn read(dir: &Path) -> Result<Record, Error> {
@@ -59,19 +102,87 @@ impl Record {
             "workspace copy" => Layering::Copy,
             _ => return None,
         };
-        let base = lines.next()?.strip_prefix("base ")?;
-        let layers = lines.next()?.strip_prefix("layers ")?.parse().ok()?;
-        let boot = match lines.next() {
-            Some(line) => Some(line.strip_prefix("boot ").filter(|boot| is_plain(boot))?),
-            None => None,
-        };
-        (is_plain(base) && lines.next().is_none()).then(|| Record {
+        let base = plain(lines.next()?.strip_prefix("base ")?)?;
+        let mut record = Record {
             kind,
-            base: base.to_owned(),
-            layers,
-            boot: boot.map(str::to_owned),
+            base,
+            boot: None,
+            shared: false,
+            setup: Vec::new(),
+            old: Vec::new(),
+            turns: Vec::new(),
+            folds: Vec::new(),
+            upper: String::new(),
+        };
+        for line in lines {
+            let (word, value) = line.split_once(' ').unwrap_or((line, ""));
+            match word {
+                "boot" => record.boot = Some(plain(value)?),
+                "shared" => record.shared = true,
+                "setup" => record.setup.push(plain(value)?),
+                "old" => record.old.push(Turn::parse(value)?),
+                "turn" => record.turns.push(Turn::parse(value)?),
+                "fold" => {
+                    let (layer, turns) = value.split_once(' ')?;
+                    record.folds.push(Folded {
+                        layer: plain(layer)?,
+                        turns: turns.parse().ok()?,
+                    });
+                }
+                "upper" => record.upper = plain(value)?,
+                _ => return None,
+            }
+        }
+        let fits = record.folded() <= record.turns.len();
+        (fits && !record.upper.is_empty()).then_some(record)
+    }
+
+    /// How many turns have been folded.
+    pub(crate) fn folded(&self) -> usize {
+        self.folds
+            .iter()
+            .fold(0, |sum, fold| fold.turns.saturating_add(sum))
+    }
+
+    /// Whether a layer holds only what others hold, too.
+    pub(crate) fn is_fold(&self, layer: &str) -> bool {
+        self.folds.iter().any(|fold| fold.layer == layer)
+    }
+
+    /// Every layer that it names.
+    pub(crate) fn layers(&self) -> impl Iterator<Item = &str> {
+        let turns = self.old.iter().chain(&self.turns).map(|turn| &turn.layer);
+        let folds = self.folds.iter().map(|fold| &fold.layer);
+        self.setup
+            .iter()
+            .chain(turns)
+            .chain(folds)
+            .chain([&self.upper])
+            .map(String::as_str)
+    }
+
+    /// The layers that make the change, topmost first, without the one that is written.
+    pub(crate) fn frozen(&self) -> impl Iterator<Item = &str> {
+        let unfolded = self.turns.iter().skip(self.folded()).rev();
+        let unfolded = unfolded.map(|turn| turn.layer.as_str());
+        let folds = self.folds.iter().rev().map(|fold| fold.layer.as_str());
+        let old = self.old.iter().rev().map(|turn| turn.layer.as_str());
+        unfolded.chain(folds).chain(old)
+    }
+}
+
+impl Turn {
+    fn parse(value: &str) -> Option<Turn> {
+        let (layer, name) = value.split_once(' ')?;
+        Some(Turn {
+            layer: plain(layer)?,
+            name: plain(name)?,
         })
     }
+}
+
+fn plain(name: &str) -> Option<String> {
+    is_plain(name).then(|| name.to_owned())
 }
 
 /// The name of the record in a base's directory; only a base that lies over another has one.

@@ -24,7 +24,7 @@ pub enum Layering {
     Copy,
 }
 
-/// The directory `dir` with its `bases/`, `workspaces/` and `trash/`. Cheap to clone; any number of
+/// The directory `dir` with its `bases/`, `workspaces/`, `layers/` and `trash/`. Cheap to clone; any number of
 /// processes of one user may open the same directory.
 #[derive(Debug, Clone)]
 pub struct Store {
@@ -62,6 +62,7 @@ impl Store {
             store.locks(),
             store.workspace_dir(""),
             store.new_workspaces(),
+            store.layers(),
             store.trash(),
         ];
         for part in [store.dir.clone()].iter().chain(&parts) {
@@ -99,17 +100,25 @@ impl Store {
     /// cannot be copied.
     pub fn create(&self, id: &str, base: &Base) -> Result<Workspace, Error> {
         check_name("workspace", id)?;
+        self.make(id, |dir| Workspace::build(dir, base, self.kind))
+    }
+
+    /// Makes the workspace `id` of what `build` writes into a new directory. Nothing is seen under `id`
+    /// before it is whole.
+    pub(crate) fn make(
+        &self,
+        id: &str,
+        mut build: impl FnMut(&Path) -> Result<(), Error>,
+    ) -> Result<Workspace, Error> {
         let place = self.workspace_dir(id);
         for _ in 0..ATTEMPTS {
             if fs::lstat(&place).is_ok() {
                 return Err(Error::Exists { id: id.to_owned() });
             }
             let (fresh, lock) = self.fresh(&self.new_workspaces(), id)?;
-            let built = Workspace::build(&fresh, base, self.kind).and_then(|()| {
-                match rename_new(&fresh, &place) {
-                    Err(Errno::EXIST | Errno::NOTEMPTY) => Err(Error::Exists { id: id.to_owned() }),
-                    renamed => renamed.map_err(io("put in place", &place)),
-                }
+            let built = build(&fresh).and_then(|()| match rename_new(&fresh, &place) {
+                Err(Errno::EXIST | Errno::NOTEMPTY) => Err(Error::Exists { id: id.to_owned() }),
+                renamed => renamed.map_err(io("put in place", &place)),
             });
             if let Err(error) = built {
                 self.discard(&fresh)?;
@@ -205,13 +214,15 @@ impl Store {
 
     /// Deletes what is in the trash: any depth, any names, directories without permissions, never
     /// through a link or into another file system. Several processes may do so at once. What cannot be
-    /// deleted stays, is reported, and is tried again the next time.
+    /// deleted stays, is reported, and is tried again the next time. Layers that workspaces shared and
+    /// none needs any more go first.
     ///
     /// `stop` is asked between entries.
     ///
     /// # Errors
     /// [`Error::Stopped`] once `stop` is set; [`Error::Io`] if the trash itself cannot be read.
     pub fn empty_trash(&self, stop: &AtomicBool) -> Result<Emptied, Error> {
+        self.collect_layers()?;
         remove::empty(&self.trash(), stop, &mut |_, _| {})
     }
 
@@ -269,6 +280,11 @@ impl Store {
         self.dir.join("workspaces/.new")
     }
 
+    /// The layers that several workspaces share.
+    pub(crate) fn layers(&self) -> PathBuf {
+        self.dir.join("layers")
+    }
+
     pub(crate) fn trash(&self) -> PathBuf {
         self.dir.join("trash")
     }
@@ -278,7 +294,7 @@ impl Store {
 const ATTEMPTS: usize = 100;
 
 /// A name that no other call uses, in this or another process, at this or another time.
-fn unique(name: &str) -> String {
+pub(crate) fn unique(name: &str) -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let stem: String = name.chars().take(200).collect();
     let time = SystemTime::now()

@@ -9,16 +9,18 @@ use crate::base::{Base, make_dir};
 use crate::change::{Change, Everything, Limits, Summary, Visitor};
 use crate::copy;
 use crate::dir::Dir;
-use crate::error::{Error, io, std_io};
+use crate::error::{Error, io};
+use crate::fold;
 use crate::lock::{Hold, Lock};
 use crate::manifest::Manifest;
 use crate::overlay;
 use crate::record::{self, Record};
-use crate::store::{Layering, Store, rename_new};
+use crate::store::{Layering, Store};
+use crate::turns::new_layer;
 use crate::usage::{self, Taken};
 
-/// How often a workspace is opened again.
-const MAX_REOPENED: u32 = 1_000;
+/// The directory of a workspace that is a copy.
+const TREE: &str = "tree";
 
 /// What has to be mounted, or used as it is, so that an attempt sees its files.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,20 +42,45 @@ pub enum Layers {
 /// Measures what the files of an attempt take on disk.
 #[derive(Debug, Clone)]
 pub struct Meter {
-    parts: [PathBuf; 3],
+    store: Store,
+    dir: PathBuf,
 }
 
 impl Meter {
-    /// What they take: the layer that is written, the home and the temporary directory;
-    /// never the base. A plain copy counts whole. A directory that only its owner in the sandbox
-    /// could open, and a file that has no name any more, are not counted.
+    /// What they take: the layers that make the change, the home and the temporary directory;
+    /// never the base, nor what was frozen before the first turn. A plain copy counts whole. A directory
+    /// that only its owner in the sandbox could open, and a file that has no name any more, are not
+    /// counted.
     ///
     /// # Errors
     /// [`Error::Io`], also when the workspace is gone.
     pub fn taken(&self) -> Result<Taken, Error> {
+        // Asked each time: layers come and go.
+        let record = Record::read(&self.dir)?;
         let mut taken = Taken::default();
-        for part in &self.parts {
-            taken = taken.and(usage::taken(part)?);
+        for part in ["home", "tmp"] {
+            taken = taken.and(usage::taken(&self.dir.join(part))?);
+        }
+        let layers = record.layers().skip(record.setup.len());
+        for layer in layers {
+            let own = self.dir.join(match record.kind {
+                Layering::Overlay => Path::new("layers"),
+                Layering::Copy => Path::new(""),
+            });
+            let places = [own.join(layer), self.store.layers().join(layer)];
+            for place in places {
+                match usage::taken(&place) {
+                    // What was folded has a second name, which nobody asked for.
+                    Ok(more) if record.is_fold(layer) => {
+                        taken = taken.and(Taken { files: 0, ..more });
+                    }
+                    Ok(more) => taken = taken.and(more),
+                    // It is in the other place, or was dropped meanwhile.
+                    Err(Error::Io { source, .. })
+                        if source.kind() == std::io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(error),
+                }
+            }
         }
         Ok(taken)
     }
@@ -63,10 +90,10 @@ impl Meter {
 /// lives, no process sweeps it.
 #[derive(Debug)]
 pub struct Workspace {
-    store: Store,
-    id: String,
-    dir: PathBuf,
-    record: Record,
+    pub(crate) store: Store,
+    pub(crate) id: String,
+    pub(crate) dir: PathBuf,
+    pub(crate) record: Record,
     /// The trees of the base, nearest first.
     base: Vec<PathBuf>,
     _lock: Lock,
@@ -75,26 +102,34 @@ pub struct Workspace {
 impl Workspace {
     /// Fills the new directory `dir`.
     pub(crate) fn build(dir: &Path, base: &Base, kind: Layering) -> Result<(), Error> {
-        for part in ["home", "tmp"] {
-            make_dir(&dir.join(part))?;
-        }
-        match kind {
-            Layering::Overlay => {
-                for part in ["upper", "work"] {
-                    make_dir(&dir.join(part))?;
-                }
-            }
+        Self::build_parts(dir)?;
+        let upper = match kind {
+            Layering::Overlay => new_layer(dir)?,
             Layering::Copy => {
-                copy::copy(base.trees(), &dir.join("tree"))?.write(&dir.join("manifest"))?
+                copy::copy(base.trees(), &dir.join(TREE))?.write(&dir.join("manifest"))?;
+                TREE.to_owned()
             }
-        }
+        };
         Record {
             kind,
             base: base.key().to_owned(),
-            layers: 0,
             boot: record::this_boot(),
+            shared: false,
+            setup: Vec::new(),
+            old: Vec::new(),
+            turns: Vec::new(),
+            folds: Vec::new(),
+            upper,
         }
         .write(dir)
+    }
+
+    /// The directories that every workspace has.
+    pub(crate) fn build_parts(dir: &Path) -> Result<(), Error> {
+        for part in ["home", "tmp", "layers", "work"] {
+            make_dir(&dir.join(part))?;
+        }
+        Ok(())
     }
 
     /// Opens a workspace whose processes were killed, to be mounted again.
@@ -115,13 +150,14 @@ impl Workspace {
         if trees.iter().any(|tree| fs::lstat(tree).is_err()) {
             return Err(Error::NoBase { key: record.base });
         }
-        if record.kind == Layering::Overlay {
-            renew_work(&dir)?;
-        }
         let lock = lock
             .share(&dir)?
             .ok_or_else(|| Error::NoWorkspace { id: id.to_owned() })?;
-        Self::held(store, id, lock)
+        let mut workspace = Self::held(store, id, lock)?;
+        if workspace.record.kind == Layering::Overlay {
+            workspace.renew_work()?;
+        }
+        Ok(workspace)
     }
 
     pub(crate) fn open(store: &Store, id: &str) -> Result<Workspace, Error> {
@@ -171,10 +207,10 @@ impl Workspace {
         match self.record.kind {
             Layering::Overlay => Layers::Overlay {
                 lowers: self.lowers(),
-                upper: self.dir.join("upper"),
-                work: self.dir.join("work"),
+                upper: self.written(),
+                work: self.dir.join("work").join(&self.record.upper),
             },
-            Layering::Copy => Layers::Directory(self.dir.join("tree")),
+            Layering::Copy => Layers::Directory(self.written()),
         }
     }
 
@@ -213,11 +249,15 @@ impl Workspace {
         limits: &Limits,
         visitor: &mut dyn Visitor<E>,
     ) -> Result<Summary, E> {
-        let part = self.written();
-        let root = Dir::open(&part).map_err(io("open", &part))?;
         match self.record.kind {
-            Layering::Overlay => overlay::changes(root, limits, visitor),
+            Layering::Overlay => {
+                let frozen = self.record.frozen().map(|layer| self.layer(layer));
+                let layers = [self.written()].into_iter().chain(frozen).collect();
+                overlay::changes(layers, limits, visitor)
+            }
             Layering::Copy => {
+                let part = self.written();
+                let root = Dir::open(&part).map_err(io("open", &part))?;
                 let manifest = Manifest::read(&self.dir.join("manifest"))?;
                 copy::changes(root, &manifest, limits, visitor)
             }
@@ -227,7 +267,8 @@ impl Workspace {
     /// Measures what the attempt's files take on disk; it does not keep the workspace.
     pub fn meter(&self) -> Meter {
         Meter {
-            parts: [self.written(), self.home(), self.tmp()],
+            store: self.store.clone(),
+            dir: self.dir.clone(),
         }
     }
 
@@ -255,54 +296,47 @@ impl Workspace {
     pub fn freeze(&mut self) -> Result<(), Error> {
         match self.record.kind {
             Layering::Overlay => {
-                let layer = self.dir.join(format!("layer-{}", self.record.layers));
-                let (upper, work) = (self.dir.join("upper"), self.dir.join("work"));
-                std::fs::rename(&upper, &layer).map_err(std_io("freeze", &upper))?;
-                // The kernel left its scratch there, closed even to its owner: the end of the
-                // workspace deletes it.
-                let spent = self.dir.join(format!("work-{}", self.record.layers));
-                std::fs::rename(&work, &spent).map_err(std_io("move", &work))?;
-                make_dir(&upper)?;
-                make_dir(&work)?;
-                self.record.layers += 1;
+                let mut record = self.record.clone();
+                let frozen = std::mem::replace(&mut record.upper, new_layer(&self.dir)?);
+                record.setup.push(frozen);
+                record.write(&self.dir)?;
+                self.record = record;
+                Ok(())
             }
-            Layering::Copy => {
-                copy::scan(&self.dir.join("tree"))?.write(&self.dir.join("manifest"))?;
-            }
+            Layering::Copy => copy::scan(&self.written())?.write(&self.dir.join("manifest")),
         }
-        self.record.write(&self.dir)
     }
 
     /// The layers below the one that is written, topmost first.
     fn lowers(&self) -> Vec<PathBuf> {
-        let own = (0..self.record.layers).rev();
-        own.map(|index| self.dir.join(format!("layer-{index}")))
+        let setup = self.record.setup.iter().rev().map(String::as_str);
+        let own = self.record.frozen().chain(setup);
+        own.map(|layer| self.layer(layer))
             .chain(self.base.iter().cloned())
             .collect()
     }
 
     pub(crate) fn written(&self) -> PathBuf {
-        self.dir.join(match self.record.kind {
-            Layering::Overlay => "upper",
-            Layering::Copy => "tree",
-        })
-    }
-}
-
-/// Gives an overlay that was mounted before a new scratch directory. In the old one the kernel left
-/// `incompat/volatile`, by which it refuses to mount the layers again: it cannot know whether they
-/// were written to the disk before the machine went down. Within one boot, what was written is there.
-fn renew_work(dir: &Path) -> Result<(), Error> {
-    let work = dir.join("work");
-    for number in 0..MAX_REOPENED {
-        let spent = dir.join(format!("spent-{number}"));
-        match rename_new(&work, &spent) {
-            Ok(()) => return make_dir(&work),
-            // An earlier call ended between its two steps.
-            Err(Errno::NOENT) => return make_dir(&work),
-            Err(Errno::EXIST | Errno::NOTEMPTY) => {}
-            Err(errno) => return Err(io("move", &work)(errno)),
+        match self.record.kind {
+            Layering::Overlay => self.layer(&self.record.upper),
+            Layering::Copy => self.dir.join(TREE),
         }
     }
-    Err(io("move", &work)(Errno::EXIST))
+
+    /// The nearest tree of the base.
+    pub(crate) fn base_tree(&self) -> PathBuf {
+        self.base.first().cloned().unwrap_or_default()
+    }
+
+    /// Gives an overlay that was mounted before a new scratch directory. In the old one the kernel left
+    /// `incompat/volatile`, by which it refuses to mount the layers again: it cannot know whether they
+    /// were written to the disk before the machine went down. Within one boot, what was written is
+    /// there. What a killed process left half done goes with it.
+    fn renew_work(&mut self) -> Result<(), Error> {
+        let work = self.dir.join("work").join(&self.record.upper);
+        self.store.discard(&work)?;
+        self.store.discard(&fold::place(&self.dir))?;
+        make_dir(&work)?;
+        self.settle()
+    }
 }

@@ -13,7 +13,7 @@ mod scene;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use bstr::BStr;
 use rustix::fs::{CWD, FileType, Mode, XattrFlags, mknodat, setxattr};
@@ -58,7 +58,7 @@ fn child_plays_a_scene() {
             fs::write("vendor/.git", "gitdir: ../..").unwrap();
             fs::write("vendor/new.c", "n").unwrap();
         }
-        seed => random(seed.parse().unwrap()),
+        seed => scene::random(seed.parse().unwrap()),
     });
 }
 
@@ -184,60 +184,6 @@ fn any_sequence_of_operations_comes_out_as_it_went_in() {
             .filter(|(_, node)| *node != Node::Special)
             .collect();
         assert_eq!(applied, seen, "seed {seed}: {:#?}", scene.lines());
-    }
-}
-
-/// A long walk of random operations on a small set of names, so that they meet each other.
-fn random(seed: u64) {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut next = move |bound: usize| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 33) as usize % bound
-    };
-    let names = [
-        "src",
-        "docs",
-        "old",
-        "a",
-        "b",
-        "x.rs",
-        "README.md",
-        "link",
-        "vendor",
-        "deep",
-        "er",
-        "run.sh",
-    ];
-    for step in 0..300 {
-        let mut pick = || {
-            (0..=next(3))
-                .map(|_| names[next(names.len())])
-                .collect::<PathBuf>()
-        };
-        let (path, other) = (pick(), pick());
-        // Whatever fails (a parent that is a file, a directory that is not empty) just did not happen;
-        // a path through a link would leave the model of plain names, but stays in the tree.
-        let done = match next(11) {
-            0 | 1 => fs::write(&path, format!("{step}")),
-            2 => fs::create_dir_all(&path),
-            3 => fs::remove_file(&path),
-            4 => fs::remove_dir_all(&path),
-            5 => fs::rename(&path, &other),
-            6 => symlink(other, &path),
-            7 => fs::hard_link(&path, &other),
-            8 => fs::set_permissions(
-                &path,
-                fs::Permissions::from_mode(if step % 2 == 0 { 0o755 } else { 0o640 }),
-            ),
-            9 => fs::OpenOptions::new()
-                .append(true)
-                .open(&path)
-                .and_then(|mut f| std::io::Write::write_all(&mut f, b"+")),
-            _ => fs::remove_dir(&path),
-        };
-        drop(done);
     }
 }
 

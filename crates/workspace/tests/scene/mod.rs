@@ -206,6 +206,11 @@ impl Scene {
     /// Runs the scene `name` of this test binary in the merged view, in a process of its own, and
     /// returns the tree that it saw in the end.
     pub(crate) fn play(&self, name: &str) -> Tree {
+        self.play_in(&self.workspace, name)
+    }
+
+    /// The same in another workspace.
+    pub(crate) fn play_in(&self, workspace: &Workspace, name: &str) -> Tree {
         let exe = std::env::current_exe().unwrap();
         let (snapshot, mount) = (
             self.dir.path().join("snapshot"),
@@ -213,7 +218,7 @@ impl Scene {
         );
         fs::create_dir_all(&mount).unwrap();
         let mut command = Command::new("unshare");
-        match self.workspace.layers() {
+        match workspace.layers() {
             Layers::Overlay {
                 lowers,
                 upper,
@@ -256,9 +261,12 @@ impl Scene {
     }
 
     pub(crate) fn changes(&self) -> (Vec<Change>, Summary) {
+        Scene::changes_of(&self.workspace)
+    }
+
+    fn changes_of(workspace: &Workspace) -> (Vec<Change>, Summary) {
         let mut changes = Vec::new();
-        let summary = self
-            .workspace
+        let summary = workspace
             .changes(&Limits::default(), &mut |change| {
                 changes.push(change);
                 Ok::<_, Error>(())
@@ -274,8 +282,12 @@ impl Scene {
 
     /// Applies what changed to the base.
     pub(crate) fn applied(&self) -> Tree {
+        self.applied_of(&self.workspace)
+    }
+
+    pub(crate) fn applied_of(&self, workspace: &Workspace) -> Tree {
         let mut tree = tree(&self.base.trees()[0]);
-        let (changes, _) = self.changes();
+        let (changes, _) = Scene::changes_of(workspace);
         let seen: Vec<_> = changes
             .iter()
             .map(|change| (change.path().to_vec(), ""))
@@ -361,6 +373,60 @@ fn decode(mut bytes: &[u8]) -> Tree {
 
 pub(crate) fn os(bytes: &[u8]) -> &Path {
     Path::new(OsStr::from_bytes(bytes))
+}
+
+/// A long walk of random operations on a small set of names, so that they meet each other.
+pub(crate) fn random(seed: u64) {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = move |bound: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 33) as usize % bound
+    };
+    let names = [
+        "src",
+        "docs",
+        "old",
+        "a",
+        "b",
+        "x.rs",
+        "README.md",
+        "link",
+        "vendor",
+        "deep",
+        "er",
+        "run.sh",
+    ];
+    for step in 0..300 {
+        let mut pick = || {
+            (0..=next(3))
+                .map(|_| names[next(names.len())])
+                .collect::<PathBuf>()
+        };
+        let (path, other) = (pick(), pick());
+        // Whatever fails (a parent that is a file, a directory that is not empty) just did not happen;
+        // a path through a link would leave the model of plain names, but stays in the tree.
+        let done = match next(11) {
+            0 | 1 => fs::write(&path, format!("{step}")),
+            2 => fs::create_dir_all(&path),
+            3 => fs::remove_file(&path),
+            4 => fs::remove_dir_all(&path),
+            5 => fs::rename(&path, &other),
+            6 => std::os::unix::fs::symlink(other, &path),
+            7 => fs::hard_link(&path, &other),
+            8 => fs::set_permissions(
+                &path,
+                fs::Permissions::from_mode(if step % 2 == 0 { 0o755 } else { 0o640 }),
+            ),
+            9 => fs::OpenOptions::new()
+                .append(true)
+                .open(&path)
+                .and_then(|mut f| std::io::Write::write_all(&mut f, b"+")),
+            _ => fs::remove_dir(&path),
+        };
+        drop(done);
+    }
 }
 
 /// Runs all other tests of this binary again: as an ordinary user if this process is root's, else as

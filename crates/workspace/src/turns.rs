@@ -1,0 +1,337 @@
+//! Moments of a workspace: snapshots between turns, the way back to one, and forks of one.
+//!
+//! A snapshot freezes the layer that was written and puts a new one above it, so that it costs what was
+//! written since the last one, and nothing is copied. All of this is work on directories and on the
+//! record; whoever has the workspace mounted mounts [`Workspace::layers`] anew afterwards and says
+//! whether that went well. The record names a layer before anything is written to it, and a layer that
+//! no record names is not there: whatever is killed in between leaves what was before, or what was asked.
+//!
+//! Only the workspace's own files come back: home and temporary directory stay as they are.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::fs;
+use rustix::io::Errno;
+
+use crate::base::make_dir;
+use crate::dir::Dir;
+use crate::error::{Error, io};
+use crate::fold;
+use crate::lock::{Hold, Lock};
+use crate::record::{Record, Turn};
+use crate::store::{Layering, Store, check_name, names_in, rename_new, unique};
+use crate::usage;
+use crate::workspace::Workspace;
+
+/// The most frozen layers of turns that are mounted one by one, when folding does not keep up; the
+/// kernel takes 500 in all.
+const MOST_UNFOLDED: usize = 200;
+/// How many moments are kept; older ones, once folded, are thinned out.
+const MOST_TURNS: usize = 256;
+/// The most that are left of older ones.
+const MOST_OLD: usize = 128;
+/// How long to wait for whoever collects what several workspaces shared.
+const SHARE_WAIT: Duration = Duration::from_secs(10);
+/// Between two looks at that lock.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
+
+/// What a workspace was before a change of its layers that has not been mounted yet.
+#[derive(Debug)]
+#[must_use = "a change of layers is settled when they are mounted, or taken back"]
+pub struct Before(Record);
+
+impl Workspace {
+    /// Whether [`Workspace::snapshot`] and all that belongs to it can be used: only where files lie in
+    /// layers.
+    pub fn has_snapshots(&self) -> bool {
+        self.record.kind == Layering::Overlay
+    }
+
+    /// The names of the moments to which [`Workspace::undo`] leads, oldest first. At least the last 256
+    /// are kept; of older ones, one in 32.
+    pub fn snapshots(&self) -> Vec<String> {
+        let turns = self.record.old.iter().chain(&self.record.turns);
+        turns.map(|turn| turn.name.clone()).collect()
+    }
+
+    /// What was written between a moment and the one before it, in bytes on disk.
+    ///
+    /// # Errors
+    /// [`Error::NoSnapshot`], [`Error::Io`].
+    pub fn snapshot_bytes(&self, name: &str) -> Result<u64, Error> {
+        let turns = &mut self.record.old.iter().chain(&self.record.turns);
+        match turns.find(|turn| turn.name == name) {
+            Some(turn) => usage::bytes(&self.layer(&turn.layer)),
+            None => Err(self.no_snapshot(name)),
+        }
+    }
+
+    /// Freezes what was written under a name. Nothing may run in the workspace until it is mounted
+    /// anew; then [`Workspace::settle`] it, or [`Workspace::take_back`] where that failed.
+    ///
+    /// # Errors
+    /// [`Error::NoSnapshots`] in a copy; [`Error::Name`], [`Error::SnapshotExists`],
+    /// [`Error::TooManySnapshots`], [`Error::Io`].
+    pub fn snapshot(&mut self, name: &str) -> Result<Before, Error> {
+        self.check_layered()?;
+        check_name("snapshot", name)?;
+        if self.snapshots().iter().any(|known| known == name) {
+            return Err(Error::SnapshotExists {
+                id: self.id.clone(),
+                name: name.to_owned(),
+            });
+        }
+        let mut record = self.record.clone();
+        let unfolded = record.turns.len() - record.folded();
+        if unfolded >= MOST_UNFOLDED || record.old.len() >= MOST_OLD {
+            return Err(Error::TooManySnapshots {
+                id: self.id.clone(),
+            });
+        }
+        let layer = std::mem::take(&mut record.upper);
+        record.upper = self.new_layer(&self.layer(&layer))?;
+        record.turns.push(Turn {
+            name: name.to_owned(),
+            layer,
+        });
+        thin_out(&mut record);
+        self.change(record)
+    }
+
+    /// Takes the workspace back to a moment, or without a name to the beginning of its first turn. What
+    /// was written since, and all moments after that one, are gone once it is settled: [`Workspace::fork`]
+    /// keeps them. Nothing may run in the workspace until it is mounted anew, as with a snapshot.
+    ///
+    /// # Errors
+    /// [`Error::NoSnapshots`] in a copy; [`Error::NoSnapshot`], [`Error::Io`].
+    pub fn undo(&mut self, to: Option<&str>) -> Result<Before, Error> {
+        self.check_layered()?;
+        let mut record = self.at(to)?;
+        let below = record
+            .frozen()
+            .next()
+            .or(record.setup.last().map(String::as_str));
+        let below = below.map_or_else(|| self.base_tree(), |layer| self.layer(layer));
+        record.upper = self.new_layer(&below)?;
+        self.change(record)
+    }
+
+    /// The record as it would be if nothing had happened since a moment, still with this upper layer.
+    fn at(&self, moment: Option<&str>) -> Result<Record, Error> {
+        let mut record = self.record.clone();
+        let all = record.old.len() + record.turns.len();
+        let kept = match moment {
+            None => 0,
+            Some(name) => {
+                let mut turns = record.old.iter().chain(&record.turns);
+                let found = turns.position(|turn| turn.name == name);
+                found.ok_or_else(|| self.no_snapshot(name))? + 1
+            }
+        };
+        let turns = kept.saturating_sub(record.old.len());
+        record.old.truncate(kept.min(all));
+        record.turns.truncate(turns);
+        // A fold that holds a later turn holds too much.
+        while record.folded() > record.turns.len() {
+            record.folds.pop();
+        }
+        Ok(record)
+    }
+
+    fn no_snapshot(&self, name: &str) -> Error {
+        Error::NoSnapshot {
+            id: self.id.clone(),
+            name: name.to_owned(),
+        }
+    }
+
+    fn check_layered(&self) -> Result<(), Error> {
+        if self.has_snapshots() {
+            Ok(())
+        } else {
+            Err(Error::NoSnapshots {
+                id: self.id.clone(),
+            })
+        }
+    }
+
+    fn change(&mut self, record: Record) -> Result<Before, Error> {
+        record.write(&self.dir)?;
+        Ok(Before(std::mem::replace(&mut self.record, record)))
+    }
+
+    /// The layers could not be mounted: everything is as before.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn take_back(&mut self, before: Before) -> Result<(), Error> {
+        before.0.write(&self.dir)?;
+        self.record = before.0;
+        self.settle()
+    }
+
+    /// The layers are mounted: what they do not need any more goes to the trash.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn settle(&mut self) -> Result<(), Error> {
+        for (part, kept) in [
+            ("layers", self.record.layers().collect::<Vec<_>>()),
+            ("work", vec![self.record.upper.as_str()]),
+        ] {
+            let part = self.dir.join(part);
+            for name in names_in(&part)? {
+                if !kept.contains(&name.as_str()) {
+                    self.store.discard(&part.join(name))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes an empty layer that can be written above `below`, with a scratch directory for the kernel.
+    pub(crate) fn new_layer(&self, below: &Path) -> Result<String, Error> {
+        let name = new_layer(&self.dir)?;
+        // The top of the merged tree is the upper layer's: without this, what the agent set there would
+        // change with each snapshot.
+        let (from, to) = (self.dir.join("layers").join(&name), below);
+        fold::copy_attributes(&open(to)?, &open(&from)?).map_err(io("prepare", &from))?;
+        Ok(name)
+    }
+
+    /// Where a layer is: here, or with those that are shared.
+    pub(crate) fn layer(&self, name: &str) -> PathBuf {
+        let own = self.dir.join("layers").join(name);
+        if self.record.shared {
+            let shared = self.store.layers().join(name);
+            if fs::lstat(&shared).is_ok() {
+                return shared;
+            }
+        }
+        own
+    }
+
+    /// Makes the workspace `id` from this one as it was at a moment, or without a name at the beginning
+    /// of its first turn. What they have in common they share, and nobody writes it; home and temporary
+    /// directory are new and empty. This one may be mounted and run meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::NoSnapshots`] in a copy; [`Error::NoSnapshot`], [`Error::Name`], [`Error::Exists`],
+    /// [`Error::SharedBusy`], [`Error::Io`].
+    pub fn fork(&mut self, moment: Option<&str>, id: &str) -> Result<Workspace, Error> {
+        self.check_layered()?;
+        check_name("workspace", id)?;
+        let mut record = self.at(moment)?;
+        // Nobody collects what is shared until the record of the new workspace is in place.
+        let _lock = self.store.share()?;
+        if !self.record.shared {
+            let mut own = self.record.clone();
+            own.shared = true;
+            own.write(&self.dir)?;
+            self.record = own;
+        }
+        record.shared = true;
+        record.upper.clear();
+        for layer in record.layers().filter(|layer| !layer.is_empty()) {
+            let own = self.dir.join("layers").join(layer);
+            match rename_new(&own, &self.store.layers().join(layer)) {
+                // It is shared already.
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(errno) => return Err(io("share", &own)(errno)),
+            }
+        }
+        let below = record
+            .frozen()
+            .next()
+            .or(record.setup.last().map(String::as_str));
+        let below = below.map_or_else(|| self.base_tree(), |layer| self.layer(layer));
+        self.store.make(id, |dir| {
+            Workspace::build_parts(dir)?;
+            record.upper = new_layer(dir)?;
+            let upper = dir.join("layers").join(&record.upper);
+            fold::copy_attributes(&open(&below)?, &open(&upper)?).map_err(io("prepare", &upper))?;
+            record.write(dir)
+        })
+    }
+}
+
+/// What is older than is kept gives way to what it was folded into.
+fn thin_out(record: &mut Record) {
+    while let Some(first) = record.folds.first().cloned()
+        && record.turns.len() >= first.turns.saturating_add(MOST_TURNS)
+    {
+        record.folds.remove(0);
+        let mut turns = record.turns.drain(..first.turns.min(record.turns.len()));
+        if let Some(last) = turns.next_back() {
+            record.old.push(Turn {
+                name: last.name,
+                layer: first.layer,
+            });
+        }
+    }
+}
+
+/// An empty layer in a workspace's directory, under a name that no other layer has.
+pub(crate) fn new_layer(dir: &Path) -> Result<String, Error> {
+    let name = unique("layer");
+    make_dir(&dir.join("layers").join(&name))?;
+    make_dir(&dir.join("work").join(&name))?;
+    Ok(name)
+}
+
+fn open(dir: &Path) -> Result<Dir, Error> {
+    Dir::open(dir).map_err(io("open", dir))
+}
+
+impl Store {
+    /// Holds what several workspaces share.
+    fn share(&self) -> Result<Lock, Error> {
+        let path = self.layers().join(".lock");
+        let start = Instant::now();
+        loop {
+            if let Some(lock) = Lock::file(&path, Hold::Shared)? {
+                return Ok(lock);
+            }
+            if start.elapsed() > SHARE_WAIT {
+                return Err(Error::SharedBusy {
+                    waited: start.elapsed(),
+                });
+            }
+            // The kernel tells nobody when a lock is released, and a blocking lock has no deadline.
+            std::thread::park_timeout(LOOK_EVERY);
+        }
+    }
+
+    /// Moves shared layers that no workspace's record names to the trash; returns how many. Where a
+    /// fork is being made, or a record cannot be read, they stay for the next time.
+    pub(crate) fn collect_layers(&self) -> Result<u64, Error> {
+        let shared = names_in(&self.layers())?;
+        if shared.is_empty() {
+            return Ok(0);
+        }
+        let Some(_lock) = Lock::file(&self.layers().join(".lock"), Hold::Alone)? else {
+            return Ok(0);
+        };
+        let mut named = std::collections::HashSet::new();
+        for id in self.list()? {
+            match Record::read(&self.workspace_dir(&id)) {
+                Ok(record) => named.extend(record.layers().map(str::to_owned)),
+                // It was deleted meanwhile.
+                Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    tracing::warn!(%error, "shared layers stay: who uses them is not known");
+                    return Ok(0);
+                }
+            }
+        }
+        let mut collected = 0;
+        for layer in shared {
+            if !named.contains(&layer) {
+                self.discard(&self.layers().join(layer))?;
+                collected += 1;
+            }
+        }
+        Ok(collected)
+    }
+}
