@@ -87,6 +87,11 @@ pub enum Error {
     /// What programs inside must trust cannot be written.
     #[error("the certificates for programs in the sandbox cannot be written ({0})")]
     Certificates(String),
+    /// A change of the workspace's layers was given up half-way.
+    #[error(
+        "the workspace's layers are not known since a change of them was given up: open the site again"
+    )]
+    Unsettled,
     /// A task of the program itself ended early.
     #[error("a task ended before its work was done")]
     Ended,
@@ -115,7 +120,7 @@ impl Error {
             }
             Self::InUse { .. } | Self::OtherBase { .. } => Reason::Storage,
             Self::Ledger(_) => Reason::Storage,
-            Self::Ended => Reason::Bug,
+            Self::Unsettled | Self::Ended => Reason::Bug,
         }
     }
 }

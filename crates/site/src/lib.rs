@@ -8,7 +8,8 @@
 //! - [`Sites`] opens sites: it shares bases, finds the host's toolchains once, and deletes in the
 //!   background.
 //! - [`Wanted`] says what a site should hold.
-//! - [`Site`] is one: [`Site::run`], [`Site::extract`], [`Site::close`].
+//! - [`Site`] is one: [`Site::run`], [`Site::extract`], [`Site::close`]; between turns
+//!   [`Site::snapshot`], [`Site::undo`], [`Site::fork`].
 
 mod again;
 mod disk;
@@ -23,6 +24,7 @@ mod near;
 mod open;
 mod site;
 mod stock;
+mod turns;
 mod wanted;
 mod way;
 

@@ -240,14 +240,7 @@ impl Sites {
         if !include.is_empty() {
             workspace.freeze()?;
         }
-        // Nothing has run in this home yet, so that no link can lead these writes elsewhere.
-        let home = workspace.home();
-        toolchains
-            .write_files(&home)
-            .map_err(|source| Error::Unreadable {
-                path: home.display().to_string(),
-                source,
-            })?;
+        furnish(&workspace, toolchains)?;
         Ok(workspace)
     }
 
@@ -315,19 +308,7 @@ impl Sites {
         let outlet = wanted.outlet.as_ref().filter(|_| !wanted.channel);
         let egress = outlet.and_then(|outlet| outlet.egress(wanted.part));
         let options = &self.shared.options;
-        let files = match workspace.layers() {
-            Layers::Overlay {
-                lowers,
-                upper,
-                work,
-            } => sandbox::Workspace::Overlay {
-                lowers,
-                upper,
-                work,
-                volatile: true,
-            },
-            Layers::Directory(directory) => sandbox::Workspace::Directory(directory),
-        };
+        let files = layers(workspace);
         let mut spec = sandbox::Spec::new(files);
         spec.home = Some(workspace.home());
         spec.tmp = sandbox::Tmp::Directory(workspace.tmp());
@@ -357,12 +338,17 @@ impl Sites {
     /// Empties the trash in the background; [`Sites::close`] waits for it.
     pub(crate) fn clean(&self) {
         let sites = self.clone();
-        let task = tokio::task::spawn_blocking(move || {
-            match sites.shared.store.empty_trash(&sites.shared.stop) {
+        self.beside(
+            move || match sites.shared.store.empty_trash(&sites.shared.stop) {
                 Ok(_) | Err(workspace::Error::Stopped) => {}
                 Err(error) => tracing::warn!(%error, "the trash cannot be emptied"),
-            }
-        });
+            },
+        );
+    }
+
+    /// Does blocking work in the background; [`Sites::close`] waits for it.
+    pub(crate) fn beside(&self, work: impl FnOnce() + Send + 'static) {
+        let task = tokio::task::spawn_blocking(work);
         let mut cleaning = lock(&self.shared.cleaning);
         cleaning.retain(|task| !task.is_finished());
         cleaning.push(task);
@@ -505,6 +491,35 @@ impl Drop for Guard {
         if let Some(workspace) = self.workspace.take() {
             discard(&self.sites, workspace);
         }
+    }
+}
+
+/// Puts the files of toolchains into a new home. Nothing has run in it yet, so that no link can lead
+/// these writes elsewhere.
+pub(crate) fn furnish(workspace: &Workspace, toolchains: &Toolchains) -> Result<(), Error> {
+    let home = workspace.home();
+    toolchains
+        .write_files(&home)
+        .map_err(|source| Error::Unreadable {
+            path: home.display().to_string(),
+            source,
+        })
+}
+
+/// What a sandbox shows of a workspace.
+pub(crate) fn layers(workspace: &Workspace) -> sandbox::Workspace {
+    match workspace.layers() {
+        Layers::Overlay {
+            lowers,
+            upper,
+            work,
+        } => sandbox::Workspace::Overlay {
+            lowers,
+            upper,
+            work,
+            volatile: true,
+        },
+        Layers::Directory(directory) => sandbox::Workspace::Directory(directory),
     }
 }
 

@@ -5,6 +5,7 @@ use crate::{
     error::Error,
     extract::{Extracted, extract},
     open::{Sites, blocking, discard},
+    turns::Turns,
     way::Way,
 };
 use git::{Mirror, TreeId};
@@ -12,7 +13,7 @@ use sandbox::{Channel, Command, Exit, Sandbox, toolchains::Toolchains};
 use std::{
     ffi::OsString,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 use workspace::{Limits, Workspace};
@@ -23,16 +24,18 @@ pub(crate) const MAX_OUTPUT: usize = 1 << 20;
 /// A workspace with its sandbox. Dropping it ends what runs in it and deletes the workspace, unless
 /// it is to outlive the process.
 pub struct Site {
-    sites: Sites,
-    workspace: Option<Arc<Workspace>>,
+    pub(crate) sites: Sites,
+    /// What several threads work on, one at a time; none once the site is closed.
+    pub(crate) workspace: Option<Arc<Mutex<Workspace>>>,
     disk: Watch,
     sandbox: Option<Box<dyn Sandbox>>,
     /// What leads out of it; it ends first, so that all is recorded.
     way: Mutex<Option<Way>>,
     environment: Vec<(OsString, OsString)>,
-    mirror: Mirror,
-    base: TreeId,
+    pub(crate) mirror: Mirror,
+    pub(crate) base: TreeId,
     outlives: bool,
+    pub(crate) turns: Turns,
 }
 
 /// What a command did.
@@ -69,7 +72,7 @@ impl Site {
         let environment = environment(&*sandbox, toolchains, besides);
         Self {
             sites,
-            workspace: Some(Arc::new(workspace)),
+            workspace: Some(Arc::new(Mutex::new(workspace))),
             disk,
             sandbox: Some(sandbox),
             way: Mutex::new(way),
@@ -77,6 +80,7 @@ impl Site {
             mirror,
             base,
             outlives: false,
+            turns: Turns::default(),
         }
     }
 
@@ -136,12 +140,15 @@ impl Site {
     /// # Errors
     /// When the workspace holds more than a change may, or cannot be read.
     pub async fn extract(&self) -> Result<Extracted, Error> {
-        let workspace = self
-            .workspace
-            .clone()
-            .ok_or(Error::Sandbox(sandbox::Error::Gone))?;
+        self.turns.check()?;
+        let workspace = self.files()?;
         let (mirror, base) = (self.mirror.clone(), self.base);
-        blocking(move || extract(&mirror, base, &workspace, &Limits::default())).await
+        blocking(move || extract(&mirror, base, &held(&workspace), &Limits::default())).await
+    }
+
+    pub(crate) fn files(&self) -> Result<Arc<Mutex<Workspace>>, Error> {
+        let files = self.workspace.clone();
+        files.ok_or(Error::Sandbox(sandbox::Error::Gone))
     }
 
     /// Ends what leads out of the site, and records the rest of what left it: while the work's lease
@@ -186,8 +193,14 @@ impl Site {
     }
 
     fn discard(&mut self) {
-        if let Some(workspace) = self.workspace.take().and_then(Arc::into_inner) {
-            discard(&self.sites, workspace);
+        self.turns.stop();
+        let files = self.workspace.take().and_then(Arc::into_inner);
+        if let Some(workspace) = files {
+            let workspace = workspace.into_inner();
+            discard(
+                &self.sites,
+                workspace.unwrap_or_else(PoisonError::into_inner),
+            );
         }
     }
 }
@@ -200,6 +213,11 @@ impl Drop for Site {
             self.discard();
         }
     }
+}
+
+/// The files, whatever became of who held them before: what they are is on the disk.
+pub(crate) fn held(files: &Mutex<Workspace>) -> MutexGuard<'_, Workspace> {
+    files.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What commands get as their environment: the sandbox's own, the toolchains', and what besides.

@@ -8,6 +8,7 @@
 
 use std::ffi::CStr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{self, FileType, Mode, Timespec, Timestamps, XattrFlags};
 use rustix::io::Errno;
@@ -99,10 +100,12 @@ impl Workspace {
 
 impl Fold {
     /// Makes the layer. Takes some microseconds for each name; the workspace may be used meanwhile.
+    /// `stop` is asked between names.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::Changed`]: the layers stay as they are.
-    pub fn build(self) -> Result<Built, Error> {
+    /// [`Error::Stopped`] once `stop` is set; [`Error::Io`], [`Error::Changed`]: the layers stay as they
+    /// are.
+    pub fn build(self, stop: &AtomicBool) -> Result<Built, Error> {
         std::fs::create_dir_all(&self.place).map_err(std_io("make", &self.place))?;
         let root = self.place.join(&self.name);
         make_dir(&root)?;
@@ -113,6 +116,9 @@ impl Fold {
         };
         let mut levels = vec![walk.names()?];
         while let Some(names) = levels.last_mut() {
+            if stop.load(Ordering::Relaxed) {
+                return Err(Error::Stopped);
+            }
             if let Some(next) = names.pop() {
                 if walk.entry(&next)? {
                     levels.push(walk.names()?);

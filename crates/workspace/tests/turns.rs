@@ -137,7 +137,7 @@ fn any_sequence_of_turns_snapshots_undos_forks_and_folds_comes_out_as_it_went_in
                 }
                 _ => {
                     if let Some(fold) = scene.workspace.fold_some(2, 2) {
-                        let built = fold.build().unwrap();
+                        let built = fold.build(&Default::default()).unwrap();
                         scene.workspace.adopt(built).unwrap();
                     }
                 }
@@ -173,7 +173,12 @@ fn what_hides_and_what_is_shut_survives_snapshots_and_folds() {
     }
     is(&scene, &scene.workspace, &seen[2], "three layers");
     let lines = scene.lines();
-    let built = scene.workspace.fold_some(1, 3).unwrap().build().unwrap();
+    let built = scene
+        .workspace
+        .fold_some(1, 3)
+        .unwrap()
+        .build(&Default::default())
+        .unwrap();
     scene.workspace.adopt(built).unwrap();
     let Layers::Overlay { lowers, .. } = scene.workspace.layers() else {
         panic!("not an overlay")
@@ -422,7 +427,10 @@ fn hundreds_of_turns_keep_few_layers_mounted_and_lead_back_far() {
         write(&scene.workspace, "last", &turn.to_string());
         snapshot(&mut scene.workspace, &format!("turn-{turn}"));
         if let Some(fold) = scene.workspace.fold() {
-            scene.workspace.adopt(fold.build().unwrap()).unwrap();
+            scene
+                .workspace
+                .adopt(fold.build(&Default::default()).unwrap())
+                .unwrap();
         }
         let Layers::Overlay { lowers, .. } = scene.workspace.layers() else {
             panic!("not an overlay")

@@ -1,24 +1,22 @@
-//! Sites of the kind `host`, which works everywhere.
+//! Sites of the kind `host`, which works everywhere, and of the kind `namespace`.
 #![allow(clippy::unwrap_used, dead_code)]
 
+use sandbox::Backend;
 use skep_site::{DiskBounds, Host, Options, Sites, StoreBounds};
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
 };
 use testkit::Repo;
+use workspace::Layering;
 
 /// Sites in this directory, and the repository that they are of.
 pub(crate) fn open(data: &Path, repo: &Repo) -> (Sites, git::Source) {
-    open_as(data, repo, workspace::Layering::Copy)
+    open_as(data, repo, Layering::Copy)
 }
 
 /// Sites whose workspaces lie over their bases like this.
-pub(crate) fn open_as(
-    data: &Path,
-    repo: &Repo,
-    layering: workspace::Layering,
-) -> (Sites, git::Source) {
+pub(crate) fn open_as(data: &Path, repo: &Repo, layering: Layering) -> (Sites, git::Source) {
     bounded(data, repo, layering, StoreBounds::default())
 }
 
@@ -26,7 +24,29 @@ pub(crate) fn open_as(
 pub(crate) fn bounded(
     data: &Path,
     repo: &Repo,
-    layering: workspace::Layering,
+    layering: Layering,
+    store: StoreBounds,
+) -> (Sites, git::Source) {
+    of(data, repo, Arc::new(sandbox::Host), layering, store)
+}
+
+/// Sites in sandboxes, with overlays.
+pub(crate) fn sealed(data: &Path, repo: &Repo) -> (Sites, git::Source) {
+    let backend = Arc::new(sandbox::Namespace::new());
+    of(
+        data,
+        repo,
+        backend,
+        Layering::Overlay,
+        StoreBounds::default(),
+    )
+}
+
+fn of(
+    data: &Path,
+    repo: &Repo,
+    backend: Arc<dyn Backend>,
+    layering: Layering,
     store: StoreBounds,
 ) -> (Sites, git::Source) {
     let path = std::env::var_os("PATH").unwrap();
@@ -34,7 +54,7 @@ pub(crate) fn bounded(
     let source = git::Source::discover(repo.path(), git.clone()).unwrap();
     let sites = Sites::open(Options {
         directory: data.to_owned(),
-        backend: Arc::new(sandbox::Host),
+        backend,
         layering,
         host: Host {
             path,

@@ -1,0 +1,163 @@
+//! Measures snapshots, the way back and forks of running sites:
+//! `cargo run --release --example snapshots [TURNS] [FILES]`.
+#![allow(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "its output is its purpose, and what fails ends it"
+)]
+
+use sandbox::Namespace;
+use skep_site::{DiskBounds, Host, Options, Site, Sites, Wanted};
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use testkit::Repo;
+use workspace::Layering;
+
+const FORKS: usize = 8;
+const ROUNDS: usize = 20;
+/// No call may take longer.
+const MARK: Duration = Duration::from_millis(20);
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+async fn main() {
+    let mut numbers = std::env::args().skip(1).map(|word| word.parse().unwrap());
+    let turns: usize = numbers.next().unwrap_or(250);
+    let files: usize = numbers.next().unwrap_or(2_000);
+    let repo = Repo::new();
+    for number in 0..files {
+        repo.file(&format!("d{}/f{number}", number / 100), "content\n");
+    }
+    repo.commit("A base");
+    let data = tempfile::tempdir().unwrap();
+    let path = std::env::var_os("PATH").unwrap();
+    let git = git::Program::find(&path).unwrap();
+    let source = git::Source::discover(repo.path(), git.clone()).unwrap();
+    let sites = Sites::open(Options {
+        directory: data.path().to_owned(),
+        backend: Arc::new(Namespace::new()),
+        layering: Layering::Overlay,
+        host: Host {
+            path,
+            home: PathBuf::from("/nonexistent"),
+            env: Arc::new(|_| None),
+        },
+        limits: sandbox::Limits::default(),
+        disk: DiskBounds::default(),
+        git,
+    })
+    .unwrap();
+    let mirror = sites.mirror("r").await.unwrap();
+    let base = source.head().commit;
+    mirror.fetch(&source, base).unwrap();
+    let wanted = |id: String| Wanted {
+        id,
+        repository: "r".into(),
+        base,
+        tree: None,
+        setup: None,
+        include: Arc::default(),
+        extra_roots: Vec::new(),
+        programs: Vec::new(),
+        channel: false,
+        part: domain::egress::Part::Agent,
+        outlet: None,
+    };
+    let site = sites.site(&mirror, wanted("site".into())).await.unwrap();
+    snapshots(&site, turns).await;
+    let mut forking = Vec::new();
+    for round in 0..ROUNDS {
+        says(&site, &turn(round)).await;
+        let begin = Instant::now();
+        let moment = format!("fork-{round}");
+        site.snapshot(&moment).await.unwrap();
+        let forks = (0..FORKS).map(|number| wanted(format!("{round}-{number}")));
+        let forks = forks.map(|wanted| site.fork(Some(&moment), wanted));
+        let forks = all(forks).await;
+        forking.push(begin.elapsed());
+        for fork in forks {
+            fork.close().await.unwrap();
+        }
+    }
+    report("fork8: snapshot, 8 sandboxes ready", forking);
+    site.close().await.unwrap();
+    sites.close(false).await;
+}
+
+/// Ten small files, some of them again.
+fn turn(number: usize) -> String {
+    format!(
+        "for i in 0 1 2 3 4 5 6 7 8 9; do echo {number} > d{}/n$i; done; echo {number} >> d0/f0",
+        number % 20
+    )
+}
+
+async fn snapshots(site: &Site, turns: usize) {
+    let (mut taken, mut back, mut work) = (Vec::new(), Vec::new(), Vec::new());
+    for number in 0..turns {
+        let begin = Instant::now();
+        says(site, &turn(number)).await;
+        work.push(begin.elapsed());
+        let begin = Instant::now();
+        site.snapshot(&format!("turn-{number}")).await.unwrap();
+        taken.push(begin.elapsed());
+    }
+    let slow = taken.iter().filter(|time| **time > MARK).count();
+    let first = taken.iter().position(|time| *time > MARK);
+    println!("{slow} of {turns} snapshots took more than {MARK:?}, the first {first:?}");
+    for part in taken.chunks(turns.div_ceil(4).max(1)) {
+        report("snapshot, in order", part.to_vec());
+    }
+    report("snapshot", taken);
+    report("the command before it", work);
+    let reach = turns.min(ROUNDS);
+    for number in (turns - reach..turns).rev() {
+        let begin = Instant::now();
+        site.undo(Some(&format!("turn-{number}"))).await.unwrap();
+        back.push(begin.elapsed());
+    }
+    report("undo", back);
+}
+
+/// Waits for all of them, one beside the other.
+async fn all<T>(
+    futures: impl Iterator<Item = impl Future<Output = Result<T, skep_site::Error>>>,
+) -> Vec<T> {
+    let mut waiting: Vec<_> = futures.map(Box::pin).collect();
+    let mut done = Vec::new();
+    std::future::poll_fn(move |context| {
+        let mut index = 0;
+        while let Some(future) = waiting.get_mut(index) {
+            match future.as_mut().poll(context) {
+                std::task::Poll::Ready(value) => {
+                    done.push(value.unwrap());
+                    drop(waiting.swap_remove(index));
+                }
+                std::task::Poll::Pending => index += 1,
+            }
+        }
+        if waiting.is_empty() {
+            return std::task::Poll::Ready(std::mem::take(&mut done));
+        }
+        std::task::Poll::Pending
+    })
+    .await
+}
+
+async fn says(site: &Site, script: &str) {
+    let ran = site.run(script, PATIENCE).await.unwrap();
+    assert!(ran.exit.success(), "{}", ran.tail(500));
+}
+
+fn report(what: &str, mut times: Vec<Duration>) {
+    times.sort();
+    let at = |part: usize| {
+        let index = (times.len() * part / 100).min(times.len().saturating_sub(1));
+        times.get(index).copied().unwrap_or_default()
+    };
+    let (median, most, longest) = (at(50), at(95), at(100));
+    println!("{what:36} median {median:?}, 95 % within {most:?}, longest {longest:?}");
+}

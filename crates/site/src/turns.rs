@@ -1,0 +1,236 @@
+//! Between turns: snapshots of a site's files, the way back to one, and forks of one.
+//!
+//! The record of the workspace is changed first, then the sandbox is shown its layers; where that
+//! fails, the record is as before. Old layers are folded beside the running sandbox.
+
+use crate::{
+    error::Error,
+    open::{Guard, blocking, furnish, layers},
+    site::{Site, held},
+    wanted::Wanted,
+};
+use std::sync::{
+    Arc, Mutex, Weak,
+    atomic::{AtomicBool, Ordering},
+};
+use workspace::{Before, Fold, Workspace};
+
+/// What a site knows of changes of its layers.
+#[derive(Default)]
+pub(crate) struct Turns {
+    /// Held by the one change that may be under way.
+    changing: tokio::sync::Mutex<()>,
+    /// A change was given up: nobody knows whether the sandbox has the layers of the record.
+    unsettled: AtomicBool,
+    /// Whether layers are being folded, and that this is to end.
+    folding: Arc<AtomicBool>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Turns {
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        if self.unsettled.load(Ordering::Acquire) {
+            return Err(Error::Unsettled);
+        }
+        Ok(())
+    }
+
+    /// Layers need not be folded any further.
+    pub(crate) fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+    }
+}
+
+impl Site {
+    /// Whether this site can have snapshots: its workspace has layers, and its sandbox can change them.
+    #[must_use]
+    pub fn has_snapshots(&self) -> bool {
+        // What can be switched lies in layers.
+        self.sandbox().is_ok_and(|sandbox| sandbox.can_switch())
+    }
+
+    /// The names of the moments that [`Site::undo`] leads to, oldest first.
+    ///
+    /// # Errors
+    /// After [`Site::close`].
+    pub async fn snapshots(&self) -> Result<Vec<String>, Error> {
+        let files = self.files()?;
+        blocking(move || Ok(held(&files).snapshots())).await
+    }
+
+    /// What was written between a moment and the one before it, in bytes on disk. It is measured.
+    ///
+    /// # Errors
+    /// When there is no such moment, or it cannot be measured.
+    pub async fn snapshot_bytes(&self, name: &str) -> Result<u64, Error> {
+        let (files, name) = (self.files()?, name.to_owned());
+        blocking(move || Ok(held(&files).snapshot_bytes(&name)?)).await
+    }
+
+    /// Keeps the files as they are now under a name, at the cost of what was written since the last
+    /// time. Between turns only.
+    ///
+    /// # Errors
+    /// When anything runs in the sandbox; where there are no snapshots, or there is one of this name.
+    /// The site goes on as it was, unless the sandbox had to be ended.
+    pub async fn snapshot(&self, name: &str) -> Result<(), Error> {
+        let name = name.to_owned();
+        self.change(move |files| files.snapshot(&name)).await
+    }
+
+    /// Takes the files back to a moment, or without a name to where the first turn began. What was
+    /// written since is gone, and so are later moments. Home and temporary directory stay as they are.
+    /// Between turns only.
+    ///
+    /// # Errors
+    /// As [`Site::snapshot`]; when there is no such moment.
+    pub async fn undo(&self, to: Option<&str>) -> Result<(), Error> {
+        let to = to.map(str::to_owned);
+        self.change(move |files| files.undo(to.as_deref())).await
+    }
+
+    async fn change(
+        &self,
+        change: impl FnOnce(&mut Workspace) -> Result<Before, workspace::Error> + Send + 'static,
+    ) -> Result<(), Error> {
+        let _one = self.turns.changing.lock().await;
+        self.turns.check()?;
+        let (files, sandbox) = (self.files()?, self.sandbox()?);
+        if !sandbox.can_switch() {
+            let (kind, why) = (sandbox.kind(), "its workspace is a plain directory");
+            return Err(sandbox::Error::CannotSwitch { kind, why }.into());
+        }
+        let unsettled = Unsettled::new(&self.turns.unsettled);
+        let changed = {
+            let files = Arc::clone(&files);
+            blocking(move || {
+                let mut files = held(&files);
+                Ok(change(&mut files).map(|before| (before, layers(&files))))
+            })
+            .await?
+        };
+        let (before, layers) = match changed {
+            Ok(changed) => changed,
+            Err(error) => {
+                // What the record says has not changed.
+                unsettled.settle();
+                return Err(error.into());
+            }
+        };
+        let switched = sandbox.switch(layers).await;
+        let settled = {
+            let files = Arc::clone(&files);
+            let failed = switched.is_err();
+            blocking(move || {
+                let mut files = held(&files);
+                Ok(if failed {
+                    files.take_back(before).map(|()| None)
+                } else {
+                    files.settle().map(|()| files.fold())
+                })
+            })
+            .await?
+        };
+        match (switched, settled) {
+            (Err(error), Ok(_)) => {
+                unsettled.settle();
+                return Err(error.into());
+            }
+            (Err(error), Err(record)) => {
+                tracing::error!(%record, "a change of layers could not be taken back");
+                return Err(error.into());
+            }
+            (Ok(()), settled) => {
+                unsettled.settle();
+                match settled {
+                    Ok(Some(fold)) => self.fold(fold, &files),
+                    Ok(None) => {}
+                    Err(error) => {
+                        tracing::warn!(%error, "layers that are not needed stay for now");
+                    }
+                }
+            }
+        }
+        self.sites.clean();
+        Ok(())
+    }
+
+    /// Folds old layers beside the running sandbox.
+    fn fold(&self, fold: Fold, files: &Arc<Mutex<Workspace>>) {
+        if self.turns.folding.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let files = Arc::downgrade(files);
+        let (folding, stop) = (
+            Arc::clone(&self.turns.folding),
+            Arc::clone(&self.turns.stop),
+        );
+        self.sites.beside(move || {
+            let adopted = fold.build(&stop).and_then(|built| {
+                match Weak::upgrade(&files) {
+                    Some(files) => held(&files).adopt(built),
+                    // The site is closed, and its files go.
+                    None => Ok(()),
+                }
+            });
+            match adopted {
+                Ok(()) | Err(workspace::Error::Stopped) => {}
+                Err(error) => tracing::debug!(%error, "layers were not folded"),
+            }
+            folding.store(false, Ordering::Release);
+        });
+    }
+
+    /// Opens another site with the files as they were at a moment, or without a name where the first
+    /// turn began: a workspace of its own under the id of `wanted`, a new home, a sandbox. This one may
+    /// run meanwhile. Nothing is set up again, and `tree` and `include` of `wanted` mean nothing.
+    ///
+    /// # Errors
+    /// When there is no such moment, or any part of the site cannot be made.
+    pub async fn fork(&self, moment: Option<&str>, wanted: Wanted) -> Result<Site, Error> {
+        self.turns.check()?;
+        let toolchains = self.sites.toolchains(&wanted.extra_roots);
+        let forked = {
+            let (files, moment) = (self.files()?, moment.map(str::to_owned));
+            let (id, toolchains) = (wanted.id.clone(), toolchains.clone());
+            blocking(move || {
+                let fork = held(&files).fork(moment.as_deref(), &id)?;
+                Ok(furnish(&fork, &toolchains).map(|()| fork))
+            })
+            .await??
+        };
+        let mut guard = Guard::new(&self.sites, forked);
+        let (sandbox, way) = self
+            .sites
+            .sandbox(guard.workspace()?, &toolchains, &wanted)
+            .await?;
+        let workspace = guard.take()?;
+        let watch = self.sites.watch(&workspace, &*sandbox);
+        Ok(Site::new(
+            self.sites.clone(),
+            workspace,
+            watch,
+            sandbox,
+            way,
+            &toolchains,
+            self.mirror.clone(),
+            self.base,
+        ))
+    }
+}
+
+/// Says that a change was given up, unless it was settled.
+struct Unsettled<'a>(Option<&'a AtomicBool>);
+
+impl<'a> Unsettled<'a> {
+    fn new(flag: &'a AtomicBool) -> Self {
+        flag.store(true, Ordering::Release);
+        Self(Some(flag))
+    }
+
+    fn settle(mut self) {
+        if let Some(flag) = self.0.take() {
+            flag.store(false, Ordering::Release);
+        }
+    }
+}
