@@ -32,6 +32,7 @@ pub struct Site {
     /// What leads out of it; it ends first, so that all is recorded.
     way: Mutex<Option<Way>>,
     environment: Vec<(OsString, OsString)>,
+    pub(crate) toolchains: Toolchains,
     pub(crate) mirror: Mirror,
     pub(crate) base: TreeId,
     outlives: bool,
@@ -77,6 +78,7 @@ impl Site {
             sandbox: Some(sandbox),
             way: Mutex::new(way),
             environment,
+            toolchains: toolchains.clone(),
             mirror,
             base,
             outlives: false,

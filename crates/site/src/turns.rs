@@ -183,13 +183,14 @@ impl Site {
 
     /// Opens another site with the files as they were at a moment, or without a name where the first
     /// turn began: a workspace of its own under the id of `wanted`, a new home, a sandbox. This one may
-    /// run meanwhile. Nothing is set up again, and `tree` and `include` of `wanted` mean nothing.
+    /// run meanwhile. Nothing is set up again, and the toolchains are this site's: of `wanted`, its id, its programs
+    /// and its channel count.
     ///
     /// # Errors
     /// When there is no such moment, or any part of the site cannot be made.
     pub async fn fork(&self, moment: Option<&str>, wanted: Wanted) -> Result<Site, Error> {
         self.turns.check()?;
-        let toolchains = self.sites.toolchains(&wanted.extra_roots);
+        let toolchains = self.toolchains.clone();
         let forked = {
             let (files, moment) = (self.files()?, moment.map(str::to_owned));
             let (id, toolchains) = (wanted.id.clone(), toolchains.clone());
