@@ -15,6 +15,7 @@ pub mod event;
 pub mod failure;
 pub mod id;
 pub mod machine;
+pub mod origin;
 pub mod plan;
 pub mod policy;
 pub mod progress;
