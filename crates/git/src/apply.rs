@@ -79,6 +79,12 @@ impl Source {
         message: &str,
         starts: &[CommitId],
     ) -> Result<Applied, Error> {
+        if let Some(url) = self.copy_of() {
+            return Err(Error::NoWorkingTree {
+                url: url.to_owned(),
+                copy: self.common_dir().to_owned(),
+            });
+        }
         let now = self.reopen()?;
         now.refuse_in_progress()?;
         now.refuse_interrupted()?;

@@ -313,6 +313,99 @@ pub enum Error {
         /// The files, relative to the top.
         files: Vec<BString>,
     },
+    /// What was asked for needs a working tree, and a copy of a URL has none.
+    #[error(
+        "what was fetched from {url} has no working tree here: in a clone of it, take the work with \
+         `git fetch {} BRANCH`", copy.display()
+    )]
+    NoWorkingTree {
+        /// The URL.
+        url: String,
+        /// The copy.
+        copy: PathBuf,
+    },
+    /// A directory that should be a copy of one URL is one of another.
+    #[error("{} is a copy of {known}, and was wanted for another URL", directory.display())]
+    OtherUrl {
+        /// The directory.
+        directory: PathBuf,
+        /// The URL that it is a copy of.
+        known: String,
+    },
+    /// The server wants credentials, or others.
+    #[error(
+        "{url} does not let you in ({said}); give credentials by git's credential helper for this host, by the \
+         variable that `token_env` of `[forges.\"HOST\"]` in the configuration names, or, for ssh, by a key that \
+         needs no question (`ssh-add`) and a host that `ssh` knows"
+    )]
+    Unauthorized {
+        /// The URL.
+        url: String,
+        /// What was said.
+        said: String,
+    },
+    /// Nobody is there.
+    #[error("{url} cannot be reached ({said}); check the address and the network, then try again")]
+    Unreachable {
+        /// The URL.
+        url: String,
+        /// What was said.
+        said: String,
+    },
+    /// There is no repository, or none for this user.
+    #[error(
+        "there is no repository at {url}, or not for you ({said}); check the address, and whether it \
+         wants credentials"
+    )]
+    NoRemote {
+        /// The URL.
+        url: String,
+        /// What was said.
+        said: String,
+    },
+    /// The repository has no commit.
+    #[error("{url} has no commit yet, or no default branch; name a branch with `--ref`")]
+    EmptyRemote {
+        /// The URL.
+        url: String,
+    },
+    /// The repository does not have what was named.
+    #[error("`{rev}` is no branch, tag or commit of {url}; see `git ls-remote {url}`")]
+    NotThere {
+        /// The URL.
+        url: String,
+        /// What was named.
+        rev: String,
+    },
+    /// What was sent is no sound history.
+    #[error(
+        "what {url} sends is not sound and was not taken ({said}); its owner can find and mend it with \
+         `git fsck`"
+    )]
+    Unsound {
+        /// The URL.
+        url: String,
+        /// What was said.
+        said: String,
+    },
+    /// Nothing came for too long.
+    #[error("{url} sent nothing for {} s and was given up; try again", after.as_secs())]
+    Silent {
+        /// The URL.
+        url: String,
+        /// How long.
+        after: Duration,
+    },
+    /// Fetching failed.
+    #[error("cannot fetch from {url} ({status}): {said}")]
+    Fetch {
+        /// The URL.
+        url: String,
+        /// How git ended.
+        status: String,
+        /// What was said.
+        said: String,
+    },
     /// What git printed is not in the form that its documentation promises.
     #[error("cannot read what git printed while {doing}")]
     Output {
@@ -327,7 +420,7 @@ impl Error {
     #[must_use]
     pub fn may_pass(&self) -> bool {
         match self {
-            Error::TimedOut { .. } => true,
+            Error::TimedOut { .. } | Error::Unreachable { .. } | Error::Silent { .. } => true,
             // What git calls the fault: it runs in the C locale.
             Error::Failed { message, .. } => [
                 "No space left on device",

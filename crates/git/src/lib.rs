@@ -4,6 +4,9 @@
 //! in which the user's repository (a [`Source`]) is read and written. It never runs in, nor reads configuration from,
 //! a workspace: what an agent wrote arrives here as entries ([`TreeWriter`]), never as a directory.
 //!
+//! A repository that is given by a URL is fetched into a copy of our own ([`Remote`]), which takes the place of the
+//! user's repository.
+//!
 //! The three main types: [`Source`] (the user's repository), [`Mirror`] (ours), [`TreeWriter`] (a change as data).
 //!
 //! Everything blocks: callers on an async runtime use a blocking thread. Everything is `Send + Sync`, or made for one
@@ -11,7 +14,7 @@
 //!
 //! # Who reads whose configuration
 //!
-//! Three kinds of access, each with its own rule:
+//! Four kinds of access, each with its own rule:
 //!
 //! 1. **In the mirror**: the `git` program with `--git-dir`, an empty environment, no system or user configuration,
 //!    no hooks, no file system monitor, no protocol, no collection of garbage, a deadline, bounded output, in a
@@ -27,6 +30,9 @@
 //!    objects and index go to the mirror), [`Source::apply`] (`skep apply`: their merge, hooks and signature).
 //!    The first two run with hooks and the file system monitor off and take no optional lock. Git's own rule about
 //!    repositories of other owners (`safe.directory`) decides, see [`Error::NotTrusted`].
+//! 4. **Reaching a URL** ([`Remote::fetch`]): git runs in the copy as in the mirror, with one protocol allowed, a few
+//!    variables of the user's environment (keys, agents, proxies), and of the user's configuration `credential.*`
+//!    alone. The user's `ssh` reads its own configuration.
 //!
 //! [`Source::publish`] and [`Source::drop_branch`] start no process at all: objects are written as new files, and the
 //! one reference is moved with git's own lock files, so no hook can run.
@@ -57,6 +63,7 @@ mod program;
 mod publish;
 mod publishing;
 mod references;
+mod remote;
 mod snapshot;
 mod source;
 mod status;
@@ -75,6 +82,7 @@ pub use merge::Merged;
 pub use mirror::{Entry, Mirror};
 pub use program::{Cancel, Program, Version};
 pub use publish::{Dropped, Published};
+pub use remote::{Access, Arrived, Bounds, Protocol, Remote, Token, Want};
 pub use source::{Head, Source};
 pub use status::{StatusEntry, StatusKind};
 pub use tree_writer::{TreeWriter, Written};

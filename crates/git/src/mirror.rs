@@ -22,7 +22,7 @@ use crate::references::write_replacing;
 /// Attributes above all others: content is what the blob holds. `working-tree-encoding` can only be unspecified.
 pub(crate) const ATTRIBUTES: &str = "* -text -filter -ident !eol !working-tree-encoding\n";
 
-const CONFIG: &str = "[core]
+pub(crate) const CONFIG: &str = "[core]
 \trepositoryformatversion = 0
 \tfilemode = true
 \tbare = true

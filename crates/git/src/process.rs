@@ -26,6 +26,8 @@ impl Program {
             stdin,
             limit,
             keep_head,
+            watch,
+            most,
         } = call;
         self.cancel().check(doing)?;
         command
@@ -45,13 +47,21 @@ impl Program {
             child,
             ended: false,
         };
-        let outcome = self.attend(
-            &mut group.child,
+        if let Some(most) = most {
+            most.hold(&group.child)
+                .map_err(|e| Error::io("limiting", self.path(), e))?;
+        }
+        let attended = Attended {
             doing,
-            stdin.unwrap_or_default(),
             limit,
             keep_head,
             started,
+        };
+        let outcome = self.attend(
+            &mut group.child,
+            stdin.unwrap_or_default(),
+            &attended,
+            watch,
         );
         let (stdout, stderr, truncated) = match outcome {
             Ok(all) => all,
@@ -93,12 +103,16 @@ impl Program {
     fn attend(
         &self,
         child: &mut Child,
-        doing: &'static str,
         mut input: &[u8],
-        limit: usize,
-        keep_head: bool,
-        started: Instant,
+        attended: &Attended,
+        mut watch: Option<Watch<'_>>,
     ) -> Result<(Vec<u8>, Vec<u8>, bool), Attend> {
+        let &Attended {
+            doing,
+            limit,
+            keep_head,
+            started,
+        } = attended;
         let mut stdin = child.stdin.take();
         let mut stdout = child.stdout.take();
         let mut stderr = child.stderr.take();
@@ -166,16 +180,61 @@ impl Program {
                     limit: limit as u64,
                 }));
             }
+            let before = err.len();
             if let Some(pipe) = &stderr
                 && drain(pipe, &mut buffer, &mut err).map_err(Attend::Io)?
             {
                 stderr = None;
+            }
+            if let Some(watch) = &mut watch {
+                watch(err.get(before..).unwrap_or_default()).map_err(Attend::Failed)?;
             }
             if err.len() > STDERR_LIMIT {
                 err.drain(..err.len() - STDERR_LIMIT);
             }
         }
         Ok((out, err, false))
+    }
+}
+
+/// How a child is attended.
+struct Attended {
+    doing: &'static str,
+    limit: usize,
+    keep_head: bool,
+    started: Instant,
+}
+
+/// What sees a process at work: it is given what the process has said on its error output since the
+/// last time, perhaps nothing, at least every 50 ms. Its error ends the process.
+pub(crate) type Watch<'a> = &'a mut dyn FnMut(&[u8]) -> Result<(), Error>;
+
+/// What each process of a group may take, by the kernel's own count.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Most {
+    /// The size of one file, in bytes.
+    pub(crate) file: u64,
+    /// Memory that is not of files, in bytes.
+    pub(crate) memory: u64,
+}
+
+impl Most {
+    /// Holds for the child and all that it starts from now on.
+    fn hold(self, child: &Child) -> std::io::Result<()> {
+        use rustix::process::{Pid, Resource, Rlimit, prlimit};
+        let pid = Pid::from_raw(child.id() as i32);
+        for (resource, most) in [(Resource::Fsize, self.file), (Resource::Data, self.memory)] {
+            let limit = Rlimit {
+                current: Some(most),
+                maximum: Some(most),
+            };
+            match prlimit(pid, resource, limit) {
+                // It has ended already.
+                Ok(_) | Err(Errno::SRCH) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(())
     }
 }
 
@@ -241,6 +300,8 @@ pub(crate) struct Call<'a> {
     stdin: Option<&'a [u8]>,
     limit: usize,
     keep_head: bool,
+    watch: Option<Watch<'a>>,
+    most: Option<Most>,
 }
 
 impl<'a> Call<'a> {
@@ -251,7 +312,21 @@ impl<'a> Call<'a> {
             stdin: None,
             limit: 64 * 1024 * 1024,
             keep_head: false,
+            watch: None,
+            most: None,
         }
+    }
+
+    /// Who sees the process at work.
+    pub(crate) fn watch(mut self, watch: Watch<'a>) -> Call<'a> {
+        self.watch = Some(watch);
+        self
+    }
+
+    /// What its processes may take.
+    pub(crate) fn within(mut self, most: Most) -> Call<'a> {
+        self.most = Some(most);
+        self
     }
 
     pub(crate) fn stdin(mut self, input: &'a [u8]) -> Call<'a> {

@@ -171,6 +171,11 @@ impl Program {
         Ok(*self.found.version.get_or_init(|| version))
     }
 
+    /// The directories in which programs are found, in the form of `PATH`.
+    pub(crate) fn search(&self) -> &OsStr {
+        &self.found.search
+    }
+
     pub(crate) fn deadline(&self) -> Duration {
         self.deadline
     }

@@ -32,6 +32,9 @@ impl Mirror {
     ) -> Result<CommitId, Error> {
         let head = source.head().commit;
         self.fetch(source, head)?;
+        if source.copy_of().is_some() {
+            return Ok(head);
+        }
         let head_tree = self.tree_of(head)?;
         let tree = self.uncommitted_tree(source)?;
         if tree == head_tree {

@@ -26,6 +26,7 @@ pub struct Source {
     head: Head,
     objects: Objects,
     program: Program,
+    copy_of: Option<String>,
 }
 
 /// Where `HEAD` is.
@@ -67,10 +68,15 @@ impl Source {
         if let Some(error) = unsupported(&common_dir) {
             return Err(error);
         }
-        let Some(top) = local.workdir() else {
-            return Err(Error::Bare { path: git_dir });
+        let copy_of = match local.workdir() {
+            Some(_) => None,
+            None => crate::remote::url_of(&git_dir),
         };
-        let top = canonical(top)?;
+        let top = match (local.workdir(), &copy_of) {
+            (Some(top), _) => canonical(top)?,
+            (None, Some(_)) => git_dir.clone(),
+            (None, None) => return Err(Error::Bare { path: git_dir }),
+        };
         if local.git_dir_trust() != gix::sec::Trust::Full {
             ask_trust(&program, &top)?;
         }
@@ -84,6 +90,7 @@ impl Source {
             head,
             objects,
             program,
+            copy_of,
         })
     }
 
@@ -99,7 +106,21 @@ impl Source {
         self
     }
 
-    /// The top of the working tree.
+    /// The URL that it is fetched from, where it is a copy of our own: a bare repository, without a
+    /// working tree and so without uncommitted work.
+    pub fn copy_of(&self) -> Option<&str> {
+        self.copy_of.as_deref()
+    }
+
+    /// A command that reads in it: as the user in their repository, as in the mirror in a copy.
+    fn reading(&self) -> Result<std::process::Command, Error> {
+        match self.copy_of {
+            Some(_) => self.program.trusted(&self.common_dir),
+            None => self.program.as_user_reading(&self.top),
+        }
+    }
+
+    /// The top of the working tree; of a copy, where it is.
     pub fn top(&self) -> &Path {
         &self.top
     }
@@ -165,9 +186,13 @@ impl Source {
             Err(error) => return Err(error),
         }
         let doing = "looking for a commit on the branches";
-        let mut command = self.program.as_user_reading(&self.top)?;
+        let mut command = self.reading()?;
         command.args(["rev-list", "--max-count=1"]);
-        command.args([&commit.to_string(), "--not", "HEAD", "--branches", "--"]);
+        command.args([&commit.to_string(), "--not", "HEAD", "--branches"]);
+        if self.copy_of.is_some() {
+            command.arg(format!("--glob={}*", crate::remote::FETCHED));
+        }
+        command.arg("--");
         let output = self
             .program
             .execute(crate::process::Call::new(doing, command).limit(1 << 10))?
@@ -178,7 +203,7 @@ impl Source {
     /// What the repository's configuration says as the user sees it, by name (`user.name`).
     pub fn setting(&self, name: &str) -> Result<Option<BString>, Error> {
         let doing = "reading a setting";
-        let mut command = self.program.as_user_reading(&self.top)?;
+        let mut command = self.reading()?;
         command.args(["config", "--null", "--get", name]);
         let output = self
             .program

@@ -41,6 +41,9 @@ impl Source {
     /// The uncommitted files, ignored ones excluded. Nothing is written: not even the index is refreshed. Changes
     /// inside submodules are not looked at.
     pub fn uncommitted(&self) -> Result<Vec<StatusEntry>, Error> {
+        if self.copy_of().is_some() {
+            return Ok(Vec::new());
+        }
         let doing = "looking for uncommitted changes";
         let mut command = self.program().as_user_reading(self.top())?;
         command.args([
@@ -69,6 +72,9 @@ impl Source {
     /// The ignored files that one of these globs could name. Whole ignored directories are looked through only
     /// where a glob leads into them.
     pub fn ignored(&self, globs: &[String]) -> Result<Vec<BString>, Error> {
+        if self.copy_of().is_some() {
+            return Ok(Vec::new());
+        }
         let doing = "looking for ignored files";
         let mut command = self.program().as_user_reading(self.top())?;
         command.args([

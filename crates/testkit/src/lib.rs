@@ -1,7 +1,7 @@
 //! Support for tests, used from `tests/` only: it never ships.
 //!
 //! It owns what tests of several crates need to be real: git repositories, a model that answers
-//! by a script over real HTTP, and a user's home in which to run the binary. It never knows a
+//! by a script over real HTTP, a server of repositories, and a user's home in which to run the binary. It never knows a
 //! type of the code under test: formats are written here a second time, so that a mistake in one
 //! is seen by the other.
 //!
@@ -23,8 +23,10 @@ pub mod models;
 mod repo;
 mod snapshot;
 mod started;
+pub mod web;
 
 pub use home::Home;
 pub use repo::Repo;
 pub use snapshot::{Difference, Options, Snapshot};
 pub use started::{Ran, Started};
+pub use web::Web;

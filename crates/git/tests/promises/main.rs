@@ -14,6 +14,7 @@ mod integration;
 mod layer;
 mod merge;
 mod publish;
+mod remote;
 mod repo;
 mod source;
 mod tree;
