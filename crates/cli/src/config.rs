@@ -4,6 +4,7 @@
 pub(crate) mod budget;
 pub(crate) mod egress;
 pub(crate) mod file;
+pub(crate) mod forges;
 pub(crate) mod limits;
 pub(crate) mod notify;
 pub(crate) mod place;

@@ -13,6 +13,7 @@ mod output;
 mod report;
 mod settings;
 mod signals;
+mod sources;
 mod view;
 mod watch;
 

@@ -268,7 +268,11 @@ fn of_node(error: &server::Error) -> Classified {
             Exit::Usage,
             Some("`skep run \"make the parser accept trailing commas\"`"),
         ),
-        E::NothingIntegrated { .. } | E::NoDiff { .. } | E::NoRequests => (Exit::NotFound, None),
+        E::NothingIntegrated { .. } | E::NoDiff { .. } | E::NoRequests | E::NotFetched { .. } => {
+            (Exit::NotFound, None)
+        }
+        E::Origin(_) | E::NothingUncommitted { .. } => (Exit::Usage, None),
+        E::NoCheckout { .. } | E::OtherRepository { .. } => (Exit::Unavailable, None),
         E::NotRetryable { .. } => (
             Exit::Refused,
             Some("`skep show ID` says where it stands; `skep cancel ID` ends it"),
@@ -307,8 +311,15 @@ fn of_git(error: &git::Error) -> Classified {
         | E::Unsupported { .. }
         | E::Open { .. }
         | E::ProgramMissing
-        | E::ProgramTooOld { .. } => Exit::Unavailable,
-        E::UnknownRevision { .. } => Exit::NotFound,
+        | E::ProgramTooOld { .. }
+        | E::NoWorkingTree { .. }
+        | E::Unauthorized { .. }
+        | E::Unreachable { .. }
+        | E::NoRemote { .. }
+        | E::EmptyRemote { .. }
+        | E::Unsound { .. }
+        | E::Silent { .. } => Exit::Unavailable,
+        E::UnknownRevision { .. } | E::NotThere { .. } => Exit::NotFound,
         E::InProgress { .. }
         | E::Interrupted { .. }
         | E::Unmerged { .. }

@@ -3,7 +3,7 @@
 use crate::{
     config::{
         Budget, DEFAULT_AGENT, DEFAULT_PARALLEL, Error as ConfigError, MAX_PARALLEL,
-        egress::Watched, notify, providers::Configured,
+        egress::Watched, forges, notify, providers::Configured,
     },
     context::Context,
     report::Error,
@@ -90,6 +90,7 @@ impl Settings {
                 shares: file.sandbox.shares(),
                 admission: file.limits.admission(),
                 egress: Arc::new(Watched::new(path, env)),
+                forges: forges::known(&file.forges, env),
             },
         })
     }

@@ -122,6 +122,47 @@ pub struct Ask {
     /// Ignored files of the user's tree that every workspace gets.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub included: Vec<Included>,
+    /// Where its repositories come from.
+    #[serde(default, skip_serializing_if = "Sources::is_default")]
+    pub sources: Sources,
+}
+
+/// Where the repositories of a request come from, besides a path of this machine.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Sources {
+    /// The URL that the repository was fetched from, without credentials; none for a repository of
+    /// this machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// What of the repository is meant: the full name of a reference, a commit, or of a repository of
+    /// this machine whatever git understands. Nothing is its default branch, or `HEAD`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
+    /// The issue whose text is part of the prompt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issue: Option<String>,
+    /// Further repositories that every workspace shows, and that nobody changes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub beside: Vec<Beside>,
+}
+
+impl Sources {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A further repository, at one commit, that every workspace shows beside its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Beside {
+    /// The name of its directory.
+    pub name: String,
+    /// The repository.
+    pub repository: RepositoryId,
+    /// The URL or the path that it is from.
+    pub origin: String,
+    /// The commit.
+    pub commit: ObjectName,
 }
 
 impl Ask {

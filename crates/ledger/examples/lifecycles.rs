@@ -32,6 +32,7 @@ async fn caller(ledger: Ledger, name: usize, rounds: usize) -> Result<(), Error>
         placement: domain::entity::Placement::default(),
         retry_of: None,
         included: Vec::new(),
+        sources: Default::default(),
     };
     let blob = ledger.put_blob("a result").await?;
     for _ in 0..rounds {

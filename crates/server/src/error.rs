@@ -1,6 +1,7 @@
 //! Why something that a person asked of a node could not be done.
 
 use domain::{Reason, plan, policy};
+use std::path::PathBuf;
 
 /// Why something that a person asked could not be done.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +73,42 @@ pub enum Error {
     NothingIntegrated {
         /// The branch.
         branch: String,
+    },
+    /// What was fetched from a URL has no working tree.
+    #[error(
+        "what was fetched from {url} has no working tree here: in a clone of it, `git fetch {} \
+         {branch}` brings the work, and `git merge FETCH_HEAD` takes it", copy.display()
+    )]
+    NoCheckout {
+        /// The URL.
+        url: String,
+        /// The copy that holds the work.
+        copy: PathBuf,
+        /// The integration branch.
+        branch: String,
+    },
+    /// A change is one of another repository.
+    #[error("{id} is a change of the repository {other}: start there")]
+    OtherRepository {
+        /// The change.
+        id: String,
+        /// The repository.
+        other: String,
+    },
+    /// Nothing was fetched from a URL yet.
+    #[error("nothing was fetched from {url} yet: `skep run --repo {url}` starts something")]
+    NotFetched {
+        /// The URL.
+        url: String,
+    },
+    /// The sources make no sense together.
+    #[error(transparent)]
+    Origin(#[from] domain::origin::Error),
+    /// Uncommitted work is asked of a repository that has none.
+    #[error("there is no uncommitted work at {url}: leave out `--dirty`")]
+    NothingUncommitted {
+        /// The URL.
+        url: String,
     },
     /// Nothing was asked of the repository.
     #[error("nothing was asked of this repository yet: `skep run` starts something")]

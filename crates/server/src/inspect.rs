@@ -10,10 +10,7 @@ use domain::{
 };
 use git::{CommitId, FileChange, TreeId};
 use ledger::Found;
-use std::{
-    collections::HashSet,
-    path::{Path, PathBuf},
-};
+use std::{collections::HashSet, path::Path};
 use tokio_util::sync::CancellationToken;
 use worker::Replayed;
 
@@ -169,8 +166,9 @@ impl Node {
     }
 
     /// Tries a request again, or what of it was not integrated: a new request with the same words,
-    /// from `HEAD` as it is now and what is integrated, with the uncommitted work that it took along. A request that has not ended and that no process works on is handed
-    /// back itself, to go on with.
+    /// from `HEAD` as it is now and what is integrated, with the uncommitted work that it took along. What
+    /// was fetched from a URL is fetched again. A request that has not ended and that no process works on
+    /// is handed back itself, to go on with.
     ///
     /// # Errors
     /// When a process works on it, or everything of it is integrated.
@@ -254,8 +252,10 @@ impl Node {
         }
         let ask = request.ask;
         let given = !plan.jobs.is_empty();
+        let (path, chosen) = self.reach_again(&ask).await?;
         self.submit(New {
-            path: PathBuf::from(ask.repository_path),
+            path,
+            chosen,
             prompt: ask.prompt,
             planning: if given { Planning::Given } else { ask.planning },
             plan: given.then_some(plan),
@@ -314,6 +314,7 @@ impl Node {
             budget: ask.budget,
             checked: ask.policy.is_checked(),
             not_before,
+            sources: ask.sources,
         }
     }
 

@@ -6,15 +6,18 @@
 //!
 //! - [`Options`] says where data is, what is installed and which providers there are.
 //! - [`Node::submit`] and [`Node::work`] take a request from a prompt to its end.
+//! - [`Node::reach`] makes a path or a URL a repository to work on, before anything is asked of it.
 //! - [`Node::apply`], [`Node::drop_work`] and [`Node::diff`] are what a person does with the outcome.
 
 mod agents;
 mod doctor;
 mod error;
+mod forge;
 mod given;
 mod inspect;
 mod node;
 mod notify;
+mod reach;
 mod room;
 mod shares;
 mod sink;
@@ -24,9 +27,11 @@ mod work;
 
 pub use doctor::{Finding, Health, doctor};
 pub use error::Error;
+pub use forge::{Forge, Forges};
 pub use git::{ApplyMode, FileChange, Leftovers, StatusEntry};
 pub use inspect::Diff;
 pub use node::{Node, Options};
+pub use reach::{Chosen, Tell};
 pub use room::Room;
 pub use shares::Shares;
 pub use sink::{Format, Sink, Target};

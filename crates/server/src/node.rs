@@ -1,6 +1,6 @@
 //! Opening a node: ledger, sites, gateway and roles in one process.
 
-use crate::{Error, agents::HostAgents, shares::Shares, sink::Sink};
+use crate::{Error, Forges, agents::HostAgents, shares::Shares, sink::Sink};
 use gateway::{Bounds, Gateway, Providers};
 use integrator::Integrator;
 use ledger::Ledger;
@@ -42,6 +42,8 @@ pub struct Options {
     pub admission: ledger::Admission,
     /// What the user's configuration says of egress, as it is now.
     pub egress: Arc<dyn gateway::Configured>,
+    /// What is known of hosts that serve repositories and issues.
+    pub forges: Forges,
 }
 
 /// A whole Skep in one process. Cheap to clone.

@@ -1,10 +1,10 @@
 //! From what a person typed to a request in the ledger.
 
-use crate::{Error, Node};
+use crate::{Chosen, Error, Node};
 use bstr::{BString, ByteSlice};
 use domain::{
     Amount, Micros, RequestId, SessionId, Timestamp,
-    entity::{Ask, Included, Placement, Planning},
+    entity::{Ask, Included, Placement, Planning, Sources},
     plan::{MAX_PROMPT, Plan},
     policy::{FILE, MAX_BYTES, Policy},
 };
@@ -19,8 +19,10 @@ pub const DEFAULT_MONEY: Micros = Micros(10_000_000);
 /// What a person asks for.
 #[derive(Debug, Clone)]
 pub struct New {
-    /// A path in the repository.
+    /// A path in the repository, as [`Node::reach`] gives it.
     pub path: PathBuf,
+    /// What of the repository is meant, and what is shown beside it.
+    pub chosen: Chosen,
     /// What is asked.
     pub prompt: String,
     /// How it becomes a plan.
@@ -64,10 +66,13 @@ pub struct Submitted {
     pub checked: bool,
     /// The time before which it does not begin, while that is still to come.
     pub not_before: Option<Timestamp>,
+    /// Where its repositories come from.
+    pub sources: Sources,
 }
 
 impl Node {
-    /// Accepts a request: reads the repository and its policy at `HEAD`, and stores both.
+    /// Accepts a request: reads the repository and its policy at `HEAD`, or at the commit that was
+    /// chosen, and stores both.
     ///
     /// # Errors
     /// When the repository, the policy, the plan, the agent or the model cannot be used. Nothing was
@@ -99,10 +104,20 @@ impl Node {
             .map(|plan| self.given(plan, &new.agent, model.as_deref()))
             .transpose()?;
         let source = self.source(&new.path).await?;
+        // What a request that is tried again took along is in the mirror.
+        if let Some(url) = source
+            .copy_of()
+            .filter(|_| new.dirty && new.retry_of.is_none())
+        {
+            return Err(Error::NothingUncommitted {
+                url: url.to_owned(),
+            });
+        }
         let top = source.top().to_string_lossy().into_owned();
         let common = source.common_dir().to_string_lossy().into_owned();
         let repository = self.ledger.repository(&common).await?;
-        let session = self.ledger.session(&session_name(&top)).await?;
+        let name = session_name(source.copy_of().unwrap_or(&top));
+        let session = self.ledger.session(&name).await?;
         let mirror = self.sites.mirror(&repository.to_string()).await?;
         let start = match (new.dirty, new.retry_of) {
             // What was uncommitted then is tried again, not what is uncommitted now.
@@ -118,7 +133,8 @@ impl Node {
         let now = self.ledger.now().seconds();
         let (base, policy, candidates) = {
             let (source, mirror) = (source.clone(), mirror.clone());
-            blocking(move || base(&source, &mirror, start, now)).await?
+            let head = new.chosen.commit.unwrap_or(source.head().commit);
+            blocking(move || base(&source, head, &mirror, start, now)).await?
         };
         let included = self.include(&source, candidates, &policy).await?;
         // The base is made while the request is planned.
@@ -157,8 +173,10 @@ impl Node {
             placement: new.placement,
             retry_of: new.retry_of,
             included,
+            sources: new.chosen.into_sources(),
         };
         let not_before = self.still_to_come(&ask);
+        let sources = ask.sources.clone();
         let request = self.ledger.submit(session, ask, new.key.as_deref()).await?;
         Ok(Submitted {
             request,
@@ -169,6 +187,7 @@ impl Node {
             priced,
             checked,
             not_before,
+            sources,
         })
     }
 
@@ -186,11 +205,6 @@ impl Node {
     pub async fn uncommitted(&self, path: &Path) -> Result<Vec<git::StatusEntry>, Error> {
         let source = self.source(path).await?;
         blocking(move || Ok(source.uncommitted()?)).await
-    }
-
-    pub(crate) async fn source(&self, path: &Path) -> Result<Source, Error> {
-        let (path, git) = (path.to_owned(), self.sites.git().clone());
-        blocking(move || Ok(Source::discover(&path, git)?)).await
     }
 
     /// The policy of the repository at `path`, as it is at `HEAD`; the default one where it has none.
@@ -238,7 +252,7 @@ impl Node {
     }
 }
 
-/// Where work starts.
+/// Where work starts. `HEAD` stands for the commit that was chosen, too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Start {
     /// `HEAD`.
@@ -255,11 +269,11 @@ enum Start {
 /// policy may want.
 fn base(
     source: &Source,
+    head: CommitId,
     mirror: &Mirror,
     start: Start,
     now: i64,
 ) -> Result<(CommitId, Policy, Vec<BString>), Error> {
-    let head = source.head().commit;
     let who = Signature::new("Skep", "skep@localhost", now);
     let base = match start {
         Start::Head => head,
@@ -322,11 +336,14 @@ fn session_name(top: &str) -> String {
         .chars()
         .map(|c| if c.is_control() { '?' } else { c })
         .collect();
-    // FNV-1a, 64 bits: the name must be the same in every version, and nothing rests on it.
-    let hash = top.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+    format!("...{tail} {:016x}", hash(top))
+}
+
+/// FNV-1a, 64 bits: a name must be the same in every version, and nothing rests on it.
+pub(crate) fn hash(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
-    format!("...{tail} {hash:016x}")
+    })
 }
 
 /// Runs work that blocks on a thread that may.

@@ -48,11 +48,24 @@ impl Node {
         change: Option<ChangeId>,
     ) -> Result<Applied, Error> {
         let (source, mirror, name, repository) = self.opened(path).await?;
+        if let Some(url) = source.copy_of() {
+            return Err(Error::NoCheckout {
+                url: url.to_owned(),
+                copy: source.common_dir().to_owned(),
+                branch: name,
+            });
+        }
         let starts = self.starts(repository).await?;
         let change = match change {
             Some(id) => Some(self.ledger.change(id).await?),
             None => None,
         };
+        if let Some(change) = change.as_ref().filter(|it| it.repository != repository) {
+            return Err(Error::OtherRepository {
+                id: change.id.to_string(),
+                other: self.ledger.repository_path(change.repository).await?,
+            });
+        }
         let who = Signature::new("Skep", "skep@localhost", self.ledger.now().seconds());
         blocking(move || {
             let branch = IntegrationBranch::new(mirror.clone(), &name);

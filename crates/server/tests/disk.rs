@@ -48,6 +48,7 @@ async fn node(data: &Path, model: &Scripted, disk: DiskBounds, kind: sandbox::Ki
         shares: Shares::default(),
         admission: ledger::Admission::default(),
         egress: std::sync::Arc::new(gateway::Fixed::default()),
+        forges: Default::default(),
         notify: Vec::new(),
     })
     .await
@@ -77,6 +78,7 @@ async fn run(
     let node = node(data.path(), &model, disk, kind).await;
     let new = New {
         path: repo.path().to_owned(),
+        chosen: Default::default(),
         prompt: "Mend it".into(),
         planning: Planning::None,
         plan: None,

@@ -308,6 +308,7 @@ mod tests {
                 placement: Placement::default(),
                 retry_of: None,
                 included: Vec::new(),
+                sources: Default::default(),
             };
             ledger.submit(session, ask, None).await.unwrap();
             let request = ledger.claim_request(&owner, None).await.unwrap().unwrap();

@@ -251,6 +251,7 @@ impl Tour<'_> {
         let submitted = node
             .submit(New {
                 path: self.place.repository.clone(),
+                chosen: server::Chosen::default(),
                 prompt: "Make the week add up".into(),
                 planning: Planning::Given,
                 plan: Some(plan),
@@ -293,6 +294,7 @@ impl Tour<'_> {
                 spent: node.ledger().spent(request).await?,
                 checked: submitted.checked,
                 files: &files,
+                fetched: None,
                 width: output.width(),
             };
             let shown = diff.map(|diff| patch::render(&diff.patch));
@@ -336,6 +338,7 @@ impl Tour<'_> {
             shares: server::Shares::default(),
             admission: ledger::Admission::default(),
             egress: std::sync::Arc::new(gateway::Fixed::default()),
+            forges: server::Forges::default(),
         })
     }
 }

@@ -7,6 +7,7 @@ use crate::{
     output::Output,
     report::Error,
     settings::{Flags, Settings},
+    sources,
     view::{
         paint::{LOOK, paint},
         patch,
@@ -32,6 +33,9 @@ pub(crate) struct Args {
     /// The request, job, attempt or change, by its id or the beginning of it [default: the newest
     /// request of the repository]
     id: Option<String>,
+    /// The repository, as `skep run --repo` names it [default: the one of this directory]
+    #[arg(long, value_name = "SOURCE", conflicts_with = "id")]
+    repo: Option<String>,
     /// Only how much of each file changed
     #[arg(long)]
     stat: bool,
@@ -51,7 +55,10 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
     let node = Node::open(settings.options).await?;
     let found = match &args.id {
         Some(id) => node.ledger().find(id).await?,
-        None => Found::Request(node.latest(&context.directory).await?),
+        None => {
+            let directory = sources::known(&node, args.repo.as_deref(), context)?;
+            Found::Request(node.latest(&directory).await?)
+        }
     };
     let most = if args.stat { 0 } else { MAX_PATCH };
     let diff = node.diff(found, most).await?;

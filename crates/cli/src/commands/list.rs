@@ -96,7 +96,8 @@ fn render(rows: &[Row], now: Timestamp, width: usize) -> String {
         .iter()
         .map(|row| {
             let request = &row.request;
-            let place = Path::new(&request.ask.repository_path)
+            let ask = &request.ask;
+            let place = Path::new(ask.sources.url.as_ref().unwrap_or(&ask.repository_path))
                 .file_name()
                 .map(|name| name.to_string_lossy().into_owned())
                 .unwrap_or_default();

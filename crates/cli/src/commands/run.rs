@@ -8,10 +8,11 @@ use crate::{
     report::Error,
     settings::{Flags, Settings},
     signals::Signals,
+    sources::{self, Progress},
     view::{
         format,
         paint::{FAINT, LOOK, STRONG, paint},
-        result::{self, FileStat, Outcome},
+        result::{self, Fetched, FileStat, Outcome},
         text,
     },
     watch::{self, Ended, Note},
@@ -44,14 +45,23 @@ const MAX_NAMED: usize = 10;
     skep run \"make the parser accept trailing commas\"\n  \
     skep run --model anthropic/claude-opus-5-5 --budget 200k --budget '$2' \"speed up the importer\"\n  \
     skep run --plan plan.toml\n  \
+    skep run --repo https://github.com/OWNER/NAME/pull/7 \"add the missing tests\"\n  \
     skep run --not-before 2h \"try the new release of the parser\"\n  \
     git show HEAD | skep run --plan none -\n\n\
     A model is needed: set ANTHROPIC_API_KEY or OPENAI_API_KEY, or name a provider in\n\
     ~/.config/skep/config.toml. `skep doctor` says what is missing.")]
 pub(crate) struct Args {
     /// What should be done; `-` reads it from standard input
-    #[arg(required_unless_present = "plan")]
+    #[arg(required_unless_present_any = ["plan", "repo"])]
     prompt: Option<String>,
+    /// The repository: a path, or a URL to fetch it from (https://, ssh://, USER@HOST:PATH, file://),
+    /// with `#BRANCH`, `#TAG` or `@COMMIT` behind it, or the page of a repository, branch, commit, pull
+    /// request, merge request or issue at GitHub, GitLab or Forgejo [default: the one of this directory]
+    #[arg(long, value_name = "SOURCE")]
+    repo: Option<String>,
+    /// Start from this branch, tag or commit instead of HEAD, or of a URL's default branch
+    #[arg(long = "ref", value_name = "NAME")]
+    reference: Option<String>,
     /// How it becomes jobs: auto, required, none, or a file with a plan
     #[arg(long, value_name = "HOW", default_value = "auto")]
     plan: String,
@@ -175,6 +185,7 @@ impl How {
 }
 
 pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
+    let origin = sources::read(args.repo.as_deref().unwrap_or("."))?;
     let (planning, plan) = planned(&args.plan, &context.directory)?;
     let prompt = match (args.prompt, &plan) {
         (Some(prompt), _) => read_prompt(prompt)?,
@@ -198,9 +209,20 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
     let mut signals = Signals::listen()?;
     let sandbox = settings.options.sandbox;
     let node = signals.or(Node::open(settings.options)).await??;
+    let output = context.output;
+    let progress = Progress::of(&origin, output);
+    let reached = node.reach(
+        &origin,
+        args.reference.as_deref(),
+        &context.directory,
+        progress.tell(),
+    );
+    let (path, chosen) = signals.or(reached).await??;
+    drop(progress);
     let submitted = signals
         .or(node.submit(New {
-            path: context.directory.clone(),
+            path: path.clone(),
+            chosen,
             prompt,
             planning,
             plan,
@@ -219,7 +241,6 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
             retry_of: None,
         }))
         .await??;
-    let output = context.output;
     if !output.is_json() {
         let about = About {
             agent: &settings.agent,
@@ -229,7 +250,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
         output.aside(&header(&submitted, &about));
     }
     let note: Option<Note<'_>> = (!args.dirty && !output.is_json())
-        .then(|| -> Note<'_> { Box::pin(not_seen(&node, &context.directory)) });
+        .then(|| -> Note<'_> { Box::pin(not_seen(&node, &path)) });
     let exit = to_the_end(&node, &submitted, output, &mut signals, note).await?;
     node.close().await;
     Ok(exit)
@@ -277,7 +298,14 @@ pub(crate) async fn outcome(
         // Nothing was integrated.
         Err(_) => Vec::new(),
     };
+    let ask = node.ledger().request(request).await?.ask;
+    let fetched = ask.sources.url.as_deref().map(|url| Fetched {
+        url,
+        copy: &ask.repository_path,
+        branch: &ask.policy.integration.branch,
+    });
     output.say(&result::render(&Outcome {
+        fetched,
         request,
         story,
         spent,
@@ -386,6 +414,7 @@ pub(crate) fn header(submitted: &Submitted, about: &About<'_>) -> String {
             ", price unknown"
         },
     );
+    out.push_str(&sources::told(&submitted.sources));
     let mut note = |words: &str| out.push_str(&format!("{} {words}\n", paint(LOOK, "note:")));
     if let Some(time) = submitted.not_before {
         note(&format!(
@@ -454,6 +483,7 @@ mod tests {
             },
             priced,
             checked,
+            sources: Default::default(),
             not_before: None,
         }
     }

@@ -2,6 +2,7 @@
 
 use super::{
     Budget, MAX_PARALLEL,
+    forges::{self, Forge},
     limits::Limits,
     notify::{self, Notify},
     shares::Sandbox,
@@ -107,6 +108,8 @@ pub(crate) struct File {
     pub(crate) store: Store,
     /// What may leave sandboxes.
     pub(crate) egress: domain::egress::Users,
+    /// Hosts that serve repositories and issues, by name.
+    pub(crate) forges: BTreeMap<String, Forge>,
 }
 
 /// Who serves models.
@@ -248,7 +251,8 @@ impl File {
         }
         let checked = notify::validate(&self.notify)
             .and_then(|()| self.limits.validate())
-            .and_then(|()| self.sandbox.validate());
+            .and_then(|()| self.sandbox.validate())
+            .and_then(|()| forges::validate(&self.forges));
         if let Err(message) = checked {
             return wrong(message);
         }
@@ -304,8 +308,12 @@ fn line_error(path: &Path, text: &str, error: &toml::de::Error) -> Error {
                 .filter(|(likeness, _)| *likeness > 0.6)
                 .map(|(_, name)| name.to_owned());
             let hint = match unknown {
-                "key" | "api_key" | "token" => {
+                "key" | "api_key" => {
                     ": a key is never written here; name the variable that holds it with `key_env`"
+                }
+                "token" => {
+                    ": a key is never written here; name the variable that holds it with `key_env`, \
+                     or `token_env` for a forge"
                 }
                 _ => "",
             };
@@ -419,6 +427,10 @@ mod tests {
             ("[limits]\nper_minut = 7", "did you mean `per_minute`?"),
             ("[sandbox]\nmemory = '8'", "line 2: `8` is no size"),
             ("[sandbox]\nmemroy = '8GiB'", "did you mean `memory`?"),
+            ("[forges.'https://h/x']\nkind='gitlab'", "named by a host"),
+            ("[forges.h]\nkind='svn'", "unknown variant"),
+            ("[forges.h]\napi='h/api'", "not an address"),
+            ("[forges.h]\ntoken_env='ghp-x'", "not the token itself"),
             (
                 "[providers.x]\ndialect='messages'\nbase_url='y'\nkey_env='A'\nkey_file='b'",
                 "keep one",

@@ -35,8 +35,21 @@ pub(crate) struct Outcome<'a> {
     pub(crate) checked: bool,
     /// What was integrated does to the files.
     pub(crate) files: &'a [FileStat],
+    /// Where the work is, if the repository has no working tree.
+    pub(crate) fetched: Option<Fetched<'a>>,
     /// The columns of the terminal.
     pub(crate) width: usize,
+}
+
+/// Work on a repository that was fetched from a URL.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Fetched<'a> {
+    /// The URL.
+    pub(crate) url: &'a str,
+    /// The copy that holds the work.
+    pub(crate) copy: &'a str,
+    /// The integration branch.
+    pub(crate) branch: &'a str,
 }
 
 /// The result, as the last thing that a person sees of `skep run`.
@@ -398,7 +411,17 @@ fn next(outcome: &Outcome<'_>) -> String {
         .published
         .as_ref()
         .is_some_and(|published| published.refused.is_none());
-    if landed {
+    if let Some(Fetched { url, copy, branch }) = outcome.fetched.filter(|_| landed) {
+        rows.push((
+            text::line(&format!("git fetch {copy} {branch}")),
+            "bring it to a clone: FETCH_HEAD is the work",
+        ));
+        rows.push((
+            text::line(&format!("skep drop --repo {url}")),
+            "throw it away",
+        ));
+        rows.push((format!("skep diff {id}"), "read it"));
+    } else if landed {
         rows.push(("skep apply".into(), "take it onto your branch"));
         rows.push(("skep drop".into(), "throw it away"));
         rows.push((format!("skep diff {id}"), "read it"));
@@ -453,6 +476,7 @@ mod tests {
             spent: story.spending().amount,
             checked,
             files: &stats(),
+            fetched: None,
             width,
         }))
     }
@@ -481,6 +505,7 @@ mod tests {
             spent,
             checked: true,
             files: &[],
+            fetched: None,
             width: 80,
         };
         let shown = plain(&render(&outcome));
@@ -498,6 +523,27 @@ mod tests {
             attempt.sealed = false;
         }
         assert!(shown(&story, true, 80).contains("unsealed:"));
+    }
+
+    #[test]
+    fn work_on_a_repository_without_a_working_tree_says_how_to_bring_it_to_a_clone() {
+        let story = sample::done();
+        let shown = plain(&render(&Outcome {
+            request: sample::REQUEST,
+            story: &story,
+            spent: story.spending().amount,
+            checked: true,
+            files: &[],
+            fetched: Some(Fetched {
+                url: "https://example.org/o/r.git",
+                copy: "/data/fetched/r-1",
+                branch: "skep/integration",
+            }),
+            width: 80,
+        }));
+        assert!(!shown.contains("skep apply"), "{shown}");
+        assert!(shown.contains("git fetch /data/fetched/r-1 skep/integration"));
+        assert!(shown.contains("skep drop --repo https://example.org/o/r.git"));
     }
 
     #[test]

@@ -392,6 +392,7 @@ pub(crate) fn request(state: RequestState) -> Request {
             placement: domain::entity::Placement::default(),
             retry_of: None,
             included: Vec::new(),
+            sources: Default::default(),
         },
         state,
         failure: (state == RequestState::Failed)

@@ -86,7 +86,31 @@ pub(crate) fn request(request: &Request, story: &Story, spent: Amount, frame: &F
     };
     out.push_str(&facts(
         &[
-            ("repository", ask.repository_path.clone()),
+            (
+                "repository",
+                ask.sources
+                    .url
+                    .clone()
+                    .unwrap_or_else(|| ask.repository_path.clone()),
+            ),
+            ("ref", ask.sources.reference.clone().unwrap_or_default()),
+            ("issue", ask.sources.issue.clone().unwrap_or_default()),
+            (
+                "beside it",
+                ask.sources
+                    .beside
+                    .iter()
+                    .map(|it| {
+                        format!(
+                            "{} ({} at {})",
+                            it.name,
+                            it.origin,
+                            format::short(&it.commit)
+                        )
+                    })
+                    .collect::<Vec<_>>()
+                    .join(", "),
+            ),
             ("asked", frame.when(request.created, request.ended)),
             ("base", format::short(&ask.base).to_owned()),
             ("agent", agent),

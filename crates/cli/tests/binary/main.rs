@@ -34,6 +34,7 @@ mod resume;
 mod resume_together;
 mod secrets;
 mod signals;
+mod sources;
 mod speed;
 mod taking;
 mod terminal;

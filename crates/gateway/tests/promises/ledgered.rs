@@ -55,6 +55,7 @@ async fn work(directory: &Path, tokens: u64) -> Work {
         placement: domain::entity::Placement::default(),
         retry_of: None,
         included: Default::default(),
+        sources: Default::default(),
     };
     let request = ledger.submit(session, ask, None).await.unwrap();
     let owner = ledger.owner().await.unwrap();

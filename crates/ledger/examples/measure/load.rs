@@ -35,6 +35,7 @@ pub(crate) fn ask(repository: RepositoryId, parallel: u32) -> Ask {
         parallel,
         retry_of: None,
         included: Vec::new(),
+        sources: Default::default(),
         dirty: Default::default(),
         placement: Default::default(),
     }

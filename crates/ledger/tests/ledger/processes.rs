@@ -88,6 +88,7 @@ pub(crate) async fn submit(ledger: &Ledger, jobs: &[&str]) -> RequestId {
         placement: domain::entity::Placement::default(),
         retry_of: None,
         included: Vec::new(),
+        sources: Default::default(),
     };
     let request = ledger.submit(session, ask, None).await.unwrap();
     let owner = ledger.owner().await.unwrap();

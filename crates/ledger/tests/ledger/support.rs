@@ -138,6 +138,7 @@ impl Place {
             placement: domain::entity::Placement::default(),
             retry_of: None,
             included: Vec::new(),
+            sources: Default::default(),
         }
     }
 

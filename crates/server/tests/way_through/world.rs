@@ -61,6 +61,7 @@ impl World {
             shares: skep_server::Shares::default(),
             admission: ledger::Admission::default(),
             egress: std::sync::Arc::new(gateway::Fixed::default()),
+            forges: Default::default(),
         })
         .await
         .unwrap()
@@ -70,6 +71,7 @@ impl World {
 pub(crate) fn new(path: &Path, prompt: &str) -> New {
     New {
         path: path.to_owned(),
+        chosen: Default::default(),
         prompt: prompt.into(),
         planning: Planning::None,
         plan: None,

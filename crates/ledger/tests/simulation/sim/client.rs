@@ -63,6 +63,7 @@ impl Client {
         Some(Ask {
             repository,
             repository_path: "/r".into(),
+            sources: Default::default(),
             base: "a".repeat(40),
             prompt: "Mend the parser".into(),
             planning: Planning::Auto,

@@ -1,0 +1,122 @@
+//! Sources that a command line names: read, and fetched while a person looks on.
+
+use crate::{
+    context::Context,
+    output::Output,
+    report::Error,
+    view::{
+        format,
+        paint::{FAINT, paint},
+        screen::{self, Screen},
+        text,
+    },
+};
+use domain::{entity::Sources, origin::Origin};
+use server::{Node, Tell};
+use std::{
+    io,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+/// Reads a source. It is no parser of the command line's own: that would repeat what is wrong, which
+/// may be a secret.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn read(text: &str) -> Result<Origin, Error> {
+    text.parse()
+        .map_err(|error: domain::origin::Error| Error::Usage(error.to_string()))
+}
+
+/// The directory of the repository that a command is about: the one that is named, else the one that
+/// the command works in. Nothing is fetched.
+///
+/// # Errors
+/// When the source is none, or nothing was fetched from it yet.
+pub(crate) fn known(node: &Node, repo: Option<&str>, context: &Context) -> Result<PathBuf, Error> {
+    match repo {
+        None => Ok(context.directory.clone()),
+        Some(text) => Ok(node.known(&read(text)?, &context.directory)?),
+    }
+}
+
+/// What a person is shown of a fetch: the line that it writes over again and again, on a terminal.
+pub(crate) struct Progress {
+    output: Output,
+    screen: Arc<Mutex<Screen>>,
+}
+
+impl Progress {
+    /// Says what is fetched, and shows how it goes on until the value is dropped.
+    pub(crate) fn of(origin: &Origin, output: Output) -> Self {
+        if let Origin::Remote(remote) = origin
+            && !output.is_json()
+        {
+            let line = format!("fetching {}\n", text::line(&remote.to_string()));
+            output.aside(&paint(FAINT, line));
+        }
+        Self {
+            output,
+            screen: Arc::default(),
+        }
+    }
+
+    /// Who is told.
+    pub(crate) fn tell(&self) -> Tell {
+        if self.output.is_json() || !self.output.progress_is_seen() {
+            return Arc::new(|_| {});
+        }
+        let screen = Arc::clone(&self.screen);
+        Arc::new(move |line| {
+            let width = screen::size(io::stderr()).0.max(1);
+            let line = text::line(line);
+            let shown: String = line.chars().take(width.saturating_sub(1)).collect();
+            let mut drawn = screen.lock().unwrap_or_else(PoisonError::into_inner);
+            draw(&drawn.frame(&[], &[paint(FAINT, shown)], width));
+        })
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        let width = screen::size(io::stderr()).0;
+        let mut drawn = self.screen.lock().unwrap_or_else(PoisonError::into_inner);
+        draw(&drawn.rewind(width));
+    }
+}
+
+/// Draws on the terminal. A terminal that is gone is noticed elsewhere.
+fn draw(frame: &str) {
+    drop(screen::put(anstream::stderr().lock(), frame));
+}
+
+/// Where the repositories of a request come from, a line for each that is not of this directory.
+pub(crate) fn told(sources: &Sources) -> String {
+    let mut out = String::new();
+    let meant = sources.reference.as_deref();
+    let meant = meant.map(|name| format!(", {}", text::line(short(name))));
+    let meant = meant.unwrap_or_default();
+    match &sources.url {
+        Some(url) => out.push_str(&format!("  from {}{meant}\n", text::line(url))),
+        None if !meant.is_empty() => out.push_str(&format!("  from here{meant}\n")),
+        None => {}
+    }
+    for beside in &sources.beside {
+        out.push_str(&format!(
+            "  beside it {}: {} at {}\n",
+            text::line(&beside.name),
+            text::line(&beside.origin),
+            format::short(&beside.commit)
+        ));
+    }
+    out
+}
+
+/// A reference as a person names it.
+fn short(name: &str) -> &str {
+    let kind = ["refs/heads/", "refs/tags/", "refs/"];
+    kind.iter()
+        .find_map(|kind| name.strip_prefix(kind))
+        .unwrap_or(name)
+}

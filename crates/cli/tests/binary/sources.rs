@@ -1,0 +1,198 @@
+//! `skep run --repo`: a repository that is given by a URL.
+
+use std::fs;
+use std::path::PathBuf;
+
+use testkit::models::{Dialect, Job, Script, Step};
+use testkit::{Ran, Web};
+
+use crate::world::{self, PROMPT, World, entries};
+
+/// A directory that is in no repository.
+fn nowhere(world: &World) -> PathBuf {
+    let place = world.home.root().join("nowhere");
+    fs::create_dir_all(&place).unwrap();
+    place
+}
+
+/// Runs `skep` outside of every repository.
+fn skep(world: &World, args: &[&str]) -> Ran {
+    world.skep_in(&nowhere(world), args)
+}
+
+fn run(world: &World, source: &str) -> Ran {
+    let args = ["run", "--plan", "none", "--repo", source, PROMPT];
+    skep(world, &args)
+}
+
+/// The one copy of a URL.
+fn copy(world: &World) -> PathBuf {
+    let fetched = world.data().join("fetched");
+    let names = entries(&fetched);
+    assert_eq!(names.len(), 1, "{names:?}");
+    fetched.join(&names[0])
+}
+
+fn file_url(world: &World) -> String {
+    format!("file://{}", world.repo.path().display())
+}
+
+#[test]
+fn a_url_is_worked_on_and_the_work_can_be_brought_to_a_clone() {
+    let world = World::simple();
+    let was = world.repo.snapshot();
+    let url = file_url(&world);
+    let ran = run(&world, &url).expect_code(0);
+    world.assert_nothing_left();
+    assert!(
+        ran.stderr.contains(&format!("fetching {url}")),
+        "{}",
+        ran.stderr
+    );
+    assert!(
+        ran.stderr.contains(&format!("from {url}")),
+        "{}",
+        ran.stderr
+    );
+    assert!(!ran.stdout.contains("skep apply"), "{}", ran.stdout);
+    let copy = copy(&world);
+    let bring = format!("git fetch {} skep/integration", copy.display());
+    assert!(ran.stdout.contains(&bring), "{}", ran.stdout);
+    // The repository at the URL is as it was, and a person takes the work there by what was said.
+    assert_eq!(world.repo.snapshot(), was);
+    world.repo.git(&[
+        "fetch",
+        "--quiet",
+        copy.to_str().unwrap(),
+        "skep/integration",
+    ]);
+    world.repo.git(&["merge", "--quiet", "FETCH_HEAD"]);
+    let answer = fs::read_to_string(world.repo.path().join("answer.txt")).unwrap();
+    assert_eq!(answer, "42\n");
+
+    let diff = skep(&world, &["diff", "--repo", &url]).expect_code(0);
+    assert!(diff.stdout.contains("+42"), "{}", diff.stdout);
+    let shown = skep(&world, &["list"]).expect_code(0);
+    assert!(shown.stdout.contains("repo"), "{}", shown.stdout);
+    let refused = world.skep_in(&copy, &["apply"]).expect_code(4);
+    assert!(
+        refused.stderr.contains("has no working tree"),
+        "{}",
+        refused.stderr
+    );
+    let dropped = skep(&world, &["drop", "--repo", &url]).expect_code(0);
+    assert!(dropped.stdout.contains("skep/integration is gone"));
+    skep(&world, &["drop", "--repo", &url]).expect_code(5);
+}
+
+#[test]
+fn what_is_asked_again_is_fetched_again() {
+    let script = Script::new().job(
+        Job::on(PROMPT)
+            .with_tools()
+            .step(Step::shell("cp newer.txt answer.txt"))
+            .step(Step::say("It is as good as it gets.")),
+    );
+    let world = World::new(Dialect::Chat, world::wrong_answer(), script);
+    world.repo.git(&["branch", "feature/x"]);
+    let source = format!("{}#feature/x", file_url(&world));
+    let ran = run(&world, &source);
+    assert_ne!(ran.code(), Some(0), "{}", ran.stdout);
+    world.repo.git(&["checkout", "--quiet", "feature/x"]);
+    world.repo.file("newer.txt", "42\n");
+    world.repo.commit("What helps");
+    let list = skep(&world, &["list", "--json"]).expect_code(0);
+    let request = list.json_lines()[0]["requests"][0]["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let again = skep(&world, &["retry", &request]).expect_code(0);
+    assert!(again.stderr.contains("feature/x"), "{}", again.stderr);
+}
+
+#[test]
+fn a_server_that_wants_a_token_gets_that_of_its_host_and_it_is_nowhere() {
+    let secret = "canary-7f3a-token";
+    let world = World::simple();
+    let web = Web::of_git(
+        world.repo.path().parent().unwrap(),
+        Some(("oauth2", secret)),
+    );
+    let url = format!("{}/repo/.git", web.url());
+    let refused = run(&world, &url).expect_code(4);
+    assert!(
+        refused.stderr.contains("does not let you in"),
+        "{}",
+        refused.stderr
+    );
+    assert!(refused.stderr.contains("token_env"), "{}", refused.stderr);
+    let config = world.home.root().join("config.toml");
+    let host = web.host();
+    fs::write(
+        &config,
+        format!("[forges.\"{host}\"]\ntoken_env = 'MINE'\n"),
+    )
+    .unwrap();
+    let world = world.env("SKEP_CONFIG", &config).env("MINE", secret);
+    let ran = run(&world, &url).expect_code(0);
+    world.assert_nowhere(secret, &[&refused, &ran]);
+}
+
+#[test]
+fn a_reference_of_a_repository_of_this_machine_stands_for_head() {
+    let world = World::simple();
+    world.repo.git(&["branch", "old"]);
+    world.repo.file("answer.txt", "42\n");
+    world.repo.commit("Mended already");
+    let ran = world
+        .skep(&["run", "--plan", "none", "--ref", "old", PROMPT])
+        .expect_code(0);
+    assert!(ran.stderr.contains("from here, old"), "{}", ran.stderr);
+    assert_eq!(world.integrated("answer.txt"), "42\n");
+    let unknown = world.skep(&["run", "--ref", "none", PROMPT]).expect_code(5);
+    assert!(unknown.stderr.contains("`none` names no commit"));
+}
+
+#[test]
+fn a_source_that_cannot_be_is_refused_before_anything_is_stored() {
+    let world = World::simple();
+    for (source, says) in [
+        ("ext::sh -c touch% x", "never started"),
+        ("--upload-pack=touch x", "like an option"),
+        ("https://ann:hidden@example.org/o/r", "credential helper"),
+        ("https://example.org/o/r?token=hidden", "query"),
+        ("https://github.com/o/r/wiki/x/y\n", "control characters"),
+        ("git://example.org/o/r", "not by `git`"),
+        ("http://example.org/o/r", "write https://"),
+    ] {
+        let source = format!("--repo={source}");
+        let ran = skep(&world, &["run", &source, PROMPT]).expect_code(2);
+        assert!(ran.stderr.contains(says), "{source}: {}", ran.stderr);
+        assert!(!ran.stderr.contains("hidden"), "{}", ran.stderr);
+    }
+    for (source, code) in [
+        ("file:///nonexistent/repo".to_owned(), 4),
+        (format!("{}#none", file_url(&world)), 5),
+        (format!("{}@7777777777", file_url(&world)), 5),
+    ] {
+        run(&world, &source).expect_code(code);
+    }
+    let dirty = ["run", "--dirty", "--repo", &file_url(&world), PROMPT];
+    let ran = skep(&world, &dirty).expect_code(2);
+    assert!(ran.stderr.contains("--dirty"), "{}", ran.stderr);
+    let never = skep(&world, &["drop", "--repo", "https://example.org/o/r"]).expect_code(5);
+    assert!(never.stderr.contains("nothing was fetched"));
+    let list = skep(&world, &["list", "--json"]).expect_code(0);
+    assert_eq!(list.stdout, "{\"requests\":[]}\n");
+}
+
+#[test]
+fn two_references_of_one_url_meet_in_one_copy() {
+    let world = World::simple();
+    world.repo.git(&["branch", "other"]);
+    let url = file_url(&world);
+    run(&world, &url).expect_code(0);
+    run(&world, &format!("{url}#other")).expect_code(0);
+    // Both are there, in one directory.
+    copy(&world);
+}
