@@ -147,6 +147,18 @@ pub struct Sources {
 }
 
 impl Sources {
+    /// What whoever works is told of the further repositories, each in a line; `parent` is where they
+    /// are shown.
+    pub fn notes<'a>(&'a self, parent: &'a str) -> impl Iterator<Item = String> + 'a {
+        self.beside.iter().map(move |one| {
+            let short = one.commit.get(..10).unwrap_or(&one.commit);
+            format!(
+                "`{parent}/{}` is {} at commit {short}, to read and to use; it cannot be written.",
+                one.name, one.origin
+            )
+        })
+    }
+
     fn is_default(&self) -> bool {
         *self == Self::default()
     }

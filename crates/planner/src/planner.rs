@@ -330,6 +330,7 @@ impl Planner {
             .iter()
             .map(|check| (check.name.clone(), check.command.clone()))
             .collect();
+        repository.beside = request.ask.sources.notes(site::SHOWN_IN).collect();
         Ok(repository)
     }
 }
@@ -352,6 +353,7 @@ fn look(mirror: &Mirror, base: &str) -> Result<Repository, git::Error> {
             .collect(),
         instructions: instructions.map(|text| String::from_utf8_lossy(&text).into_owned()),
         checks: Vec::new(),
+        beside: Vec::new(),
     })
 }
 

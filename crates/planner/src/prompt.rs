@@ -13,6 +13,8 @@ pub struct Repository {
     pub instructions: Option<String>,
     /// The names and commands of the repository's checks.
     pub checks: Vec<(String, String)>,
+    /// What is shown beside it, a line for each.
+    pub beside: Vec<String>,
 }
 
 /// The system text.
@@ -55,6 +57,12 @@ pub(crate) fn request(prompt: &str, repository: &Repository) -> String {
         text.push_str("\nEvery change is checked by:\n\n");
         for (name, command) in &repository.checks {
             text.push_str(&format!("- {name}: {command}\n"));
+        }
+    }
+    if !repository.beside.is_empty() {
+        text.push_str("\nBeside it, every agent sees:\n\n");
+        for line in &repository.beside {
+            text.push_str(&format!("- {line}\n"));
         }
     }
     if let Some(instructions) = &repository.instructions {
@@ -100,6 +108,7 @@ mod tests {
             file_count: 3,
             instructions: Some("Use tabs.".into()),
             checks: vec![("test".into(), "cargo test".into())],
+            beside: Vec::new(),
         };
         insta::assert_snapshot!(request("Accept trailing commas", &repository), @r"
         The request:

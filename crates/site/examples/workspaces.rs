@@ -301,6 +301,7 @@ impl Stage {
             channel: false,
             part: domain::egress::Part::Agent,
             outlet: None,
+            beside: Vec::new(),
         };
         Ok(self.sites.site(&self.mirror, wanted).await?)
     }

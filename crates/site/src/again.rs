@@ -31,6 +31,7 @@ impl Sites {
     /// When the workspace is not there, or cannot be trusted: the machine was restarted, its base is
     /// gone, or something still writes to it. A sweep takes it away once the attempt has ended.
     pub async fn reopen(&self, mirror: &Mirror, wanted: Wanted) -> Result<Site, Error> {
+        let shown = self.shown(&wanted.beside).await?;
         let toolchains = self.toolchains(&wanted.extra_roots);
         let workspace = {
             let (sites, id) = (self.clone(), wanted.id.clone());
@@ -51,7 +52,7 @@ impl Sites {
             });
         }
         let (sandbox, way) = self
-            .sandbox(guard.workspace()?, &toolchains, &wanted)
+            .sandbox(guard.workspace()?, &toolchains, &wanted, &shown)
             .await?;
         let base_tree = mirror.tree_of(wanted.base)?;
         let workspace = guard.take()?;
@@ -64,7 +65,8 @@ impl Sites {
             &toolchains,
             mirror.clone(),
             base_tree,
-        ))
+        )
+        .showing(shown))
     }
 }
 

@@ -92,6 +92,12 @@ pub enum Error {
         "the workspace's layers are not known since a change of them was given up: open the site again"
     )]
     Unsettled,
+    /// What stands for the commit of a further repository is the name of none.
+    #[error("`{name}` is not the name of a commit: the ledger is damaged; see `skep doctor`")]
+    NotACommit {
+        /// What stands there.
+        name: String,
+    },
     /// A task of the program itself ended early.
     #[error("a task ended before its work was done")]
     Ended,
@@ -119,7 +125,7 @@ impl Error {
                 Reason::SandboxUnavailable
             }
             Self::InUse { .. } | Self::OtherBase { .. } => Reason::Storage,
-            Self::Ledger(_) => Reason::Storage,
+            Self::Ledger(_) | Self::NotACommit { .. } => Reason::Storage,
             Self::Unsettled | Self::Ended => Reason::Bug,
         }
     }

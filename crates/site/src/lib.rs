@@ -12,6 +12,7 @@
 //!   [`Site::snapshot`], [`Site::undo`], [`Site::fork`].
 
 mod again;
+mod beside;
 mod disk;
 mod error;
 mod extract;
@@ -28,6 +29,7 @@ mod turns;
 mod wanted;
 mod way;
 
+pub use beside::{Beside, SHOWN_IN};
 pub use disk::{DiskBounds, Full};
 pub use error::Error;
 pub use extract::{Extracted, MAX_REPORTED};

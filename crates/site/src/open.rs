@@ -1,6 +1,7 @@
 //! Opening sites: bases that are shared, one sandbox for each site.
 
 use crate::{
+    beside::Shown,
     disk::{DiskBounds, Watch},
     error::Error,
     fill, gc,
@@ -192,6 +193,7 @@ impl Sites {
         let base = self
             .base(&wanted.repository, mirror, wanted.base, None)
             .await?;
+        let shown = self.shown(&wanted.beside).await?;
         let toolchains = self.toolchains(&wanted.extra_roots);
         let workspace = {
             let (sites, id) = (self.clone(), wanted.id.clone());
@@ -200,7 +202,8 @@ impl Sites {
         };
         let mut guard = Guard::new(self, workspace);
         if let Some(setup) = &wanted.setup {
-            self.set_up(&mut guard, setup, &toolchains, &wanted).await?;
+            self.set_up(&mut guard, setup, &toolchains, &wanted, &shown)
+                .await?;
         }
         if let Some(tree) = wanted.tree {
             let mirror = mirror.clone();
@@ -210,7 +213,7 @@ impl Sites {
                 .await?;
         }
         let (sandbox, way) = self
-            .sandbox(guard.workspace()?, &toolchains, &wanted)
+            .sandbox(guard.workspace()?, &toolchains, &wanted, &shown)
             .await?;
         let base_tree = mirror.tree_of(wanted.base)?;
         let workspace = guard.take()?;
@@ -223,7 +226,8 @@ impl Sites {
             &toolchains,
             mirror.clone(),
             base_tree,
-        ))
+        )
+        .showing(shown))
     }
 
     fn workspace(
@@ -250,6 +254,7 @@ impl Sites {
         setup: &Setup,
         toolchains: &Toolchains,
         wanted: &Wanted,
+        shown: &[Shown],
     ) -> Result<(), Error> {
         let wanted = Wanted {
             channel: false,
@@ -257,7 +262,7 @@ impl Sites {
             ..wanted.clone()
         };
         let (sandbox, way) = self
-            .sandbox(guard.workspace()?, toolchains, &wanted)
+            .sandbox(guard.workspace()?, toolchains, &wanted, shown)
             .await?;
         let watch = self.watch(guard.workspace()?, &*sandbox);
         let besides = way.as_ref().map_or(&[][..], |way| &way.environment);
@@ -304,6 +309,7 @@ impl Sites {
         workspace: &Workspace,
         toolchains: &Toolchains,
         wanted: &Wanted,
+        shown: &[Shown],
     ) -> Result<(Box<dyn sandbox::Sandbox>, Option<Way>), Error> {
         let outlet = wanted.outlet.as_ref().filter(|_| !wanted.channel);
         let egress = outlet.and_then(|outlet| outlet.egress(wanted.part));
@@ -317,6 +323,7 @@ impl Sites {
         toolchains.mount_into(&mut spec);
         // Without a seal, programs are where the host has them.
         let sealed = self.kind() != sandbox::Kind::Host;
+        spec.mounts.extend(shown.iter().map(Shown::mount));
         for program in wanted.programs.iter().filter(|_| sealed) {
             let mounts = self.program(program);
             for mount in mounts.iter().filter_map(ToolMount::without_layer) {

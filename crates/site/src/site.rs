@@ -1,6 +1,7 @@
 //! One site: commands in its sandbox, its changes as a tree, its end.
 
 use crate::{
+    beside::Shown,
     disk::{Full, Watch},
     error::Error,
     extract::{Extracted, extract},
@@ -37,6 +38,8 @@ pub struct Site {
     pub(crate) base: TreeId,
     outlives: bool,
     pub(crate) turns: Turns,
+    /// Further repositories stay checked out while it lives.
+    shown: Vec<Shown>,
 }
 
 /// What a command did.
@@ -83,7 +86,13 @@ impl Site {
             base,
             outlives: false,
             turns: Turns::default(),
+            shown: Vec::new(),
         }
+    }
+
+    pub(crate) fn showing(mut self, shown: Vec<Shown>) -> Self {
+        self.shown = shown;
+        self
     }
 
     /// From now on the workspace is deleted by [`Site::close`] alone: work that is dropped half-way

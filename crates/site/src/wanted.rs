@@ -1,6 +1,7 @@
 //! What a site should hold.
 
 use crate::{
+    beside::Beside,
     error::Error,
     include::{self, Included},
 };
@@ -36,13 +37,15 @@ pub struct Wanted {
     /// What makes the way out of it that a policy grants. The site serves that itself unless its owner
     /// serves the channel.
     pub outlet: Option<Outlet>,
+    /// Further repositories that are shown, read-only. The kind `host` cannot show any.
+    pub beside: Vec<Beside>,
 }
 
 impl Wanted {
     /// A site on `base` with what a request asks of every one: setup, files, toolchains.
     ///
     /// # Errors
-    /// When a file that is taken along cannot be read.
+    /// When a file that is taken along cannot be read, or a further repository is not known.
     pub async fn new(
         ledger: &Ledger,
         request: &Request,
@@ -50,6 +53,18 @@ impl Wanted {
         base: CommitId,
     ) -> Result<Self, Error> {
         let policy = &request.ask.policy;
+        let mut beside = Vec::new();
+        for one in &request.ask.sources.beside {
+            let commit = one.commit.parse().map_err(|_| Error::NotACommit {
+                name: one.commit.clone(),
+            })?;
+            beside.push(Beside {
+                name: one.name.clone(),
+                repository: one.repository.to_string(),
+                commit,
+                place: ledger.repository_path(one.repository).await?.into(),
+            });
+        }
         Ok(Self {
             id,
             repository: request.ask.repository.to_string(),
@@ -62,6 +77,7 @@ impl Wanted {
             channel: false,
             part: Part::Checks,
             outlet: None,
+            beside,
         })
     }
 }

@@ -55,6 +55,7 @@ pub(crate) fn task(
     task.reach = reach
         .filter_map(|rule| rule.host.clone().or_else(|| rule.preset.clone()))
         .collect();
+    task.rules.extend(request.ask.sources.notes(site::SHOWN_IN));
     task
 }
 
