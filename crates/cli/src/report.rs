@@ -271,7 +271,13 @@ fn of_node(error: &server::Error) -> Classified {
         E::NothingIntegrated { .. } | E::NoDiff { .. } | E::NoRequests | E::NotFetched { .. } => {
             (Exit::NotFound, None)
         }
-        E::Origin(_) | E::NothingUncommitted { .. } => (Exit::Usage, None),
+        E::Origin(_)
+        | E::NothingUncommitted { .. }
+        | E::UnknownForge { .. }
+        | E::NothingBeside
+        | E::SameName { .. }
+        | E::NotAnIssue => (Exit::Usage, None),
+        E::Issue { .. } | E::NoIssue { .. } => (Exit::Unavailable, None),
         E::NoCheckout { .. } | E::OtherRepository { .. } => (Exit::Unavailable, None),
         E::NotRetryable { .. } => (
             Exit::Refused,
@@ -318,7 +324,8 @@ fn of_git(error: &git::Error) -> Classified {
         | E::NoRemote { .. }
         | E::EmptyRemote { .. }
         | E::Unsound { .. }
-        | E::Silent { .. } => Exit::Unavailable,
+        | E::Silent { .. }
+        | E::Fetch { .. } => Exit::Unavailable,
         E::UnknownRevision { .. } | E::NotThere { .. } => Exit::NotFound,
         E::InProgress { .. }
         | E::Interrupted { .. }

@@ -11,7 +11,10 @@ use crate::{
         text,
     },
 };
-use domain::{entity::Sources, origin::Origin};
+use domain::{
+    entity::Sources,
+    origin::{self, Origin},
+};
 use server::{Node, Tell};
 use std::{
     io,
@@ -27,6 +30,30 @@ use std::{
 pub(crate) fn read(text: &str) -> Result<Origin, Error> {
     text.parse()
         .map_err(|error: domain::origin::Error| Error::Usage(error.to_string()))
+}
+
+/// The most further repositories that a request shows.
+const MAX_BESIDE: usize = 16;
+
+/// Reads further repositories, each with its name.
+///
+/// # Errors
+/// What is wrong with the first that is wrong; more than there may be.
+pub(crate) fn read_named(texts: &[String]) -> Result<Vec<(String, Origin)>, Error> {
+    if texts.len() > MAX_BESIDE {
+        return Err(Error::Usage(format!(
+            "`--with` is given more than {MAX_BESIDE} times"
+        )));
+    }
+    texts
+        .iter()
+        .map(|text| origin::named(text).map_err(|error| Error::Usage(error.to_string())))
+        .collect()
+}
+
+/// Whether a source is the page of an issue.
+pub(crate) fn is_issue(origin: &Origin) -> bool {
+    matches!(origin, Origin::Remote(remote) if remote.issue().is_some())
 }
 
 /// The directory of the repository that a command is about: the one that is named, else the one that
@@ -101,6 +128,9 @@ pub(crate) fn told(sources: &Sources) -> String {
         Some(url) => out.push_str(&format!("  from {}{meant}\n", text::line(url))),
         None if !meant.is_empty() => out.push_str(&format!("  from here{meant}\n")),
         None => {}
+    }
+    if let Some(issue) = &sources.issue {
+        out.push_str(&format!("  with the issue {}\n", text::line(issue)));
     }
     for beside in &sources.beside {
         out.push_str(&format!(

@@ -104,6 +104,48 @@ pub enum Error {
     /// The sources make no sense together.
     #[error(transparent)]
     Origin(#[from] domain::origin::Error),
+    /// Nobody says what serves an issue.
+    #[error(
+        "nothing tells what serves the issues of {host}: write `kind = \"github\"`, `\"gitlab\"` or \
+         `\"forgejo\"` below `[forges.\"{host}\"]` in the configuration"
+    )]
+    UnknownForge {
+        /// The host.
+        host: String,
+    },
+    /// An issue cannot be read.
+    #[error(
+        "the issue {issue} cannot be read; if it is not public, set the variable that holds a token \
+         for its host (`token_env` in `[forges]`)"
+    )]
+    Issue {
+        /// The issue.
+        issue: String,
+        /// Why.
+        source: gateway::PageError,
+    },
+    /// What a forge answers is no issue.
+    #[error(
+        "what {host} answers for the issue {issue} is none: check `kind` and `api` in `[forges]`"
+    )]
+    NoIssue {
+        /// The host.
+        host: String,
+        /// The issue.
+        issue: String,
+    },
+    /// A URL is of no issue.
+    #[error("`--issue` takes the URL of an issue, like https://github.com/OWNER/NAME/issues/7")]
+    NotAnIssue,
+    /// Further repositories are shown in a sandbox only.
+    #[error("the sandbox `host` shows no further repositories: leave out `--with`, or the kind")]
+    NothingBeside,
+    /// Two further repositories have one name.
+    #[error("two further repositories are named `{name}`: write NAME=SOURCE for one of them")]
+    SameName {
+        /// The name.
+        name: String,
+    },
     /// Uncommitted work is asked of a repository that has none.
     #[error("there is no uncommitted work at {url}: leave out `--dirty`")]
     NothingUncommitted {

@@ -15,6 +15,7 @@ mod error;
 mod forge;
 mod given;
 mod inspect;
+mod issue;
 mod node;
 mod notify;
 mod reach;

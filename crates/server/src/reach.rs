@@ -141,6 +141,9 @@ impl Node {
         directory: &Path,
         tell: Tell,
     ) -> Result<Beside, Error> {
+        if self.sites.kind() == sandbox::Kind::Host {
+            return Err(Error::NothingBeside);
+        }
         let (path, chosen) = self.reach(origin, None, directory, tell).await?;
         let source = self.source(&path).await?;
         let common = source.common_dir().to_string_lossy().into_owned();
@@ -155,7 +158,7 @@ impl Node {
             .url
             .unwrap_or_else(|| source.top().to_string_lossy().into_owned());
         self.sites
-            .base(&repository.to_string(), &mirror, commit, Some(source))
+            .check_out_beside(&repository.to_string(), commit, source)
             .await?;
         Ok(Beside {
             name,

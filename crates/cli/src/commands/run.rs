@@ -19,12 +19,12 @@ use crate::{
 };
 use domain::{
     Amount, Timestamp,
-    entity::{Placement, Planning, Priority},
+    entity::{Beside, Placement, Planning, Priority},
     plan::Plan,
     time::parse_duration,
 };
 use sandbox::Kind;
-use server::{New, Node, StatusEntry, Submitted};
+use server::{Chosen, New, Node, StatusEntry, Submitted};
 use std::{
     io::{self, ErrorKind, IsTerminal as _, Read},
     path::{Path, PathBuf},
@@ -46,13 +46,14 @@ const MAX_NAMED: usize = 10;
     skep run --model anthropic/claude-opus-5-5 --budget 200k --budget '$2' \"speed up the importer\"\n  \
     skep run --plan plan.toml\n  \
     skep run --repo https://github.com/OWNER/NAME/pull/7 \"add the missing tests\"\n  \
+    skep run --repo https://github.com/OWNER/NAME/issues/5\n  \
     skep run --not-before 2h \"try the new release of the parser\"\n  \
     git show HEAD | skep run --plan none -\n\n\
     A model is needed: set ANTHROPIC_API_KEY or OPENAI_API_KEY, or name a provider in\n\
     ~/.config/skep/config.toml. `skep doctor` says what is missing.")]
 pub(crate) struct Args {
     /// What should be done; `-` reads it from standard input
-    #[arg(required_unless_present_any = ["plan", "repo"])]
+    #[arg(required_unless_present_any = ["plan", "repo", "issue"])]
     prompt: Option<String>,
     /// The repository: a path, or a URL to fetch it from (https://, ssh://, USER@HOST:PATH, file://),
     /// with `#BRANCH`, `#TAG` or `@COMMIT` behind it, or the page of a repository, branch, commit, pull
@@ -62,6 +63,14 @@ pub(crate) struct Args {
     /// Start from this branch, tag or commit instead of HEAD, or of a URL's default branch
     #[arg(long = "ref", value_name = "NAME")]
     reference: Option<String>,
+    /// Take the text of this issue along: the URL of its page at GitHub, GitLab or Forgejo. The page of
+    /// an issue as `--repo` does the same, on its own repository
+    #[arg(long, value_name = "URL")]
+    issue: Option<String>,
+    /// Show another repository beside the work, read-only: a path or URL as for `--repo`, in the
+    /// directory /workspace/NAME of every sandbox; may be given several times
+    #[arg(long, value_name = "[NAME=]SOURCE")]
+    with: Vec<String>,
     /// How it becomes jobs: auto, required, none, or a file with a plan
     #[arg(long, value_name = "HOW", default_value = "auto")]
     plan: String,
@@ -186,15 +195,22 @@ impl How {
 
 pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
     let origin = sources::read(args.repo.as_deref().unwrap_or("."))?;
+    let with = sources::read_named(&args.with)?;
     let (planning, plan) = planned(&args.plan, &context.directory)?;
+    let issue = match &args.issue {
+        Some(text) => Some(sources::read(text)?),
+        None => sources::is_issue(&origin).then(|| origin.clone()),
+    };
     let prompt = match (args.prompt, &plan) {
-        (Some(prompt), _) => read_prompt(prompt)?,
-        (None, Some(plan)) => plan
-            .jobs
-            .iter()
-            .map(|job| job.title.as_str())
-            .collect::<Vec<_>>()
-            .join("; "),
+        (Some(prompt), _) => Some(read_prompt(prompt)?),
+        (None, Some(plan)) => Some(
+            plan.jobs
+                .iter()
+                .map(|job| job.title.as_str())
+                .collect::<Vec<_>>()
+                .join("; "),
+        ),
+        (None, None) if issue.is_some() => None,
         (None, None) => {
             return Err(Error::Usage(
                 "a prompt is needed: say what should be done".into(),
@@ -210,6 +226,13 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
     let sandbox = settings.options.sandbox;
     let node = signals.or(Node::open(settings.options)).await??;
     let output = context.output;
+    let (prompt, issue) = match &issue {
+        Some(issue) => {
+            let (prompt, name) = signals.or(node.with_issue(prompt, issue)).await??;
+            (prompt, Some(name))
+        }
+        None => (prompt.unwrap_or_default(), None),
+    };
     let progress = Progress::of(&origin, output);
     let reached = node.reach(
         &origin,
@@ -219,10 +242,23 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
     );
     let (path, chosen) = signals.or(reached).await??;
     drop(progress);
+    let mut beside: Vec<Beside> = Vec::new();
+    for (name, origin) in with {
+        if beside.iter().any(|known| known.name == name) {
+            return Err(server::Error::SameName { name }.into());
+        }
+        let progress = Progress::of(&origin, output);
+        let one = node.beside(name, &origin, &context.directory, progress.tell());
+        beside.push(signals.or(one).await??);
+    }
     let submitted = signals
         .or(node.submit(New {
             path: path.clone(),
-            chosen,
+            chosen: Chosen {
+                issue,
+                beside,
+                ..chosen
+            },
             prompt,
             planning,
             plan,
