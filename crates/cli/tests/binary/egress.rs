@@ -185,7 +185,12 @@ fn paths_decide_inside_tls_for_programs_that_know_nothing_of_it() {
             "ec_paramgen_curve:prime256v1",
         ])
         .args(["-nodes", "-days", "2", "-subj", "/CN=a server of a test"])
-        .args(["-addext", "subjectAltName=IP:127.0.0.2"])
+        .args([
+            "-addext",
+            "subjectAltName=IP:127.0.0.2",
+            "-addext",
+            "basicConstraints=critical,CA:FALSE",
+        ])
         .args([
             OsStr::new("-out"),
             cert.as_os_str(),
