@@ -122,7 +122,7 @@ pub enum Error {
         /// The issue.
         issue: String,
         /// Why.
-        source: gateway::PageError,
+        source: Box<gateway::PageError>,
     },
     /// What a forge answers is no issue.
     #[error(

@@ -46,7 +46,7 @@ impl Node {
         let answer = gateway::read_page(&address, known.token.as_deref()).await;
         let answer = answer.map_err(|source| Error::Issue {
             issue: issue.to_string(),
-            source,
+            source: source.into(),
         })?;
         read(kind, &answer).ok_or_else(|| Error::NoIssue {
             host: issue.host.clone(),

@@ -65,6 +65,7 @@ async fn main() {
         channel: false,
         part: domain::egress::Part::Agent,
         outlet: None,
+        beside: Vec::new(),
     };
     let site = sites.site(&mirror, wanted("site".into())).await.unwrap();
     snapshots(&site, turns).await;

@@ -95,6 +95,11 @@ impl Site {
         self
     }
 
+    /// The further repositories that it shows.
+    pub(crate) fn shown(&self) -> &[Shown] {
+        &self.shown
+    }
+
     /// From now on the workspace is deleted by [`Site::close`] alone: work that is dropped half-way
     /// can be gone on with.
     pub fn outlive(&mut self) {

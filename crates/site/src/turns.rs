@@ -203,7 +203,7 @@ impl Site {
         let mut guard = Guard::new(&self.sites, forked);
         let (sandbox, way) = self
             .sites
-            .sandbox(guard.workspace()?, &toolchains, &wanted)
+            .sandbox(guard.workspace()?, &toolchains, &wanted, self.shown())
             .await?;
         let workspace = guard.take()?;
         let watch = self.sites.watch(&workspace, &*sandbox);
@@ -211,12 +211,12 @@ impl Site {
             self.sites.clone(),
             workspace,
             watch,
-            sandbox,
-            way,
+            (sandbox, way),
             &toolchains,
             self.mirror.clone(),
             self.base,
-        ))
+        )
+        .showing(self.shown().to_vec()))
     }
 }
 

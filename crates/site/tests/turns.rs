@@ -56,6 +56,7 @@ impl Place {
             channel: false,
             part: domain::egress::Part::Agent,
             outlet: None,
+            beside: Vec::new(),
         }
     }
 
@@ -290,6 +291,7 @@ async fn a_site_without_layers_has_no_snapshots_and_says_so() {
         channel: false,
         part: domain::egress::Part::Agent,
         outlet: None,
+        beside: Vec::new(),
     };
     let site = sites.site(&mirror, wanted).await.unwrap();
     assert!(!site.has_snapshots());
