@@ -317,6 +317,7 @@ mod tests {
         assert_eq!(looked(looks).await, Full::Unmeasured);
     }
 
+    // docs/bad-input.md: A disk that is almost full
     #[test]
     fn some_inodes_stay_free_where_the_file_system_counts_them() {
         assert_eq!(crowded(50_000, 16_000_000, 49_999), Some(50_000));

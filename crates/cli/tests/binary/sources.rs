@@ -37,6 +37,7 @@ fn file_url(world: &World) -> String {
     format!("file://{}", world.repo.path().display())
 }
 
+// docs/bad-input.md: `skep apply` for what was fetched from a URL
 #[test]
 fn a_url_is_worked_on_and_the_work_can_be_brought_to_a_clone() {
     let world = World::simple();
@@ -110,6 +111,7 @@ fn what_is_asked_again_is_fetched_again() {
     assert!(again.stderr.contains("feature/x"), "{}", again.stderr);
 }
 
+// docs/bad-input.md: A server that wants credentials
 #[test]
 fn a_server_that_wants_a_token_gets_that_of_its_host_and_it_is_nowhere() {
     let secret = "canary-7f3a-token";
@@ -153,6 +155,9 @@ fn a_reference_of_a_repository_of_this_machine_stands_for_head() {
     assert!(unknown.stderr.contains("`none` names no commit"));
 }
 
+// docs/bad-input.md: A branch, tag, commit or pull request that is not there
+// docs/bad-input.md: An option, or a transport of another program (`ext::`)
+// docs/bad-input.md: Credentials in a URL, or a query
 #[test]
 fn a_source_that_cannot_be_is_refused_before_anything_is_stored() {
     let world = World::simple();
@@ -236,6 +241,7 @@ fn configured(world: World, config: &str) -> World {
     world.env("SKEP_CONFIG", &path)
 }
 
+// docs/bad-input.md: An issue that gives orders
 #[test]
 fn the_text_of_an_issue_is_part_of_what_is_asked_at_each_of_the_three_forges() {
     let forge = forge(None);
@@ -263,6 +269,7 @@ fn the_text_of_an_issue_is_part_of_what_is_asked_at_each_of_the_three_forges() {
     }
 }
 
+// docs/bad-input.md: An issue that is not public, not there, or none
 #[test]
 fn an_issue_that_cannot_be_read_is_refused_before_anything_is_stored() {
     let secret = "canary-51c2-token";
@@ -319,6 +326,7 @@ fn the_page_of_an_issue_as_the_repository_works_on_that_repository() {
     assert!(ran.stderr.contains("/o/repo.git"), "{}", ran.stderr);
 }
 
+// docs/bad-input.md: Writing to a further repository (`--with`)
 #[test]
 fn further_repositories_are_shown_to_agents_and_checks_and_nobody_writes_to_them() {
     let repo = Repo::new();

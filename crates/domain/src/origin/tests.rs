@@ -221,6 +221,7 @@ fn an_issue_has_the_address_of_its_text_at_its_forge() {
     }
 }
 
+// docs/bad-input.md: An option, or a transport of another program (`ext::`)
 #[test]
 fn what_would_start_a_program_or_be_an_option_is_refused() {
     for text in [
@@ -281,6 +282,7 @@ fn what_would_start_a_program_or_be_an_option_is_refused() {
     assert_eq!(error("https://h/r.git@abcdef1#x"), Error::Twice);
 }
 
+// docs/bad-input.md: Credentials in a URL, or a query
 #[test]
 fn credentials_are_refused_without_being_repeated() {
     for text in [

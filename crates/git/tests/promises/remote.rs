@@ -83,6 +83,7 @@ fn a_url_gives_its_default_branch_and_work_on_it_goes_on_as_on_any_repository() 
     );
 }
 
+// docs/bad-input.md: A branch, tag, commit or pull request that is not there
 #[test]
 fn branches_tags_commits_proposals_and_pages_of_trees_are_found() {
     let repo = Repo::started();
@@ -189,6 +190,7 @@ fn http_works_and_the_person_is_told_how_it_goes_on() {
     assert!(told.iter().any(|line| line.contains("objects")), "{told:?}");
 }
 
+// docs/bad-input.md: A server that wants credentials
 #[test]
 fn a_server_that_wants_credentials_gets_them_from_the_users_helper_or_a_token_and_keeps_no_trace() {
     let repo = Repo::started();
@@ -276,6 +278,7 @@ fn a_token_is_given_to_its_host_alone() {
     assert!(seen.iter().all(|it| it.header("authorization").is_none()));
 }
 
+// docs/bad-input.md: An option, or a transport of another program (`ext::`)
 #[test]
 fn no_other_protocol_is_spoken_whatever_a_server_says() {
     let repo = Repo::started();
@@ -328,6 +331,7 @@ fn ssh_is_the_users_own_and_asks_nothing() {
     );
 }
 
+// docs/bad-input.md: A server that cannot be reached, or answers nonsense
 #[test]
 fn nobody_there_and_nonsense_are_told_apart_and_end_at_once() {
     let repo = Repo::started();
@@ -384,6 +388,7 @@ fn small() -> Bounds {
     }
 }
 
+// docs/bad-input.md: A server that says nothing
 #[test]
 fn a_server_that_says_nothing_is_given_up() {
     let repo = Repo::started();
@@ -397,6 +402,7 @@ fn a_server_that_says_nothing_is_given_up() {
     );
 }
 
+// docs/bad-input.md: A server that never ends
 #[test]
 fn a_server_that_never_ends_its_references_takes_no_memory_without_bound() {
     let repo = Repo::started();
@@ -416,6 +422,7 @@ fn a_server_that_never_ends_its_references_takes_no_memory_without_bound() {
     assert!(started.elapsed() < Duration::from_secs(50));
 }
 
+// docs/bad-input.md: A server that never ends
 #[test]
 fn a_repository_that_is_larger_than_the_bound_leaves_nothing_behind_and_can_be_tried_again() {
     let repo = Repo::started();
@@ -470,6 +477,7 @@ fn a_fetch_ends_when_it_is_cancelled() {
     drop(web);
 }
 
+// docs/bad-input.md: A history that is not sound
 #[test]
 fn what_is_not_sound_is_not_taken() {
     let repo = Repo::started();
