@@ -19,6 +19,7 @@ mod start;
 mod steps;
 mod switch;
 mod sys;
+mod terminal;
 mod tree;
 mod usage;
 #[allow(dead_code)]

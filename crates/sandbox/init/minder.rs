@@ -4,6 +4,7 @@
 
 use crate::link::{self, Message};
 use crate::sys::{self, Errno, Result, Text, nr};
+use crate::terminal::{self, Terminal};
 use crate::tree;
 use crate::wire::*;
 
@@ -16,8 +17,19 @@ const ABOVE_STREAMS: usize = 3;
 /// command: stage and errno.
 type Complaint = [u32; 2];
 
+/// What the owner says of a command.
+pub struct Start {
+    pub id: u32,
+    pub flags: u32,
+    /// Of the payload.
+    pub bytes: u32,
+    /// Of the terminal, if it gets one.
+    pub size: u32,
+}
+
 /// Starts the command of `message`, waits for its end, tells the owner, and ends.
-pub fn run(socket: i32, id: u32, flags: u32, bytes: usize, message: &Message) -> ! {
+pub fn run(socket: i32, start: &Start, message: &Message) -> ! {
+    let id = start.id;
     let refuse = |stage, error: Errno| -> ! {
         link::send(socket, &[REFUSED, id, stage, error.0], None);
         sys::exit(0)
@@ -31,9 +43,18 @@ pub fn run(socket: i32, id: u32, flags: u32, bytes: usize, message: &Message) ->
         Ok(memory) => memory.cast(),
         Err(error) => refuse(REFUSED_STREAMS, error),
     };
+    let terminal = if start.flags & TERMINAL == 0 {
+        None
+    } else {
+        match Terminal::open(start.size) {
+            Ok(terminal) => Some(terminal),
+            Err(error) => refuse(REFUSED_TERMINAL, error),
+        }
+    };
     let command = match sys::fork(true) {
         Ok(0) => {
-            let (stage, error) = become_command(message, bytes);
+            let terminal = terminal.as_ref().map(|terminal| terminal.commands);
+            let (stage, error) = become_command(message, start.bytes as usize, terminal);
             // SAFETY: the mapping has room for it, and the minder stands still until this exits.
             unsafe { complaint.write_volatile([stage, error.0]) };
             sys::exit(127)
@@ -47,8 +68,11 @@ pub fn run(socket: i32, id: u32, flags: u32, bytes: usize, message: &Message) ->
         refuse(stage, Errno(error))
     }
     message.close();
-    link::send(socket, &[STARTED, id], None);
-    mind(socket, id, command, flags & KEEP_BACKGROUND != 0)
+    let owners = terminal.as_ref().map(|terminal| terminal.owners);
+    link::send(socket, &[STARTED, id], owners);
+    // Open here, the terminal would not end with the command.
+    terminal.iter().for_each(Terminal::close);
+    mind(socket, id, command, start.flags & KEEP_BACKGROUND != 0)
 }
 
 /// Among the host's processes, whoever kills the helper or a minder takes at least its own children
@@ -86,8 +110,8 @@ fn mind(socket: i32, id: u32, command: i32, keep_background: bool) -> ! {
 }
 
 /// Returns only if the program could not be executed: why.
-fn become_command(message: &Message, bytes: usize) -> (u32, Errno) {
-    let payload = match streams(message) {
+fn become_command(message: &Message, bytes: usize, terminal: Option<i32>) -> (u32, Errno) {
+    let payload = match streams(message, terminal) {
         Ok(payload) => payload,
         Err(error) => return (REFUSED_STREAMS, error),
     };
@@ -96,6 +120,9 @@ fn become_command(message: &Message, bytes: usize) -> (u32, Errno) {
         end_with_parent()?;
         // SAFETY: touches no memory.
         unsafe { sys::call(nr::SETSID, []) }?;
+        if terminal.is_some() {
+            terminal::control()?;
+        }
         sys::block_signals(0)?;
         Ok(memory)
     });
@@ -107,14 +134,18 @@ fn become_command(message: &Message, bytes: usize) -> (u32, Errno) {
 }
 
 /// Puts the three streams in their places; returns the payload's descriptor.
-fn streams(message: &Message) -> Result<i32> {
+fn streams(message: &Message, terminal: Option<i32>) -> Result<i32> {
     let &[payload, input, output, errors, ..] = &message.descriptors;
-    if message.count < 4 {
+    let (needed, given) = match terminal {
+        Some(terminal) => (1, [terminal; 3]),
+        None => (4, [input, output, errors]),
+    };
+    if message.count < needed {
         return Err(sys::EINVAL);
     }
     let payload = sys::duplicate_above(payload, ABOVE_STREAMS)?;
     let mut moved = [0; 3];
-    for (to, from) in moved.iter_mut().zip([input, output, errors]) {
+    for (to, from) in moved.iter_mut().zip(given) {
         *to = sys::duplicate_above(from, ABOVE_STREAMS)?;
     }
     for (number, from) in moved.into_iter().enumerate() {

@@ -1,7 +1,7 @@
 //! Process 1's service: one loop over the owner's socket and the ends of children.
 
 use crate::link::{self, Message};
-use crate::minder::{self, PR_SET_CHILD_SUBREAPER};
+use crate::minder::{self, PR_SET_CHILD_SUBREAPER, Start};
 use crate::steps::Watch;
 use crate::sys::{self, Poll};
 use crate::tree;
@@ -120,7 +120,7 @@ pub fn run(socket: i32, own: i32, watch: Option<Watch>) -> ! {
 impl Service {
     fn obey(&mut self, message: &Message) {
         match message.words {
-            [EXEC, id, flags, bytes, ..] => self.start(id, flags, bytes as usize, message),
+            [EXEC, id, flags, bytes, size, ..] => self.start(Start { id, flags, bytes, size }, message),
             [SIGNAL, id, signal, ..] => self.signal(id, signal),
             [LEND, ..] => self.lend(),
             _ => {}
@@ -128,7 +128,8 @@ impl Service {
         message.close();
     }
 
-    fn start(&mut self, id: u32, flags: u32, bytes: usize, message: &Message) {
+    fn start(&mut self, start: Start, message: &Message) {
+        let id = start.id;
         let Some(place) = self.minders.get_mut(self.count) else {
             return link::send(
                 self.socket,
@@ -137,7 +138,7 @@ impl Service {
             );
         };
         match sys::fork(false) {
-            Ok(0) => minder::run(self.socket, id, flags, bytes, message),
+            Ok(0) => minder::run(self.socket, &start, message),
             Ok(pid) => {
                 *place = Minder { pid, id };
                 self.count += 1;

@@ -10,7 +10,9 @@ pub const WORDS: usize = 6;
 /// To the helper: `[tag, v1 descriptors, v2 descriptors, score]` with the plan, then descriptors of
 /// `tasks` files to join, then at most one descriptor of a version 2 cgroup's directory.
 pub const PLAN: u32 = 1;
-/// To process 1: `[tag, id, flags, payload bytes]` with the payload and the three streams.
+/// To process 1: `[tag, id, flags, payload bytes, size]` with the payload, and the three streams
+/// unless [`TERMINAL`] is among the flags. The size is the terminal's: rows in its upper half, columns
+/// in its lower.
 pub const EXEC: u32 = 2;
 /// To process 1: `[tag, id, signal]`: for the whole tree of that command.
 pub const SIGNAL: u32 = 3;
@@ -30,7 +32,7 @@ pub const BORN: u32 = 16;
 pub const READY: u32 = 17;
 /// From either: `[tag, stage, errno, index of the step]`.
 pub const FAILED: u32 = 18;
-/// From a minder: `[tag, id]`.
+/// From a minder: `[tag, id]`, with the owner's end of the terminal if there is one.
 pub const STARTED: u32 = 19;
 /// From a minder or process 1: `[tag, id, stage, errno]`: the command was not started.
 pub const REFUSED: u32 = 20;
@@ -73,9 +75,13 @@ pub const REFUSED_DIRECTORY: u32 = 2;
 pub const REFUSED_EXEC: u32 = 3;
 /// The payload or the streams.
 pub const REFUSED_STREAMS: u32 = 4;
+/// The terminal.
+pub const REFUSED_TERMINAL: u32 = 5;
 
 /// Flag of [`EXEC`]: what the command leaves running goes on.
 pub const KEEP_BACKGROUND: u32 = 1;
+/// Flag of [`EXEC`]: the command gets a terminal in place of its streams.
+pub const TERMINAL: u32 = 2;
 
 /// Values of [`STRUCK`].
 pub const STRUCK_MEMORY: u32 = 1;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use crate::{Command, Error, Exit, Sandbox};
+use crate::{Command, Error, Exit, Sandbox, Terminal};
 
 /// How long the output may stay open after the exit of a command whose background goes on.
 const DRAIN: Duration = Duration::from_millis(500);
@@ -116,8 +116,19 @@ async fn keep_all(stream: Option<impl AsyncRead + Unpin>, keeper: &mut Keeper) {
     }
 }
 
+async fn keep_terminal(terminal: &Terminal, keeper: &mut Keeper) {
+    let mut chunk = vec![0; CHUNK];
+    while let Ok(count) = terminal.read(&mut chunk).await {
+        match chunk.get(..count) {
+            Some(bytes) if count > 0 => keeper.push(bytes),
+            _ => break,
+        }
+    }
+}
+
 /// Runs a command to its end and keeps at most `max_output_bytes` of each of its two outputs (the
-/// first half and the last half), however much it prints.
+/// first half and the last half), however much it prints. What comes from a terminal counts as the
+/// first of them.
 ///
 /// # Errors
 /// As [`Sandbox::exec`] and [`crate::Process::wait`].
@@ -129,10 +140,16 @@ pub async fn exec_captured(
     let mut process = sandbox.exec(command).await?;
     process.stdin = None;
     let (mut stdout, mut stderr) = (Keeper::new(max_output_bytes), Keeper::new(max_output_bytes));
+    let terminal = process.terminal.take();
     let exit = {
         let (out, err) = (process.stdout.take(), process.stderr.take());
         let reading = async {
-            tokio::join!(keep_all(out, &mut stdout), keep_all(err, &mut stderr));
+            match &terminal {
+                Some(terminal) => keep_terminal(terminal, &mut stdout).await,
+                None => {
+                    tokio::join!(keep_all(out, &mut stdout), keep_all(err, &mut stderr));
+                }
+            }
         };
         tokio::pin!(reading);
         let mut read_to_end = false;

@@ -4,6 +4,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::Size;
+
 /// A command to run in a sandbox. Nothing of the owner's environment reaches it.
 #[derive(Debug, Clone)]
 pub struct Command {
@@ -15,6 +17,8 @@ pub struct Command {
     pub cwd: PathBuf,
     /// What the command reads.
     pub stdin: Stdin,
+    /// A terminal of this size in place of the three streams: `stdin` does not count then.
+    pub terminal: Option<Size>,
     /// After this long the command's whole tree gets SIGTERM, and SIGKILL after [`Command::grace`].
     pub timeout: Option<Duration>,
     /// The time between SIGTERM and SIGKILL.
@@ -36,6 +40,7 @@ impl Command {
             env: Vec::new(),
             cwd: cwd.into(),
             stdin: Stdin::Null,
+            terminal: None,
             timeout: None,
             grace: Duration::from_secs(2),
             keep_background: false,
@@ -62,6 +67,13 @@ impl Command {
     #[must_use]
     pub fn with_stdin(mut self, stdin: Stdin) -> Self {
         self.stdin = stdin;
+        self
+    }
+
+    /// Gives it a terminal; most programs need `TERM` in their environment besides.
+    #[must_use]
+    pub fn with_terminal(mut self, size: Size) -> Self {
+        self.terminal = Some(size);
         self
     }
 

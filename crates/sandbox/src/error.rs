@@ -68,6 +68,13 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// No terminal can be made inside.
+    #[error("the sandbox has no terminal to give; run the command without one")]
+    NoTerminal {
+        /// The kernel's answer.
+        #[source]
+        source: std::io::Error,
+    },
     /// No further process may be started: the sandbox's limit is reached.
     #[error("the sandbox has reached its limit of processes; stop some, or raise the limit")]
     TooManyProcesses,

@@ -19,6 +19,7 @@ mod process;
 mod spec;
 mod stats;
 mod stdio;
+mod terminal;
 pub mod toolchains;
 mod trouble;
 
@@ -33,4 +34,5 @@ pub use namespace::Namespace;
 pub use process::Process;
 pub use spec::{AGENT_HOME, Limits, Mount, Spec, Tmp, Total, WORKSPACE_PARENT, Workspace};
 pub use stats::Stats;
+pub use terminal::{Size, Terminal};
 pub use trouble::{Last, Trouble};

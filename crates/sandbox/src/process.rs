@@ -1,9 +1,12 @@
 //! One running command, as its owner holds it.
 
+use std::os::fd::OwnedFd;
+
 use tokio::net::unix::pipe;
 use tokio::sync::oneshot;
 
-use crate::{Error, Exit};
+use crate::stdio::Stdio;
+use crate::{Error, Exit, Terminal};
 
 /// How a kind of sandbox reaches what it has started.
 pub(crate) trait Reach: Send + Sync {
@@ -20,6 +23,9 @@ pub struct Process {
     pub stdout: Option<pipe::Receiver>,
     /// What the command prints to its error output. `None` once taken.
     pub stderr: Option<pipe::Receiver>,
+    /// The owner's end of the terminal, if [`crate::Command::terminal`] asked for one; there are no
+    /// pipes then. It must be read as they must. Dropped, it hangs up: the command gets SIGHUP.
+    pub terminal: Option<Terminal>,
     exit: Outcome,
     reach: Box<dyn Reach>,
 }
@@ -31,20 +37,23 @@ enum Outcome {
 }
 
 impl Process {
-    pub(crate) fn new(
-        stdin: Option<pipe::Sender>,
-        stdout: pipe::Receiver,
-        stderr: pipe::Receiver,
-        exit: oneshot::Receiver<Result<Exit, Error>>,
-        reach: Box<dyn Reach>,
-    ) -> Self {
+    pub(crate) fn new(exit: oneshot::Receiver<Result<Exit, Error>>, reach: Box<dyn Reach>) -> Self {
         Self {
-            stdin,
-            stdout: Some(stdout),
-            stderr: Some(stderr),
+            stdin: None,
+            stdout: None,
+            stderr: None,
+            terminal: None,
             exit: Outcome::Pending(exit),
             reach,
         }
+    }
+
+    /// Takes the owner's ends of the streams; hands out the command's.
+    pub(crate) fn take_streams(&mut self, streams: Stdio) -> [OwnedFd; 3] {
+        self.stdin = streams.stdin;
+        self.stdout = Some(streams.stdout);
+        self.stderr = Some(streams.stderr);
+        streams.inside
     }
 
     /// Waits until the command has ended. The timeout of the command is kept whether or not anyone

@@ -18,7 +18,7 @@ pub(crate) const DEFAULT_PATH: &str =
 /// Both sides of the three streams.
 pub(crate) struct Stdio {
     /// What the command gets as its descriptors 0, 1 and 2.
-    pub(crate) inside: (OwnedFd, OwnedFd, OwnedFd),
+    pub(crate) inside: [OwnedFd; 3],
     pub(crate) stdin: Option<pipe::Sender>,
     pub(crate) stdout: pipe::Receiver,
     pub(crate) stderr: pipe::Receiver,
@@ -41,7 +41,7 @@ impl Stdio {
         let (stdout, out) = output_pipe()?;
         let (stderr, err) = output_pipe()?;
         Ok(Self {
-            inside: (input, out, err),
+            inside: [input, out, err],
             stdin: sender,
             stdout,
             stderr,

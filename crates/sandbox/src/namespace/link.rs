@@ -20,7 +20,7 @@ use super::packet::{self, Packet};
 use super::{start, wire};
 use crate::process::Reach;
 use crate::stdio::{DEFAULT_PATH, Stdio};
-use crate::{Command, Error, Exit, Last, Limit, Output, Process, Strike};
+use crate::{Command, Error, Exit, Last, Limit, Output, Process, Strike, Terminal};
 
 /// How long a command may take to be started, and to be gone once it is killed.
 const STARTED_WITHIN: Duration = Duration::from_secs(20);
@@ -62,7 +62,7 @@ pub(super) struct Quiet {
 type Lent = (u32, OwnedFd);
 
 struct Running {
-    started: Option<oneshot::Sender<Result<(), Refusal>>>,
+    started: Option<oneshot::Sender<Result<Option<OwnedFd>, Refusal>>>,
     exit: oneshot::Sender<Result<Exit, Error>>,
     /// What happens next if the command goes on, and when.
     next: Option<(Instant, Next)>,
@@ -170,7 +170,7 @@ impl Link {
                     .get_mut(&id)
                     .and_then(|command| command.started.take())
                 {
-                    tell(started, Ok(()));
+                    tell(started, Ok(packet.descriptor));
                 }
             }
             [wire::REFUSED, id, stage, errno, ..] => {
@@ -193,7 +193,7 @@ impl Link {
                     let exit = self.judge(&command, status, struck);
                     self.state().last = Last::ended(exit);
                     if let Some(started) = command.started {
-                        tell(started, Ok(()));
+                        tell(started, Ok(None));
                     }
                     tell(command.exit, Ok(exit));
                 }
@@ -317,7 +317,10 @@ impl Link {
         let payload = payload(&command, &program)?;
         let file = start::memory_file("skep-command", &payload)
             .map_err(Error::io("pass a command to the sandbox"))?;
-        let stdio = Stdio::new(&command.stdin)?;
+        let stdio = match command.terminal {
+            None => Some(Stdio::new(&command.stdin)?),
+            Some(_) => None,
+        };
         let (started_sender, started) = oneshot::channel();
         let (exit_sender, exit) = oneshot::channel();
         let strikes = self.strikes();
@@ -353,17 +356,21 @@ impl Link {
             link: Arc::clone(self),
             id,
         });
-        let process = Process::new(stdio.stdin, stdio.stdout, stdio.stderr, exit, reach);
+        let mut process = Process::new(exit, reach);
         self.changed.notify_one();
-        let flags = if command.keep_background {
-            wire::KEEP_BACKGROUND
-        } else {
-            0
-        };
+        let mut flags = 0;
+        if command.keep_background {
+            flags |= wire::KEEP_BACKGROUND;
+        }
+        let size = command.terminal.map_or(0, |size| {
+            flags |= wire::TERMINAL;
+            u32::from(size.rows) << 16 | u32::from(size.columns)
+        });
         let bytes = u32::try_from(payload.len()).unwrap_or(u32::MAX);
-        let words = [wire::EXEC, id, flags, bytes];
-        let (input, output, errors) = stdio.inside;
-        let descriptors = [file.as_fd(), input.as_fd(), output.as_fd(), errors.as_fd()];
+        let words = [wire::EXEC, id, flags, bytes, size];
+        let inside = stdio.map(|stdio| process.take_streams(stdio));
+        let mut descriptors = vec![file.as_fd()];
+        descriptors.extend(inside.iter().flatten().map(AsFd::as_fd));
         let sent = self.socket.async_io(Interest::WRITABLE, |socket| {
             packet::send(socket, &words, &descriptors, SendFlags::empty())
         });
@@ -372,7 +379,12 @@ impl Link {
             return Err(Error::Gone);
         }
         match tokio::time::timeout(STARTED_WITHIN, started).await {
-            Ok(Ok(Ok(()))) => {
+            Ok(Ok(Ok(terminal))) => {
+                process.terminal = terminal.map(Terminal::new).transpose()?;
+                if command.terminal.is_some() && process.terminal.is_none() {
+                    // Its minder was killed before it could hand it out.
+                    return Err(Error::Gone);
+                }
                 // A strike while it was on its way did not reach it.
                 if self.state().ended_for.is_some() {
                     process.kill();
@@ -454,6 +466,7 @@ impl Refusal {
             (wire::REFUSED_EXEC, libc::ENOENT) => Error::NotFound {
                 program: program.into(),
             },
+            (wire::REFUSED_TERMINAL, _) => Error::NoTerminal { source },
             _ => Error::CannotStart {
                 program: program.into(),
                 source,

@@ -22,5 +22,6 @@ mod network;
 mod room;
 mod seal;
 mod system_calls;
+mod terminal;
 mod users;
 mod workspaces;
