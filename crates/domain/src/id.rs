@@ -154,6 +154,8 @@ ids! {
     LeaseId = 'l', "lease";
     /// What a spender may use, as one revocable capability.
     GrantId = 'g', "grant";
+    /// A sandbox that a person or a program works in, and no agent.
+    SandboxId = 'x', "sandbox";
     /// A repository that Skep has a mirror of.
     RepositoryId = 'p', "repository";
     /// One event, wherever it is delivered.

@@ -28,7 +28,7 @@ pub use amount::{Amount, Micros};
 pub use failure::{Class, Failure, Reason};
 pub use id::{
     AttemptId, BlobId, ChangeId, EventId, GrantId, JobId, LeaseId, RepositoryId, RequestId,
-    SessionId,
+    SandboxId, SessionId,
 };
 pub use state::{AttemptState, ChangeState, JobState, RequestState};
 pub use time::Timestamp;

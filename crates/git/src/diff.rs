@@ -173,8 +173,29 @@ impl Mirror {
         parse(&output.stdout).ok_or(Error::Output { doing })
     }
 
-    /// The patch from one tree to another, of at most `max_bytes`.
+    /// The patch from one tree to another, of at most `max_bytes`, for people: that a file which is
+    /// not text has changed is said, and no more.
     pub fn patch(&self, before: TreeId, after: TreeId, max_bytes: usize) -> Result<Patch, Error> {
+        self.patch_with(before, after, max_bytes, &[])
+    }
+
+    /// The same for `git apply`: what is not text is in it too.
+    pub fn whole_patch(
+        &self,
+        before: TreeId,
+        after: TreeId,
+        max_bytes: usize,
+    ) -> Result<Patch, Error> {
+        self.patch_with(before, after, max_bytes, &["--binary"])
+    }
+
+    fn patch_with(
+        &self,
+        before: TreeId,
+        after: TreeId,
+        max_bytes: usize,
+        options: &[&str],
+    ) -> Result<Patch, Error> {
         if before == after {
             return Ok(Patch {
                 text: BString::default(),
@@ -185,6 +206,7 @@ impl Mirror {
         let mut command = self.diff_tree()?;
         command
             .args(["-p", "--full-index"])
+            .args(options)
             .arg(before.to_string())
             .arg(after.to_string());
         let output = self

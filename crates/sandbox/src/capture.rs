@@ -126,6 +126,13 @@ async fn keep_terminal(terminal: &Terminal, keeper: &mut Keeper) {
     }
 }
 
+/// Reads a stream to its end and keeps at most `max_bytes` of it: the first half and the last half.
+pub async fn keep(stream: impl AsyncRead + Unpin, max_bytes: usize) -> Captured {
+    let mut keeper = Keeper::new(max_bytes);
+    keep_all(Some(stream), &mut keeper).await;
+    keeper.finish()
+}
+
 /// Runs a command to its end and keeps at most `max_output_bytes` of each of its two outputs (the
 /// first half and the last half), however much it prints. What comes from a terminal counts as the
 /// first of them.

@@ -98,7 +98,7 @@ pub enum Stdin {
 }
 
 /// How a command ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Exit {
     /// The exit code, if the command ended by itself.
     pub code: Option<i32>,
@@ -111,6 +111,16 @@ pub struct Exit {
 }
 
 impl Exit {
+    /// The number that a shell would show: the code, or 128 and the signal.
+    pub fn shell_code(&self) -> u8 {
+        let number = match (self.code, self.signal) {
+            (Some(code), _) => code,
+            (None, Some(signal)) => signal.saturating_add(128),
+            (None, None) => 255,
+        };
+        u8::try_from(number).unwrap_or(u8::MAX)
+    }
+
     /// Whether the command ended by itself with code 0, in time.
     pub fn success(&self) -> bool {
         self.code == Some(0) && !self.timed_out

@@ -14,6 +14,7 @@ mod capture;
 mod command;
 mod error;
 pub mod host;
+mod inherit;
 pub mod namespace;
 mod process;
 mod spec;
@@ -26,10 +27,11 @@ mod trouble;
 pub use backend::{
     Abilities, Backend, Channel, Diagnosis, Enforcement, Finding, Kind, OVERLAY, Sandbox, Strike,
 };
-pub use capture::{Captured, Output, exec_captured};
+pub use capture::{Captured, Output, exec_captured, keep};
 pub use command::{Command, Exit, Limit, Stdin};
 pub use error::Error;
 pub use host::Host;
+pub use inherit::pass_nothing_on;
 pub use namespace::Namespace;
 pub use process::Process;
 pub use spec::{AGENT_HOME, Limits, Mount, Spec, Tmp, Total, WORKSPACE_PARENT, Workspace};

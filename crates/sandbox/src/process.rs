@@ -81,6 +81,11 @@ impl Process {
         self.reach.signal_tree(libc::SIGTERM);
     }
 
+    /// Interrupts the whole tree of the command (SIGINT), as `Ctrl-C` does.
+    pub fn interrupt(&self) {
+        self.reach.signal_tree(libc::SIGINT);
+    }
+
     /// Kills the whole tree of the command (SIGKILL).
     pub fn kill(&self) {
         self.reach.signal_tree(libc::SIGKILL);
