@@ -28,6 +28,9 @@ pub enum Error {
         /// What to do.
         remedy: String,
     },
+    /// A sandbox that a process holds cannot be used as asked.
+    #[error(transparent)]
+    Standing(#[from] crate::standing::Error),
     /// The gateway cannot be made.
     #[error(transparent)]
     Gateway(#[from] gateway::Error),
@@ -224,6 +227,7 @@ impl Error {
             Self::Plan(_) => Some(Reason::PlanInvalid),
             Self::Agent(failure) | Self::JobAgent { failure, .. } => Some(failure.reason),
             Self::Gateway(error) => Some(error.reason()),
+            Self::Standing(crate::standing::Error::Refused { reason, .. }) => *reason,
             _ => None,
         }
     }

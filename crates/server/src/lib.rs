@@ -7,6 +7,7 @@
 //! - [`Options`] says where data is, what is installed and which providers there are.
 //! - [`Node::submit`] and [`Node::work`] take a request from a prompt to its end.
 //! - [`Node::reach`] makes a path or a URL a repository to work on, before anything is asked of it.
+//! - [`standing`] has sealed workspaces for people and programs, without an agent.
 //! - [`Node::apply`], [`Node::drop_work`] and [`Node::diff`] are what a person does with the outcome.
 
 mod agents;
@@ -22,6 +23,7 @@ mod reach;
 mod room;
 mod shares;
 mod sink;
+pub mod standing;
 mod submit;
 mod take;
 mod work;

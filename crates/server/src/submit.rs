@@ -312,7 +312,7 @@ fn integrated(
 }
 
 /// The policy of a commit; the default one where it has none.
-fn policy(mirror: &Mirror, commit: CommitId) -> Result<Policy, Error> {
+pub(crate) fn policy(mirror: &Mirror, commit: CommitId) -> Result<Policy, Error> {
     Ok(match mirror.read(commit, FILE.into(), MAX_BYTES as u64)? {
         Some(bytes) => Policy::parse(&bytes)?,
         None => Policy::default(),

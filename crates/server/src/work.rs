@@ -143,7 +143,10 @@ impl Node {
     }
 
     /// Takes away what nobody works in any more.
-    async fn sweep(&self) {
+    pub(crate) async fn sweep(&self) {
+        if let Err(error) = crate::standing::sweep(&self.options.data) {
+            tracing::warn!(%error, "what an earlier holder left could not be swept");
+        }
         if let Err(error) = self.sites.sweep(&self.ledger).await {
             tracing::warn!(%error, "what an earlier process left could not be swept");
         }

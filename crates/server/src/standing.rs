@@ -1,0 +1,26 @@
+//! Sealed workspaces for people and for other programs, without an agent.
+//!
+//! - [`Place`] is one: a site at a commit of a repository, and commands in it.
+//! - [`hold`] keeps a place for as long as it was asked for, and serves it on a socket: the life of a
+//!   process of its own. [`Berth`] is that process's directory.
+//! - [`Held`] is what others do with a place that a process holds; [`list`] and [`find`] have them.
+//!
+//! The holder's lock on its directory says that it lives. Its end, however it comes about, ends the
+//! sandbox and frees the locks of directory and workspace: whoever looks next removes both.
+
+mod berth;
+mod error;
+mod held;
+mod hold;
+mod patches;
+mod place;
+mod running;
+mod talk;
+
+pub use berth::{Berth, MOST, Record, sweep};
+pub use error::Error;
+pub use held::{Held, State, find, list};
+pub use hold::{Order, hold};
+pub use patches::{MOST_PATCHES, keep_patch};
+pub use place::{Changed, Place, Wish, fresh_id};
+pub use running::{Ends, Nudge, Run, Running};

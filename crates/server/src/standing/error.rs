@@ -1,0 +1,130 @@
+//! What can go wrong with a sandbox that a process holds.
+
+use domain::Reason;
+use std::{io, path::PathBuf};
+
+/// Why a sandbox that a process holds cannot be used as asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nothing has this id or name.
+    #[error("there is no sandbox `{name}`")]
+    NotFound {
+        /// What was named.
+        name: String,
+    },
+    /// Several begin like this.
+    #[error("`{name}` is the beginning of several sandboxes: {ids}")]
+    Ambiguous {
+        /// What was named.
+        name: String,
+        /// Which.
+        ids: String,
+    },
+    /// Another has the name.
+    #[error("the sandbox {id} has the name `{name}` already")]
+    NameTaken {
+        /// The name.
+        name: String,
+        /// Who has it.
+        id: String,
+    },
+    /// A name that cannot be one.
+    #[error(
+        "`{name}` cannot be the name of a sandbox: it takes up to 64 letters, digits, `-`, `_` and `.`, and no id"
+    )]
+    Name {
+        /// The name.
+        name: String,
+    },
+    /// There are as many as may be.
+    #[error(
+        "there are {} sandboxes already, which is as many as are held at once; end some with `skep sandbox destroy`",
+        super::MOST
+    )]
+    TooMany,
+    /// The holder ended, or was killed.
+    #[error("the sandbox {id} has ended")]
+    Gone {
+        /// Which.
+        id: String,
+    },
+    /// The holder said no.
+    #[error("{message}")]
+    Refused {
+        /// Why, with what to do.
+        message: String,
+        /// The reason, where it is one of the domain.
+        reason: Option<Reason>,
+    },
+    /// The command itself cannot be started.
+    #[error("{message}")]
+    Program {
+        /// Why.
+        message: String,
+        /// What a shell would end with: 127 if there is no such program, else 126.
+        code: u8,
+    },
+    /// The holder does not answer.
+    #[error(
+        "the process {pid} that holds the sandbox {id} does not answer; `kill {pid}` ends both"
+    )]
+    Silent {
+        /// The sandbox.
+        id: String,
+        /// The holder.
+        pid: u32,
+    },
+    /// One side says what the other cannot read: they are not of the same version.
+    #[error(
+        "what the holder of the sandbox says cannot be read: it is another version of skep; destroy it, and create another"
+    )]
+    Unreadable(#[source] serde_json::Error),
+    /// A message is longer than any may be.
+    #[error(
+        "a command for a sandbox is longer than {} bytes",
+        super::talk::LONGEST
+    )]
+    TooLong,
+    /// A file or a socket of it cannot be used.
+    #[error("{doing} {} failed", path.display())]
+    File {
+        /// What was done.
+        doing: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The conversation with the holder broke.
+    #[error("the conversation with the holder of the sandbox broke")]
+    Conversation(#[source] io::Error),
+}
+
+impl Error {
+    /// Why the sandbox did not start a command.
+    pub(super) fn of_start(error: sandbox::Error) -> crate::Error {
+        let code = match &error {
+            sandbox::Error::NotFound { .. } => 127,
+            sandbox::Error::CannotStart { .. } => 126,
+            _ => return error.into(),
+        };
+        Self::Program {
+            message: domain::failure::chain(&error),
+            code,
+        }
+        .into()
+    }
+
+    /// Wraps what the system says of a path.
+    pub(super) fn file(
+        doing: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::File {
+            doing,
+            path,
+            source,
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! What others do with a place that a process holds.
+
+use super::{
+    berth::{self, Record},
+    error::Error,
+    running::{Run, Running},
+    talk::{Answer, Ask, Talk},
+};
+use crate::Error as NodeError;
+use serde::Serialize;
+use std::{fs::File, path::Path, time::Duration};
+
+/// How long a holder may take to answer, and to end.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
+const STARTS_WITHIN: Duration = Duration::from_secs(30);
+const READS_WITHIN: Duration = Duration::from_secs(120);
+const ENDS_WITHIN: Duration = Duration::from_secs(60);
+
+/// A sandbox that a process holds.
+#[derive(Debug)]
+pub struct Held {
+    /// What is known of it.
+    pub record: Record,
+    directory: File,
+}
+
+/// A sandbox, and how it is.
+#[derive(Debug, Serialize)]
+pub struct State {
+    /// What is known of it.
+    #[serde(flatten)]
+    pub record: Record,
+    /// What its holder says; nothing where it does not answer.
+    pub state: Option<serde_json::Value>,
+}
+
+/// All of them, the oldest first. What dead holders left is removed.
+///
+/// # Errors
+/// When they cannot be looked at.
+pub fn list(data: &Path) -> Result<Vec<Held>, Error> {
+    let living = berth::living(data)?;
+    Ok(living
+        .into_iter()
+        .map(|(record, directory)| Held { record, directory })
+        .collect())
+}
+
+/// The one with this id, this name, or an id or a name that begins like this.
+///
+/// # Errors
+/// [`Error::NotFound`] and [`Error::Ambiguous`].
+pub fn find(data: &Path, name: &str) -> Result<Held, Error> {
+    let mut all = list(data)?;
+    let named = |held: &Held| held.record.name.as_deref() == Some(name);
+    let of_id = |held: &Held, whole: bool| {
+        let id = held.record.id.to_string();
+        match whole {
+            true => id == name,
+            false => id.starts_with(name) || id.get(2..).is_some_and(|it| it.starts_with(name)),
+        }
+    };
+    let exact = all.iter().position(|held| of_id(held, true) || named(held));
+    let places: Vec<usize> = match exact {
+        Some(place) => vec![place],
+        None => (0..all.len())
+            .filter(|place| {
+                all.get(*place).is_some_and(|held| {
+                    let of_name = held.record.name.as_deref();
+                    of_id(held, false) || of_name.is_some_and(|it| it.starts_with(name))
+                })
+            })
+            .collect(),
+    };
+    match places.as_slice() {
+        [] => Err(Error::NotFound { name: name.into() }),
+        _ if name.is_empty() => Err(Error::NotFound { name: name.into() }),
+        [place] => Ok(all.swap_remove(*place)),
+        several => Err(Error::Ambiguous {
+            name: name.into(),
+            ids: several
+                .iter()
+                .filter_map(|place| Some(all.get(*place)?.record.id.to_string()))
+                .collect::<Vec<_>>()
+                .join(", "),
+        }),
+    }
+}
+
+impl Held {
+    /// How it is; with `changes` also what was changed in it. A holder that does not answer is shown
+    /// without.
+    pub async fn state(self, changes: bool) -> State {
+        let (ask, within) = match changes {
+            true => (Ask::Inspect, READS_WITHIN),
+            false => (Ask::State, ANSWERS_WITHIN),
+        };
+        let state = match self.ask(&ask, within).await {
+            Ok((Answer::State(state), ..)) => Some(state),
+            other => {
+                tracing::debug!(?other, id = %self.record.id, "a holder does not answer");
+                None
+            }
+        };
+        State {
+            record: self.record,
+            state,
+        }
+    }
+
+    /// Runs a command in it.
+    ///
+    /// # Errors
+    /// When it cannot be started, or the holder has ended.
+    pub async fn exec(&self, run: Run) -> Result<Running, NodeError> {
+        match self.ask(&Ask::Exec(run), STARTS_WITHIN).await? {
+            (Answer::Started, fds, talk) => Running::there(talk, fds),
+            (answer, ..) => Err(answer.into_error(|| self.gone()).into()),
+        }
+    }
+
+    /// Ends it, and waits until nothing is left of it.
+    ///
+    /// # Errors
+    /// When the holder does not end.
+    pub async fn destroy(self, data: &Path) -> Result<(), Error> {
+        match self.ask(&Ask::Destroy, ANSWERS_WITHIN).await {
+            Ok((Answer::Ending, _, mut talk)) => {
+                let ended = tokio::time::timeout(ENDS_WITHIN, talk.until_hung_up()).await;
+                ended.map_err(|_| self.silent())?;
+            }
+            Ok((answer, ..)) => return Err(answer.into_error(|| self.gone())),
+            // It was quicker.
+            Err(Error::Gone { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        berth::sweep(data)
+    }
+
+    fn silent(&self) -> Error {
+        Error::Silent {
+            id: self.record.id.to_string(),
+            pid: self.record.pid,
+        }
+    }
+
+    fn gone(&self) -> Error {
+        Error::Gone {
+            id: self.record.id.to_string(),
+        }
+    }
+
+    async fn ask(
+        &self,
+        ask: &Ask,
+        within: Duration,
+    ) -> Result<(Answer, Vec<std::os::fd::OwnedFd>, Talk), Error> {
+        let asked = async {
+            let Ok(mut talk) = Talk::connect(&berth::socket(&self.directory)).await else {
+                return Err(self.gone());
+            };
+            talk.say(ask, &[]).await?;
+            match talk.hear().await? {
+                Some((answer, fds)) => Ok((answer, fds, talk)),
+                None => Err(self.gone()),
+            }
+        };
+        tokio::time::timeout(within, asked)
+            .await
+            .map_err(|_| self.silent())?
+    }
+}

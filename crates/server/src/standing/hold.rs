@@ -1,0 +1,338 @@
+//! The life of a holder: makes a place, serves it, and ends it.
+
+use super::{
+    berth::{Berth, Record},
+    error::Error as StandingError,
+    held,
+    place::{Place, Wish},
+    running::{Nudge, Run},
+    talk::{Answer, Ask, Talk},
+};
+use crate::{Error, Node};
+use domain::Timestamp;
+use std::{path::Path, sync::Arc, time::Duration};
+use tokio::{sync::mpsc, task::JoinSet, time::Instant};
+
+/// Connections at a time; one more is refused.
+const CONNECTIONS: usize = 64;
+/// How long a client may take to ask, and to take an answer.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How often the holder looks after its log.
+const LOOK: Duration = Duration::from_secs(60);
+const LONGEST_NAME: usize = 64;
+
+/// How a place is held.
+#[derive(Debug, Clone)]
+pub struct Order {
+    /// Its name, if it has one.
+    pub name: Option<String>,
+    /// How long it is held.
+    pub lasts: Duration,
+}
+
+impl Order {
+    /// That the name can be one, and is free.
+    ///
+    /// # Errors
+    /// [`StandingError::Name`] and [`StandingError::NameTaken`].
+    pub fn check(&self, data: &Path) -> Result<(), StandingError> {
+        let Some(name) = &self.name else {
+            return Ok(());
+        };
+        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        // What looks like the beginning of an id would name two things.
+        let is_id = name.starts_with("x-");
+        if name.is_empty() || name.len() > LONGEST_NAME || is_id || !name.chars().all(fits) {
+            return Err(StandingError::Name { name: name.clone() });
+        }
+        let taken = held::list(data)?;
+        match taken
+            .iter()
+            .find(|it| it.record.name.as_ref() == Some(name))
+        {
+            Some(held) => Err(StandingError::NameTaken {
+                name: name.clone(),
+                id: held.record.id.to_string(),
+            }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Makes a place and holds it until its time is over, a client destroys it, or `stop` comes. `ready`
+/// hears of it once it can be used; if that says that nobody waits for it any more, it ends at once.
+///
+/// # Errors
+/// When the place cannot be made, or does not end. Nothing of it is left.
+pub async fn hold(
+    node: Node,
+    berth: Berth,
+    wish: &Wish,
+    order: Order,
+    ready: impl FnOnce(&Record) -> bool,
+    stop: impl Future<Output = ()>,
+) -> Result<(), Error> {
+    let mut stop = std::pin::pin!(stop);
+    let made = tokio::select! {
+        made = node.place(berth.id, wish) => made,
+        () = &mut stop => Err(Error::Ended),
+    };
+    let now = node.ledger.now();
+    // A place needs no ledger: others may back it up, or replace it.
+    node.ledger.close().await;
+    let place = match made {
+        Ok(place) => Arc::new(place),
+        Err(error) => {
+            node.sites.close(false).await;
+            berth.remove();
+            return Err(error);
+        }
+    };
+    drop(node);
+    let held = begin(&berth, &place, order, now, ready);
+    let (leaving, mut asked) = mpsc::channel(CONNECTIONS);
+    let mut clients = JoinSet::new();
+    let mut waiting = Vec::new();
+    let served = match held {
+        Ok(Some((listener, ends))) => {
+            let holder = Holder {
+                place: Arc::clone(&place),
+                leaving,
+            };
+            tokio::select! {
+                () = holder.serve(&listener, &berth, ends, &mut clients) => {}
+                Some(talk) = asked.recv() => waiting.push(talk),
+                () = &mut stop => {}
+            }
+            Ok(())
+        }
+        Ok(None) => Ok(()),
+        Err(error) => Err(error.into()),
+    };
+    // What runs for clients ends with them.
+    clients.shutdown().await;
+    let closed = match Arc::into_inner(place) {
+        Some(place) => place.close().await,
+        None => Err(Error::Ended),
+    };
+    berth.remove();
+    // Only now do those hear of it who asked for it.
+    drop(waiting);
+    closed.and(served)
+}
+
+type Begun = Option<(tokio::net::UnixListener, Instant)>;
+
+/// Lets the place be found; nothing where nobody waits for it any more.
+fn begin(
+    berth: &Berth,
+    place: &Place,
+    order: Order,
+    now: Timestamp,
+    ready: impl FnOnce(&Record) -> bool,
+) -> Result<Begun, StandingError> {
+    let listener = berth.listen()?;
+    let ends = Instant::now() + order.lasts;
+    let record = Record {
+        id: place.id,
+        name: order.name,
+        repository: place.repository.clone(),
+        commit: place.commit.clone(),
+        kind: place.kind(),
+        created: now,
+        ends: now.plus(order.lasts),
+        pid: std::process::id(),
+    };
+    berth.write(&record)?;
+    Ok(ready(&record).then_some((listener, ends)))
+}
+
+#[derive(Clone)]
+struct Holder {
+    place: Arc<Place>,
+    /// Clients that wait for the end.
+    leaving: mpsc::Sender<Talk>,
+}
+
+impl Holder {
+    /// Serves clients until its time is over. Woken by a connection, by the end of one, and by its
+    /// clock; owns the connections; ends at its time, or when it is dropped.
+    async fn serve(
+        &self,
+        listener: &tokio::net::UnixListener,
+        berth: &Berth,
+        ends: Instant,
+        clients: &mut JoinSet<()>,
+    ) {
+        let mut look = tokio::time::interval(LOOK);
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep_until(ends) => return,
+                _ = look.tick() => berth.shorten_log(),
+                Some(_ended) = clients.join_next() => {}
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, _)) => {
+                        let (holder, talk) = (self.clone(), Talk::new(stream));
+                        let is_full = clients.len() >= CONNECTIONS;
+                        clients.spawn(holder.attend(talk, is_full));
+                    }
+                    // Out of descriptors, most likely: those that are there end.
+                    Err(error) => {
+                        tracing::warn!(%error, "a client could not connect");
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                    }
+                },
+            }
+        }
+    }
+
+    async fn attend(self, mut talk: Talk, is_full: bool) {
+        if !talk.is_of_this_user() {
+            tracing::warn!("another user asked for something");
+            return;
+        }
+        let asked = match tokio::time::timeout(PATIENCE, talk.hear::<Ask>()).await {
+            Ok(Ok(Some((ask, _)))) => ask,
+            other => {
+                tracing::debug!(?other, "a client asked nothing");
+                return;
+            }
+        };
+        let answered = match asked {
+            Ask::Destroy => {
+                let said = answer(&talk, &Answer::Ending, &[]).await;
+                if self.leaving.send(talk).await.is_err() {
+                    tracing::debug!("it ends already");
+                }
+                said
+            }
+            _ if is_full => {
+                let refused = Answer::Refused {
+                    message: format!(
+                        "{CONNECTIONS} commands use the sandbox already; wait for one"
+                    ),
+                    reason: None,
+                    code: None,
+                };
+                answer(&talk, &refused, &[]).await
+            }
+            Ask::State => answer(&talk, &state(&self.place, false).await, &[]).await,
+            Ask::Inspect => answer(&talk, &state(&self.place, true).await, &[]).await,
+            Ask::Exec(run) => self.run(&mut talk, run).await,
+        };
+        if let Err(error) = answered {
+            tracing::debug!(%error, "a client went away");
+        }
+    }
+
+    /// Runs a command for a client. When the client goes away, the command is killed.
+    async fn run(&self, talk: &mut Talk, run: Run) -> Result<(), StandingError> {
+        let mut running = match self.place.exec(run).await {
+            Ok(running) => running,
+            Err(error) => return answer(talk, &refused(&error), &[]).await,
+        };
+        let ends = running.take_ends().map(super::Ends::into_descriptors);
+        let descriptors = ends
+            .transpose()
+            .map_err(StandingError::Conversation)?
+            .unwrap_or_default();
+        answer(talk, &Answer::Started, &descriptors).await?;
+        // Here they would keep a terminal from hanging up, and an output from ending.
+        drop(descriptors);
+        loop {
+            tokio::select! {
+                exit = running.wait() => {
+                    let told = exit.map_or_else(|error| refused(&error), Answer::Exited);
+                    return answer(talk, &told, &[]).await;
+                }
+                heard = talk.hear::<Nudge>() => match heard? {
+                    Some((nudge, _)) => running.nudge(nudge).await,
+                    None => return Ok(()),
+                },
+            }
+        }
+    }
+}
+
+/// A client that does not listen does not hold anything up.
+async fn answer(
+    talk: &Talk,
+    answer: &Answer,
+    descriptors: &[std::os::fd::OwnedFd],
+) -> Result<(), StandingError> {
+    let said = tokio::time::timeout(PATIENCE, talk.say(answer, descriptors)).await;
+    said.map_err(|_| StandingError::Conversation(std::io::ErrorKind::TimedOut.into()))?
+}
+
+fn refused(error: &Error) -> Answer {
+    Answer::Refused {
+        message: domain::failure::chain(error),
+        reason: error.reason(),
+        code: match error {
+            Error::Standing(StandingError::Program { code, .. }) => Some(*code),
+            _ => None,
+        },
+    }
+}
+
+/// How a place is, as an object for programs.
+#[derive(serde::Serialize)]
+struct Shown {
+    #[serde(flatten)]
+    diagnosis: sandbox::Diagnosis,
+    stats: sandbox::Stats,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    files: Option<Vec<File>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unreadable: Option<String>,
+}
+
+/// A changed file.
+#[derive(serde::Serialize)]
+struct File {
+    path: String,
+    added: Option<u64>,
+    removed: Option<u64>,
+}
+
+async fn state(place: &Place, changes: bool) -> Answer {
+    /// The most changed files that are named.
+    const MOST_FILES: usize = 1_000;
+    let (diagnosis, stats) = match place.diagnose().await {
+        Ok(both) => both,
+        Err(error) => return refused(&error),
+    };
+    let mut shown = Shown {
+        diagnosis,
+        stats,
+        files: None,
+        unreadable: None,
+    };
+    if changes {
+        match place.changed().await {
+            Ok(changed) => {
+                let lines = |file: &git::FileChange, count| (!file.binary).then_some(count);
+                let files = changed.diff.files.iter().take(MOST_FILES);
+                shown.files = Some(
+                    files
+                        .map(|file| File {
+                            path: file.path.to_string(),
+                            added: lines(file, file.additions),
+                            removed: lines(file, file.deletions),
+                        })
+                        .collect(),
+                );
+            }
+            // What runs inside may be writing, or have written more than a change may hold.
+            Err(error) => shown.unreadable = Some(domain::failure::chain(&error)),
+        }
+    }
+    serde_json::to_value(&shown).map_or_else(
+        |error| Answer::Refused {
+            message: error.to_string(),
+            reason: None,
+            code: None,
+        },
+        Answer::State,
+    )
+}

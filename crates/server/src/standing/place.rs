@@ -1,0 +1,228 @@
+//! A sealed workspace that is a person's own.
+
+use super::{
+    error::Error as StandingError,
+    running::{Run, Running},
+};
+use crate::{
+    Diff, Error, Node,
+    submit::{self, blocking},
+};
+use domain::{SandboxId, egress::Part};
+use git::{CommitId, Mirror, TreeId};
+use sandbox::{Command, Diagnosis, Stats, Stdin};
+use site::{Full, Site, Sites, Wanted};
+use std::{ffi::OsString, path::PathBuf, sync::Arc};
+
+/// The longest patch that is made of a place, in bytes.
+const MAX_PATCH: usize = 64 << 20;
+/// An id that no other sandbox has.
+#[must_use]
+pub fn fresh_id() -> SandboxId {
+    // The ledger's source of random bits.
+    SandboxId::from_bits(ledger::Options::new("").ids.bits())
+}
+
+/// What is tried where a shell is asked for and none is named.
+const SHELLS: [&str; 2] = ["bash", "sh"];
+
+/// What a place is made from.
+#[derive(Debug, Clone)]
+pub struct Wish {
+    /// A path in the repository.
+    pub path: PathBuf,
+    /// The revision that is checked out, in git's words; `HEAD` where none is named.
+    pub revision: Option<String>,
+    /// Whether the setup of the policy at that commit runs first.
+    pub setup: bool,
+}
+
+/// A sealed workspace of a repository, as agents get one, without an agent, a channel or a network.
+/// Dropping it ends what runs in it and deletes it.
+pub struct Place {
+    /// Its id.
+    pub id: SandboxId,
+    /// The top of the repository that it was made from.
+    pub repository: PathBuf,
+    /// The commit that is checked out.
+    pub commit: String,
+    sites: Sites,
+    site: Site,
+    mirror: Mirror,
+    base: TreeId,
+}
+
+/// What was changed in a place since it was made.
+#[derive(Debug, Clone)]
+pub struct Changed {
+    /// The files, and a patch for `git apply`.
+    pub diff: Diff,
+    /// What was found and is no part of a change, a sentence each.
+    pub not_taken: Vec<String>,
+}
+
+impl Node {
+    /// Makes a place. What killed processes left is swept first.
+    ///
+    /// # Errors
+    /// When the repository, the revision or the policy cannot be used, the setup fails, or no sandbox
+    /// can be made; nothing is left then.
+    pub async fn place(&self, id: SandboxId, wish: &Wish) -> Result<Place, Error> {
+        self.ledger.may_work().await?;
+        self.sweep().await;
+        let source = self.source(&wish.path).await?;
+        let common = source.common_dir().to_string_lossy().into_owned();
+        let repository = self.ledger.repository(&common).await?.to_string();
+        let mirror = self.sites.mirror(&repository).await?;
+        let (commit, policy, include, base) = {
+            let (source, mirror) = (source.clone(), mirror.clone());
+            let revision = wish.revision.clone();
+            blocking(move || {
+                let commit = match revision {
+                    Some(revision) => source.resolve(&revision)?,
+                    None => source.head().commit,
+                };
+                mirror.fetch(&source, commit)?;
+                let policy = submit::policy(&mirror, commit)?;
+                let ignored = match policy.include.as_slice() {
+                    [] => Vec::new(),
+                    globs => source.ignored(globs)?,
+                };
+                let include = site::included(source.top(), ignored, &policy.include)?;
+                let base = mirror.tree_of(commit)?;
+                Ok((commit, policy, include, base))
+            })
+            .await?
+        };
+        let top = source.top().to_owned();
+        // Made with the user's repository, from which objects may be taken.
+        self.sites
+            .base(&repository, &mirror, commit, Some(source))
+            .await?;
+        let wanted = Wanted {
+            id: id.to_string(),
+            repository,
+            base: commit,
+            tree: None,
+            setup: policy.setup.filter(|_| wish.setup),
+            include: Arc::new(include),
+            extra_roots: policy.toolchains.roots.iter().map(PathBuf::from).collect(),
+            programs: Vec::new(),
+            channel: false,
+            part: Part::Agent,
+            // Whatever a policy grants to agents, nobody but a person is here, who has a network.
+            outlet: None,
+            beside: Vec::new(),
+        };
+        let site = self.sites.site(&mirror, wanted).await?;
+        Ok(Place {
+            id,
+            repository: top,
+            commit: CommitId::to_string(&commit),
+            sites: self.sites.clone(),
+            site,
+            mirror,
+            base,
+        })
+    }
+}
+
+impl Place {
+    /// The kind of its sandbox.
+    #[must_use]
+    pub fn kind(&self) -> sandbox::Kind {
+        self.sites.kind()
+    }
+
+    /// Where the workspace is, as commands see it.
+    #[must_use]
+    pub fn inside(&self) -> PathBuf {
+        self.site.inside()
+    }
+
+    /// Starts a command at the top of the workspace. Dropping it kills all that it started.
+    ///
+    /// # Errors
+    /// When there is no such program, or the sandbox has ended.
+    pub async fn exec(&self, run: Run) -> Result<Running, Error> {
+        let sandbox = self.site.sandbox().map_err(Error::Site)?;
+        let is_shell = run.argv.is_empty();
+        let mut tries: Vec<Vec<OsString>> = SHELLS.iter().map(|it| vec![it.into()]).collect();
+        if !is_shell {
+            tries = vec![run.argv.clone()];
+        }
+        let last = tries.len().saturating_sub(1);
+        for (index, argv) in tries.into_iter().enumerate() {
+            let command = self.command(&run, argv, is_shell);
+            match sandbox.exec(command).await {
+                Err(sandbox::Error::NotFound { .. }) if index < last => {}
+                started => return Ok(Running::here(started.map_err(StandingError::of_start)?)),
+            }
+        }
+        Err(Error::Ended)
+    }
+
+    fn command(&self, run: &Run, argv: Vec<OsString>, is_shell: bool) -> Command {
+        let mut command = Command::new(argv, self.site.inside())
+            .with_env(self.site.environment().iter().cloned());
+        if run.terminal.is_some() {
+            // A person is there: programs need not behave as if nobody looked.
+            command.env.retain(|(name, _)| name != "CI");
+        }
+        if is_shell {
+            command = command.with_env([("PS1", "(skep) \\w\\$ ")]);
+        }
+        command = command.with_env(run.env.iter().cloned());
+        command.terminal = run.terminal;
+        command.timeout = run.timeout;
+        command.with_stdin(match run.stdin {
+            true => Stdin::Pipe,
+            false => Stdin::Null,
+        })
+    }
+
+    /// How the sandbox is, and what it uses.
+    ///
+    /// # Errors
+    /// When it was closed.
+    pub async fn diagnose(&self) -> Result<(Diagnosis, Stats), Error> {
+        let sandbox = self.site.sandbox().map_err(Error::Site)?;
+        Ok((sandbox.diagnose().await, sandbox.stats().await))
+    }
+
+    /// Waits until the place has taken more of the disk than it may; what runs in it is ended then.
+    pub async fn until_full(&self) -> Full {
+        self.site.until_full().await
+    }
+
+    /// What was changed since it was made; what the setup wrote and what git ignores is no part of it.
+    ///
+    /// # Errors
+    /// When there is more than a change may hold, or it cannot be read.
+    pub async fn changed(&self) -> Result<Changed, Error> {
+        let extracted = self.site.extract().await?;
+        let (mirror, base, tree) = (self.mirror.clone(), self.base, extracted.tree);
+        blocking(move || {
+            let patch = mirror.whole_patch(base, tree, MAX_PATCH)?;
+            Ok(Changed {
+                diff: Diff {
+                    files: mirror.diff(base, tree)?,
+                    patch: patch.text.into(),
+                    truncated: patch.truncated,
+                },
+                not_taken: extracted.not_taken,
+            })
+        })
+        .await
+    }
+
+    /// Ends what runs in it and deletes it; waits until it is gone.
+    ///
+    /// # Errors
+    /// When the sandbox does not end.
+    pub async fn close(self) -> Result<(), Error> {
+        let ended = self.site.close().await;
+        self.sites.close(false).await;
+        Ok(ended?)
+    }
+}

@@ -1,0 +1,174 @@
+//! A command in a place, wherever the place is held.
+
+use super::{
+    error::Error as StandingError,
+    talk::{Answer, Talk},
+};
+use crate::Error;
+use sandbox::{Exit, Process, Size, Terminal};
+use serde::{Deserialize, Serialize};
+use std::{ffi::OsString, io, os::fd::OwnedFd, time::Duration};
+use tokio::net::unix::pipe;
+
+/// A command for a place.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Run {
+    /// The program and its arguments; a shell where there are none.
+    pub argv: Vec<OsString>,
+    /// What the environment has besides.
+    pub env: Vec<(OsString, OsString)>,
+    /// The size of its terminal, if it gets one in place of its streams.
+    pub terminal: Option<Size>,
+    /// Whether it has an input.
+    pub stdin: bool,
+    /// After this long it is ended.
+    pub timeout: Option<Duration>,
+}
+
+/// The owner's ends of what a command reads and writes.
+#[derive(Debug)]
+pub enum Ends {
+    /// Pipes.
+    Pipes {
+        /// Its input, if it has one. Drop it to end the input.
+        stdin: Option<pipe::Sender>,
+        /// What it prints.
+        stdout: pipe::Receiver,
+        /// What it prints to its error output.
+        stderr: pipe::Receiver,
+    },
+    /// A terminal.
+    Terminal(Terminal),
+}
+
+impl Ends {
+    /// The descriptors, for another process.
+    pub(super) fn into_descriptors(self) -> io::Result<Vec<OwnedFd>> {
+        Ok(match self {
+            Self::Terminal(terminal) => vec![terminal.into_fd()],
+            Self::Pipes {
+                stdin,
+                stdout,
+                stderr,
+            } => {
+                let mut all = vec![stdout.into_nonblocking_fd()?, stderr.into_nonblocking_fd()?];
+                if let Some(stdin) = stdin {
+                    all.push(stdin.into_nonblocking_fd()?);
+                }
+                all
+            }
+        })
+    }
+
+    /// From the descriptors that another process has handed out.
+    fn from_descriptors(fds: Vec<OwnedFd>) -> Result<Self, Error> {
+        let broken = |source| Error::from(StandingError::Conversation(source));
+        let mut fds = fds.into_iter();
+        Ok(match (fds.next(), fds.next(), fds.next()) {
+            (Some(terminal), None, _) => Self::Terminal(Terminal::new(terminal)?),
+            (Some(stdout), Some(stderr), stdin) => Self::Pipes {
+                stdout: pipe::Receiver::from_owned_fd(stdout).map_err(broken)?,
+                stderr: pipe::Receiver::from_owned_fd(stderr).map_err(broken)?,
+                stdin: stdin
+                    .map(pipe::Sender::from_owned_fd)
+                    .transpose()
+                    .map_err(broken)?,
+            },
+            (None, ..) => return Err(broken(io::ErrorKind::UnexpectedEof.into())),
+        })
+    }
+}
+
+/// What a person does to a command from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Nudge {
+    /// `SIGINT` to all of it.
+    Interrupt,
+    /// `SIGTERM` to all of it.
+    Terminate,
+    /// `SIGKILL` to all of it.
+    Kill,
+}
+
+/// A command that runs in a place. Dropping it kills all that it started.
+#[derive(Debug)]
+pub struct Running {
+    ends: Option<Ends>,
+    at: At,
+}
+
+#[derive(Debug)]
+enum At {
+    Here(Process),
+    /// With the holder of the place.
+    There(Box<Talk>),
+}
+
+impl Running {
+    pub(super) fn here(mut process: Process) -> Self {
+        let ends = match (
+            process.terminal.take(),
+            process.stdout.take(),
+            process.stderr.take(),
+        ) {
+            (Some(terminal), ..) => Some(Ends::Terminal(terminal)),
+            (None, Some(stdout), Some(stderr)) => Some(Ends::Pipes {
+                stdin: process.stdin.take(),
+                stdout,
+                stderr,
+            }),
+            _ => None,
+        };
+        Self {
+            ends,
+            at: At::Here(process),
+        }
+    }
+
+    pub(super) fn there(talk: Talk, fds: Vec<OwnedFd>) -> Result<Self, Error> {
+        Ok(Self {
+            ends: Some(Ends::from_descriptors(fds)?),
+            at: At::There(Box::new(talk)),
+        })
+    }
+
+    /// Hands out what the command reads and writes, once.
+    pub fn take_ends(&mut self) -> Option<Ends> {
+        self.ends.take()
+    }
+
+    /// Waits for its end. May be cancelled, and called again until it has answered.
+    ///
+    /// # Errors
+    /// When the sandbox, or its holder, ended first.
+    pub async fn wait(&mut self) -> Result<Exit, Error> {
+        match &mut self.at {
+            At::Here(process) => Ok(process.wait().await?),
+            At::There(talk) => match talk.hear().await? {
+                Some((Answer::Exited(exit), _)) => Ok(exit),
+                Some((refused @ Answer::Refused { .. }, _)) => {
+                    let broken = || StandingError::Conversation(io::ErrorKind::InvalidData.into());
+                    Err(refused.into_error(broken).into())
+                }
+                _ => Err(sandbox::Error::Gone.into()),
+            },
+        }
+    }
+
+    /// Signals all of the command. That it has ended meanwhile is no failure.
+    pub async fn nudge(&mut self, nudge: Nudge) {
+        match &mut self.at {
+            At::Here(process) => match nudge {
+                Nudge::Interrupt => process.interrupt(),
+                Nudge::Terminate => process.terminate(),
+                Nudge::Kill => process.kill(),
+            },
+            At::There(talk) => {
+                if let Err(error) = talk.say(&nudge, &[]).await {
+                    tracing::debug!(%error, "a signal does not reach the holder");
+                }
+            }
+        }
+    }
+}
