@@ -64,6 +64,8 @@ pub(crate) enum Command {
     Apply(commands::apply::Args),
     Drop(commands::drop::Args),
     Egress(commands::egress::Args),
+    Shell(commands::shell::Args),
+    Sandbox(commands::sandbox::Args),
     Init(commands::init::Args),
     Doctor(commands::doctor::Args),
     Gc(commands::gc::Args),
@@ -96,7 +98,7 @@ mod tests {
                 "\n## skep {name}\n\n```text\n{}```\n",
                 help(command)
             ));
-            for below in command.get_subcommands_mut() {
+            for below in command.get_subcommands_mut().filter(|it| !it.is_hide_set()) {
                 let title = format!("skep {name} {}", below.get_name());
                 page.push_str(&format!("\n### {title}\n\n```text\n{}```\n", help(below)));
             }

@@ -20,7 +20,9 @@ pub(crate) mod replay;
 pub(crate) mod resume;
 pub(crate) mod retry;
 pub(crate) mod run;
+pub(crate) mod sandbox;
 pub(crate) mod sessions;
+pub(crate) mod shell;
 pub(crate) mod show;
 pub(crate) mod stats;
 pub(crate) mod top_up;
@@ -58,6 +60,8 @@ pub(crate) fn run(command: Command, context: &Context) -> Result<Exit, Error> {
         Command::Why(args) => wait(why::run(args, context)),
         Command::DeadLetters(args) => wait(dead_letters::run(args, context)),
         Command::Stats(args) => wait(stats::run(args, context)),
+        Command::Sandbox(args) => wait(sandbox::run(args, context)),
+        Command::Shell(args) => wait(shell::run(args, context)),
         Command::Sessions(args) => wait(sessions::run(args, context)),
         Command::TopUp(args) => wait(top_up::run(args, context)),
         Command::Limit(args) => wait(limit::run(args, context)),

@@ -31,11 +31,12 @@ pub(crate) enum Exit {
     OutputClosed,
     /// Told to end (`SIGTERM`).
     Terminated,
+    /// As a command inside ended: `skep shell`, `skep sandbox exec`.
+    Of(u8),
 }
 
 impl Exit {
     /// Every way to end, in the order of the codes.
-    #[cfg(test)]
     pub(crate) const ALL: &'static [Self] = &[
         Self::Done,
         Self::Failed,
@@ -68,6 +69,7 @@ impl Exit {
             Self::Cancelled => 130,
             Self::OutputClosed => 141,
             Self::Terminated => 143,
+            Self::Of(code) => code,
         }
     }
 
@@ -87,7 +89,13 @@ impl Exit {
             Self::Cancelled => "cancelled",
             Self::OutputClosed => "output_closed",
             Self::Terminated => "terminated",
+            Self::Of(_) => "command",
         }
+    }
+
+    /// The one with this name.
+    pub(crate) fn of_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|exit| exit.name() == name)
     }
 
     /// What it means, and what to do.
@@ -140,6 +148,7 @@ impl Exit {
                 "Told to end (`SIGTERM`). The request is cancelled.",
                 "`skep retry ID` starts it again.",
             ),
+            Self::Of(_) => ("A command inside ended with this.", "Ask the command."),
         }
     }
 
@@ -186,6 +195,11 @@ impl Exit {
                 exit.name()
             ));
         }
+        page.push_str(
+            "\n`skep shell`, `skep sandbox exec` and `skep sandbox shell` end with the exit code of the command\n\
+             inside: 128 and the number of the signal that ended it, 127 if there is no such program, 126 if it\n\
+             cannot be started.\n",
+        );
         page
     }
 }

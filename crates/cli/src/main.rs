@@ -10,6 +10,7 @@ mod docs;
 mod exit;
 mod init;
 mod output;
+mod relay;
 mod report;
 mod settings;
 mod signals;

@@ -84,6 +84,19 @@ pub(crate) enum Error {
     /// The program was told to end, and does so at once.
     #[error("ended at once")]
     Quit(Exit),
+    /// A patch cannot be written where it should be, and is kept elsewhere.
+    #[error("writing {} failed; what was changed is kept in {}", path.display(), kept.display())]
+    Kept {
+        /// Where it should be.
+        path: PathBuf,
+        /// Where it is.
+        kept: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// What another process of Skep reported.
+    #[error("{}", .0.message)]
+    Told(Box<Report>),
     /// A mistake in Skep.
     #[error("{0}")]
     Internal(String),
@@ -100,7 +113,7 @@ impl Error {
 }
 
 /// An error as a person or a script sees it.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Report {
     /// What happened, to what.
     pub(crate) message: String,
@@ -114,7 +127,7 @@ pub(crate) struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) retry_after: Option<u64>,
     /// The name of the exit code.
-    #[serde(serialize_with = "name")]
+    #[serde(serialize_with = "name", deserialize_with = "named")]
     pub(crate) exit: Exit,
 }
 
@@ -122,9 +135,18 @@ fn name<S: serde::Serializer>(exit: &Exit, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_str(exit.name())
 }
 
+fn named<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Exit, D::Error> {
+    let name = <String as serde::Deserialize>::deserialize(from)?;
+    // One that ends with the code of a command is not reported.
+    Ok(Exit::of_name(&name).unwrap_or(Exit::Failed))
+}
+
 impl Report {
     /// The report of an error.
     pub(crate) fn of(error: &Error) -> Self {
+        if let Error::Told(report) = error {
+            return report.as_ref().clone();
+        }
         let (exit, hint, reason) = classified(error);
         Self {
             message: text::line(&chain(error)),
@@ -207,6 +229,8 @@ fn classified(error: &Error) -> Classified {
             None,
         ),
         Error::Quit(exit) => (*exit, None, None),
+        Error::Kept { .. } => (Exit::Failed, None, None),
+        Error::Told(report) => (report.exit, report.hint.clone(), report.reason),
         Error::Internal(_) => of_reason(Reason::Bug),
     }
 }
@@ -264,6 +288,7 @@ fn of_node(error: &server::Error) -> Classified {
         E::Git(error) => return of_git(error),
         E::Model(error) | E::JobModel { source: error, .. } => return provider(error),
         E::Replay(error) => return of_replay(error),
+        E::Standing(error) => return of_standing(error),
         E::Prompt => (
             Exit::Usage,
             Some("`skep run \"make the parser accept trailing commas\"`"),
@@ -304,6 +329,23 @@ fn of_node(error: &server::Error) -> Classified {
         },
     };
     (exit, hint.map(str::to_owned), error.reason())
+}
+
+fn of_standing(error: &server::standing::Error) -> Classified {
+    use server::standing::Error as E;
+    let list = Some("`skep sandbox list` shows what there is");
+    let (exit, hint) = match error {
+        E::NotFound { .. } | E::Ambiguous { .. } | E::Gone { .. } => (Exit::NotFound, list),
+        E::NameTaken { .. } | E::TooMany => (Exit::Refused, None),
+        E::Name { .. } | E::TooLong => (Exit::Usage, None),
+        E::Program { code, .. } => (Exit::Of(*code), None),
+        E::Refused {
+            reason: Some(reason),
+            ..
+        } => return of_reason(*reason),
+        _ => (Exit::Failed, None),
+    };
+    (exit, hint.map(str::to_owned), None)
 }
 
 /// What git's own messages already say to do is not said again.

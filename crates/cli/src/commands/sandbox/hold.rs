@@ -1,0 +1,98 @@
+//! `skep sandbox hold`: the process that holds a sandbox. `skep sandbox create` starts it.
+
+use super::{create::Said, span};
+use crate::{
+    context::Context,
+    exit::Exit,
+    report::{Error, Report},
+    settings::{Flags, Settings},
+    signals::Signals,
+};
+use domain::SandboxId;
+use server::{
+    Node,
+    standing::{self, Berth, Order, Record, Wish},
+};
+use std::{fs::File, time::Duration};
+
+/// Hold a sandbox: started by `skep sandbox create`
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    id: SandboxId,
+    #[arg(long = "ref")]
+    revision: Option<String>,
+    #[arg(long)]
+    no_setup: bool,
+    #[arg(long)]
+    name: Option<String>,
+    #[arg(long = "for", value_parser = span)]
+    lasts: Duration,
+}
+
+pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
+    // Whoever started it may close the terminal. That it leads a session already is as good.
+    if let Err(error) = rustix::process::setsid() {
+        tracing::debug!(%error, "it has a session of its own");
+    }
+    let mut told = false;
+    let held = hold(args, context, &mut told).await;
+    match held {
+        Ok(()) => Ok(Exit::Done),
+        Err(error) if told => Err(error),
+        Err(error) => {
+            let report = Report::of(&error);
+            let exit = report.exit;
+            say(
+                context,
+                &Said {
+                    ready: None,
+                    error: Some(report),
+                },
+            );
+            Ok(exit)
+        }
+    }
+}
+
+async fn hold(args: Args, context: &Context, told: &mut bool) -> Result<(), Error> {
+    let mut signals = Signals::listen()?;
+    let settings = Settings::read(context, Flags::default())?;
+    let berth = Berth::join(&settings.options.data, args.id).map_err(server::Error::from)?;
+    let node = Node::open(settings.options).await?;
+    let wish = Wish {
+        path: context.directory.clone(),
+        revision: args.revision,
+        setup: !args.no_setup,
+    };
+    let order = Order {
+        name: args.name,
+        lasts: args.lasts,
+    };
+    let ready = |record: &Record| {
+        *told = true;
+        say(
+            context,
+            &Said {
+                ready: Some(record.clone()),
+                error: None,
+            },
+        )
+    };
+    let stop = async {
+        signals.next().await;
+    };
+    standing::hold(node, berth, &wish, order, ready, stop).await?;
+    Ok(())
+}
+
+/// Says the one thing that is waited for, and lets go of the output. Whether anybody heard it.
+fn say(context: &Context, what: &Said) -> bool {
+    let heard = context.output.object(what).is_ok();
+    let nowhere = File::options().write(true).open("/dev/null");
+    if let Ok(nowhere) = nowhere
+        && let Err(error) = rustix::stdio::dup2_stdout(nowhere)
+    {
+        tracing::debug!(%error, "the output stays open");
+    }
+    heard
+}

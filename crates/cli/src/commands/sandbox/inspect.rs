@@ -1,0 +1,95 @@
+//! `skep sandbox inspect`.
+
+use super::{
+    data,
+    list::{used, word},
+};
+use crate::{
+    context::Context,
+    exit::Exit,
+    report::Error,
+    view::{
+        format,
+        paint::{LOOK, STRONG, paint},
+        result::{self, FileStat},
+        text,
+    },
+};
+use server::standing::{State, find};
+
+/// Show how a sandbox is, and which files were changed in it
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  skep sandbox inspect try\n  skep sandbox inspect try --json")]
+pub(super) struct Args {
+    /// The sandbox, by its id or name or the beginning of one
+    id: String,
+}
+
+pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
+    let held = find(&data(context)?, &args.id).map_err(server::Error::from)?;
+    let state = held.state(true).await;
+    if context.output.is_json() {
+        context.output.object(&state)?;
+    } else {
+        context
+            .output
+            .say(&render(&state, context.output.width()))?;
+    }
+    Ok(Exit::Done)
+}
+
+fn render(state: &State, width: usize) -> String {
+    let record = &state.record;
+    let zone = jiff::tz::TimeZone::system();
+    let mut out = format!(
+        "{}  {}\n",
+        paint(STRONG, record.id),
+        text::line(record.name.as_deref().unwrap_or_default())
+    );
+    let mut line = |name: &str, value: String| {
+        out.push_str(&format!("  {name:<11} {}\n", text::line(&value)));
+    };
+    line("state", word(state).into());
+    line(
+        "repository",
+        record.repository.to_string_lossy().into_owned(),
+    );
+    line("commit", record.commit.clone());
+    line("kind", record.kind.to_string());
+    line("created", format::moment(record.created, &zone));
+    line("ends", format::moment(record.ends, &zone));
+    line("holder", format!("process {}", record.pid));
+    for (name, number) in [("memory", "memory_bytes"), ("at most", "peak_memory_bytes")] {
+        if let Some(bytes) = used(state, number) {
+            line(name, format::bytes(bytes));
+        }
+    }
+    if let Some(millis) = used(state, "cpu_millis") {
+        line("processor", format::milliseconds(millis));
+    }
+    if let Some(count) = used(state, "processes") {
+        line("processes", count.to_string());
+    }
+    let found = state.state.as_ref();
+    if let Some(why) = found.and_then(|it| it.get("unreadable")?.as_str()) {
+        out.push_str(&format!(
+            "{} its changes cannot be read: {}\n",
+            paint(LOOK, "note:"),
+            text::line(why)
+        ));
+    }
+    let files: Vec<FileStat> = found
+        .and_then(|it| it.get("files")?.as_array())
+        .into_iter()
+        .flatten()
+        .filter_map(|file| {
+            Some(FileStat {
+                path: file.get("path")?.as_str()?.to_owned(),
+                added: file.get("added")?.as_u64(),
+                removed: file.get("removed")?.as_u64(),
+            })
+        })
+        .collect();
+    out.push_str(&result::stat(&files, width));
+    out
+}

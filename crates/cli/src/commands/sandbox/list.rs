@@ -1,0 +1,135 @@
+//! `skep sandbox list`.
+
+use super::data;
+use crate::{
+    context::Context,
+    exit::Exit,
+    report::Error,
+    view::{
+        format,
+        paint::{BAD, FAINT, STRONG},
+        result,
+        table::{self, Cell},
+    },
+};
+use domain::Timestamp;
+use server::standing::{Held, State, list};
+use tokio::task::JoinSet;
+
+/// List the sandboxes that are held
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  skep sandbox list\n  skep sandbox list --json")]
+pub(super) struct Args {}
+
+#[derive(serde::Serialize)]
+struct Object {
+    sandboxes: Vec<State>,
+}
+
+pub(super) async fn run(_: Args, context: &Context) -> Result<Exit, Error> {
+    let held = list(&data(context)?).map_err(server::Error::from)?;
+    let sandboxes = asked(held).await;
+    if context.output.is_json() {
+        context.output.object(&Object { sandboxes })?;
+    } else {
+        let text = render(&sandboxes, format::now(), context.output.width());
+        context.output.say(&text)?;
+    }
+    Ok(Exit::Done)
+}
+
+/// How each is; all are asked at the same time.
+async fn asked(held: Vec<Held>) -> Vec<State> {
+    let mut asking = JoinSet::new();
+    for one in held {
+        asking.spawn(one.state(false));
+    }
+    let mut all = asking.join_all().await;
+    all.sort_by_key(|it| (it.record.created, it.record.id));
+    all
+}
+
+/// One word for how it is.
+pub(super) fn word(state: &State) -> &'static str {
+    match &state.state {
+        None => "silent",
+        Some(state) if state.get("alive").and_then(serde_json::Value::as_bool) == Some(true) => {
+            "ready"
+        }
+        Some(_) => "dead",
+    }
+}
+
+/// What it uses, as its holder says.
+pub(super) fn used(state: &State, name: &str) -> Option<u64> {
+    state.state.as_ref()?.get("stats")?.get(name)?.as_u64()
+}
+
+fn render(all: &[State], now: Timestamp, width: usize) -> String {
+    if all.is_empty() {
+        return format!(
+            "There are no sandboxes.\n\n{}",
+            result::commands(&[
+                ("skep sandbox create".into(), "make one of this repository"),
+                (
+                    "skep shell".into(),
+                    "work in one that is gone when you leave"
+                ),
+            ])
+        );
+    }
+    let rows: Vec<Vec<Cell>> = all
+        .iter()
+        .map(|state| {
+            let record = &state.record;
+            let place = record.repository.file_name().unwrap_or_default();
+            let word = word(state);
+            let style = if word == "ready" { FAINT } else { BAD };
+            vec![
+                Cell::styled(STRONG, record.id.to_string()),
+                Cell::from(record.name.as_deref().unwrap_or("-")),
+                Cell::styled(style, word),
+                Cell::styled(FAINT, format::ago(record.created, now)),
+                Cell::from(format!("ends in {}", format::span(record.ends.since(now)))),
+                Cell::number(used(state, "memory_bytes").map_or_else(|| "-".into(), format::bytes)),
+                Cell::from(place.to_string_lossy()),
+                Cell::from(format::short(&record.commit)),
+            ]
+        })
+        .collect();
+    table::render(&rows, 0, width)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::view::paint::plain;
+    use domain::SandboxId;
+    use server::standing::Record;
+
+    #[test]
+    fn sandboxes_are_listed_with_age_state_and_memory() {
+        let record = Record {
+            id: SandboxId::from_bits(7),
+            name: Some("try".into()),
+            repository: "/home/ann/worklog".into(),
+            commit: "1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d".into(),
+            kind: sandbox::Kind::Namespace,
+            created: Timestamp(0),
+            ends: Timestamp(7_200_000_000),
+            pid: 1,
+        };
+        let state = serde_json::json!({"alive": true, "stats": {"memory_bytes": 5_000_000}});
+        let all = [State {
+            record,
+            state: Some(state),
+        }];
+        let text = plain(&render(&all, Timestamp(3_600_000_000), 120));
+        assert_eq!(
+            text,
+            "x-000000000007  try  ready  1h ago  ends in 1h00m  4 MB  worklog  1a2b3c4d5e\n"
+        );
+        let none = plain(&render(&[], Timestamp(0), 80));
+        assert!(none.contains("skep sandbox create"), "{none}");
+    }
+}

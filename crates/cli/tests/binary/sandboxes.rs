@@ -1,0 +1,234 @@
+//! `skep sandbox`: sealed workspaces that outlive a command.
+
+use std::fs;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use testkit::{Ran, leaks};
+
+use crate::world::{DEADLINE, World};
+
+fn world() -> World {
+    World::simple().env("SKEP", env!("CARGO_BIN_EXE_skep"))
+}
+
+/// Makes one; its id. A test that fails leaves none for long.
+fn create(world: &World, more: &[&str]) -> String {
+    let args = [&["sandbox", "create", "--for", "10m"], more].concat();
+    let ran = world.skep(&args).expect_code(0);
+    assert!(!ran.left_open, "its holder holds no output");
+    ran.stdout.trim().to_owned()
+}
+
+fn exec(world: &World, id: &str, script: &str) -> Ran {
+    world.skep(&["sandbox", "exec", id, "--", "sh", "-c", script])
+}
+
+fn json(world: &World, args: &[&str]) -> Value {
+    let ran = world.skep(&[&["sandbox", "--json"], args].concat());
+    ran.expect_code(0).json_lines().remove(0)
+}
+
+#[test]
+fn a_sandbox_stays_until_it_is_destroyed_and_commands_in_it_are_as_on_the_host() {
+    let world = world();
+    let secret = world.home.root().join("secret");
+    fs::write(&secret, "of the host").unwrap();
+    let id = create(&world, &["--name", "try"]);
+    assert!(id.starts_with("x-"), "{id}");
+
+    let ran = exec(
+        &world,
+        "try",
+        "pwd; echo err >&2; echo 42 > answer.txt; exit 7",
+    )
+    .expect_code(7);
+    assert!(ran.stdout.starts_with("/workspace/"), "{}", ran.stdout);
+    assert_eq!(ran.stderr, "err\n");
+    let ran = exec(&world, &id, "cat answer.txt; kill -9 $$").expect_code(137);
+    assert_eq!(ran.stdout, "42\n", "what was changed stays");
+    exec(&world, &id[..6], &format!("test ! -e {}", secret.display())).expect_code(0);
+    let missing = world.skep(&["sandbox", "exec", "try", "--", "no-such-program"]);
+    assert!(missing.expect_code(127).stderr.contains("no-such-program"));
+    let input = "head -c 300000 /dev/zero | \"$SKEP\" sandbox exec try -- wc -c";
+    let ran = world
+        .home
+        .start("sh", ["-c", input], world.repo.path())
+        .finish(DEADLINE);
+    assert_eq!(ran.expect_code(0).stdout.trim(), "300000");
+    let ran = world.skep(&[
+        "sandbox",
+        "exec",
+        "-t",
+        "try",
+        "--",
+        "sh",
+        "-c",
+        "tty; stty size",
+    ]);
+    let ran = ran.expect_code(0);
+    assert!(
+        ran.stdout.starts_with("/dev/pts/") && ran.stdout.ends_with("24 80\r\n"),
+        "{}",
+        ran.stdout
+    );
+    let ran = world.skep(&[
+        "sandbox",
+        "exec",
+        "--timeout",
+        "1s",
+        "try",
+        "--",
+        "sleep",
+        "1000",
+    ]);
+    ran.expect_code(143);
+
+    let shown = world.skep(&[
+        "sandbox",
+        "exec",
+        "--json",
+        "try",
+        "--",
+        "sh",
+        "-c",
+        "echo out; exit 3",
+    ]);
+    let shown = shown.expect_code(3).json_lines().remove(0);
+    assert_eq!(shown["id"], *id);
+    assert_eq!(shown["exit"]["code"], 3);
+    assert_eq!(shown["stdout"], "out\n");
+
+    let list = json(&world, &["list"]);
+    assert_eq!(list["sandboxes"].as_array().unwrap().len(), 1);
+    let one = &list["sandboxes"][0];
+    assert_eq!(
+        (&one["id"], &one["name"]),
+        (&Value::from(id.as_str()), &Value::from("try"))
+    );
+    assert_eq!(one["state"]["alive"], true);
+    assert_eq!(one["state"]["sealed"], true);
+    let inspected = json(&world, &["inspect", "try"]);
+    assert_eq!(inspected["state"]["files"][0]["path"], "answer.txt");
+    let text = world
+        .skep(&["sandbox", "inspect", &id])
+        .expect_code(0)
+        .stdout;
+    assert!(
+        text.contains("answer.txt") && text.contains("ready"),
+        "{text}"
+    );
+
+    let destroyed = json(&world, &["destroy", "try"]);
+    assert_eq!(destroyed["destroyed"][0], *id);
+    world.assert_nothing_left();
+    exec(&world, "try", "true").expect_code(5);
+    let none = world.skep(&["sandbox", "list"]).expect_code(0).stdout;
+    assert!(none.contains("There are no sandboxes"), "{none}");
+}
+
+#[test]
+fn several_sandboxes_and_several_commands_work_at_once_and_do_not_see_each_other() {
+    let world = world();
+    let one = create(&world, &["--name", "one"]);
+    create(&world, &["--name", "other"]);
+    let taken = world
+        .skep(&["sandbox", "create", "--name", "one"])
+        .expect_code(6);
+    assert!(taken.stderr.contains(&one), "{}", taken.stderr);
+    let script = "until test -e go; do sleep 0.05; done; echo met";
+    let waiting = world.start(&["sandbox", "exec", "one", "--", "sh", "-c", script]);
+    exec(&world, "one", "touch go").expect_code(0);
+    assert_eq!(waiting.finish(DEADLINE).expect_code(0).stdout, "met\n");
+    exec(&world, "other", "test ! -e go").expect_code(0);
+    world.skep(&["sandbox", "destroy", "--all"]).expect_code(0);
+    world.assert_nothing_left();
+}
+
+#[test]
+fn a_command_ends_with_the_client_that_started_it() {
+    let world = world();
+    create(&world, &["--name", "try"]);
+    let script = "trap '' HUP TERM INT; echo ready; (setsid sleep 1000 &); sleep 1000";
+    let mut client = world.start(&["sandbox", "exec", "try", "--", "sh", "-c", script]);
+    client.line(DEADLINE, |it| it == "ready");
+    client.kill();
+    exec(
+        &world,
+        "try",
+        "while grep -qsx sleep /proc/[0-9]*/comm; do :; done",
+    )
+    .expect_code(0);
+    world.skep(&["sandbox", "destroy", "try"]).expect_code(0);
+    world.assert_nothing_left();
+}
+
+#[test]
+fn a_killed_holder_leaves_nothing() {
+    let world = world();
+    create(&world, &[]);
+    let list = json(&world, &["list"]);
+    let holder = list["sandboxes"][0]["pid"].as_i64().unwrap();
+    let id = list["sandboxes"][0]["id"].as_str().unwrap().to_owned();
+    let script = "echo ready; sleep 1000";
+    let mut running = world.start(&["sandbox", "exec", &id, "--", "sh", "-c", script]);
+    running.line(DEADLINE, |it| it == "ready");
+    let holder = Pid::from_raw(i32::try_from(holder).unwrap()).unwrap();
+    kill_process(holder, Signal::KILL).unwrap();
+    let ran = running.finish(DEADLINE);
+    assert_ne!(ran.code(), Some(0));
+    leaks::assert_none(&world.data());
+    let none = json(&world, &["list"]);
+    assert!(none["sandboxes"].as_array().unwrap().is_empty());
+    // Its workspace is taken by the next who sweeps.
+    world.skep(&["shell", "--", "true"]).expect_code(0);
+    world.assert_nothing_left();
+}
+
+#[test]
+fn a_sandbox_ends_at_its_time_and_when_its_holder_is_told_to() {
+    let world = world();
+    world
+        .skep(&["sandbox", "create", "--for", "1s"])
+        .expect_code(0);
+    leaks::assert_none(&world.data());
+    world.assert_nothing_left();
+    create(&world, &[]);
+    let list = json(&world, &["list"]);
+    let holder = list["sandboxes"][0]["pid"].as_i64().unwrap();
+    let holder = Pid::from_raw(i32::try_from(holder).unwrap()).unwrap();
+    kill_process(holder, Signal::TERM).unwrap();
+    leaks::assert_none(&world.data());
+    world.assert_nothing_left();
+}
+
+#[test]
+fn what_cannot_be_made_is_refused_as_the_holder_says_and_leaves_nothing() {
+    let world = world();
+    let ran = world
+        .skep(&["sandbox", "create", "--ref", "no-such"])
+        .expect_code(5);
+    assert!(ran.stderr.contains("no-such"), "{}", ran.stderr);
+    let setup = "[setup]\ncommand = \"echo what is wrong; exit 3\"\n";
+    world
+        .repo
+        .file("skep.toml", setup)
+        .commit("A setup that fails");
+    let ran = world.skep(&["sandbox", "create"]).expect_code(1);
+    assert!(ran.stderr.contains("what is wrong"), "{}", ran.stderr);
+    let object = world.skep(&["sandbox", "create", "--json"]).expect_code(1);
+    assert!(
+        object.stderr.contains("\"reason\":\"setup_failed\""),
+        "{}",
+        object.stderr
+    );
+    let id = create(&world, &["--no-setup"]);
+    world.skep(&["sandbox", "destroy", &id]).expect_code(0);
+    world
+        .skep(&["sandbox", "create", "--name", "a b"])
+        .expect_code(2);
+    world
+        .skep(&["sandbox", "create", "--for", "1y"])
+        .expect_code(2);
+    world.assert_nothing_left();
+}
