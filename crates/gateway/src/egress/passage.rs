@@ -174,6 +174,22 @@ impl Passage {
         self.begun.elapsed().saturating_sub(last) < self.idle()
     }
 
+    /// Returns when it has lasted too long or nothing has passed for too long, and says which. Wakes
+    /// when that could be.
+    pub(super) async fn over(&self) -> String {
+        loop {
+            if Instant::now() >= self.deadline {
+                return "the connection lasted too long".into();
+            }
+            if !self.is_busy() {
+                return format!("nothing passed for {} s", self.idle().as_secs());
+            }
+            let last = std::time::Duration::from_millis(self.last.load(Ordering::Relaxed));
+            let quiet = self.begun + last + self.idle();
+            tokio::time::sleep_until(quiet.min(self.deadline)).await;
+        }
+    }
+
     /// Says what ended it, unless that was said.
     pub(super) fn ended(&self, why: impl Into<String>) {
         let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);

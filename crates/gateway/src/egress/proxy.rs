@@ -21,12 +21,7 @@ use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
-use std::{
-    future::{Future as _, poll_fn},
-    net::SocketAddr,
-    sync::Arc,
-    task::Poll,
-};
+use std::{net::SocketAddr, sync::Arc};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -307,7 +302,6 @@ async fn send(
     stream: TcpStream,
     passage: &Arc<Passage>,
 ) -> Result<Response<Incoming>, String> {
-    let deadline = (Instant::now() + passage.idle()).min(passage.deadline);
     let stream: Box<dyn Stream> = if target.is_secure {
         Box::new(secure(state, target, stream).await?)
     } else {
@@ -318,26 +312,31 @@ async fn send(
         .handshake(TokioIo::new(stream))
         .await;
     let (mut sender, connection) = handshake.map_err(|error| error.to_string())?;
-    // Held until both bodies are over, or the passage ends.
-    let mut ends = Box::pin(passage.end.clone().cancelled_owned());
-    let mut connection = Box::pin(connection.with_upgrades());
-    state.tasks.spawn(poll_fn(move |cx| {
-        if ends.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(());
-        }
-        connection.as_mut().poll(cx).map(|ended| {
-            if let Err(error) = ended {
+    // Held until both bodies are over, or the passage ends. Nobody else watches a body that neither
+    // end takes: a server that answers and reads no further would hold it as long as the sandbox is.
+    let watched = Arc::clone(passage);
+    state.tasks.spawn(async move {
+        tokio::select! {
+            biased;
+            () = watched.end.cancelled() => {}
+            ended = connection.with_upgrades() => if let Err(error) = ended {
                 tracing::debug!(%error, "a connection out of a sandbox ended");
-            }
-        })
-    }));
+            },
+            why = watched.over() => watched.ended(why),
+        }
+    });
     let request =
         outgoing(request, target, upgrade, passage).ok_or("its address cannot be written down")?;
-    let sending = timeout_at(deadline, sender.send_request(request));
-    match passage.end.run_until_cancelled(sending).await {
-        None => Err(passage.stopped().into()),
-        Some(Err(_)) => Err(format!("no answer for {} s", passage.idle().as_secs())),
-        Some(Ok(answered)) => answered.map_err(|error| error.to_string()),
+    // Silence counts from when something passed last: an upload may take longer than an answer may.
+    let none = || format!("no answer for {} s", passage.idle().as_secs());
+    tokio::select! {
+        biased;
+        () = passage.end.cancelled() => Err(passage.stopped().into()),
+        answered = sender.send_request(request) => answered.map_err(|error| {
+            // Who watches the connection may have been first.
+            if passage.is_busy() { error.to_string() } else { none() }
+        }),
+        _ = passage.over() => Err(none()),
     }
 }
 

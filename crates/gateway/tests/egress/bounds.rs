@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 use skep_gateway::EgressBounds;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
     time::timeout,
 };
 
 use crate::{
-    fixture::{AT_ONCE, PATIENCE, World, allow, text},
+    fixture::{AT_ONCE, PATIENCE, World, allow, head, text},
     origin::{Authority, Origin},
 };
 
@@ -172,4 +173,52 @@ async fn a_host_that_nobody_answers_for_is_told_at_once() {
         assert!(said.contains(why), "{said}");
     }
     assert!(begun.elapsed() < AT_ONCE);
+}
+
+/// A server that answers before it has read, reads no further, and never ends.
+async fn rude() -> (u16, tokio::task::JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let task = tokio::spawn(async move {
+        let mut all = Vec::new();
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            head(&mut stream).await;
+            let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+            stream.write_all(answer).await.unwrap();
+            all.push(stream);
+        }
+    });
+    (port, task)
+}
+
+#[tokio::test]
+async fn a_server_that_answers_and_reads_no_further_holds_no_connection_of_the_host() {
+    let (port, server) = rude().await;
+    let bounds = EgressBounds {
+        idle: Duration::from_secs(1),
+        ..EgressBounds::default()
+    };
+    let world = world(bounds, port);
+    let ask = format!(
+        "POST http://a.test:{port}/ HTTP/1.1\r\nHost: a.test:{port}\r\nContent-Length: 100000000\r\n\r\n"
+    );
+    let mut stream = world.connect().await;
+    stream.write_all(ask.as_bytes()).await.unwrap();
+    assert!(head(&mut stream).await.starts_with("HTTP/1.1 200"));
+    // More than all that is between the program and the server can hold.
+    let chunk = vec![b'x'; 1 << 20];
+    for _ in 0..64 {
+        let written = timeout(Duration::from_millis(200), stream.write_all(&chunk)).await;
+        if !matches!(written, Ok(Ok(()))) {
+            break;
+        }
+    }
+    drop(stream);
+    let seen = world
+        .until(|seen| seen.iter().any(|seen| seen.up > 0))
+        .await;
+    let why = seen.iter().find_map(|seen| seen.reason.clone());
+    assert_eq!(why.as_deref(), Some("nothing passed for 1 s"));
+    server.abort();
 }
