@@ -15,7 +15,6 @@ pub use address::{Address, Kind, kind};
 pub use host::{Host, Pattern};
 pub use rules::{Asks, Decision, Presets, Request, Rules, Verdict, Why, decide};
 
-use crate::scope::Globs;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, net::IpAddr};
@@ -24,12 +23,16 @@ use std::{collections::BTreeMap, net::IpAddr};
 pub const MAX_RULES: usize = 100;
 /// The most ports, methods or paths of a rule, and the most hosts of a preset.
 pub const MAX_PARTS: usize = 50;
+/// The most hosts and paths of all rules of a file, each host counted with each path.
+pub const MAX_MATCHERS: usize = 500;
 /// The most addresses and pinned names of a configuration.
 pub const MAX_ADDRESSES: usize = 500;
 /// Ports that an allowing rule means where it names none.
 pub const PORTS: [u16; 2] = [443, 80];
 /// The longest path pattern, in bytes.
 const MAX_PATH: usize = 500;
+/// The most parts that stars cut a path pattern into.
+const MAX_STARS: usize = 9;
 
 /// Who is in a sandbox.
 #[derive(
@@ -272,6 +275,11 @@ fn validate(list: &'static str, rules: &[Rule], names_parts: bool) -> Result<(),
     if rules.len() > MAX_RULES {
         return Err(Error::of(list, format!("more than {MAX_RULES} rules")));
     }
+    let paths: usize = rules.iter().map(|rule| rule.paths.len().max(1)).sum();
+    if paths > MAX_MATCHERS {
+        let what = format!("more than {MAX_MATCHERS} hosts and paths");
+        return Err(Error::of(list, what));
+    }
     for (index, rule) in rules.iter().enumerate() {
         let wrong = |what: String| Error {
             list,
@@ -321,7 +329,19 @@ impl Rule {
                 path.escape_debug()
             ));
         }
-        Globs::new(&self.paths).map_err(|error| error.to_string())?;
+        // A pattern that never matches would allow nothing, but protect nothing in a denial either.
+        let odd = |path: &&String| {
+            path.contains(['[', ']', '{', '}'])
+                || path::plain(path).as_deref() != Some(path.as_str())
+                || path.split('*').count() > MAX_STARS
+        };
+        if let Some(path) = self.paths.iter().find(odd) {
+            return Err(format!(
+                "the path `{}` matches nothing, or with too much effort: only `*` and `**` stand for \
+                 others, a few times, and characters that can be seen are written without `%`",
+                path.escape_debug()
+            ));
+        }
         Ok(())
     }
 }

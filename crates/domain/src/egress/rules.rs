@@ -1,7 +1,9 @@
 //! Rules put together, and the decision.
 
-use super::{Asked, Error, Host, PORTS, Part, Pattern, Preset, Rule, Users, endpoint, path};
-use crate::scope::Globs;
+use super::{
+    Asked, Error, Host, MAX_MATCHERS, PORTS, Part, Pattern, Preset, Rule, Users, endpoint,
+    path::{self, Glob},
+};
 use serde::Serialize;
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -153,7 +155,7 @@ struct Matcher {
     ports: Vec<u16>,
     has_ports: bool,
     methods: Vec<String>,
-    path: Option<(usize, Globs)>,
+    path: Option<Glob>,
     upgrade: bool,
     words: Arc<str>,
 }
@@ -175,14 +177,14 @@ impl Matcher {
     fn meets(&self, method: &str, plain: Option<&str>) -> bool {
         let path = match (&self.path, plain) {
             (None, _) => true,
-            (Some((_, globs)), Some(plain)) => globs.matches(plain.as_bytes()),
+            (Some(glob), Some(plain)) => glob.matches(plain),
             (Some(_), None) => false,
         };
         path && (self.methods.is_empty() || self.methods.iter().any(|known| known == method))
     }
 
     fn weight(&self) -> Weight {
-        let path = self.path.as_ref().map_or(0, |(literal, _)| literal + 1);
+        let path = self.path.as_ref().map_or(0, |path| path.literal() + 1);
         (
             self.host.weight(),
             self.has_ports,
@@ -289,9 +291,16 @@ fn matchers(
     rule: &Rule,
     hosts: Vec<(Pattern, Option<u16>)>,
     allow: bool,
-    word: &str,
+    word: &'static str,
     file: &'static str,
 ) -> Result<(), Error> {
+    // Each of them is looked at for every request.
+    if list.len() + hosts.len() * rule.paths.len().max(1) > MAX_MATCHERS {
+        return Err(Error::of(
+            word,
+            format!("more than {MAX_MATCHERS} hosts and paths"),
+        ));
+    }
     for (host, port) in hosts {
         let mut words = format!("{word} {host}");
         if let Some(preset) = &rule.preset {
@@ -312,30 +321,28 @@ fn matchers(
         }
         let one = |path: Option<&String>| {
             let mut words = words.clone();
-            let mut globs = None;
+            let mut glob = None;
             if let Some(path) = path {
                 words.push_str(&format!(" {path}"));
-                let set = Globs::new(std::slice::from_ref(path));
-                let set = set.map_err(|error| Error::of("allow", error.to_string()))?;
-                globs = Some((path::literal(path), set));
+                glob = Some(Glob::new(path));
             }
-            Ok(Matcher {
+            Matcher {
                 allow,
                 parts: rule.parts.clone(),
                 host: host.clone(),
                 ports: ports.clone(),
                 has_ports,
                 methods: rule.methods.clone(),
-                path: globs,
+                path: glob,
                 upgrade: rule.upgrade,
                 words: format!("{words} ({file})").into(),
-            })
+            }
         };
         if rule.paths.is_empty() {
-            list.push(one(None)?);
+            list.push(one(None));
         }
         for path in &rule.paths {
-            list.push(one(Some(path))?);
+            list.push(one(Some(path)));
         }
     }
     Ok(())

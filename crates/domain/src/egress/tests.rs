@@ -424,3 +424,58 @@ fn an_address_that_is_not_public_is_connected_to_only_where_it_is_named() {
     assert!(!may("other.internal", "192.168.0.9"));
     assert!(may("a.test", "9.9.9.9"));
 }
+
+#[test]
+fn however_a_repository_writes_its_paths_a_decision_is_soon_made() {
+    let rule = |number: usize| Rule {
+        parts: vec![Part::Agent],
+        host: Some("a.test".into()),
+        paths: (0..50)
+            .map(|path| format!("/{}{number}x{path}", "**a*aa".repeat(2)))
+            .collect(),
+        ..Rule::default()
+    };
+    let asked = |rules| Asked {
+        allow: (0..rules).map(rule).collect(),
+        deny: Vec::new(),
+    };
+    let error = asked(11).validate().unwrap_err().to_string();
+    assert!(error.contains("more than 500 hosts and paths"), "{error}");
+    let begun = std::time::Instant::now();
+    let rules = Rules::new(&asked(10), &Users::default(), &Presets::new()).unwrap();
+    let host = Host::parse("a.test").unwrap();
+    for length in [2_000, 60_000] {
+        let target = format!("/{}", "a".repeat(length));
+        let request = Request {
+            part: Part::Agent,
+            host: &host,
+            port: 443,
+            asked: Some(Asks {
+                method: "GET",
+                target: &target,
+                upgrade: false,
+            }),
+        };
+        assert_eq!(decide(&rules, &request).verdict, Verdict::Refused);
+    }
+    // Regular expressions took minutes, and half a gigabyte.
+    let took = begun.elapsed();
+    assert!(took < std::time::Duration::from_secs(10), "{took:?}");
+}
+
+#[test]
+fn a_path_pattern_that_could_never_match_is_refused() {
+    for bad in [
+        "/a?b", "/[ab]", "/{a,b}", "/%61", "/a//b", "/a/../b", "/a;b", "/%c3%a9", "/\u{e9}",
+    ] {
+        let asked = Asked {
+            allow: Vec::new(),
+            deny: vec![Rule {
+                host: Some("a.test".into()),
+                paths: vec![bad.into()],
+                ..Rule::default()
+            }],
+        };
+        assert!(asked.validate().is_err(), "{bad}");
+    }
+}
