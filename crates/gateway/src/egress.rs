@@ -50,6 +50,9 @@ const LOOK: Duration = Duration::from_millis(500);
 /// Tunnels of one sandbox at once.
 const TUNNELS: usize = 64;
 
+/// Names of one sandbox that are looked up at once.
+const LOOKUPS: usize = 8;
+
 /// What holds at a moment.
 #[derive(Debug, Clone)]
 pub struct Standing {
@@ -147,6 +150,8 @@ pub(crate) struct State {
     tasks: TaskTracker,
     /// How many of them there may be.
     room: Arc<Semaphore>,
+    /// How many names may be looked up at once.
+    lookups: Arc<Semaphore>,
     pub(crate) cancel: CancellationToken,
     /// Wakes who records and who looks again.
     wake: Notify,
@@ -178,6 +183,7 @@ impl Egress {
             requests: AtomicU64::new(0),
             tasks: TaskTracker::new(),
             room: Arc::new(Semaphore::new(TUNNELS)),
+            lookups: Arc::new(Semaphore::new(LOOKUPS)),
             cancel: spec.cancel.child_token(),
             wake: Notify::new(),
             authority: OnceLock::new(),

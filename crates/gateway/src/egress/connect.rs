@@ -7,6 +7,7 @@ use domain::egress::{Host, Kind, kind};
 use std::{
     io,
     net::{IpAddr, SocketAddr},
+    sync::Arc,
 };
 use tokio::{
     net::TcpStream,
@@ -133,7 +134,19 @@ async fn addresses(state: &State, standing: &Standing, host: &Host) -> Result<Ve
         name: name.clone(),
         why,
     };
-    match timeout(state.bounds.resolve, state.resolver.addresses(name)).await {
+    // Looking up goes on in a thread of its own although nobody waits any more, and there are so many
+    // threads for the whole program. So the room is free again when the thread is, and not before.
+    let looking = async {
+        let room = Arc::clone(&state.lookups).acquire_owned().await;
+        let (resolver, name) = (Arc::clone(&state.resolver), name.clone());
+        let looking = tokio::spawn(async move {
+            let found = resolver.addresses(&name).await;
+            drop(room);
+            found
+        });
+        looking.await.unwrap_or_else(|error| Err(error.into()))
+    };
+    match timeout(state.bounds.resolve, looking).await {
         Ok(Ok(all)) => Ok(all),
         Ok(Err(error)) => Err(unknown(error.to_string())),
         Err(_) => Err(unknown("it took too long".into())),

@@ -222,3 +222,20 @@ async fn a_server_that_answers_and_reads_no_further_holds_no_connection_of_the_h
     assert_eq!(why.as_deref(), Some("nothing passed for 1 s"));
     server.abort();
 }
+
+#[tokio::test]
+async fn names_that_nobody_answers_for_are_given_up_and_few_are_looked_up_at_once() {
+    let bounds = EgressBounds {
+        resolve: Duration::from_millis(100),
+        ..EgressBounds::default()
+    };
+    let world = world(bounds, 1);
+    for number in 0..20 {
+        let host = format!("never{number}.test:1");
+        let ask =
+            format!("GET http://{host}/ HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        let said = world.raw(ask.as_bytes()).await;
+        assert!(said.contains("it took too long"), "{said}");
+    }
+    assert_eq!(world.names.asked(), 8);
+}
