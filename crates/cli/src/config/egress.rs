@@ -9,6 +9,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex, OnceLock, PoisonError},
 };
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 /// What tells one state of a file from another.
 type Stamp = Option<(u64, u64, i64, i64, i64, i64)>;
@@ -65,10 +66,21 @@ impl Configured for Watched {
     }
 
     fn presets(&self) -> Arc<Presets> {
-        Arc::clone(
-            self.presets
-                .get_or_init(|| Arc::new(self.machine.presets())),
-        )
+        if let Some(known) = self.presets.get() {
+            return Arc::clone(known);
+        }
+        // Programs are waited for, by whoever asks first and by all that ask meanwhile: if all
+        // threads of the runtime waited here, nobody would be left to see that a program has ended.
+        let find = || {
+            let found = self
+                .presets
+                .get_or_init(|| Arc::new(self.machine.presets()));
+            Arc::clone(found)
+        };
+        match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
+            Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(find),
+            _ => find(),
+        }
     }
 }
 
@@ -97,5 +109,48 @@ mod tests {
         assert!(error.contains("`egress.deny`, rule 1"), "{error}");
         fs::remove_file(&path).unwrap();
         assert_eq!(*watched.users().unwrap(), Users::default());
+    }
+
+    /// Whoever asks while a package manager is asked waits in a thread; were those all that the
+    /// program has, it would wait for ever.
+    #[test]
+    fn presets_that_many_ask_for_at_once_are_found_all_the_same() {
+        let home = tempfile::tempdir().unwrap();
+        let npm = home.path().join("npm");
+        let script = "#!/bin/sh\nread -r line < \"$HOME/go\"; echo https://npm.example/\n";
+        fs::write(&npm, script).unwrap();
+        fs::set_permissions(&npm, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let go = home.path().join("go");
+        let made = std::process::Command::new("mkfifo").arg(&go).status();
+        assert!(made.unwrap().success());
+        let directory = home.path().to_str().unwrap();
+        let path = format!("{directory}:{}", std::env::var("PATH").unwrap());
+        let env = Environment::of([("HOME", directory), ("PATH", &path)]);
+        let watched = Arc::new(Watched::new(home.path().join("config.toml"), &env));
+        let (done, all_done) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                let asking: Vec<_> = (0..6)
+                    .map(|_| {
+                        let watched = Arc::clone(&watched);
+                        tokio::spawn(async move { watched.presets() })
+                    })
+                    .collect();
+                // Opened when the program reads; by then others wait, too.
+                let writing = tokio::task::spawn_blocking(move || fs::write(go, "now\n"));
+                writing.await.unwrap().unwrap();
+                for one in asking {
+                    assert_eq!(one.await.unwrap()["npm"].hosts, ["npm.example"]);
+                }
+            });
+            done.send(()).unwrap();
+        });
+        let waited = all_done.recv_timeout(std::time::Duration::from_secs(60));
+        waited.expect("all threads wait for each other");
     }
 }

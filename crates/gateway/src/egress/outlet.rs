@@ -74,8 +74,8 @@ struct Asking {
 impl Policies for Asking {
     fn standing(&self) -> Result<Standing, String> {
         let users = self.configured.users()?;
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((known, rules)) = &*last
+        let last = || self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((known, rules)) = &*last()
             && Arc::ptr_eq(known, &users)
         {
             return Ok(Standing {
@@ -83,9 +83,10 @@ impl Policies for Asking {
                 users,
             });
         }
+        // Not under the lock: package managers may be asked, and all threads could wait for it.
         let rules = rules(&self.asked, &users, &*self.configured);
         let rules = Arc::new(rules.map_err(|error| error.to_string())?);
-        *last = Some((Arc::clone(&users), Arc::clone(&rules)));
+        *last() = Some((Arc::clone(&users), Arc::clone(&rules)));
         Ok(Standing { rules, users })
     }
 }
