@@ -180,7 +180,10 @@ impl Matcher {
             (Some(glob), Some(plain)) => glob.matches(plain),
             (Some(_), None) => false,
         };
-        path && (self.methods.is_empty() || self.methods.iter().any(|known| known == method))
+        // To some servers `post` is `POST`: that is denied, too, and not allowed.
+        let is =
+            |known: &String| known == method || (!self.allow && known.eq_ignore_ascii_case(method));
+        path && (self.methods.is_empty() || self.methods.iter().any(is))
     }
 
     fn weight(&self) -> Weight {
@@ -214,7 +217,13 @@ impl Rules {
                 let hosts = match hosts(rule, users, machine) {
                     Some(hosts) => hosts,
                     None => {
-                        unknown.extend(rule.preset.clone());
+                        let name = rule.preset.clone().unwrap_or_default();
+                        // A denial that means nobody would protect nobody.
+                        if !allow {
+                            let what = format!("the preset `{name}` has no hosts on this machine");
+                            return Err(Error::of(word, what));
+                        }
+                        unknown.push(name);
                         continue;
                     }
                 };

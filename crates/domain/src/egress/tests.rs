@@ -479,3 +479,54 @@ fn a_path_pattern_that_could_never_match_is_refused() {
         assert!(asked.validate().is_err(), "{bad}");
     }
 }
+
+#[test]
+fn a_denied_method_is_denied_in_small_letters_too() {
+    let rule = |methods: &[&str]| Rule {
+        parts: vec![Part::Agent],
+        host: Some("a.test".into()),
+        methods: methods.iter().map(|method| (*method).into()).collect(),
+        ..Rule::default()
+    };
+    let asked = Asked {
+        allow: vec![rule(&[])],
+        deny: vec![rule(&["POST"])],
+    };
+    let rules = Rules::new(&asked, &Users::default(), &Presets::new()).unwrap();
+    let host = Host::parse("a.test").unwrap();
+    for (method, expected) in [
+        ("POST", Verdict::Refused),
+        ("post", Verdict::Refused),
+        ("GET", Verdict::Allowed),
+    ] {
+        let asks = Asks {
+            method,
+            target: "/",
+            upgrade: false,
+        };
+        let request = Request {
+            part: Part::Agent,
+            host: &host,
+            port: 443,
+            asked: Some(asks),
+        };
+        assert_eq!(decide(&rules, &request).verdict, expected, "{method}");
+    }
+}
+
+#[test]
+fn a_denial_by_a_preset_that_nobody_knows_is_an_error_and_denies_not_nothing() {
+    let rule = Rule {
+        preset: Some("nobody".into()),
+        ..Rule::default()
+    };
+    let users = Users {
+        deny: vec![rule],
+        ..Users::default()
+    };
+    let error = Rules::new(&Asked::default(), &users, &Presets::new()).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "`egress.deny`: the preset `nobody` has no hosts on this machine"
+    );
+}
