@@ -155,18 +155,17 @@ fn urls_of_lines(text: &str) -> BTreeSet<String> {
 
 /// The hosts of all addresses in a text, each with its port where it has one.
 fn urls(text: &str) -> BTreeSet<String> {
+    let ends_address = |c: char| c.is_whitespace() || "/?#\"'<>|,".contains(c);
     let ends = |c: char| !(c.is_ascii_alphanumeric() || ".-_:[]".contains(c));
     text.split("://")
         .skip(1)
         .zip(text.split("://"))
         .filter(|(_, before)| before.ends_with("http") || before.ends_with("https"))
         .filter_map(|(rest, _)| {
-            let authority = rest.split(ends).next()?;
-            // What stands before an `@` is a name and perhaps a password.
-            let authority = match rest.get(authority.len()..)?.strip_prefix('@') {
-                Some(rest) => rest.split(ends).next()?,
-                None => authority,
-            };
+            // What stands before an `@` is a name and perhaps a password, in any characters.
+            let authority = rest.split(ends_address).next()?;
+            let host = authority.rsplit('@').next()?;
+            let authority = host.split(ends).next()?;
             let host = authority.trim_end_matches('.').to_ascii_lowercase();
             (host.contains('.') || host.contains(':')).then_some(host)
         })
@@ -208,6 +207,10 @@ mod tests {
         assert_eq!(
             all("index-url='https://me:secret@packages.example.com/simple/'"),
             ["packages.example.com"]
+        );
+        assert_eq!(
+            all("registry = https://token.of%3Dme~x:p+w%40y@packages.example.com:8443/x"),
+            ["packages.example.com:8443"]
         );
         assert_eq!(all("https://a.example,direct\nsum.example"), ["a.example"]);
         assert!(all("git+ssh://x.example file:///y none").is_empty());
