@@ -9,12 +9,15 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// Different decisions that are told apart by their paths.
-const WITH_PATHS: usize = 200;
-/// Different decisions that are told apart at all.
-const APART: usize = 500;
+/// Different decisions that are told apart by their paths, of the allowed ones and of the refused ones
+/// each.
+const WITH_PATHS: usize = 100;
+/// Different decisions that are told apart at all, of each.
+const APART: usize = 250;
 /// The longest wait before what was decided again is told again.
 const LONGEST: Duration = Duration::from_secs(60);
+/// The longest reason that is told, in bytes.
+const REASON_BYTES: usize = 500;
 /// The host of what is not told apart any more.
 const OTHERS: &str = "(others)";
 
@@ -83,7 +86,10 @@ impl Entry {
 #[derive(Debug, Default)]
 struct Book {
     entries: HashMap<Key, Entry>,
-    told: usize,
+    /// How many of them were refused, and allowed.
+    apart: [usize; 2],
+    /// How many events were told of what was refused, and allowed.
+    told: [usize; 2],
 }
 
 pub(super) struct Record {
@@ -109,11 +115,18 @@ impl Record {
 
     /// Counts a decision, or bytes of one that was counted.
     pub(super) fn add(&self, mut key: Key, count: u64, up: u64, down: u64) {
+        // It may hold words of a server: all the names in its certificate, say.
+        if let Some(reason) = &mut key.reason {
+            reason.truncate(reason.floor_char_boundary(REASON_BYTES));
+        }
         let mut book = self.book();
-        if !book.entries.contains_key(&key) && book.entries.len() >= WITH_PATHS {
+        // Room of their own: what is refused a thousand times hides nothing that was allowed.
+        let of_a_kind = book.apart.get(usize::from(key.allowed)).copied();
+        let of_a_kind = of_a_kind.unwrap_or_default();
+        if !book.entries.contains_key(&key) && of_a_kind >= WITH_PATHS {
             key.path = None;
         }
-        if !book.entries.contains_key(&key) && book.entries.len() >= APART {
+        if !book.entries.contains_key(&key) && of_a_kind >= APART {
             key = Key {
                 host: OTHERS.into(),
                 port: 0,
@@ -125,6 +138,11 @@ impl Record {
             };
         }
         let order = book.entries.len();
+        if !book.entries.contains_key(&key)
+            && let Some(apart) = book.apart.get_mut(usize::from(key.allowed))
+        {
+            *apart += 1;
+        }
         let entry = book.entries.entry(key).or_insert_with(|| Entry {
             order,
             count: 0,
@@ -141,11 +159,11 @@ impl Record {
     /// When something is to be told next.
     pub(super) fn due(&self) -> Option<Instant> {
         let book = self.book();
-        if book.told >= self.most {
-            return None;
-        }
-        let dirty = book.entries.values().filter(|entry| entry.is_dirty());
-        dirty.map(|entry| entry.due).min()
+        let dirty = book.entries.iter().filter(|(key, entry)| {
+            let told = book.told.get(usize::from(key.allowed));
+            entry.is_dirty() && told.is_some_and(|told| *told < self.most / 2)
+        });
+        dirty.map(|(_, entry)| entry.due).min()
     }
 
     /// Tells what is due, or at the end all. Past the most events the end is told as one for what was
@@ -160,14 +178,17 @@ impl Record {
     fn take(&self, is_end: bool) -> Vec<Seen> {
         let mut book = self.book();
         let now = Instant::now();
-        let Book { entries, told } = &mut *book;
+        let Book { entries, told, .. } = &mut *book;
         let mut ready: Vec<(usize, Seen)> = Vec::new();
         let mut rest = [(0, 0, 0); 2];
         for (key, entry) in entries.iter_mut() {
             if !entry.is_dirty() || !(is_end || entry.due <= now) {
                 continue;
             }
-            if *told >= self.most {
+            let Some(told) = told.get_mut(usize::from(key.allowed)) else {
+                continue;
+            };
+            if *told >= self.most / 2 {
                 if is_end && let Some(sums) = rest.get_mut(usize::from(key.allowed)) {
                     sums.0 += entry.count;
                     sums.1 += entry.up;
@@ -269,5 +290,25 @@ mod tests {
         assert!(told.len() <= 52, "{}", told.len());
         assert_eq!(told.iter().map(|seen| seen.count).sum::<u64>(), 5_000);
         assert!(record.book().entries.len() <= APART + 2);
+    }
+
+    #[tokio::test]
+    async fn what_is_refused_a_thousand_times_hides_nothing_that_is_allowed() {
+        let record = Record::new(Part::Agent, Arc::new(Deaf), 1_000);
+        for number in 0..5_000 {
+            record.add(key(&format!("h{number}.test"), "/"), 1, 0, 0);
+            record.take(false);
+        }
+        let allowed = Key {
+            allowed: true,
+            reason: Some("x".repeat(10_000)),
+            ..key("a.test", "/secret")
+        };
+        record.add(allowed, 1, 7, 0);
+        let told = record.take(false);
+        let allowed = told.iter().find(|seen| seen.allowed).unwrap();
+        assert_eq!((allowed.host.as_str(), allowed.up), ("a.test", 7));
+        assert_eq!(allowed.path.as_deref(), Some("/secret"));
+        assert_eq!(allowed.reason.as_ref().map(String::len), Some(REASON_BYTES));
     }
 }
