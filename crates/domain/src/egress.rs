@@ -239,9 +239,14 @@ impl Users {
     /// Whether an address may be connected to for this host: a public one, or one that is named.
     #[must_use]
     pub fn may_connect(&self, host: &Host, address: IpAddr) -> bool {
+        kind(address.to_canonical()) == Kind::Public || self.names(host, address)
+    }
+
+    /// Whether an address is named, for this host or for all.
+    #[must_use]
+    pub fn names(&self, host: &Host, address: IpAddr) -> bool {
         let address = address.to_canonical();
-        kind(address) == Kind::Public
-            || self.addresses.iter().any(|known| known.contains(address))
+        self.addresses.iter().any(|known| known.contains(address))
             || matches!(host, Host::Name(name)
                 if self.pinned(name).is_some_and(|pinned| pinned.to_canonical() == address))
     }

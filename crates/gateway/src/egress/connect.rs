@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use domain::egress::{Host, Kind, kind};
 use std::{
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, SocketAddr, UdpSocket},
     sync::Arc,
 };
 use tokio::{
@@ -83,7 +83,10 @@ pub(super) async fn connect(
     port: u16,
 ) -> Result<TcpStream, Error> {
     let all = addresses(state, standing, host).await?;
-    let may = |address: &&IpAddr| standing.users.may_connect(host, **address);
+    let may = |address: &&IpAddr| {
+        let users = &standing.users;
+        users.names(host, **address) || (users.may_connect(host, **address) && !is_own(**address))
+    };
     let checked: Vec<IpAddr> = all.iter().filter(may).take(TRIES).copied().collect();
     if checked.is_empty() {
         let address = all.first().copied();
@@ -91,7 +94,11 @@ pub(super) async fn connect(
             Some(address) => Error::Address {
                 host: host.to_string(),
                 address,
-                kind: kind(address),
+                kind: match kind(address) {
+                    // One that is public, and this machine's own.
+                    Kind::Public => Kind::Loopback,
+                    other => other,
+                },
             },
             None => Error::Unknown {
                 name: host.to_string(),
@@ -122,6 +129,18 @@ pub(super) async fn connect(
     })
 }
 
+/// Whether a public address is one of this machine's, whose services may trust who is here: only such
+/// a one can be bound. Where the system lets any be bound, that cannot be told.
+fn is_own(address: IpAddr) -> bool {
+    let binds = |address: IpAddr| UdpSocket::bind(SocketAddr::new(address, 0)).is_ok();
+    // For documentation, RFC 5737 and 3849: nobody has them.
+    let nobodys = match address {
+        IpAddr::V4(_) => IpAddr::from([198, 51, 100, 254]),
+        IpAddr::V6(_) => IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1]),
+    };
+    binds(address) && !binds(nobodys)
+}
+
 async fn addresses(state: &State, standing: &Standing, host: &Host) -> Result<Vec<IpAddr>, Error> {
     let name = match host {
         Host::Address(address) => return Ok(vec![*address]),
@@ -150,5 +169,17 @@ async fn addresses(state: &State, standing: &Standing, host: &Host) -> Result<Ve
         Ok(Ok(all)) => Ok(all),
         Ok(Err(error)) => Err(unknown(error.to_string())),
         Err(_) => Err(unknown("it took too long".into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_of_this_machine_is_told_from_others() {
+        assert!(is_own(IpAddr::from([127, 0, 0, 1])));
+        assert!(!is_own(IpAddr::from([198, 51, 100, 7])));
+        assert!(!is_own(IpAddr::from([8, 8, 8, 8])));
     }
 }
