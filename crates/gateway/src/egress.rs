@@ -274,11 +274,12 @@ impl State {
     /// Records what is due and ends what is not allowed any more, until `stop`. Woken by a decision,
     /// and by the clock while anything is open or waits to be recorded.
     pub(crate) async fn keep(&self, stop: &CancellationToken) {
+        let mut looked = Instant::now();
         loop {
             let due = if self.open.is_empty() {
                 self.record.due()
             } else {
-                let look = Instant::now() + LOOK;
+                let look = looked + LOOK;
                 Some(self.record.due().map_or(look, |due| due.min(look)))
             };
             let wait = async {
@@ -292,7 +293,11 @@ impl State {
                 () = self.wake.notified() => {}
                 () = wait => {}
             }
-            self.open.look(self);
+            // Not for each decision: who makes many would have all that is open decided each time.
+            if looked.elapsed() >= LOOK {
+                looked = Instant::now();
+                self.open.look(self);
+            }
             self.record.write(false).await;
         }
     }

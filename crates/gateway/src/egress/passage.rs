@@ -5,12 +5,13 @@ use super::{State, record::Key};
 use domain::egress::{Asks, Host, Request, Verdict, decide};
 use std::{
     collections::HashMap,
+    net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
-use tokio::time::Instant;
+use tokio::{net::TcpStream, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 /// What a request asks for, owned.
@@ -38,6 +39,8 @@ struct Question {
     port: u16,
     asked: Option<Asked>,
     verdict: Verdict,
+    /// Where it leads.
+    address: Option<IpAddr>,
     end: CancellationToken,
 }
 
@@ -71,8 +74,10 @@ impl Open {
                 };
                 let now = decide(&standing.rules, &request).verdict;
                 // A tunnel that nobody looks into does not become one that somebody does.
-                now == question.verdict
-                    || (question.verdict == Verdict::Inspected && now == Verdict::Allowed)
+                let is_same = now == question.verdict
+                    || (question.verdict == Verdict::Inspected && now == Verdict::Allowed);
+                let may = |address| standing.users.may_connect(&question.host, address);
+                is_same && question.address.is_none_or(may)
             });
             if !holds {
                 question.end.cancel();
@@ -115,6 +120,7 @@ impl Passage {
         port: u16,
         asked: Option<Asked>,
         verdict: Verdict,
+        outside: &TcpStream,
     ) -> Self {
         let end = state.cancel.child_token();
         let question = Question {
@@ -122,6 +128,7 @@ impl Passage {
             port,
             asked,
             verdict,
+            address: outside.peer_addr().ok().map(|address| address.ip()),
             end: end.clone(),
         };
         let number = {

@@ -175,9 +175,28 @@ impl State {
 
 /// The beginning of a path, without its query and without keys of providers.
 fn shown(state: &State, uri: &Uri) -> String {
-    let mut path = state.gateway.redactor.text(uri.path().to_owned());
-    path.truncate(path.floor_char_boundary(PATH_BYTES));
-    path
+    let path = state.gateway.redactor.text(uri.path().to_owned());
+    // Other letters and spaces could make a line of the record look like another one.
+    let mut plain = String::new();
+    for byte in path.bytes().take(PATH_BYTES) {
+        match byte {
+            0x21..=0x7e => plain.push(char::from(byte)),
+            other => plain.push_str(&format!("%{other:02X}")),
+        }
+    }
+    plain.truncate(PATH_BYTES);
+    plain
+}
+
+/// About how long the head of a request is, in bytes.
+fn head_bytes<B>(request: &Request<B>) -> u64 {
+    let headers = request.headers().iter();
+    let headers: usize = headers
+        .map(|(name, value)| name.as_str().len() + value.len() + 4)
+        .sum();
+    let path = request.uri().path_and_query();
+    let path = path.map_or(1, |path| path.as_str().len());
+    (request.method().as_str().len() + path + 12 + headers) as u64
 }
 
 /// Makes one request and gives back its answer.
@@ -247,8 +266,21 @@ pub(super) async fn exchange(
             Err(error) => return state.no_connection(&key, &error),
         },
     };
-    let passage = Passage::open(state, key, host, port, Some(asked), Verdict::Allowed);
+    let passage = Passage::open(
+        state,
+        key,
+        host,
+        port,
+        Some(asked),
+        Verdict::Allowed,
+        &stream,
+    );
     let passage = Arc::new(passage);
+    // A head can carry as much as a body, and is not looked at any more than that.
+    if let Err(why) = passage.count(Way::Up, head_bytes(&request)) {
+        passage.ended(why.clone());
+        return refused::text(StatusCode::FORBIDDEN, &format!("skep refuses this: {why}"));
+    }
     let sent = send(state, request, target, upgrade.as_ref(), stream, &passage).await;
     let mut response = match sent {
         Ok(response) => response,
@@ -287,6 +319,7 @@ pub(super) async fn exchange(
         return Response::from_parts(parts, none);
     }
     headers::strip(response.headers_mut());
+    response.headers_mut().remove(refused::MARK);
     response.map(|body| {
         let metered = Metered::new(body, passage, Way::Down);
         metered.boxed_unsync()

@@ -9,6 +9,9 @@ use http::{HeaderValue, Response, StatusCode, header};
 /// The longest text of it, in characters.
 const MOST: usize = 2_000;
 
+/// So that a program can tell it from an answer of the server, which cannot have it.
+pub(super) const MARK: &str = "x-skep-egress";
+
 /// An answer in plain words.
 pub(super) fn text(status: StatusCode, words: &str) -> Answer {
     let mut words: String = words
@@ -24,8 +27,7 @@ pub(super) fn text(status: StatusCode, words: &str) -> Answer {
         header::CONTENT_TYPE,
         HeaderValue::from_static("text/plain; charset=utf-8"),
     );
-    // So that a program can tell this from an answer of the server.
-    headers.insert("x-skep-egress", HeaderValue::from_static("refused"));
+    headers.insert(MARK, HeaderValue::from_static("refused"));
     response
 }
 

@@ -117,8 +117,15 @@ impl Tunnel {
             ..plain.clone()
         };
         match greeting {
-            // It ended without a word.
-            Ok(None) => {}
+            // It ended without a word, which the other side may have heard of all the same.
+            Ok(None) => {
+                let key = Key {
+                    reason: Some("it ended without a word".into()),
+                    ..self.key.clone()
+                };
+                self.state.record.add(key, 1, 0, 0);
+                self.state.wake.notify_one();
+            }
             Ok(Some(Greeting::Tls(name))) => {
                 if let Err(why) = self.is_named(name.as_deref()) {
                     self.refuse(why);
@@ -179,6 +186,7 @@ impl Tunnel {
             self.port,
             None,
             Verdict::Allowed,
+            &outside,
         );
         if let Err(why) = passage.count(Way::Up, begun.len() as u64) {
             passage.ended(why);

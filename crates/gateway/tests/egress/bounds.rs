@@ -239,3 +239,27 @@ async fn names_that_nobody_answers_for_are_given_up_and_few_are_looked_up_at_onc
     }
     assert_eq!(world.names.asked(), 8);
 }
+
+#[tokio::test]
+async fn what_leaves_in_the_head_of_a_request_is_counted_and_bounded() {
+    let origin = Origin::plain().await;
+    let port = origin.port();
+    let bounds = EgressBounds {
+        up: 30_000,
+        ..EgressBounds::default()
+    };
+    let world = world(bounds, port);
+    let long = "x".repeat(20_000);
+    let ask = format!(
+        "GET http://a.test:{port}/?{long} HTTP/1.1\r\nHost: a.test:{port}\r\nConnection: close\r\n\r\n"
+    );
+    for expected in ["200", "403"] {
+        let said = world.raw(ask.as_bytes()).await;
+        assert!(said.starts_with(&format!("HTTP/1.1 {expected}")), "{said}");
+    }
+    let seen = world.close().await;
+    assert!(
+        seen.iter().map(|seen| seen.up).sum::<u64>() > 40_000,
+        "{seen:?}"
+    );
+}

@@ -194,6 +194,19 @@ async fn a_tunnel_to_an_address_or_to_what_is_no_host_needs_a_rule_of_its_own() 
 
 #[tokio::test]
 async fn an_open_tunnel_is_cut_when_the_configuration_forbids_it() {
+    let nothing_asked = Users {
+        asked: false,
+        ..users()
+    };
+    is_cut_by(nothing_asked).await;
+}
+
+#[tokio::test]
+async fn an_open_tunnel_is_cut_when_its_address_may_not_be_connected_to_any_more() {
+    is_cut_by(Users::default()).await;
+}
+
+async fn is_cut_by(edited: Users) {
     let authority = Authority::new();
     let origin = Origin::secure(&authority, &["a.test"]).await;
     let port = origin.port();
@@ -216,11 +229,7 @@ async fn an_open_tunnel_is_cut_when_the_configuration_forbids_it() {
         world
             .until(|seen| seen.iter().any(|seen| seen.allowed))
             .await;
-        let users = Users {
-            asked: false,
-            ..users()
-        };
-        world.told.say(&asked, users);
+        world.told.say(&asked, edited);
     };
     let (output, ()) = tokio::join!(world.run(&words, &[]), forbid);
     assert!(!output.status.success());
