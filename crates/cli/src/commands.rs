@@ -77,6 +77,7 @@ pub(crate) fn run(command: Command, context: &Context) -> Result<Exit, Error> {
 
 /// Runs a command that waits for things. Whatever still runs when it has ended, ends with it.
 fn wait(command: impl Future<Output = Result<Exit, Error>>) -> Result<Exit, Error> {
+    allow_descriptors();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -88,6 +89,17 @@ fn wait(command: impl Future<Output = Result<Exit, Error>>) -> Result<Exit, Erro
     let ended = runtime.block_on(command);
     runtime.shutdown_background();
     ended
+}
+
+/// Lets this process open as many files as it may: a sandbox with a way out can hold some 250, and
+/// many systems give a process 1,024 unless it asks. Sandboxes set a limit of their own.
+fn allow_descriptors() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::debug!(%error, "the limit of open files stays as it is");
+    }
 }
 
 /// What an id names; without one, the newest request of the repository.
