@@ -284,14 +284,16 @@ fn taken(usage: &Usage, width: usize) -> String {
         let note = "to be deleted".to_owned();
         rows.push(row("trash", space.trash.bytes, note));
     }
-    let bounds = format!(
-        "of {} at most; {} are free, {} must stay so",
-        format::bytes(usage.max),
+    let most = format!("of {} at most", format::bytes(usage.max));
+    rows.push(row("in all", usage.bytes(), most));
+    let mut text = table::render(&rows, 0, width);
+    // On a line of its own: beside long names it would be cut.
+    text.push_str(&format!(
+        "{} of the disk are free, of which {} must stay so.\n",
         format::bytes(usage.free),
         format::bytes(usage.must_stay_free)
-    );
-    rows.push(row("in all", usage.bytes(), bounds));
-    table::render(&rows, 0, width)
+    ));
+    text
 }
 
 #[cfg(test)]
