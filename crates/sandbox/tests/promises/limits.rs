@@ -75,10 +75,11 @@ async fn memory_that_is_no_processs_own_counts_without_control_groups() {
 #[tokio::test]
 async fn memory_that_many_processes_share_counts_once_without_control_groups() {
     let room = Room::of(&Namespace::without_cgroups(), |spec| {
-        spec.limits.memory_bytes = Some(MEMORY);
+        spec.limits.memory_bytes = Some(192 << 20);
     })
     .await;
-    // 48 MiB of its own and 24 MiB shared, seen by six processes: 432 MiB if each counted all.
+    // 48 MiB of its own (twice that while they are made) and 24 MiB shared, seen by six processes:
+    // 432 MiB if each counted all.
     let script = "import mmap, os, time\nown = bytearray(os.urandom(1 << 20) * 48)\nm = mmap.mmap(-1, 24 << 20)\nm[:] = bytes(24 << 20)\nkids = []\nfor _ in range(5):\n  pid = os.fork()\n  if pid == 0:\n    sum(m[:: 4096])\n    time.sleep(1)\n    os._exit(0)\n  kids.append(pid)\nprint([os.waitpid(pid, 0)[1] for pid in kids])";
     let output = room
         .run(room.command(["/usr/bin/python3", "-c", script]))
