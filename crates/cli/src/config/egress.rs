@@ -18,24 +18,53 @@ type Stamp = Option<(u64, u64, i64, i64, i64, i64)>;
 pub(crate) struct Watched {
     path: PathBuf,
     machine: Machine,
-    known: Mutex<(Stamp, Result<Arc<Users>, String>)>,
+    known: Mutex<Known>,
     presets: OnceLock<Arc<Presets>>,
+}
+
+/// What was read last.
+struct Known {
+    stamp: Stamp,
+    users: Result<Arc<Users>, String>,
+    /// Whether there ever was anything in the file.
+    filled: bool,
+}
+
+impl Known {
+    fn new(path: &Path, filled: bool) -> Self {
+        // Taken before the file is read: what is written meanwhile is read the next time.
+        let stamp = stamp(path);
+        let is_empty = stamp.is_none_or(|(_, length, ..)| length == 0);
+        Self {
+            stamp,
+            // Whoever writes a file anew empties it first: what it denied must not be allowed then.
+            users: match filled && is_empty {
+                true => Err(format!(
+                    "{} is gone or empty, as while it is being written; where nothing is to be in \
+                     it, write a comment",
+                    path.display()
+                )),
+                false => read(path),
+            },
+            filled: filled || !is_empty,
+        }
+    }
 }
 
 impl Watched {
     /// The one in this file.
     pub(crate) fn new(path: PathBuf, env: &Environment) -> Self {
-        let known = (stamp(&path), read(&path));
+        let known = Mutex::new(Known::new(&path, false));
         Self {
             path,
             machine: Machine::new(env),
-            known: Mutex::new(known),
+            known,
             presets: OnceLock::new(),
         }
     }
 }
 
-fn stamp(path: &PathBuf) -> Stamp {
+fn stamp(path: &Path) -> Stamp {
     let found = fs::metadata(path).ok()?;
     let changed = (found.ctime(), found.ctime_nsec());
     let written = (found.mtime(), found.mtime_nsec());
@@ -56,13 +85,11 @@ fn read(path: &Path) -> Result<Arc<Users>, String> {
 
 impl Configured for Watched {
     fn users(&self) -> Result<Arc<Users>, String> {
-        // Taken before the file is read: what is written meanwhile is read the next time.
-        let now = stamp(&self.path);
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.0 != now {
-            *known = (now, read(&self.path));
+        if known.stamp != stamp(&self.path) {
+            *known = Known::new(&self.path, known.filled);
         }
-        known.1.clone()
+        known.users.clone()
     }
 
     fn presets(&self) -> Arc<Presets> {
@@ -107,8 +134,25 @@ mod tests {
         fs::write(&path, "[[egress.deny]]\nhost = 'a b'\n").unwrap();
         let error = watched.users().unwrap_err();
         assert!(error.contains("`egress.deny`, rule 1"), "{error}");
-        fs::remove_file(&path).unwrap();
+        fs::write(&path, "# nothing\n").unwrap();
         assert_eq!(*watched.users().unwrap(), Users::default());
+    }
+
+    #[test]
+    fn a_file_that_is_being_written_allows_nothing_until_it_is_there_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("config.toml");
+        let watched = Watched::new(path.clone(), &Environment::of([]));
+        assert!(watched.users().is_ok(), "there was none");
+        let denial = "[[egress.deny]]\nhost = 'example.com'\n";
+        fs::write(&path, denial).unwrap();
+        let denies = watched.users().unwrap();
+        fs::write(&path, "").unwrap();
+        assert!(watched.users().unwrap_err().contains("being written"));
+        fs::remove_file(&path).unwrap();
+        assert!(watched.users().unwrap_err().contains("gone or empty"));
+        fs::write(&path, denial).unwrap();
+        assert_eq!(watched.users().unwrap(), denies);
     }
 
     /// Whoever asks while a package manager is asked waits in a thread; were those all that the
