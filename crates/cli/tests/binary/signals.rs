@@ -106,6 +106,13 @@ fn a_second_ctrl_c_quits_at_once() {
     was.assert_same(&world.repo.snapshot());
     // What it could not clean up, the next run does.
     world.model.set_script(mending());
+    // Quit before it was known to be cancelled, the request can be gone on with, and keeps its files.
+    let listed = world.skep(&["list", "--json"]).expect_code(0).json_lines();
+    let request = &listed[0]["requests"][0];
+    if request["state"] != "cancelled" {
+        let id = request["id"].as_str().unwrap();
+        world.skep(&["cancel", id]).expect_code(0);
+    }
     world.run();
     world.assert_nothing_left();
     assert_no_cgroup_of(pid);
