@@ -179,12 +179,6 @@ impl Asked {
         self.allow.is_empty() && self.deny.is_empty()
     }
 
-    /// Whether anything is asked for that this part of the work could use.
-    #[must_use]
-    pub fn asks_for(&self, part: Part) -> bool {
-        self.allow.iter().any(|rule| rule.parts.contains(&part))
-    }
-
     /// Says what is wrong with it.
     ///
     /// # Errors

@@ -281,16 +281,6 @@ impl Remote {
     pub const fn issue(&self) -> Option<&Issue> {
         self.issue.as_ref()
     }
-
-    /// The same repository, of which this is meant, and no issue.
-    #[must_use]
-    pub fn with_part(self, part: Part) -> Self {
-        Self {
-            part,
-            issue: None,
-            ..self
-        }
-    }
 }
 
 impl fmt::Display for Remote {

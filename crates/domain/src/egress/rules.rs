@@ -268,15 +268,6 @@ impl Rules {
             rule.has_conditions() && (rule.parts.is_empty() || rule.parts.contains(&part))
         })
     }
-
-    /// The rules that could allow something for this part of the work, in words.
-    pub fn granting(&self, part: Part) -> impl Iterator<Item = &str> {
-        let asked = self.asked.iter().filter(|_| self.is_granted);
-        asked
-            .chain(&self.users)
-            .filter(move |rule| rule.allow && rule.parts.contains(&part))
-            .map(|rule| &*rule.words)
-    }
 }
 
 /// The hosts of a rule, each with the port that a preset names; none for an unknown preset.
