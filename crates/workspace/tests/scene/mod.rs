@@ -430,7 +430,8 @@ pub(crate) fn random(seed: u64) {
 }
 
 /// Runs all other tests of this binary again: as an ordinary user if this process is root's, else as
-/// the same one. The tests that only measure size are left out.
+/// the same one. The tests that only measure size are left out. One after the other: a program that
+/// one test starts holds, until it has replaced itself, the locks of all the others.
 pub(crate) fn again_as_an_ordinary_user(this: &str) {
     let dir = tempfile::tempdir().unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
@@ -447,7 +448,7 @@ pub(crate) fn again_as_an_ordinary_user(this: &str) {
         Command::new(&exe)
     };
     let output = command
-        .args(["--skip", this])
+        .args(["--test-threads=1", "--skip", this])
         .args(["--skip", "hundred_thousand", "--skip", "wide_directories"])
         .env("TMPDIR", dir.path())
         .current_dir("/")
