@@ -91,7 +91,11 @@ pub(crate) fn of_request(request: &Request, waits: &RequestWaits, now: Timestamp
     let mut jobs: Vec<&JobWaits> = waits.jobs.iter().collect();
     jobs.sort_by_key(|job| order(job));
     for job in jobs {
-        for mut cause in of_job(job, now) {
+        let causes_of_job = match waits.state {
+            RequestState::Cancelled if in_doubt(job) => vec![settled_later(request.id)],
+            _ => of_job(job, now),
+        };
+        for mut cause in causes_of_job {
             let (name, state) = (&job.job.spec.name, job.job.state);
             cause.what = format!("{name} is {state}: {}", cause.what);
             causes.push(cause);
@@ -123,6 +127,19 @@ pub(crate) fn of_request(request: &Request, waits: &RequestWaits, now: Timestamp
         }));
     }
     causes
+}
+
+/// Whether the job's change was about to land when its request was cancelled: a cancellation rejects
+/// every other change that is open.
+fn in_doubt(job: &JobWaits) -> bool {
+    job.change.is_some_and(|(_, state)| !state.is_settled())
+}
+
+fn settled_later(request: RequestId) -> Cause {
+    mended(
+        "its change was being put on the branch when somebody cancelled the request: it may be there",
+        format!("`skep resume` looks and records it; `skep show {request}` says it then"),
+    )
 }
 
 /// What broke first, then what a person can change, then what takes time.
@@ -331,9 +348,8 @@ mod tests {
     use super::*;
     use crate::view::sample;
 
-    #[test]
-    fn what_a_fault_of_the_machine_hinders_says_until_when_it_waits() {
-        let until = Some(Timestamp(90_000_000));
+    /// A job that has delivered a change, which waits to be merged.
+    fn delivered_job(change_until: Option<Timestamp>) -> JobWaits {
         let mut job = JobWaits {
             job: sample::job_entity(1),
             account: Account::new(domain::Amount::ZERO),
@@ -345,10 +361,42 @@ mod tests {
             holder: None,
             last: None,
             change: Some((sample::change(1), ChangeState::Queued)),
-            change_until: until,
+            change_until,
         };
         job.job.state = JobState::Delivered;
         job.job.failure = None;
+        job
+    }
+
+    fn waits(state: RequestState, until: Option<Timestamp>, jobs: Vec<JobWaits>) -> RequestWaits {
+        RequestWaits {
+            state,
+            not_before: None,
+            until,
+            position: None,
+            planner: None,
+            account: Account::new(domain::Amount::ZERO),
+            jobs,
+            changes_ahead: 0,
+            integrator: None,
+        }
+    }
+
+    #[test]
+    fn a_change_that_was_landing_when_its_request_was_cancelled_is_not_said_to_wait() {
+        let mut request = sample::request(RequestState::Cancelled);
+        request.failure = None;
+        let waits = waits(RequestState::Cancelled, None, vec![delivered_job(None)]);
+        let said = of_request(&request, &waits, Timestamp(0));
+        assert_eq!(said.len(), 1);
+        assert!(said[0].what.contains("it may be there"), "{}", said[0].what);
+        assert!(said[0].remedy.as_ref().unwrap().contains("skep resume"));
+    }
+
+    #[test]
+    fn what_a_fault_of_the_machine_hinders_says_until_when_it_waits() {
+        let until = Some(Timestamp(90_000_000));
+        let job = delivered_job(until);
         let said = of_job(&job, Timestamp(0));
         assert_eq!((said.len(), said[0].until), (1, until));
         let what = &said[0].what;
@@ -356,17 +404,7 @@ mod tests {
         assert!(what.contains("another 1m30s"), "{what}");
         let mut request = sample::request(RequestState::Queued);
         request.failure = None;
-        let waits = RequestWaits {
-            state: RequestState::Queued,
-            not_before: None,
-            until,
-            position: None,
-            planner: None,
-            account: Account::new(domain::Amount::ZERO),
-            jobs: Vec::new(),
-            changes_ahead: 0,
-            integrator: None,
-        };
+        let waits = waits(RequestState::Queued, until, Vec::new());
         let said = of_request(&request, &waits, Timestamp(0));
         assert_eq!((said.len(), said[0].until), (1, until));
         let what = &said[0].what;
