@@ -142,6 +142,8 @@ pub struct Abilities {
     pub masks: bool,
     /// [`Spec::limits`].
     pub limits: bool,
+    /// [`Sandbox::switch`], in a sandbox whose workspace consists of layers. Snapshots need it.
+    pub switch: bool,
 }
 
 /// A kind of sandbox on this machine.
@@ -201,11 +203,6 @@ pub trait Sandbox: Send + Sync {
     /// ended.
     async fn exec(&self, command: Command) -> Result<Process, Error>;
 
-    /// Whether [`Sandbox::switch`] can be used here.
-    fn can_switch(&self) -> bool {
-        false
-    }
-
     /// Puts other layers in the place of the workspace's, while the sandbox lives on: what was the
     /// upper layer may become one of the lower ones. Nothing may run inside; what is started
     /// meanwhile waits. Where this fails, the sandbox has its old layers, or has ended
@@ -213,12 +210,13 @@ pub trait Sandbox: Send + Sync {
     ///
     /// # Errors
     /// [`Error::Busy`] while anything runs inside; [`Error::CannotSwitch`] where
-    /// [`Sandbox::can_switch`] says no; otherwise as [`Backend::create`].
+    /// [`Abilities::switch`] says no, or the workspace is a plain directory; otherwise as
+    /// [`Backend::create`].
     async fn switch(&self, layers: Workspace) -> Result<(), Error> {
         drop(layers);
         Err(Error::CannotSwitch {
             kind: self.kind(),
-            why: "its workspace is a plain directory",
+            why: "this kind cannot",
         })
     }
 

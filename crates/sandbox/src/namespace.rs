@@ -128,6 +128,7 @@ impl Backend for Namespace {
             mounts: true,
             masks: true,
             limits: true,
+            switch: true,
         }
     }
 
@@ -334,10 +335,6 @@ impl Sandbox for NamespaceSandbox {
 
     async fn exec(&self, command: Command) -> Result<Process, Error> {
         self.link.exec(command).await
-    }
-
-    fn can_switch(&self) -> bool {
-        self.layered
     }
 
     async fn switch(&self, layers: Workspace) -> Result<(), Error> {

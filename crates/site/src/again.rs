@@ -1,8 +1,10 @@
-//! Opening the site of an attempt again whose holder was killed.
+//! Opening a site around a workspace that is there: of an attempt whose holder was killed, and of a fork
+//! that another process made.
 
 use crate::{
+    beside::Shown,
     error::Error,
-    open::{Guard, Sites, base_key, blocking},
+    open::{Guard, Sites, base_key, blocking, furnish},
     site::Site,
     wanted::Wanted,
 };
@@ -11,10 +13,12 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     process::{Pid, PidfdFlags, pidfd_open},
 };
+use sandbox::toolchains::Toolchains;
 use std::{
     fs,
     time::{Duration, Instant},
 };
+use workspace::Workspace;
 
 /// How long the processes of a killed holder may take to end. The kernel ends them with their
 /// namespace, in some milliseconds.
@@ -41,18 +45,53 @@ impl Sites {
             })
             .await?
         };
+        self.around(workspace, mirror, &wanted, (toolchains, shown))
+            .await
+    }
+
+    /// Opens a site around the workspace of a fork, which another process made for this one and holds
+    /// until this returns. Of `wanted`, its setup, its tree and the files that are taken along do not
+    /// count: they are in the workspace.
+    ///
+    /// # Errors
+    /// When the workspace is not there, or no sandbox can be made around it; it goes then.
+    pub async fn join(&self, mirror: &Mirror, wanted: Wanted) -> Result<Site, Error> {
+        let shown = self.shown(&wanted.beside).await?;
+        let toolchains = self.toolchains(&wanted.extra_roots);
+        let workspace = {
+            let (sites, id) = (self.clone(), wanted.id.clone());
+            let toolchains = toolchains.clone();
+            blocking(move || {
+                let workspace = sites.store().open_workspace(&id)?;
+                furnish(&workspace, &toolchains)?;
+                Ok(workspace)
+            })
+            .await?
+        };
+        self.around(workspace, mirror, &wanted, (toolchains, shown))
+            .await
+    }
+
+    /// A site around a workspace that is whole.
+    async fn around(
+        &self,
+        workspace: Workspace,
+        mirror: &Mirror,
+        wanted: &Wanted,
+        (toolchains, shown): (Toolchains, Vec<Shown>),
+    ) -> Result<Site, Error> {
         let mut guard = Guard::new(self, workspace);
         let key = base_key(&wanted.repository, wanted.base);
         let found = guard.workspace()?.base_key();
         if found != key {
             return Err(Error::OtherBase {
-                id: wanted.id,
+                id: wanted.id.clone(),
                 found: found.to_owned(),
                 wanted: key,
             });
         }
         let (sandbox, way) = self
-            .sandbox(guard.workspace()?, &toolchains, &wanted, &shown)
+            .sandbox(guard.workspace()?, &toolchains, wanted, &shown)
             .await?;
         let base_tree = mirror.tree_of(wanted.base)?;
         let workspace = guard.take()?;

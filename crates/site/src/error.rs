@@ -87,6 +87,14 @@ pub enum Error {
     /// What programs inside must trust cannot be written.
     #[error("the certificates for programs in the sandbox cannot be written ({0})")]
     Certificates(String),
+    /// Nothing here can freeze a workspace's layers: neither snapshots nor what is made of them.
+    #[error("a sandbox of the kind {kind} has no snapshots, no undo and no forks here: {why}")]
+    NoSnapshots {
+        /// The kind.
+        kind: sandbox::Kind,
+        /// Why not.
+        why: &'static str,
+    },
     /// A change of the workspace's layers was given up half-way.
     #[error(
         "the workspace's layers are not known since a change of them was given up: open the site again"
@@ -121,9 +129,10 @@ impl Error {
             }
             Self::Full(full) => full.reason(),
             Self::Sandbox(sandbox::Error::Struck { .. }) => Reason::LimitReached,
-            Self::Sandbox(_) | Self::Channel(_) | Self::Certificates(_) => {
-                Reason::SandboxUnavailable
-            }
+            Self::Sandbox(_)
+            | Self::NoSnapshots { .. }
+            | Self::Channel(_)
+            | Self::Certificates(_) => Reason::SandboxUnavailable,
             Self::InUse { .. } | Self::OtherBase { .. } => Reason::Storage,
             Self::Ledger(_) | Self::NotACommit { .. } => Reason::Storage,
             Self::Unsettled | Self::Ended => Reason::Bug,

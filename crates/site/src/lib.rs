@@ -39,5 +39,6 @@ pub use include::{Included, MAX_INCLUDED_BYTES, MAX_INCLUDED_FILES, included, lo
 pub use open::{Options, Sites, sweep};
 pub use site::{Ran, Site, environment};
 pub use stock::Stocked;
+pub use turns::Parting;
 pub use wanted::Wanted;
 pub use way::environment_of;

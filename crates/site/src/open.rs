@@ -89,6 +89,12 @@ impl Sites {
         self.shared.options.backend.kind()
     }
 
+    /// What that kind can do.
+    #[must_use]
+    pub fn abilities(&self) -> sandbox::Abilities {
+        self.shared.options.backend.abilities()
+    }
+
     /// Moves what no process works in to the trash, and empties it in the background. The workspaces
     /// of attempts that are open in the ledger stay: their next holders go on in them.
     ///

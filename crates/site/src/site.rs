@@ -17,7 +17,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use workspace::{Limits, Workspace};
+use workspace::{Layering, Limits, Workspace};
 
 /// The most bytes of output that are kept of one command, head and tail together.
 pub(crate) const MAX_OUTPUT: usize = 1 << 20;
@@ -37,6 +37,7 @@ pub struct Site {
     pub(crate) mirror: Mirror,
     pub(crate) base: TreeId,
     outlives: bool,
+    pub(crate) layering: Layering,
     pub(crate) turns: Turns,
     /// Further repositories stay checked out while it lives.
     shown: Vec<Shown>,
@@ -76,6 +77,7 @@ impl Site {
         let environment = environment(&*sandbox, toolchains, besides);
         Self {
             sites,
+            layering: workspace.layering(),
             workspace: Some(Arc::new(Mutex::new(workspace))),
             disk,
             sandbox: Some(sandbox),

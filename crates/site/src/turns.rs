@@ -5,15 +5,16 @@
 
 use crate::{
     error::Error,
-    open::{Guard, blocking, furnish, layers},
+    open::{Guard, Sites, blocking, furnish, layers},
     site::{Site, held},
     wanted::Wanted,
 };
+use sandbox::toolchains::Toolchains;
 use std::sync::{
     Arc, Mutex, Weak,
     atomic::{AtomicBool, Ordering},
 };
-use workspace::{Before, Fold, Workspace};
+use workspace::{Before, Fold, Layering, Workspace};
 
 /// What a site knows of changes of its layers.
 #[derive(Default)]
@@ -42,11 +43,19 @@ impl Turns {
 }
 
 impl Site {
-    /// Whether this site can have snapshots: its workspace has layers, and its sandbox can change them.
-    #[must_use]
-    pub fn has_snapshots(&self) -> bool {
-        // What can be switched lies in layers.
-        self.sandbox().is_ok_and(|sandbox| sandbox.can_switch())
+    /// That this site has snapshots, undo and forks: its kind of sandbox can change layers, and its
+    /// workspace has some.
+    ///
+    /// # Errors
+    /// [`Error::NoSnapshots`], which says why not.
+    pub fn check_snapshots(&self) -> Result<(), Error> {
+        let why = match (self.sites.abilities().switch, self.layering) {
+            (true, Layering::Overlay) => return Ok(()),
+            (false, _) => "this kind cannot change the layers of a workspace",
+            (true, Layering::Copy) => "workspaces are plain copies on this machine",
+        };
+        let kind = self.sites.kind();
+        Err(Error::NoSnapshots { kind, why })
     }
 
     /// The names of the moments that [`Site::undo`] leads to, oldest first.
@@ -95,11 +104,8 @@ impl Site {
     ) -> Result<(), Error> {
         let _one = self.turns.changing.lock().await;
         self.turns.check()?;
+        self.check_snapshots()?;
         let (files, sandbox) = (self.files()?, self.sandbox()?);
-        if !sandbox.can_switch() {
-            let (kind, why) = (sandbox.kind(), "its workspace is a plain directory");
-            return Err(sandbox::Error::CannotSwitch { kind, why }.into());
-        }
         let unsettled = Unsettled::new(&self.turns.unsettled);
         let changed = {
             let files = Arc::clone(&files);
@@ -189,17 +195,8 @@ impl Site {
     /// # Errors
     /// When there is no such moment, or any part of the site cannot be made.
     pub async fn fork(&self, moment: Option<&str>, wanted: Wanted) -> Result<Site, Error> {
-        self.turns.check()?;
         let toolchains = self.toolchains.clone();
-        let forked = {
-            let (files, moment) = (self.files()?, moment.map(str::to_owned));
-            let (id, toolchains) = (wanted.id.clone(), toolchains.clone());
-            blocking(move || {
-                let fork = held(&files).fork(moment.as_deref(), &id)?;
-                Ok(furnish(&fork, &toolchains).map(|()| fork))
-            })
-            .await??
-        };
+        let forked = self.forked(moment, &wanted.id, Some(&toolchains)).await?;
         let mut guard = Guard::new(&self.sites, forked);
         let (sandbox, way) = self
             .sites
@@ -217,6 +214,63 @@ impl Site {
             self.base,
         )
         .showing(self.shown().to_vec()))
+    }
+
+    /// Makes the workspace of a fork for another process, which opens it by [`Sites::join`]. While what
+    /// this returns lives, nobody sweeps it; afterwards it goes, unless that process has it.
+    ///
+    /// # Errors
+    /// As [`Site::fork`].
+    pub async fn fork_for_another(&self, moment: &str, id: &str) -> Result<Parting, Error> {
+        let files = self.forked(Some(moment), id, None).await?;
+        Ok(Parting {
+            sites: self.sites.clone(),
+            files: Some(files),
+        })
+    }
+
+    /// Makes the workspace of a fork, with the files of toolchains where they are given.
+    async fn forked(
+        &self,
+        moment: Option<&str>,
+        id: &str,
+        toolchains: Option<&Toolchains>,
+    ) -> Result<Workspace, Error> {
+        self.turns.check()?;
+        self.check_snapshots()?;
+        let (files, moment) = (self.files()?, moment.map(str::to_owned));
+        let (id, toolchains) = (id.to_owned(), toolchains.cloned());
+        blocking(move || {
+            let fork = held(&files).fork(moment.as_deref(), &id)?;
+            Ok(match toolchains {
+                Some(toolchains) => furnish(&fork, &toolchains).map(|()| fork),
+                None => Ok(fork),
+            })
+        })
+        .await?
+    }
+}
+
+/// The files of a fork that another process is about to take.
+pub struct Parting {
+    sites: Sites,
+    files: Option<Workspace>,
+}
+
+impl Drop for Parting {
+    fn drop(&mut self) {
+        let Some(files) = self.files.take() else {
+            return;
+        };
+        let id = files.id().to_owned();
+        // Whoever took it holds it as well, and keeps this from taking it away.
+        drop(files);
+        match self.sites.store().sweep(|other| other != id) {
+            Ok(_) => self.sites.clean(),
+            Err(error) => {
+                tracing::warn!(%error, "a fork that nobody took stays until the next sweep");
+            }
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use std::{fs, path::Path, sync::Arc, time::Duration};
 use testkit::Repo;
 
 struct Place {
-    _repo: Repo,
+    repo: Repo,
     data: tempfile::TempDir,
     sites: Sites,
     mirror: Mirror,
@@ -32,7 +32,7 @@ impl Place {
         let base = source.head().commit;
         mirror.fetch(&source, base).unwrap();
         Self {
-            _repo: repo,
+            repo,
             data,
             sites,
             mirror,
@@ -83,7 +83,7 @@ async fn says(site: &Site, script: &str) -> String {
 async fn an_agent_is_taken_back_to_any_moment_and_goes_on_from_there() {
     let place = Place::new().await;
     let site = place.site("one").await;
-    assert!(site.has_snapshots());
+    site.check_snapshots().unwrap();
     site.snapshot("start").await.unwrap();
     says(&site, "echo 1 > one; rm gone; git status --short").await;
     site.snapshot("one").await.unwrap();
@@ -270,6 +270,41 @@ fn record(data: &Path, id: &str) -> std::path::PathBuf {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_fork_for_another_process_is_taken_by_it_or_gone() {
+    let place = Place::new().await;
+    let site = place.site("source").await;
+    says(&site, "echo 1 > one").await;
+    site.snapshot("one").await.unwrap();
+    says(&site, "echo 2 > one").await;
+    let is_there = |id: &str| place.data.path().join("workspaces").join(id).exists();
+    // Another process opens the store anew.
+    let other = scene::sealed(place.data.path(), &place.repo).0;
+
+    let parting = site.fork_for_another("one", "untaken").await.unwrap();
+    let sweep = || {
+        let store = workspace::Store::open(place.data.path(), workspace::Layering::Overlay);
+        store.unwrap().sweep(|_| false).unwrap()
+    };
+    assert_eq!(sweep().held, ["source", "untaken"], "nobody sweeps them");
+    drop(parting);
+    assert!(!is_there("untaken"));
+
+    let parting = site.fork_for_another("one", "taken").await.unwrap();
+    let fork = other.join(&place.mirror, place.wanted("taken")).await;
+    let fork = fork.unwrap();
+    drop(parting);
+    assert!(is_there("taken"));
+    site.close().await.unwrap();
+    assert_eq!(says(&fork, "cat one set-up").await, "1\nready\n");
+    fork.undo(Some("one")).await.unwrap();
+    fork.close().await.unwrap();
+    let late = other.join(&place.mirror, place.wanted("untaken")).await;
+    assert!(late.is_err());
+    other.close(false).await;
+    place.sites.close(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_site_without_layers_has_no_snapshots_and_says_so() {
     let repo = Repo::new();
     repo.file("a", "a\n");
@@ -293,13 +328,17 @@ async fn a_site_without_layers_has_no_snapshots_and_says_so() {
         outlet: None,
         beside: Vec::new(),
     };
+    let again = Wanted {
+        id: "two".into(),
+        ..wanted.clone()
+    };
     let site = sites.site(&mirror, wanted).await.unwrap();
-    assert!(!site.has_snapshots());
-    let refused = site.snapshot("a").await;
-    assert!(matches!(
-        refused,
-        Err(Error::Sandbox(sandbox::Error::CannotSwitch { .. }))
-    ));
+    let is_refused = |result| matches!(result, Err(Error::NoSnapshots { .. }));
+    assert!(is_refused(site.check_snapshots()));
+    assert!(is_refused(site.snapshot("a").await));
+    assert!(is_refused(site.undo(None).await));
+    let fork = site.fork(None, again).await;
+    assert!(is_refused(fork.map(drop)));
     site.close().await.unwrap();
     sites.close(true).await;
 }

@@ -36,10 +36,60 @@ pub(crate) async fn layers_are_a_workspace_or_are_refused(backend: &dyn Backend)
         ("above\n".into(), "below".into())
     );
     subject.sandbox.destroy().await.unwrap();
-    // So that an ordinary user can delete what the kernel left.
+    open_up(&subject.directory.path().join("work/work"));
+}
+
+/// So that an ordinary user can delete what the kernel left, where it left something.
+fn open_up(left: &std::path::Path) {
     use std::os::unix::fs::PermissionsExt;
-    let left = subject.directory.path().join("work/work");
-    std::fs::set_permissions(left, std::fs::Permissions::from_mode(0o700)).unwrap();
+    std::fs::set_permissions(left, std::fs::Permissions::from_mode(0o700)).ok();
+}
+
+pub(crate) async fn layers_are_changed_between_commands_or_that_is_refused(backend: &dyn Backend) {
+    let plain = Subject::new(backend).await;
+    let layers = Workspace::Directory("/usr".into());
+    let refused = plain.sandbox.switch(layers).await;
+    assert!(
+        matches!(refused, Err(Error::CannotSwitch { .. })),
+        "a plain directory gives way to nothing: {refused:?}"
+    );
+    plain.sandbox.destroy().await.unwrap();
+    if !backend.abilities().switch {
+        return;
+    }
+    assert!(backend.abilities().layers, "what is switched are layers");
+    let (directory, mut spec) = directories();
+    let place = directory.path().to_owned();
+    let path = |name: &str| {
+        let path = place.join(name);
+        std::fs::create_dir_all(&path).unwrap();
+        path
+    };
+    std::fs::write(path("lower").join("file"), "below").unwrap();
+    let stack = |lowers: &[&str], upper: &str, work: &str| Workspace::Overlay {
+        lowers: lowers.iter().map(|name| path(name)).collect(),
+        upper: path(upper),
+        work: path(work),
+        volatile: true,
+    };
+    spec.workspace = stack(&["lower"], "one", "work-one");
+    let sandbox = backend.create(spec).await.unwrap();
+    let next = stack(&["one", "lower"], "two", "work-two");
+    let subject = Subject { directory, sandbox };
+    subject.says("echo above > file").await;
+    subject.sandbox.switch(next).await.unwrap();
+    assert_eq!(subject.says("cat file; echo top > file").await, "above");
+    let read = |name: &str| std::fs::read_to_string(subject.outside(name)).unwrap();
+    assert_eq!(
+        (read("one/file"), read("two/file")),
+        ("above\n".into(), "top\n".into())
+    );
+    subject.sandbox.destroy().await.unwrap();
+    for work in ["work-one", "work-two"] {
+        for place in ["work", "work/incompat", "work/incompat/volatile"] {
+            open_up(&subject.directory.path().join(work).join(place));
+        }
+    }
 }
 
 pub(crate) async fn mounts_appear_or_are_refused(backend: &dyn Backend) {
