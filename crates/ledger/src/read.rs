@@ -59,6 +59,23 @@ impl Ledger {
         .await
     }
 
+    /// The paths of the repositories of which a request has not ended.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    pub async fn open_repositories(&self) -> Result<Vec<String>, Error> {
+        self.read("list open repositories", |sql| {
+            all(
+                sql,
+                "SELECT DISTINCT p.path FROM requests r INDEXED BY requests_open \
+                 JOIN repositories p ON p.id = r.repository WHERE r.ended IS NULL",
+                [],
+                |row| get(row, 0),
+            )
+        })
+        .await
+    }
+
     /// Requests that have not ended and that nobody holds a part of, the oldest first: what is
     /// there to go on with. Whoever dies is noticed when the ledger is opened.
     ///

@@ -38,8 +38,10 @@ pub use reach::{Chosen, Tell};
 pub use room::Room;
 pub use shares::Shares;
 pub use sink::{Format, Sink, Target};
-pub use site::{Collect, Collection, DiskBounds, Step, StoreBounds, Usage, collect, sweep};
+pub use site::{
+    Collect, Collection, DiskBounds, Fetched, Step, StoreBounds, Usage, collect, sweep,
+};
 pub use submit::{DEFAULT_MONEY, DEFAULT_TOKENS, New, Submitted};
 pub use take::{Applied, Dropped};
 pub use worker::Replayed;
-pub use workspace::{BaseInfo, Space, TrashInfo, WorkspaceInfo};
+pub use workspace::{BaseInfo, LayerInfo, Space, TrashInfo, WorkspaceInfo};

@@ -215,7 +215,7 @@ impl Node {
 
     /// Where the copy of a URL is.
     fn copy(&self, url: &str) -> PathBuf {
-        self.options.data.join("fetched").join(copy_name(url))
+        self.options.data.join(site::FETCHED).join(copy_name(url))
     }
 
     /// The repository that a path is in.

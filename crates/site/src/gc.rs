@@ -10,7 +10,11 @@ use std::{
     fs,
     io::ErrorKind,
     path::{Path, PathBuf},
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, SystemTime},
 };
 use workspace::{BaseInfo, Layering, Space, Store};
 
@@ -38,6 +42,8 @@ pub struct Usage {
     pub space: Space,
     /// The mirrors of repositories, by name, in bytes.
     pub mirrors: Vec<(String, u64)>,
+    /// The copies of repositories that were given by URLs, sorted by name.
+    pub fetched: Vec<Fetched>,
     /// The most that all of it may take, in bytes.
     pub max: u64,
     /// What must stay free, in bytes.
@@ -46,12 +52,42 @@ pub struct Usage {
     pub free: u64,
 }
 
+/// The copy of a repository that was given by a URL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fetched {
+    /// The name of its directory.
+    pub name: String,
+    /// The URL; none where the copy was never made to its end.
+    pub url: Option<String>,
+    /// What it takes on disk, in bytes.
+    pub bytes: u64,
+    /// When something was fetched into it last.
+    pub last_use: SystemTime,
+    /// Why it stays, however long it is not used.
+    pub stays: Option<&'static str>,
+}
+
+/// A copy that was not used for so long goes; it is fetched again when it is needed.
+const UNUSED: Duration = Duration::from_secs(30 * 86_400);
+/// As [`UNUSED`], where all goes that nobody needs. Whoever has just fetched has asked nothing yet.
+const JUST_USED: Duration = Duration::from_secs(86_400);
+
+impl Fetched {
+    fn goes(&self, all: bool, now: SystemTime) -> bool {
+        let age = now.duration_since(self.last_use).unwrap_or_default();
+        self.stays.is_none() && age > if all { JUST_USED } else { UNUSED }
+    }
+}
+
 impl Usage {
     /// All of it, in bytes.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         let mirrors = self.mirrors.iter().map(|(_, bytes)| *bytes);
-        mirrors.fold(self.space.bytes(), u64::saturating_add)
+        let fetched = self.fetched.iter().map(|copy| copy.bytes);
+        mirrors
+            .chain(fetched)
+            .fold(self.space.bytes(), u64::saturating_add)
     }
 
     /// How much of it has to go for the bounds to hold, beside the trash.
@@ -102,6 +138,10 @@ pub struct Collection {
     pub unfinished: u64,
     /// Bases that were evicted.
     pub bases: Vec<String>,
+    /// Layers that workspaces shared, and that none needs any more.
+    pub layers: u64,
+    /// Copies of repositories given by URLs that were not used for long.
+    pub fetched: Vec<String>,
     /// Temporary files of killed processes in mirrors.
     pub leftovers: Leftovers,
     /// What was deleted, in bytes: what was in the trash before too.
@@ -134,16 +174,20 @@ pub async fn collect(
 ) -> Result<Collection, Error> {
     // Asked first: an attempt that opens after this is held by its process.
     let open = open_attempts(ledger).await?;
+    let needed = ledger.open_repositories().await?;
     let directory = directory.to_owned();
     blocking(move || {
         // How new workspaces would lie over their bases does not matter: none is made.
         let store = Store::open(&directory, Layering::Copy)?;
         told(Step::Measuring);
-        let before = usage(&store, &directory, how.bounds, &stop)?;
+        let mut before = usage(&store, &directory, how.bounds, &stop)?;
+        mark_needed(&directory, &mut before.fetched, &needed);
         if how.dry_run {
             return would(&store, &directory, before, how, |id| open.contains(id));
         }
         let swept = store.sweep(|id| open.contains(id))?;
+        let layers = store.collect_layers()?;
+        let fetched = retire(&directory, &before.fetched, how.all)?;
         let mut leftovers = Leftovers::default();
         for mirror in mirrors(&directory)? {
             let found = git::leftovers(&mirror, true)?;
@@ -163,6 +207,8 @@ pub async fn collect(
             workspaces: swept.workspaces,
             unfinished: swept.unfinished,
             bases: evicted,
+            layers,
+            fetched,
             leftovers,
             freed: trash
                 .bytes
@@ -196,6 +242,29 @@ fn would(
         }
         !goes
     });
+    let mut layers = 0;
+    after.space.layers.retain(|layer| {
+        let is_swept = |user: &String| swept.workspaces.contains(user);
+        let goes = layer
+            .users
+            .as_ref()
+            .is_some_and(|users| users.iter().all(is_swept));
+        if goes {
+            layers += 1;
+            freed = freed.saturating_add(layer.bytes);
+        }
+        !goes
+    });
+    let now = SystemTime::now();
+    let mut fetched = Vec::new();
+    after.fetched.retain(|copy| {
+        let goes = copy.goes(how.all, now);
+        if goes {
+            fetched.push(copy.name.clone());
+            freed = freed.saturating_add(copy.bytes);
+        }
+        !goes
+    });
     for base in &mut after.space.bases {
         let by_a_dead_one = |user: &str| {
             let id = user.strip_prefix("workspace ");
@@ -221,6 +290,8 @@ fn would(
         workspaces: swept.workspaces,
         unfinished: swept.unfinished,
         bases: bases.into_iter().map(|base| base.key).collect(),
+        layers,
+        fetched,
         leftovers,
         freed,
         failed: Vec::new(),
@@ -274,6 +345,7 @@ fn usage(
     Ok(Usage {
         space,
         mirrors: sizes,
+        fetched: fetched(directory, stop)?,
         max: bounds.max.unwrap_or(total / PART),
         must_stay_free: must_stay_free(bounds, total),
         free: disk.f_bavail.saturating_mul(disk.f_frsize),
@@ -291,6 +363,71 @@ pub(crate) fn is_scarce(directory: &Path, bounds: StoreBounds) -> bool {
 
 fn must_stay_free(bounds: StoreBounds, total: u64) -> u64 {
     bounds.free.unwrap_or((total / FREE_PART).min(MOST_FREE))
+}
+
+/// Where copies of repositories that were given by URLs are kept, in a directory of sites.
+pub const FETCHED: &str = "fetched";
+
+/// The copies, each measured. Whether a request needs one is not looked at.
+fn fetched(directory: &Path, stop: &AtomicBool) -> Result<Vec<Fetched>, Error> {
+    let mut found = Vec::new();
+    for copy in git::copies(&directory.join(FETCHED))? {
+        if stop.load(Ordering::Relaxed) {
+            return Err(workspace::Error::Stopped.into());
+        }
+        let name = copy.directory.file_name().unwrap_or_default();
+        found.push(Fetched {
+            name: name.to_string_lossy().into_owned(),
+            bytes: workspace::disk_bytes(&copy.directory)?,
+            last_use: copy.last_use,
+            stays: copy.holds_work.then_some("holds integrated work"),
+            url: copy.url,
+        });
+    }
+    Ok(found)
+}
+
+/// Says of copies that a request has not ended that works on them: what it does is published there.
+fn mark_needed(directory: &Path, fetched: &mut [Fetched], needed: &[String]) {
+    let needed: Vec<PathBuf> = needed
+        .iter()
+        .filter_map(|path| fs::canonicalize(path).ok())
+        .collect();
+    for copy in fetched {
+        let place = directory.join(FETCHED).join(&copy.name);
+        let is_needed = fs::canonicalize(place).is_ok_and(|place| needed.contains(&place));
+        if is_needed {
+            copy.stays = Some("a request works on it");
+        }
+    }
+}
+
+/// Moves copies that were not used for long to the trash; those that somebody uses by now stay.
+fn retire(directory: &Path, fetched: &[Fetched], all: bool) -> Result<Vec<String>, Error> {
+    let now = SystemTime::now();
+    let mut retired = Vec::new();
+    let goes = |name: &str| {
+        let copy = fetched.iter().find(|copy| copy.name == name);
+        copy.is_some_and(|copy| copy.goes(all, now))
+    };
+    for copy in git::copies(&directory.join(FETCHED))? {
+        let name = copy.directory.file_name().unwrap_or_default();
+        let name = name.to_string_lossy().into_owned();
+        let age = now.duration_since(copy.last_use).unwrap_or_default();
+        if !goes(&name) || copy.holds_work || age <= JUST_USED {
+            continue;
+        }
+        let to = directory.join("trash").join(format!(
+            "{FETCHED}-{name}.{:x}.{:x}",
+            std::process::id(),
+            now.duration_since(SystemTime::UNIX_EPOCH)
+                .map_or(0, |age| age.as_micros())
+        ));
+        if copy.move_away(&to)? {
+            retired.push(name);
+        }
+    }
+    Ok(retired)
 }
 
 /// Where mirrors are kept, in a directory of sites.

@@ -1,5 +1,5 @@
 //! What bases and workspaces take is bounded, and given back when somebody asks.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
 mod scene;
 
@@ -8,6 +8,7 @@ use skep_site::{Collect, Collection, Error, Sites, Step, StoreBounds, collect};
 use std::{
     path::Path,
     sync::{Arc, Mutex, atomic::AtomicBool},
+    time::{Duration, SystemTime},
 };
 use testkit::Repo;
 use workspace::Layering;
@@ -223,4 +224,80 @@ async fn a_process_that_makes_bases_keeps_the_bound_by_itself() {
     assert!(store.bases().unwrap().is_empty());
     let space = store.space(&AtomicBool::new(false)).unwrap();
     assert_eq!(space, workspace::Space::default());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_forks_shared_counts_and_goes_with_the_last_of_them() {
+    let world = world(1).await;
+    let store = workspace::Store::open(world.data.path(), Layering::Overlay).unwrap();
+    let base = world.base(0).await;
+    let mut source = store.create("source", &base).unwrap();
+    let workspace::Layers::Overlay { upper, .. } = source.layers() else {
+        panic!("workspaces are overlays here");
+    };
+    std::fs::write(upper.join("large"), vec![7; 1 << 20]).unwrap();
+    drop(source.snapshot("one").unwrap());
+    let fork = source.fork(Some("one"), "fork").unwrap();
+    source.delete().unwrap();
+    let kept = world.collect(Collect::default()).await;
+    assert_eq!(kept.layers, 0);
+    assert!(kept.before.space.layers[0].bytes >= 1 << 20);
+    assert!(kept.before.bytes() >= 1 << 20, "they count");
+    // Its holder is killed: nobody has the workspace any more.
+    drop(fork);
+    let how = Collect {
+        dry_run: true,
+        ..Collect::default()
+    };
+    let would = world.collect(how).await;
+    assert_eq!((would.layers, would.workspaces.len()), (1, 1));
+    let did = world.collect(Collect::default()).await;
+    assert_eq!((did.layers, did.workspaces.len()), (1, 1));
+    assert!(
+        about(did.freed, would.freed),
+        "{} {}",
+        did.freed,
+        would.freed
+    );
+    assert!(world.collect(how).await.before.space.layers.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_of_a_url_goes_when_it_is_long_unused_and_nothing_of_it_is_needed() {
+    let world = world(1).await;
+    let copy = |name: &str, days: u64| {
+        let directory = world.data.path().join("fetched").join(name);
+        let program = git::Program::find(&std::env::var_os("PATH").unwrap()).unwrap();
+        let url = format!("https://example.org/{name}");
+        git::Remote::open_or_create(&directory, &url, git::Protocol::Https, program).unwrap();
+        let time = SystemTime::now() - Duration::from_secs(days * 86_400);
+        (directory, time)
+    };
+    let age = |(directory, time): (std::path::PathBuf, SystemTime)| {
+        for place in ["skep/lock", "skep/url", "HEAD", "objects/pack", ""] {
+            let file = std::fs::File::open(directory.join(place)).unwrap();
+            file.set_modified(time).unwrap();
+        }
+    };
+    age(copy("fresh", 0));
+    age(copy("lately", 20));
+    age(copy("old", 40));
+    let work = copy("work", 40);
+    std::fs::write(work.0.join("refs/heads/taken"), "id").unwrap();
+    age(work);
+    let how = |all: bool, dry_run: bool| Collect {
+        all,
+        dry_run,
+        ..Collect::default()
+    };
+    let would = world.collect(how(false, true)).await;
+    assert_eq!(would.fetched, ["old"]);
+    assert_eq!(would.before.fetched.len(), 4);
+    assert_eq!(would.before.fetched[3].stays, Some("holds integrated work"));
+    let did = world.collect(how(false, false)).await;
+    assert_eq!(did.fetched, ["old"]);
+    assert!(!world.data.path().join("fetched/old").exists());
+    assert!(did.freed > 0);
+    assert_eq!(world.collect(how(true, false)).await.fetched, ["lately"]);
+    assert!(world.collect(how(true, false)).await.fetched.is_empty());
 }

@@ -41,7 +41,7 @@ pub use change::{Change, GitDir, Limits, Refused, Summary, Visitor, Why};
 pub use error::{Error, Limit};
 pub use fold::{Built, Fold};
 pub use remove::Emptied;
-pub use space::{Space, TrashInfo, WorkspaceInfo};
+pub use space::{LayerInfo, Space, TrashInfo, WorkspaceInfo};
 pub use store::{Layering, Store, Swept};
 pub use turns::Before;
 pub use usage::{Taken, disk_bytes};

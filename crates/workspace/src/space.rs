@@ -19,8 +19,22 @@ pub struct Space {
     pub bases: Vec<BaseInfo>,
     /// Its workspaces, sorted by id.
     pub workspaces: Vec<WorkspaceInfo>,
+    /// The layers that workspaces share, sorted by name.
+    pub layers: Vec<LayerInfo>,
     /// What waits to be deleted, and what is being built.
     pub trash: TrashInfo,
+}
+
+/// A layer that a workspace and its forks share, as [`Store::space`] lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LayerInfo {
+    /// Its name.
+    pub name: String,
+    /// What it takes on disk in bytes.
+    pub bytes: u64,
+    /// The workspaces whose records name it; where none does, it goes. Not known where a record cannot be
+    /// read: then all stay.
+    pub users: Option<Vec<String>>,
 }
 
 /// A workspace as [`Store::space`] lists it.
@@ -46,8 +60,10 @@ impl Space {
     pub fn bytes(&self) -> u64 {
         let bases = self.bases.iter().map(|base| base.bytes);
         let workspaces = self.workspaces.iter().map(|workspace| workspace.bytes);
+        let layers = self.layers.iter().map(|layer| layer.bytes);
         bases
             .chain(workspaces)
+            .chain(layers)
             .chain([self.trash.bytes])
             .fold(0, u64::saturating_add)
     }
@@ -95,6 +111,13 @@ impl Store {
                 workspaces.push(WorkspaceInfo { id, bytes });
             }
         }
+        let mut layers = Vec::new();
+        for (name, users) in self.shared_layers()? {
+            check(stop)?;
+            if let Some(bytes) = unless_gone(usage::bytes(&self.layers().join(&name)))? {
+                layers.push(LayerInfo { name, bytes, users });
+            }
+        }
         let mut trash = TrashInfo::default();
         for part in [self.trash(), self.new_bases(), self.new_workspaces()] {
             check(stop)?;
@@ -108,6 +131,7 @@ impl Store {
         Ok(Space {
             bases,
             workspaces,
+            layers,
             trash,
         })
     }

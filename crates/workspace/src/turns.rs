@@ -303,31 +303,51 @@ impl Store {
         }
     }
 
-    /// Moves shared layers that no workspace's record names to the trash; returns how many. Where a
-    /// fork is being made, or a record cannot be read, they stay for the next time.
-    pub(crate) fn collect_layers(&self) -> Result<u64, Error> {
+    /// The layers that workspaces share, each with the workspaces whose records name it: nobody knows of
+    /// any layer where one of the records cannot be read.
+    pub(crate) fn shared_layers(&self) -> Result<Vec<(String, Option<Vec<String>>)>, Error> {
         let shared = names_in(&self.layers())?;
         if shared.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut users = std::collections::HashMap::<String, Vec<String>>::new();
+        for id in self.list()? {
+            match Record::read(&self.workspace_dir(&id)) {
+                Ok(record) => {
+                    for layer in record.layers() {
+                        users.entry(layer.to_owned()).or_default().push(id.clone());
+                    }
+                }
+                // It was deleted meanwhile.
+                Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    tracing::warn!(%error, "shared layers stay: who uses them is not known");
+                    return Ok(shared.into_iter().map(|layer| (layer, None)).collect());
+                }
+            }
+        }
+        let with_users = shared.into_iter().map(|layer| {
+            let users = users.remove(&layer).unwrap_or_default();
+            (layer, Some(users))
+        });
+        Ok(with_users.collect())
+    }
+
+    /// Moves shared layers that no workspace's record names to the trash; returns how many. Where a
+    /// fork is being made, or a record cannot be read, they stay for the next time.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn collect_layers(&self) -> Result<u64, Error> {
+        if names_in(&self.layers())?.is_empty() {
             return Ok(0);
         }
         let Some(_lock) = Lock::file(&self.layers().join(".lock"), Hold::Alone)? else {
             return Ok(0);
         };
-        let mut named = std::collections::HashSet::new();
-        for id in self.list()? {
-            match Record::read(&self.workspace_dir(&id)) {
-                Ok(record) => named.extend(record.layers().map(str::to_owned)),
-                // It was deleted meanwhile.
-                Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => {
-                    tracing::warn!(%error, "shared layers stay: who uses them is not known");
-                    return Ok(0);
-                }
-            }
-        }
         let mut collected = 0;
-        for layer in shared {
-            if !named.contains(&layer) {
+        for (layer, users) in self.shared_layers()? {
+            if users.is_some_and(|users| users.is_empty()) {
                 self.discard(&self.layers().join(layer))?;
                 collected += 1;
             }

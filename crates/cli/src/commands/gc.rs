@@ -14,7 +14,7 @@ use crate::{
         text,
     },
 };
-use server::{Collect, Collection, Step, Usage};
+use server::{Collect, Collection, Space, Step, Usage};
 use std::{
     sync::{Arc, atomic::AtomicBool, atomic::Ordering},
     time::{SystemTime, UNIX_EPOCH},
@@ -25,14 +25,15 @@ use std::{
 /// Workspaces that nobody owns and what killed processes left are deleted. Bases (checked-out
 /// commits that workspaces share) go where they, with workspaces and mirrors, take more than
 /// `[store]` in the configuration allows: the longest unused first, and never one that is in use or
-/// that another lies over. What is gone is made again when it is needed. It may run beside
-/// everything else.
+/// that another lies over. Copies of repositories given by URLs go when nothing was fetched into
+/// them for 30 days, unless they hold integrated work or a request works on them. What is gone is
+/// made again when it is needed. It may run beside everything else.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  skep gc --dry-run\n  skep gc\n  skep gc --all\n\nOld requests are another matter: `skep ledger prune`."
 )]
 pub(crate) struct Args {
-    /// Remove every base that nobody uses
+    /// Remove every base that nobody uses, and copies of URLs that were not used for a day
     #[arg(long)]
     all: bool,
     /// Only say what takes how much, and what would be removed
@@ -46,6 +47,8 @@ struct Object<'a> {
     freed: u64,
     workspaces: &'a [String],
     bases: &'a [String],
+    layers: u64,
+    fetched: &'a [String],
     unfinished: u64,
     leftovers: u64,
     failed: Vec<FailedObject<'a>>,
@@ -67,6 +70,8 @@ struct UsageObject<'a> {
     bases: Vec<BaseObject<'a>>,
     workspaces: Vec<Sized<'a>>,
     mirrors: Vec<Sized<'a>>,
+    layers: u64,
+    fetched: Vec<FetchedObject<'a>>,
     trash: u64,
 }
 
@@ -77,6 +82,15 @@ struct BaseObject<'a> {
     over: Option<&'a str>,
     used_by: Option<&'a str>,
     last_use: u64,
+}
+
+#[derive(serde::Serialize)]
+struct FetchedObject<'a> {
+    name: &'a str,
+    bytes: u64,
+    url: Option<&'a str>,
+    last_use: u64,
+    stays: Option<&'a str>,
 }
 
 #[derive(serde::Serialize)]
@@ -143,6 +157,8 @@ fn object(collected: &Collection, dry_run: bool) -> Object<'_> {
         freed: collected.freed,
         workspaces: &collected.workspaces,
         bases: &collected.bases,
+        layers: collected.layers,
+        fetched: &collected.fetched,
         unfinished: collected.unfinished,
         leftovers: collected.leftovers.entries,
         failed: collected
@@ -182,9 +198,27 @@ fn object(collected: &Collection, dry_run: bool) -> Object<'_> {
                     bytes: *bytes,
                 })
                 .collect(),
+            layers: shared(space),
+            fetched: usage
+                .fetched
+                .iter()
+                .map(|copy| FetchedObject {
+                    name: &copy.name,
+                    bytes: copy.bytes,
+                    url: copy.url.as_deref(),
+                    last_use: micros(copy.last_use),
+                    stays: copy.stays,
+                })
+                .collect(),
             trash: space.trash.bytes,
         },
     }
+}
+
+/// What layers that workspaces share take, in bytes.
+fn shared(space: &Space) -> u64 {
+    let layers = space.layers.iter().map(|layer| layer.bytes);
+    layers.fold(0, u64::saturating_add)
 }
 
 /// Microseconds since 1970.
@@ -230,6 +264,8 @@ fn parts(collected: &Collection) -> Vec<String> {
     [
         (collected.workspaces.len(), "workspace", "that nobody owns"),
         (collected.bases.len(), "base", "that nobody uses"),
+        (number(collected.layers), "layer", "that no fork needs"),
+        (collected.fetched.len(), "copy", "of a URL, long unused"),
         (
             number(collected.unfinished),
             "half-made directory",
@@ -280,6 +316,15 @@ fn taken(usage: &Usage, width: usize) -> String {
     for (name, bytes) in &usage.mirrors {
         rows.push(row(&format!("mirror {name}"), *bytes, String::new()));
     }
+    for copy in &usage.fetched {
+        let name = format!("copy {}", copy.name);
+        let note = copy.stays.unwrap_or("of a URL");
+        rows.push(row(&name, copy.bytes, note.to_owned()));
+    }
+    if !space.layers.is_empty() {
+        let note = format::count(space.layers.len(), "layer");
+        rows.push(row("shared by forks", shared(space), note));
+    }
     if space.trash.entries > 0 {
         let note = "to be deleted".to_owned();
         rows.push(row("trash", space.trash.bytes, note));
@@ -300,7 +345,7 @@ fn taken(usage: &Usage, width: usize) -> String {
 mod tests {
     use super::*;
     use crate::view::paint::plain;
-    use server::{BaseInfo, Leftovers, Space, TrashInfo, WorkspaceInfo};
+    use server::{BaseInfo, Fetched, LayerInfo, Leftovers, TrashInfo, WorkspaceInfo};
 
     fn collection() -> Collection {
         let base = |key: &str, parent: Option<&str>, used_by: Option<&str>| BaseInfo {
@@ -322,12 +367,24 @@ mod tests {
                         id: "a-1".into(),
                         bytes: 70_000,
                     }],
+                    layers: vec![LayerInfo {
+                        name: "layer.1".into(),
+                        bytes: 3 << 20,
+                        users: Some(Vec::new()),
+                    }],
                     trash: TrashInfo {
                         entries: 2,
                         bytes: 5 << 20,
                     },
                 },
                 mirrors: vec![("p-1".into(), 90 << 20)],
+                fetched: vec![Fetched {
+                    name: "lib-1234".into(),
+                    url: Some("https://example.org/lib.git".into()),
+                    bytes: 20 << 20,
+                    last_use: UNIX_EPOCH,
+                    stays: Some("holds integrated work"),
+                }],
                 max: 80 << 30,
                 must_stay_free: 8 << 30,
                 free: 40 << 30,
@@ -335,6 +392,8 @@ mod tests {
             workspaces: vec!["a-2".into(), "a-\u{1b}[31m3".into()],
             unfinished: 2,
             bases: vec!["p-1-bbbb".into()],
+            layers: 1,
+            fetched: vec!["lib-5678".into(), "old-1".into()],
             leftovers: Leftovers {
                 entries: 1,
                 bytes: 4_096,
@@ -351,6 +410,8 @@ mod tests {
             workspaces: Vec::new(),
             unfinished: 0,
             bases: Vec::new(),
+            layers: 0,
+            fetched: Vec::new(),
             leftovers: Leftovers::default(),
             failed: Vec::new(),
             ..all.clone()

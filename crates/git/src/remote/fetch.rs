@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::process::Command;
+use std::time::SystemTime;
 
 use super::watch::Watching;
 use super::{Access, Arrived, FETCHED, Remote, Want, refusal};
@@ -41,7 +42,11 @@ impl Remote {
         tell: &mut dyn FnMut(&str),
     ) -> Result<Arrived, Error> {
         let program = self.program.clone().with_deadline(self.bounds.time);
-        let _lock = take_lock(&self.directory.join("skep/lock"), &program)?;
+        let lock = take_lock(&self.directory.join("skep/lock"), &program)?;
+        // Whoever looks after the disk knows by it that the copy is used.
+        if let Err(error) = lock.set_modified(SystemTime::now()) {
+            tracing::debug!(%error, "a use of a copy is not marked");
+        }
         self.clear_leftovers();
         let arrived = match self.meant(want, access, tell)? {
             Meant::Reference(name) => Arrived {
