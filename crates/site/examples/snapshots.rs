@@ -1,5 +1,8 @@
-//! Measures snapshots, the way back and forks of running sites:
-//! `cargo run --release --example snapshots [TURNS] [FILES]`.
+//! Snapshots, the way back and forks of running sites: the measuring half of the group `snapshots` of
+//! `cargo xtask bench workspace`, which builds it with optimisation and knows the marks.
+//!
+//! Each line that it prints is a figure: its name, its unit and its samples. Arguments are the number of
+//! turns and of files. What the figures mean is in `docs/benchmarks.md`.
 #![allow(
     clippy::print_stdout,
     clippy::unwrap_used,
@@ -18,7 +21,7 @@ use workspace::Layering;
 
 const FORKS: usize = 8;
 const ROUNDS: usize = 20;
-/// No call may take longer.
+/// Turns count as long as no call takes longer.
 const MARK: Duration = Duration::from_millis(20);
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -83,7 +86,7 @@ async fn main() {
             fork.close().await.unwrap();
         }
     }
-    report("fork8: snapshot, 8 sandboxes ready", forking);
+    figure("fork8_ms", "ms", &samples(&forking));
     site.close().await.unwrap();
     sites.close(false).await;
 }
@@ -106,21 +109,18 @@ async fn snapshots(site: &Site, turns: usize) {
         site.snapshot(&format!("turn-{number}")).await.unwrap();
         taken.push(begin.elapsed());
     }
-    let slow = taken.iter().filter(|time| **time > MARK).count();
     let first = taken.iter().position(|time| *time > MARK);
-    println!("{slow} of {turns} snapshots took more than {MARK:?}, the first {first:?}");
-    for part in taken.chunks(turns.div_ceil(4).max(1)) {
-        report("snapshot, in order", part.to_vec());
-    }
-    report("snapshot", taken);
-    report("the command before it", work);
+    let most = u32::try_from(first.unwrap_or(turns)).unwrap();
+    figure("snapshot_p50_ms", "ms", &samples(&taken));
+    figure("snapshots_max", "turns", &[f64::from(most)]);
+    figure("turn_p50_ms", "ms", &samples(&work));
     let reach = turns.min(ROUNDS);
     for number in (turns - reach..turns).rev() {
         let begin = Instant::now();
         site.undo(Some(&format!("turn-{number}"))).await.unwrap();
         back.push(begin.elapsed());
     }
-    report("undo", back);
+    figure("undo_p50_ms", "ms", &samples(&back));
 }
 
 /// Waits for all of them, one beside the other.
@@ -153,12 +153,11 @@ async fn says(site: &Site, script: &str) {
     assert!(ran.exit.success(), "{}", ran.tail(500));
 }
 
-fn report(what: &str, mut times: Vec<Duration>) {
-    times.sort();
-    let at = |part: usize| {
-        let index = (times.len() * part / 100).min(times.len().saturating_sub(1));
-        times.get(index).copied().unwrap_or_default()
-    };
-    let (median, most, longest) = (at(50), at(95), at(100));
-    println!("{what:36} median {median:?}, 95 % within {most:?}, longest {longest:?}");
+fn samples(times: &[Duration]) -> Vec<f64> {
+    times.iter().map(|time| time.as_secs_f64() * 1e3).collect()
+}
+
+fn figure(name: &str, unit: &str, samples: &[f64]) {
+    let samples: Vec<String> = samples.iter().map(f64::to_string).collect();
+    println!("figure {name} {unit} {}", samples.join(" "));
 }

@@ -87,6 +87,7 @@ pub(crate) fn parse(line: &str) -> Result<(String, &'static str, Samples), Strin
         "ms" => "ms",
         "KiB" => "KiB",
         "x" => "×",
+        "turns" => "turns",
         _ => return Err(wrong()),
     };
     let mut samples = Samples::default();
