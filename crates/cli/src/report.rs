@@ -338,6 +338,7 @@ fn of_standing(error: &server::standing::Error) -> Classified {
         E::NotFound { .. } | E::Ambiguous { .. } | E::Gone { .. } => (Exit::NotFound, list),
         E::NameTaken { .. } | E::TooMany => (Exit::Refused, None),
         E::Name { .. } | E::TooLong => (Exit::Usage, None),
+        E::Unable { why, .. } => unable(*why),
         E::Program { code, .. } => (Exit::Of(*code), None),
         E::Refused {
             reason: Some(reason),
@@ -346,6 +347,22 @@ fn of_standing(error: &server::standing::Error) -> Classified {
         _ => (Exit::Failed, None),
     };
     (exit, hint.map(str::to_owned), None)
+}
+
+fn unable(why: server::standing::Unable) -> (Exit, Option<&'static str>) {
+    use server::standing::Unable as U;
+    match why {
+        U::NoSnapshots => (
+            Exit::Unavailable,
+            Some("`skep doctor` says whether workspaces can be overlays here"),
+        ),
+        U::NotFound => (
+            Exit::NotFound,
+            Some("`skep sandbox inspect ID` lists its snapshots"),
+        ),
+        U::Name => (Exit::Usage, None),
+        U::Taken | U::TooMany | U::Busy => (Exit::Refused, None),
+    }
 }
 
 /// What git's own messages already say to do is not said again.

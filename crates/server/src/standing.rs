@@ -3,6 +3,7 @@
 //! - [`Place`] is one: a site at a commit of a repository, and commands in it.
 //! - [`hold`] keeps a place for as long as it was asked for, and serves it on a socket: the life of a
 //!   process of its own. [`Berth`] is that process's directory.
+//! - [`Place::snapshot`], [`Place::undo`] and [`Fork`] are of its files between commands.
 //! - [`Held`] is what others do with a place that a process holds; [`list`] and [`find`] have them.
 //!
 //! The holder's lock on its directory says that it lives. Its end, however it comes about, ends the
@@ -12,15 +13,17 @@ mod berth;
 mod error;
 mod held;
 mod hold;
+mod moments;
 mod patches;
 mod place;
 mod running;
 mod talk;
 
 pub use berth::{Berth, MOST, Record, sweep};
-pub use error::Error;
+pub use error::{Error, Unable};
 pub use held::{Held, State, find, list};
-pub use hold::{Order, hold};
+pub use hold::{Of, Order, hold};
+pub use moments::{Fork, ForkOf, Moment, Moments};
 pub use patches::{MOST_PATCHES, keep_patch};
 pub use place::{Changed, Place, Wish, fresh_id};
 pub use running::{Ends, Nudge, Run, Running};

@@ -3,15 +3,19 @@
 mod create;
 mod destroy;
 mod exec;
+mod fork;
 mod hold;
+mod holder;
 mod inspect;
 mod list;
 mod shell;
+mod snapshot;
+mod undo;
 
 use crate::{context::Context, exit::Exit, report::Error};
 use std::{path::PathBuf, time::Duration};
 
-/// Sealed workspaces for you and for other programs: create, exec, shell, list, inspect, destroy
+/// Sealed workspaces for you and for other programs: create, exec, shell, list, inspect, snapshot, undo, fork, destroy
 ///
 /// Each is held by a process of its own, and is gone when that ends: by `destroy`, at its time, or
 /// however else. `skep shell` needs none of this.
@@ -20,7 +24,7 @@ use std::{path::PathBuf, time::Duration};
     subcommand_required = true,
     arg_required_else_help = true,
     disable_help_subcommand = true,
-    after_help = "Examples:\n  skep sandbox create --name try\n  skep sandbox exec try -- cargo test\n  skep sandbox shell try\n  skep sandbox list\n  skep sandbox destroy try"
+    after_help = "Examples:\n  skep sandbox create --name try\n  skep sandbox exec try -- cargo test\n  skep sandbox shell try\n  skep sandbox snapshot try\n  skep sandbox list\n  skep sandbox destroy try"
 )]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -34,6 +38,9 @@ enum Command {
     Shell(shell::Args),
     List(list::Args),
     Inspect(inspect::Args),
+    Snapshot(snapshot::Args),
+    Undo(undo::Args),
+    Fork(fork::Args),
     Destroy(destroy::Args),
     #[command(hide = true)]
     Hold(hold::Args),
@@ -46,6 +53,9 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
         Command::Shell(args) => shell::run(args, context).await,
         Command::List(args) => list::run(args, context).await,
         Command::Inspect(args) => inspect::run(args, context).await,
+        Command::Snapshot(args) => snapshot::run(args, context).await,
+        Command::Undo(args) => undo::run(args, context).await,
+        Command::Fork(args) => fork::run(args, context).await,
         Command::Destroy(args) => destroy::run(args, context).await,
         Command::Hold(args) => hold::run(args, context).await,
     }

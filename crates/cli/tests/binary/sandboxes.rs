@@ -232,3 +232,157 @@ fn what_cannot_be_made_is_refused_as_the_holder_says_and_leaves_nothing() {
         .expect_code(2);
     world.assert_nothing_left();
 }
+
+/// The process that holds it.
+fn holder(world: &World, id: &str) -> Pid {
+    let shown = json(world, &["inspect", id]);
+    Pid::from_raw(i32::try_from(shown["pid"].as_i64().unwrap()).unwrap()).unwrap()
+}
+
+#[test]
+fn the_files_of_a_sandbox_are_taken_back_to_any_snapshot() {
+    let world = world();
+    let id = create(&world, &["--name", "try"]);
+    exec(&world, "try", "echo 1 > one; echo note > ~/note").expect_code(0);
+    let first = world.skep(&["sandbox", "snapshot", "try"]).expect_code(0);
+    assert_eq!(first.stdout, "s1\n");
+    exec(&world, "try", "rm one; echo 2 > two").expect_code(0);
+    let second = json(&world, &["snapshot", "try", "--name", "two"]);
+    assert_eq!(
+        (&second["id"], &second["snapshot"]),
+        (&Value::from(&*id), &"two".into())
+    );
+    assert_eq!(second["snapshots"], serde_json::json!(["s1", "two"]));
+    exec(&world, "try", "echo 3 > two").expect_code(0);
+
+    let shown = json(&world, &["inspect", "try"]);
+    let kept = shown["state"]["snapshots"].as_array().unwrap();
+    assert_eq!((kept.len(), &kept[0]["name"]), (2, &"s1".into()));
+    assert!(kept[0]["bytes"].as_u64().unwrap() > 0);
+    let text = world.skep(&["sandbox", "inspect", "try"]).expect_code(0);
+    assert!(text.stdout.contains("two ("), "{}", text.stdout);
+
+    let taken = world.skep(&["sandbox", "snapshot", "try", "--name", "two"]);
+    taken.expect_code(6);
+    world
+        .skep(&["sandbox", "snapshot", "try", "--name", "a/b"])
+        .expect_code(2);
+    let absent = world.skep(&["sandbox", "undo", "try", "no-such"]);
+    let absent = absent.expect_code(5);
+    assert!(absent.stderr.contains("no-such"), "{}", absent.stderr);
+    let script = "echo ready; until test -e go; do sleep 0.05; done";
+    let mut running = world.start(&["sandbox", "exec", "try", "--", "sh", "-c", script]);
+    running.line(DEADLINE, |it| it == "ready");
+    let busy = world.skep(&["sandbox", "undo", "try", "s1"]).expect_code(6);
+    assert!(busy.stderr.contains("end them first"), "{}", busy.stderr);
+    exec(&world, "try", "touch go").expect_code(0);
+    running.finish(DEADLINE).expect_code(0);
+
+    world
+        .skep(&["sandbox", "undo", "try", "two"])
+        .expect_code(0);
+    exec(&world, "try", "cat two; test ! -e one && cat ~/note").expect_code(0);
+    let back = json(&world, &["undo", "try", "s1"]);
+    assert_eq!(back["snapshots"], serde_json::json!(["s1"]));
+    exec(&world, "try", "cat one; test ! -e two").expect_code(0);
+    let start = json(&world, &["undo", "try", "--start"]);
+    assert_eq!(start["snapshot"], Value::Null);
+    let shown = json(&world, &["inspect", "try"]);
+    assert_eq!(shown["state"]["files"], serde_json::json!([]));
+    world.skep(&["sandbox", "destroy", "try"]).expect_code(0);
+    world.assert_nothing_left();
+}
+
+#[test]
+fn forks_go_their_own_ways_and_outlive_their_source() {
+    let world = world();
+    let id = create(&world, &["--name", "try"]);
+    exec(&world, "try", "echo 1 > one; echo note > ~/note").expect_code(0);
+    world
+        .skep(&["sandbox", "snapshot", "try", "--name", "early"])
+        .expect_code(0);
+    exec(&world, "try", "echo 2 > one").expect_code(0);
+    let made = json(
+        &world,
+        &["fork", "try", "-n", "3", "--name", "idea", "--for", "10m"],
+    );
+    assert_eq!(
+        (&made["id"], &made["snapshot"]),
+        (&Value::from(&*id), &"s1".into())
+    );
+    let forks = made["forks"].as_array().unwrap();
+    assert_eq!(forks.len(), 3);
+    for (number, fork) in forks.iter().enumerate() {
+        assert_eq!(fork["name"], format!("idea-{}", number + 1));
+        assert_eq!(fork["fork_of"]["id"], Value::from(&*id));
+        let own = fork["id"].as_str().unwrap();
+        let script = format!("cat one; test ! -e ~/note; echo {number} > one");
+        assert_eq!(exec(&world, own, &script).expect_code(0).stdout, "2\n");
+        let shown = json(&world, &["inspect", own]);
+        assert_eq!(shown["state"]["files"][0]["path"], "one");
+    }
+    // What runs in the source does not matter where the snapshot is there.
+    let script = "echo ready; sleep 1000";
+    let mut running = world.start(&["sandbox", "exec", "try", "--", "sh", "-c", script]);
+    running.line(DEADLINE, |it| it == "ready");
+    world
+        .skep(&["sandbox", "fork", "try", "--for", "10m"])
+        .expect_code(6);
+    let at = ["sandbox", "fork", "try", "--at", "early", "--name", "early"];
+    world
+        .skep(&[&at[..], &["--for", "10m"]].concat())
+        .expect_code(0);
+    let absent = ["sandbox", "fork", "try", "--at", "no-such", "-n", "2"];
+    world.skep(&absent).expect_code(5);
+    let taken = world.skep(&["sandbox", "fork", "try", "--name", "early"]);
+    taken.expect_code(6);
+
+    kill_process(holder(&world, "try"), Signal::KILL).unwrap();
+    running.finish(DEADLINE);
+    assert_eq!(
+        exec(&world, "early", "cat one").expect_code(0).stdout,
+        "1\n"
+    );
+    assert_eq!(
+        exec(&world, "idea-2", "cat one").expect_code(0).stdout,
+        "1\n"
+    );
+    world
+        .skep(&["sandbox", "undo", "idea-2", "s1"])
+        .expect_code(0);
+    assert_eq!(
+        exec(&world, "idea-2", "cat one").expect_code(0).stdout,
+        "2\n"
+    );
+    kill_process(holder(&world, "idea-1"), Signal::KILL).unwrap();
+    world.skep(&["sandbox", "destroy", "--all"]).expect_code(0);
+    leaks::assert_none(&world.data());
+    // Workspaces of killed holders are taken by the next who sweeps, and then what they shared.
+    world.skep(&["gc"]).expect_code(0);
+    world.assert_nothing_left();
+}
+
+#[test]
+fn a_fork_whose_source_or_holder_is_killed_on_the_way_leaves_nothing() {
+    let world = world();
+    create(&world, &["--name", "try"]);
+    exec(&world, "try", "echo 1 > one").expect_code(0);
+    world.skep(&["sandbox", "snapshot", "try"]).expect_code(0);
+    let mut forking = world.start(&["sandbox", "fork", "try", "--at", "s1", "-n", "4"]);
+    forking.kill();
+    let source = holder(&world, "try");
+    let forking = world.start(&["sandbox", "fork", "try", "--at", "s1", "-n", "4"]);
+    kill_process(source, Signal::KILL).unwrap();
+    // Before, after or within: whatever was made can be used or is gone.
+    let ran = forking.finish(DEADLINE);
+    let list = json(&world, &["list"]);
+    for one in list["sandboxes"].as_array().unwrap() {
+        assert_eq!(ran.code(), Some(0), "{}", ran.stderr);
+        let id = one["id"].as_str().unwrap();
+        assert_eq!(exec(&world, id, "cat one").expect_code(0).stdout, "1\n");
+    }
+    world.skep(&["sandbox", "destroy", "--all"]).expect_code(0);
+    leaks::assert_none(&world.data());
+    world.skep(&["gc"]).expect_code(0);
+    world.assert_nothing_left();
+}

@@ -207,7 +207,7 @@ impl World {
     #[track_caller]
     pub fn assert_nothing_left(&self) {
         leaks::assert_none(&self.data());
-        for place in ["workspaces", "run"] {
+        for place in ["workspaces", "layers", "run"] {
             let left = entries(&self.data().join(place));
             let is_kept = |it: &&String| !it.starts_with('.') && *it != "open.lock";
             let left: Vec<_> = left.iter().filter(is_kept).collect();

@@ -1,6 +1,6 @@
 //! The directory of a holder: `run/sandboxes/ID` below the data directory, open to its user alone.
 
-use super::error::Error;
+use super::{error::Error, moments::ForkOf};
 use domain::{SandboxId, Timestamp};
 use sandbox::Kind;
 use serde::{Deserialize, Serialize};
@@ -38,6 +38,9 @@ pub struct Record {
     pub commit: String,
     /// The kind.
     pub kind: Kind,
+    /// What it is a fork of, if it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fork_of: Option<ForkOf>,
     /// When it was ready.
     pub created: Timestamp,
     /// When it ends by itself.
@@ -299,6 +302,7 @@ mod tests {
             repository: "/repository".into(),
             commit: "1a2b3c4d".into(),
             kind: Kind::Namespace,
+            fork_of: None,
             created: Timestamp(1),
             ends: Timestamp(2),
             pid: 1,

@@ -1,6 +1,7 @@
 //! What can go wrong with a sandbox that a process holds.
 
 use domain::Reason;
+use serde::{Deserialize, Serialize};
 use std::{io, path::PathBuf};
 
 /// Why a sandbox that a process holds cannot be used as asked.
@@ -56,6 +57,14 @@ pub enum Error {
         /// The reason, where it is one of the domain.
         reason: Option<Reason>,
     },
+    /// Its snapshots cannot be used like this.
+    #[error("{message}")]
+    Unable {
+        /// What is in the way.
+        why: Unable,
+        /// The same in words.
+        message: String,
+    },
     /// The command itself cannot be started.
     #[error("{message}")]
     Program {
@@ -98,6 +107,24 @@ pub enum Error {
     /// The conversation with the holder broke.
     #[error("the conversation with the holder of the sandbox broke")]
     Conversation(#[source] io::Error),
+}
+
+/// What is in the way of a snapshot, of the way back to one, or of a fork.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unable {
+    /// Sandboxes of this kind, or on this machine, have none.
+    NoSnapshots,
+    /// There is none of this name.
+    NotFound,
+    /// There is one of this name.
+    Taken,
+    /// No snapshot can have this name.
+    Name,
+    /// There are as many as can be.
+    TooMany,
+    /// Something runs inside.
+    Busy,
 }
 
 impl Error {

@@ -3,10 +3,12 @@
 use super::{
     berth::{self, Record},
     error::Error,
+    moments::{Moments, Origin},
     running::{Run, Running},
     talk::{Answer, Ask, Talk},
 };
 use crate::Error as NodeError;
+use domain::SandboxId;
 use serde::Serialize;
 use std::{fs::File, path::Path, time::Duration};
 
@@ -116,6 +118,38 @@ impl Held {
         match self.ask(&Ask::Exec(run), STARTS_WITHIN).await? {
             (Answer::Started, fds, talk) => Running::there(talk, fds),
             (answer, ..) => Err(answer.into_error(|| self.gone()).into()),
+        }
+    }
+
+    /// Keeps its files as they are now, under this name or the next number.
+    ///
+    /// # Errors
+    /// [`Error::Unable`] says what is in the way.
+    pub async fn snapshot(&self, name: Option<String>) -> Result<Moments, Error> {
+        self.moments(&Ask::Snapshot { name }).await
+    }
+
+    /// Takes its files back to a snapshot, or without one to where it began. What was written since is
+    /// gone, and so are later snapshots.
+    ///
+    /// # Errors
+    /// [`Error::Unable`] says what is in the way.
+    pub async fn undo(&self, to: Option<String>) -> Result<Moments, Error> {
+        self.moments(&Ask::Undo { to }).await
+    }
+
+    async fn moments(&self, ask: &Ask) -> Result<Moments, Error> {
+        match self.ask(ask, STARTS_WITHIN).await? {
+            (Answer::Moments(moments), ..) => Ok(moments),
+            (answer, ..) => Err(answer.into_error(|| self.gone())),
+        }
+    }
+
+    /// Has the files of a fork made. Its holder keeps them until the conversation ends.
+    pub(super) async fn part(&self, id: SandboxId, at: String) -> Result<(Origin, Talk), Error> {
+        match self.ask(&Ask::Fork { id, at }, STARTS_WITHIN).await? {
+            (Answer::Forked(origin), _, talk) => Ok((origin, talk)),
+            (answer, ..) => Err(answer.into_error(|| self.gone())),
         }
     }
 

@@ -4,12 +4,13 @@ use super::{
     berth::{Berth, Record},
     error::Error as StandingError,
     held,
+    moments::{Fork, Moment},
     place::{Place, Wish},
     running::{Nudge, Run},
     talk::{Answer, Ask, Talk},
 };
 use crate::{Error, Node};
-use domain::Timestamp;
+use domain::{SandboxId, Timestamp};
 use std::{path::Path, sync::Arc, time::Duration};
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
@@ -17,6 +18,8 @@ use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 const CONNECTIONS: usize = 64;
 /// How long a client may take to ask, and to take an answer.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long the holder of a fork may take until it has its files.
+const TAKES: Duration = Duration::from_secs(60);
 /// How often the holder looks after its log.
 const LOOK: Duration = Duration::from_secs(60);
 const LONGEST_NAME: usize = 64;
@@ -59,6 +62,24 @@ impl Order {
     }
 }
 
+/// What a held place is made of.
+#[derive(Debug, Clone)]
+pub enum Of {
+    /// A commit of a repository.
+    Commit(Wish),
+    /// A snapshot of a place that another process holds.
+    Snapshot(Fork),
+}
+
+impl Node {
+    async fn make(&self, id: SandboxId, of: &Of) -> Result<Place, Error> {
+        match of {
+            Of::Commit(wish) => self.place(id, wish).await,
+            Of::Snapshot(fork) => self.fork(id, fork).await,
+        }
+    }
+}
+
 /// Makes a place and holds it until its time is over, a client destroys it, or `stop` comes. `ready`
 /// hears of it once it can be used; if that says that nobody waits for it any more, it ends at once.
 ///
@@ -67,14 +88,14 @@ impl Order {
 pub async fn hold(
     node: Node,
     berth: Berth,
-    wish: &Wish,
+    of: &Of,
     order: Order,
     ready: impl FnOnce(&Record) -> bool,
     stop: impl Future<Output = ()>,
 ) -> Result<(), Error> {
     let mut stop = std::pin::pin!(stop);
     let made = tokio::select! {
-        made = node.place(berth.id, wish) => made,
+        made = node.make(berth.id, of) => made,
         () = &mut stop => Err(Error::Ended),
     };
     let now = node.ledger.now();
@@ -139,6 +160,7 @@ fn begin(
         repository: place.repository.clone(),
         commit: place.commit.clone(),
         kind: place.kind(),
+        fork_of: place.fork_of.clone(),
         created: now,
         ends: now.plus(order.lasts),
         pid: std::process::id(),
@@ -213,16 +235,41 @@ impl Holder {
                     ),
                     reason: None,
                     code: None,
+                    unable: None,
                 };
                 answer(&talk, &refused, &[]).await
             }
             Ask::State => answer(&talk, &state(&self.place, false).await, &[]).await,
             Ask::Inspect => answer(&talk, &state(&self.place, true).await, &[]).await,
             Ask::Exec(run) => self.run(&mut talk, run).await,
+            Ask::Snapshot { name } => {
+                let kept = self.place.snapshot(name).await;
+                answer(&talk, &told(kept.map(Answer::Moments)), &[]).await
+            }
+            Ask::Undo { to } => {
+                let undone = self.place.undo(to).await;
+                answer(&talk, &told(undone.map(Answer::Moments)), &[]).await
+            }
+            Ask::Fork { id, at } => self.part(&mut talk, id, &at).await,
         };
         if let Err(error) = answered {
             tracing::debug!(%error, "a client went away");
         }
+    }
+
+    /// Makes the files of a fork, and keeps them until its holder has them or is gone.
+    async fn part(&self, talk: &mut Talk, id: SandboxId, at: &str) -> Result<(), StandingError> {
+        let (origin, parting) = match self.place.part(id, at).await {
+            Ok(both) => both,
+            Err(error) => return answer(talk, &refused(&error), &[]).await,
+        };
+        answer(talk, &Answer::Forked(origin), &[]).await?;
+        let taken = tokio::time::timeout(TAKES, talk.until_hung_up()).await;
+        if taken.is_err() {
+            tracing::warn!(%id, "the holder of a fork does not take its files");
+        }
+        drop(parting);
+        Ok(())
     }
 
     /// Runs a command for a client. When the client goes away, the command is killed.
@@ -264,12 +311,20 @@ async fn answer(
     said.map_err(|_| StandingError::Conversation(std::io::ErrorKind::TimedOut.into()))?
 }
 
+fn told(done: Result<Answer, Error>) -> Answer {
+    done.unwrap_or_else(|error| refused(&error))
+}
+
 fn refused(error: &Error) -> Answer {
     Answer::Refused {
         message: domain::failure::chain(error),
         reason: error.reason(),
         code: match error {
             Error::Standing(StandingError::Program { code, .. }) => Some(*code),
+            _ => None,
+        },
+        unable: match error {
+            Error::Standing(StandingError::Unable { why, .. }) => Some(*why),
             _ => None,
         },
     }
@@ -285,6 +340,9 @@ struct Shown {
     files: Option<Vec<File>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     unreadable: Option<String>,
+    /// Where it is asked for: null where there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    snapshots: Option<Option<Vec<Moment>>>,
 }
 
 /// A changed file.
@@ -307,6 +365,7 @@ async fn state(place: &Place, changes: bool) -> Answer {
         stats,
         files: None,
         unreadable: None,
+        snapshots: None,
     };
     if changes {
         match place.changed().await {
@@ -326,12 +385,17 @@ async fn state(place: &Place, changes: bool) -> Answer {
             // What runs inside may be writing, or have written more than a change may hold.
             Err(error) => shown.unreadable = Some(domain::failure::chain(&error)),
         }
+        match place.measured().await {
+            Ok(snapshots) => shown.snapshots = Some(snapshots),
+            Err(error) => tracing::warn!(%error, "the snapshots could not be measured"),
+        }
     }
     serde_json::to_value(&shown).map_or_else(
         |error| Answer::Refused {
             message: error.to_string(),
             reason: None,
             code: None,
+            unable: None,
         },
         Answer::State,
     )

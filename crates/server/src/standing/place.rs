@@ -2,6 +2,7 @@
 
 use super::{
     error::Error as StandingError,
+    moments::ForkOf,
     running::{Run, Running},
 };
 use crate::{
@@ -46,10 +47,16 @@ pub struct Place {
     pub repository: PathBuf,
     /// The commit that is checked out.
     pub commit: String,
-    sites: Sites,
-    site: Site,
-    mirror: Mirror,
-    base: TreeId,
+    /// What it is a fork of, if it is one.
+    pub fork_of: Option<ForkOf>,
+    pub(super) sites: Sites,
+    pub(super) site: Site,
+    pub(super) mirror: Mirror,
+    pub(super) base: TreeId,
+    /// The repository, as the ledger names it.
+    pub(super) known_as: String,
+    /// The toolchains that the policy names.
+    pub(super) roots: Vec<PathBuf>,
 }
 
 /// What was changed in a place since it was made.
@@ -99,14 +106,15 @@ impl Node {
         self.sites
             .base(&repository, &mirror, commit, Some(source))
             .await?;
+        let roots: Vec<PathBuf> = policy.toolchains.roots.iter().map(PathBuf::from).collect();
         let wanted = Wanted {
             id: id.to_string(),
-            repository,
+            repository: repository.clone(),
             base: commit,
             tree: None,
             setup: policy.setup.filter(|_| wish.setup),
             include: Arc::new(include),
-            extra_roots: policy.toolchains.roots.iter().map(PathBuf::from).collect(),
+            extra_roots: roots.clone(),
             programs: Vec::new(),
             channel: false,
             part: Part::Agent,
@@ -119,10 +127,13 @@ impl Node {
             id,
             repository: top,
             commit: CommitId::to_string(&commit),
+            fork_of: None,
             sites: self.sites.clone(),
             site,
             mirror,
             base,
+            known_as: repository,
+            roots,
         })
     }
 }

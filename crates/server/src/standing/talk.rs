@@ -1,8 +1,12 @@
 //! What a holder and its clients say to each other: one line of JSON for a message, with descriptors
 //! beside it.
 
-use super::{error::Error, running::Run};
-use domain::Reason;
+use super::{
+    error::{Error, Unable},
+    moments::{Moments, Origin},
+    running::Run,
+};
+use domain::{Reason, SandboxId};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
@@ -34,6 +38,23 @@ pub(super) enum Ask {
     /// Run a command. After [`Answer::Started`] the client may send a [`Nudge`] at any time; when it
     /// hangs up, the command is killed.
     Exec(Run),
+    /// Keep the files as they are, under this name or a number.
+    Snapshot {
+        /// The name.
+        name: Option<String>,
+    },
+    /// Take the files back to a snapshot, or to where the place began.
+    Undo {
+        /// The snapshot.
+        to: Option<String>,
+    },
+    /// Make the files of a fork. They are kept for the client as long as it does not hang up.
+    Fork {
+        /// The fork.
+        id: SandboxId,
+        /// The snapshot.
+        at: String,
+    },
     /// End. The connection closes when all is gone.
     Destroy,
 }
@@ -44,6 +65,10 @@ pub(super) enum Ask {
 pub(super) enum Answer {
     /// To [`Ask::State`] and [`Ask::Inspect`]: an object for programs.
     State(serde_json::Value),
+    /// To [`Ask::Snapshot`] and [`Ask::Undo`].
+    Moments(Moments),
+    /// The files of the fork are there.
+    Forked(Origin),
     /// The command runs; its terminal, or its output, error output and perhaps input, are beside this.
     Started,
     /// It has ended.
@@ -58,6 +83,9 @@ pub(super) enum Answer {
         reason: Option<Reason>,
         /// What a shell would end with, where the command itself cannot be started.
         code: Option<u8>,
+        /// What is in the way, where snapshots cannot be used.
+        #[serde(default)]
+        unable: Option<Unable>,
     },
 }
 
@@ -70,6 +98,11 @@ impl Answer {
                 code: Some(code),
                 ..
             } => Error::Program { message, code },
+            Self::Refused {
+                message,
+                unable: Some(why),
+                ..
+            } => Error::Unable { why, message },
             Self::Refused {
                 message, reason, ..
             } => Error::Refused { message, reason },

@@ -1,6 +1,6 @@
-//! `skep sandbox hold`: the process that holds a sandbox. `skep sandbox create` starts it.
+//! `skep sandbox hold`: the process that holds a sandbox. `skep sandbox create` and `fork` start it.
 
-use super::{create::Said, span};
+use super::{holder::Said, span};
 use crate::{
     context::Context,
     exit::Exit,
@@ -11,7 +11,7 @@ use crate::{
 use domain::SandboxId;
 use server::{
     Node,
-    standing::{self, Berth, Order, Record, Wish},
+    standing::{self, Berth, Fork, Of, Order, Record, Wish},
 };
 use std::{fs::File, time::Duration};
 
@@ -23,6 +23,10 @@ pub(super) struct Args {
     revision: Option<String>,
     #[arg(long)]
     no_setup: bool,
+    #[arg(long, requires = "at", conflicts_with_all = ["revision", "no_setup"])]
+    fork_of: Option<String>,
+    #[arg(long, requires = "fork_of")]
+    at: Option<String>,
     #[arg(long)]
     name: Option<String>,
     #[arg(long = "for", value_parser = span)]
@@ -59,10 +63,13 @@ async fn hold(args: Args, context: &Context, told: &mut bool) -> Result<(), Erro
     let settings = Settings::read(context, Flags::default())?;
     let berth = Berth::join(&settings.options.data, args.id).map_err(server::Error::from)?;
     let node = Node::open(settings.options).await?;
-    let wish = Wish {
-        path: context.directory.clone(),
-        revision: args.revision,
-        setup: !args.no_setup,
+    let of = match (args.fork_of, args.at) {
+        (Some(of), Some(at)) => Of::Snapshot(Fork { of, at }),
+        _ => Of::Commit(Wish {
+            path: context.directory.clone(),
+            revision: args.revision,
+            setup: !args.no_setup,
+        }),
     };
     let order = Order {
         name: args.name,
@@ -81,7 +88,7 @@ async fn hold(args: Args, context: &Context, told: &mut bool) -> Result<(), Erro
     let stop = async {
         signals.next().await;
     };
-    standing::hold(node, berth, &wish, order, ready, stop).await?;
+    standing::hold(node, berth, &of, order, ready, stop).await?;
     Ok(())
 }
 

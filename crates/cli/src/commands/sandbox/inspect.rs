@@ -17,7 +17,10 @@ use crate::{
 };
 use server::standing::{State, find};
 
-/// Show how a sandbox is, and which files were changed in it
+/// How many snapshots are named to a person, the newest.
+const NAMED: usize = 8;
+
+/// Show how a sandbox is, its snapshots, and which files were changed in it
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  skep sandbox inspect try\n  skep sandbox inspect try --json")]
 pub(super) struct Args {
@@ -36,6 +39,27 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
             .say(&render(&state, context.output.width()))?;
     }
     Ok(Exit::Done)
+}
+
+/// The newest snapshots with what each costs.
+fn snapshots(kept: &serde_json::Value) -> String {
+    let Some(all) = kept.as_array() else {
+        return "none can be taken here".into();
+    };
+    if all.is_empty() {
+        return "none".into();
+    }
+    let skipped = all.len().saturating_sub(NAMED);
+    let named = all.iter().skip(skipped).filter_map(|one| {
+        let name = one.get("name")?.as_str()?;
+        let bytes = one.get("bytes")?.as_u64()?;
+        Some(format!("{name} ({})", format::bytes(bytes)))
+    });
+    let mut words: Vec<String> = named.collect();
+    if skipped > 0 {
+        words.insert(0, format!("{skipped} older"));
+    }
+    words.join(", ")
 }
 
 fn render(state: &State, width: usize) -> String {
@@ -70,7 +94,13 @@ fn render(state: &State, width: usize) -> String {
     if let Some(count) = used(state, "processes") {
         line("processes", count.to_string());
     }
+    if let Some(of) = &record.fork_of {
+        line("fork of", format!("{}, at {}", of.id, of.snapshot));
+    }
     let found = state.state.as_ref();
+    if let Some(kept) = found.and_then(|it| it.get("snapshots")) {
+        line("snapshots", snapshots(kept));
+    }
     if let Some(why) = found.and_then(|it| it.get("unreadable")?.as_str()) {
         out.push_str(&format!(
             "{} its changes cannot be read: {}\n",

@@ -1,0 +1,175 @@
+//! Starting the processes that hold sandboxes.
+
+use crate::{
+    context::Context,
+    report::{Error, Report},
+    signals::Signals,
+};
+use server::standing::{Berth, Record, fresh_id};
+use std::{ffi::OsString, io, path::Path, process::Stdio, time::Duration};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader},
+    process::{Child, Command},
+};
+
+/// The longest thing that the holder says.
+const LONGEST: u64 = 64 << 10;
+/// How much of its diagnostics is shown where it says nothing.
+const TAIL: usize = 2_000;
+
+/// A holder that is to be started.
+pub(super) struct Wanted {
+    /// The name of its sandbox.
+    pub(super) name: Option<String>,
+    /// How long it holds it.
+    pub(super) lasts: Duration,
+    /// What of, as words for `skep sandbox hold`.
+    pub(super) of: Vec<OsString>,
+}
+
+/// What the holder says when it is ready, or why it is not: one of the two.
+#[derive(serde::Serialize, serde::Deserialize)]
+pub(super) struct Said {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) ready: Option<Record>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) error: Option<Report>,
+}
+
+/// Starts these holders, one beside the other, and waits until all are ready. Where one is not, or this
+/// process is told to end, all of them end, and nothing is left.
+pub(super) async fn start(
+    context: &Context,
+    data: &Path,
+    wanted: &[Wanted],
+) -> Result<Vec<Record>, Error> {
+    let mut signals = Signals::listen()?;
+    let mut started = Vec::new();
+    let ready = match begin_all(context, data, wanted, &mut started) {
+        Ok(()) => signals.or(all_ready(&mut started)).await.flatten(),
+        Err(error) => Err(error),
+    };
+    if ready.is_err() {
+        for (berth, holder) in started {
+            if let Some(mut holder) = holder {
+                end(&mut holder).await;
+            }
+            berth.remove();
+        }
+    }
+    ready
+}
+
+fn begin_all(
+    context: &Context,
+    data: &Path,
+    wanted: &[Wanted],
+    started: &mut Vec<(Berth, Option<Child>)>,
+) -> Result<(), Error> {
+    sandbox::pass_nothing_on().map_err(server::Error::from)?;
+    for one in wanted {
+        let berth = Berth::make(data, fresh_id()).map_err(server::Error::from)?;
+        let holder = begin(one, context, &berth, data);
+        let (holder, failed) = match holder {
+            Ok(holder) => (Some(holder), None),
+            Err(error) => (None, Some(error)),
+        };
+        started.push((berth, holder));
+        if let Some(error) = failed {
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+async fn all_ready(started: &mut [(Berth, Option<Child>)]) -> Result<Vec<Record>, Error> {
+    let mut ready = Vec::new();
+    for (berth, holder) in started {
+        let Some(holder) = holder else { continue };
+        match listen(holder).await? {
+            Said {
+                ready: Some(record),
+                ..
+            } => ready.push(record),
+            Said {
+                error: Some(report),
+                ..
+            } => return Err(Error::Told(Box::new(report))),
+            Said { .. } => return Err(silent(berth)),
+        }
+    }
+    Ok(ready)
+}
+
+/// Starts the holder, with nothing of this process but its environment.
+fn begin(wanted: &Wanted, context: &Context, berth: &Berth, data: &Path) -> Result<Child, Error> {
+    let system = |source| Error::System {
+        doing: "starting the holder of the sandbox",
+        source,
+    };
+    let log = berth.log().map_err(server::Error::from)?;
+    let (_, config) = context.config()?;
+    let mut command = Command::new(std::env::current_exe().map_err(system)?);
+    command
+        .arg("--data")
+        .arg(data)
+        .arg("-C")
+        .arg(&context.directory)
+        .args(["sandbox", "hold", &berth.id.to_string()])
+        .args(["--for", &format!("{}s", wanted.lasts.as_secs())])
+        .env("SKEP_CONFIG", std::path::absolute(config).map_err(system)?)
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log);
+    if let Some(name) = &wanted.name {
+        command.arg(format!("--name={name}"));
+    }
+    command.args(&wanted.of);
+    command.spawn().map_err(system)
+}
+
+/// What the holder says; neither the one nor the other when it ended without a word.
+async fn listen(holder: &mut Child) -> Result<Said, Error> {
+    let nothing = Said {
+        ready: None,
+        error: None,
+    };
+    let Some(output) = holder.stdout.take() else {
+        return Ok(nothing);
+    };
+    let mut line = Vec::new();
+    let mut output = BufReader::new(output.take(LONGEST));
+    let read = output.read_until(b'\n', &mut line).await;
+    read.map_err(|source| Error::System {
+        doing: "hearing from the holder of the sandbox",
+        source,
+    })?;
+    Ok(serde_json::from_slice(&line).unwrap_or(nothing))
+}
+
+/// It ends what it has made, and itself.
+async fn end(holder: &mut Child) {
+    let pid = holder
+        .id()
+        .and_then(|id| rustix::process::Pid::from_raw(i32::try_from(id).ok()?));
+    if let Some(pid) = pid
+        && let Err(error) = rustix::process::kill_process(pid, rustix::process::Signal::TERM)
+    {
+        tracing::debug!(%error, "the holder has ended already");
+    }
+    if let Err(error) = holder.wait().await {
+        tracing::debug!(%error, "the holder cannot be waited for");
+    }
+}
+
+fn silent(berth: &Berth) -> Error {
+    let text = berth.last_words(TAIL).unwrap_or_default();
+    Error::System {
+        doing: "holding the sandbox",
+        source: io::Error::other(match text.trim() {
+            "" => "its process ended without a word".to_owned(),
+            words => format!("its process ended: {words}"),
+        }),
+    }
+}
