@@ -71,6 +71,11 @@ pub struct Setup {
     /// How long it may take.
     #[serde(default = "check_timeout", with = "duration_text")]
     pub timeout: Duration,
+    /// Globs of the files that it needs besides lock files, manifests and their like. It sees nothing
+    /// else then, so that what it leaves serves every commit in which these are the same. Without, it
+    /// sees the whole commit, and what it leaves serves that commit alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inputs: Option<Vec<String>>,
 }
 
 /// Which paths changes may touch.
@@ -224,6 +229,9 @@ impl Policy {
         globs("paths.protected", &self.paths.protected)?;
         globs("paths.forbidden", &self.paths.forbidden)?;
         globs("include", &self.include)?;
+        if let Some(inputs) = self.setup.as_ref().and_then(|setup| setup.inputs.as_ref()) {
+            globs("setup.inputs", inputs)?;
+        }
         self.egress.validate()?;
         let branch = &self.integration.branch;
         if !is_branch(branch) {
@@ -355,6 +363,7 @@ mod tests {
             timeout = "90s"
             [setup]
             command = "npm ci"
+            inputs = ["patches/**"]
             [paths]
             protected = [".github/**"]
             forbidden = ["*.pem"]
@@ -410,6 +419,10 @@ mod tests {
                 "`paths.protected` is not valid",
             ),
             ("[commit]\nname=\"a\\nb\"", "cannot be used in a commit"),
+            (
+                "[setup]\ncommand='a'\ninputs=['a/{b']",
+                "`setup.inputs` is not valid",
+            ),
             (
                 "[[egress.allow]]\nhost='a.example'",
                 "`egress.allow`, rule 1: `for` says who may",

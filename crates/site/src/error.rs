@@ -43,6 +43,9 @@ pub enum Error {
     /// A pattern of `.gitignore` or `include` cannot be read.
     #[error("the included files cannot be read: {0}")]
     Include(String),
+    /// The files that a setup sees cannot be told.
+    #[error("`setup.inputs` cannot be used: {0}")]
+    Inputs(String),
     /// The workspace holds more than a change may.
     #[error("the file {path} is too large for a change, or grew while it was read")]
     Unreadable {
@@ -122,7 +125,9 @@ impl Error {
         match self {
             Self::Setup { .. } => Reason::SetupFailed,
             Self::Git(error) if error.may_pass() => Reason::Storage,
-            Self::Git(_) | Self::BaseLost { .. } | Self::Include(_) => Reason::Repository,
+            Self::Git(_) | Self::BaseLost { .. } | Self::Include(_) | Self::Inputs(_) => {
+                Reason::Repository
+            }
             Self::Workspace(workspace::Error::Limit { .. }) => Reason::LimitReached,
             Self::Workspace(_) | Self::Unreadable { .. } | Self::Directory { .. } => {
                 Reason::Storage

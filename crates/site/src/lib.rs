@@ -3,7 +3,7 @@
 //!
 //! This is the one place where git, workspace and sandbox meet. Agents and checks get their files
 //! from here, so that the gate sees what the agent saw. It never decides whether a change is good,
-//! and it runs nothing itself but the policy's setup command.
+//! and it runs nothing itself but the policy's setup command, once for all sites that it serves.
 //!
 //! - [`Sites`] opens sites: it shares bases, finds the host's toolchains once, and deletes in the
 //!   background.
@@ -21,8 +21,10 @@ mod gc;
 mod host;
 mod ignored;
 mod include;
+mod key;
 mod near;
 mod open;
+mod setup;
 mod site;
 mod stock;
 mod turns;
@@ -37,6 +39,7 @@ pub use gc::{Collect, Collection, FETCHED, Fetched, Step, StoreBounds, Usage, co
 pub use host::{Environment, Host, unsealed};
 pub use include::{Included, MAX_INCLUDED_BYTES, MAX_INCLUDED_FILES, included, load};
 pub use open::{Options, Sites, sweep};
+pub use setup::SetUp;
 pub use site::{Ran, Site, environment};
 pub use stock::Stocked;
 pub use turns::Parting;

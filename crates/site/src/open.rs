@@ -8,11 +8,11 @@ use crate::{
     host::Host,
     include::Included,
     near,
+    setup::{Flights, Ground, SetUp},
     site::Site,
     wanted::Wanted,
     way::Way,
 };
-use domain::{egress::Part, policy::Setup};
 use git::{CommitId, Mirror, Source};
 use ledger::Ledger;
 use sandbox::toolchains::{ToolMount, Toolchains};
@@ -60,6 +60,8 @@ struct Shared {
     cleaning: Mutex<Vec<tokio::task::JoinHandle<()>>>,
     /// Measures what all of it takes, some time after a base was made.
     keeping: Mutex<Option<tokio::task::JoinHandle<()>>>,
+    /// Setups that are under way.
+    flights: Flights,
     /// Open mirrors by repository: opening one again would read its packs again.
     mirrors: Mutex<HashMap<String, Mirror>>,
 }
@@ -78,6 +80,7 @@ impl Sites {
                 stop: AtomicBool::new(false),
                 cleaning: Mutex::default(),
                 keeping: Mutex::default(),
+                flights: Flights::default(),
                 mirrors: Mutex::default(),
             }),
         })
@@ -201,16 +204,15 @@ impl Sites {
             .await?;
         let shown = self.shown(&wanted.beside).await?;
         let toolchains = self.toolchains(&wanted.extra_roots);
-        let workspace = {
-            let (sites, id) = (self.clone(), wanted.id.clone());
-            let (include, toolchains) = (Arc::clone(&wanted.include), toolchains.clone());
-            blocking(move || sites.workspace(&id, &base, &include, &toolchains)).await?
-        };
-        let mut guard = Guard::new(self, workspace);
-        if let Some(setup) = &wanted.setup {
-            self.set_up(&mut guard, setup, &toolchains, &wanted, &shown)
-                .await?;
-        }
+        let ground = wanted.setup.as_ref().map(|setup| Ground {
+            mirror,
+            wanted: &wanted,
+            setup,
+            base: &base,
+            toolchains: &toolchains,
+            shown: &shown,
+        });
+        let (mut guard, set_up) = self.prepared(&wanted, &base, &toolchains, ground).await?;
         if let Some(tree) = wanted.tree {
             let mirror = mirror.clone();
             let base = wanted.base;
@@ -233,7 +235,44 @@ impl Sites {
             mirror.clone(),
             base_tree,
         )
-        .showing(shown))
+        .showing(shown)
+        .set_up_as(set_up))
+    }
+
+    /// A workspace as the setup leaves it, if there is one.
+    async fn prepared(
+        &self,
+        wanted: &Wanted,
+        base: &Base,
+        toolchains: &Toolchains,
+        ground: Option<Ground<'_>>,
+    ) -> Result<(Guard, Option<SetUp>), Error> {
+        let (sites, id, base) = (self.clone(), wanted.id.clone(), base.clone());
+        let has_layers = self.store().layering() == Layering::Overlay;
+        if let Some(ground) = ground.as_ref().filter(|_| has_layers) {
+            let (layer, done) = self.set_up(ground).await?;
+            let made = move || Ok(sites.store().create_set_up(&id, &base, &layer)?);
+            return Ok((Guard::new(self, blocking(made).await?), Some(done)));
+        }
+        let (include, toolchains) = (Arc::clone(&wanted.include), toolchains.clone());
+        let made = move || sites.workspace(&id, &base, &include, &toolchains);
+        let mut guard = Guard::new(self, blocking(made).await?);
+        let Some(ground) = ground else {
+            return Ok((guard, None));
+        };
+        // Copies have no layers that they could share: each is set up by itself.
+        let took = self.run_setup(&guard, &ground).await?;
+        let mut workspace = guard.take()?;
+        let frozen = move || {
+            workspace.freeze()?;
+            Ok(workspace)
+        };
+        let done = SetUp {
+            cached: false,
+            took,
+            misfit: None,
+        };
+        Ok((Guard::new(self, blocking(frozen).await?), Some(done)))
     }
 
     fn workspace(
@@ -254,50 +293,8 @@ impl Sites {
         Ok(workspace)
     }
 
-    async fn set_up(
-        &self,
-        guard: &mut Guard,
-        setup: &Setup,
-        toolchains: &Toolchains,
-        wanted: &Wanted,
-        shown: &[Shown],
-    ) -> Result<(), Error> {
-        let wanted = Wanted {
-            channel: false,
-            part: Part::Setup,
-            ..wanted.clone()
-        };
-        let (sandbox, way) = self
-            .sandbox(guard.workspace()?, toolchains, &wanted, shown)
-            .await?;
-        let watch = self.watch(guard.workspace()?, &*sandbox);
-        let besides = way.as_ref().map_or(&[][..], |way| &way.environment);
-        let environment = crate::site::environment(&*sandbox, toolchains, besides);
-        let ran = crate::site::shell(&*sandbox, &environment, &setup.command, setup.timeout).await;
-        if let Some(way) = way {
-            way.served.close().await;
-        }
-        sandbox.destroy().await?;
-        if let Some(full) = watch.full() {
-            return Err(full.into());
-        }
-        let ran = ran?;
-        if !ran.exit.success() {
-            return Err(Error::Setup {
-                command: setup.command.clone(),
-                how: ran.exit.to_string(),
-                output: ran.tail(2_000),
-            });
-        }
-        let mut workspace = guard.take()?;
-        guard.workspace = Some(
-            blocking(move || {
-                workspace.freeze()?;
-                Ok(workspace)
-            })
-            .await?,
-        );
-        Ok(())
+    pub(crate) fn flights(&self) -> &Flights {
+        &self.shared.flights
     }
 
     pub(crate) fn store(&self) -> &Store {
@@ -369,7 +366,7 @@ impl Sites {
 
     /// Sees to it, a little later and in the background, that all of it takes no more than it may:
     /// whoever waits for a base is not to wait for the measuring of files.
-    fn keep(&self) {
+    pub(crate) fn keep(&self) {
         let mut keeping = lock(&self.shared.keeping);
         if keeping.as_ref().is_some_and(|task| !task.is_finished()) {
             return;
@@ -421,7 +418,7 @@ impl Sites {
 /// How long after a base was made all is measured.
 const KEEP_AFTER: Duration = Duration::from_secs(10);
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -6,6 +6,7 @@ use crate::{
     error::Error,
     extract::{Extracted, extract},
     open::{Sites, blocking, discard},
+    setup::SetUp,
     turns::Turns,
     way::Way,
 };
@@ -41,6 +42,7 @@ pub struct Site {
     pub(crate) turns: Turns,
     /// Further repositories stay checked out while it lives.
     shown: Vec<Shown>,
+    pub(crate) set_up: Option<SetUp>,
 }
 
 /// What a command did.
@@ -89,7 +91,13 @@ impl Site {
             outlives: false,
             turns: Turns::default(),
             shown: Vec::new(),
+            set_up: None,
         }
+    }
+
+    pub(crate) fn set_up_as(mut self, set_up: Option<SetUp>) -> Self {
+        self.set_up = set_up;
+        self
     }
 
     pub(crate) fn showing(mut self, shown: Vec<Shown>) -> Self {

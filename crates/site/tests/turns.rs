@@ -49,6 +49,7 @@ impl Place {
             setup: Some(domain::policy::Setup {
                 command: "echo ready > set-up".into(),
                 timeout: Duration::from_secs(20),
+                inputs: None,
             }),
             include: Arc::default(),
             extra_roots: Vec::new(),

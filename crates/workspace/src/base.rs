@@ -13,7 +13,8 @@ use rustix::fs::{self, Mode};
 
 use crate::error::{Error, io, std_io};
 use crate::lock::{Hold, Lock};
-use crate::record;
+use crate::record::{self, Record};
+use crate::setup;
 use crate::store::{Store, check_name, names_in, rename_new};
 use crate::usage;
 
@@ -34,6 +35,15 @@ pub struct Base {
 }
 
 impl Base {
+    /// What these locks hold; `trees` is not empty.
+    pub(crate) fn new(key: String, trees: Vec<PathBuf>, locks: Vec<Lock>) -> Base {
+        Base {
+            key,
+            trees: trees.into(),
+            _locks: locks.into(),
+        }
+    }
+
     /// The key under which it was built.
     pub fn key(&self) -> &str {
         &self.key
@@ -54,7 +64,7 @@ impl Base {
 
 /// Whether to hold a base is to use it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Use {
+pub(crate) enum Use {
     Counts,
     DoesNotCount,
 }
@@ -181,7 +191,7 @@ impl Store {
         Ok(found.into_iter().map(|(_, key)| key).collect())
     }
 
-    fn is_present(&self, key: &str) -> bool {
+    pub(crate) fn is_present(&self, key: &str) -> bool {
         fs::lstat(self.base_dir(key)).is_ok()
     }
 
@@ -209,6 +219,17 @@ impl Store {
         Ok(trees)
     }
 
+    /// The trees that a workspace lies over, nearest first: what a setup left, then the base's.
+    pub(crate) fn trees_under(&self, record: &Record) -> Result<Vec<PathBuf>, Error> {
+        let over = record
+            .over
+            .iter()
+            .map(|key| self.base_dir(key).join("tree"));
+        let mut trees: Vec<PathBuf> = over.collect();
+        trees.extend(self.trees_of(&record.base)?);
+        Ok(trees)
+    }
+
     /// Whether a base is there without what it lies over. Somebody removed that by hand: the store
     /// does not.
     fn is_broken(&self, key: &str) -> Result<bool, Error> {
@@ -221,7 +242,7 @@ impl Store {
     }
 
     /// Holds a base with all that it lies over, if all of it is there.
-    fn present(&self, key: &str, uses: Use) -> Result<Option<Base>, Error> {
+    pub(crate) fn present(&self, key: &str, uses: Use) -> Result<Option<Base>, Error> {
         let (mut trees, mut locks) = (Vec::new(), Vec::new());
         let mut next = Some(key.to_owned());
         while let Some(at) = next {
@@ -246,11 +267,7 @@ impl Store {
                 parent => parent?,
             };
         }
-        Ok(Some(Base {
-            key: key.to_owned(),
-            trees: trees.into(),
-            _locks: locks.into(),
-        }))
+        Ok(Some(Base::new(key.to_owned(), trees, locks)))
     }
 
     fn build<E: From<Error>>(
@@ -309,7 +326,7 @@ impl Store {
             let bytes = match record::read_number(&size)? {
                 Some(bytes) => bytes,
                 None => {
-                    let bytes = usage::bytes(&self.base_dir(&key).join("tree"))?;
+                    let bytes = self.measure(&self.base_dir(&key))?;
                     record::write(&size, &bytes.to_string())?;
                     bytes
                 }
@@ -326,12 +343,23 @@ impl Store {
         Ok(infos)
     }
 
-    /// The bases that workspaces lie over, each with one of them.
+    /// What a base takes on disk: its files, and for what a setup left the home, too.
+    fn measure(&self, dir: &Path) -> Result<u64, Error> {
+        let bytes = usage::bytes(&dir.join("tree"))?;
+        let home = dir.join(setup::HOME);
+        if fs::lstat(&home).is_err() {
+            return Ok(bytes);
+        }
+        Ok(bytes.saturating_add(usage::bytes(&home)?))
+    }
+
+    /// The bases that workspaces lie over, each with one of them; what setups left, too.
     fn under_workspaces(&self) -> Result<HashMap<String, String>, Error> {
         let mut under = HashMap::new();
         for id in self.list()? {
-            if let Ok(record) = record::Record::read(&self.workspace_dir(&id)) {
-                under.insert(record.base, id);
+            if let Ok(record) = Record::read(&self.workspace_dir(&id)) {
+                let bases = record.over.into_iter().chain([record.base]);
+                under.extend(bases.map(|base| (base, id.clone())));
             }
         }
         Ok(under)

@@ -31,7 +31,7 @@ pub(crate) fn copy(trees: &[PathBuf], to: &Path) -> Result<Manifest, Error> {
     make_dir(to)?;
     let mut manifest = None;
     for base in trees.iter().rev() {
-        manifest = Some(lay(base, to, manifest.is_some())?);
+        manifest = Some(lay(base, to, manifest.is_some(), Others::Refused)?);
     }
     match manifest {
         Some(manifest) if trees.len() == 1 => Ok(manifest),
@@ -40,8 +40,22 @@ pub(crate) fn copy(trees: &[PathBuf], to: &Path) -> Result<Manifest, Error> {
     }
 }
 
+/// Copies a home into the new directory `to`, as [`copy`] does. Sockets, pipes and devices are of no
+/// use to whoever gets it, and are left out.
+pub(crate) fn copy_home(home: &Path, to: &Path) -> Result<(), Error> {
+    make_dir(to)?;
+    lay(home, to, false, Others::LeftOut).map(drop)
+}
+
+/// What becomes of entries that are neither files, directories nor links.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Others {
+    Refused,
+    LeftOut,
+}
+
 /// Copies one tree; `over` what is there already, as an overlay would.
-fn lay(base: &Path, to: &Path, over: bool) -> Result<Manifest, Error> {
+fn lay(base: &Path, to: &Path, over: bool, others: Others) -> Result<Manifest, Error> {
     let from_root = Dir::open(base).map_err(io("open", base))?;
     let to_root = Dir::open(to).map_err(io("open", to))?;
     let mut copier = Copier {
@@ -49,6 +63,7 @@ fn lay(base: &Path, to: &Path, over: bool) -> Result<Manifest, Error> {
         entries: Vec::new(),
         clone: true,
         over,
+        others,
         buffer: Vec::new(),
     };
     let names = copier.list(&from_root)?;
@@ -124,6 +139,7 @@ struct Copier {
     clone: bool,
     /// Whether something may be in the target already.
     over: bool,
+    others: Others,
     buffer: Vec<u8>,
 }
 
@@ -185,6 +201,7 @@ impl Copier {
                 };
                 point().map_err(io("copy the link", as_path(&path)))?
             }
+            _ if self.others == Others::LeftOut => return Ok(None),
             _ => return Err(Error::BaseEntry { path }),
         };
         self.entries.push(Entry::of(name.to_bytes(), &copied));

@@ -35,7 +35,7 @@ pub enum Error {
         "{name:?} cannot name a {what}: use 1 to 200 of A-Z a-z 0-9 . _ -, not starting with a dot"
     )]
     Name {
-        /// `base`, `workspace` or `snapshot`.
+        /// `base`, `setup`, `workspace` or `snapshot`.
         what: &'static str,
         /// The name that was asked for.
         name: String,
@@ -90,6 +90,9 @@ pub enum Error {
         /// The id.
         id: String,
     },
+    /// What a setup left is a layer, and workspaces here have none.
+    #[error("workspaces are plain copies here: what a setup left cannot lie over one")]
+    NoLayers,
     /// There is no snapshot of this name.
     #[error("the workspace {id:?} has no snapshot {name:?}")]
     NoSnapshot {

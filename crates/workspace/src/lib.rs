@@ -1,8 +1,8 @@
 //! The files of attempts: bases that many share, workspaces as layers over them, and what changed in
 //! a workspace as a stream of entries.
 //!
-//! This crate owns one directory on disk: its `bases/`, its `workspaces/`, the `layers/`
-//! that several workspaces share, and its `trash/`. It never
+//! This crate owns one directory on disk: its `bases/`, among which lies what setups left, its
+//! `workspaces/`, the `layers/` that several workspaces share, and its `trash/`. It never
 //! knows git's object format, never runs or parses anything that it finds, never follows a link, and
 //! never mounts: whoever runs the agent mounts the [`Layers`] that a workspace names. What an agent
 //! wrote is read only through directory descriptors that are held, one name at a time.
@@ -28,6 +28,7 @@ mod names;
 mod overlay;
 mod record;
 mod remove;
+mod setup;
 mod space;
 mod store;
 mod tree;
@@ -41,6 +42,7 @@ pub use change::{Change, GitDir, Limits, Refused, Summary, Visitor, Why};
 pub use error::{Error, Limit};
 pub use fold::{Built, Fold};
 pub use remove::Emptied;
+pub use setup::{Claim, SetupBuilder, SetupLayer, Tracked};
 pub use space::{LayerInfo, Space, TrashInfo, WorkspaceInfo};
 pub use store::{Layering, Store, Swept};
 pub use turns::Before;

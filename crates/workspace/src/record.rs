@@ -12,6 +12,8 @@ use crate::store::Layering;
 pub(crate) struct Record {
     pub(crate) kind: Layering,
     pub(crate) base: String,
+    /// The key of what a setup left, which lies over the base, if it lies over that.
+    pub(crate) over: Option<String>,
     /// The boot of the machine in which its files were written, where that is known: they are not
     /// synced, so that only within this boot they are sure to be whole.
     pub(crate) boot: Option<String>,
@@ -66,6 +68,9 @@ impl Record {
             Layering::Copy => "copy",
         };
         let mut text = format!("workspace {kind}\nbase {}\n", self.base);
+        if let Some(over) = &self.over {
+            text.push_str(&format!("over {over}\n"));
+        }
         if self.shared {
             text.push_str("shared\n");
         }
@@ -106,6 +111,7 @@ impl Record {
         let mut record = Record {
             kind,
             base,
+            over: None,
             boot: None,
             shared: false,
             setup: Vec::new(),
@@ -118,6 +124,7 @@ impl Record {
             let (word, value) = line.split_once(' ').unwrap_or((line, ""));
             match word {
                 "boot" => record.boot = Some(plain(value)?),
+                "over" => record.over = Some(plain(value)?),
                 "shared" => record.shared = true,
                 "setup" => record.setup.push(plain(value)?),
                 "old" => record.old.push(Turn::parse(value)?),

@@ -100,7 +100,7 @@ impl Store {
     /// cannot be copied.
     pub fn create(&self, id: &str, base: &Base) -> Result<Workspace, Error> {
         check_name("workspace", id)?;
-        self.make(id, |dir| Workspace::build(dir, base, self.kind))
+        self.make(id, |dir| Workspace::build(dir, base, None, self.kind))
     }
 
     /// Makes the workspace `id` of what `build` writes into a new directory. Nothing is seen under `id`

@@ -94,14 +94,19 @@ pub struct Workspace {
     pub(crate) id: String,
     pub(crate) dir: PathBuf,
     pub(crate) record: Record,
-    /// The trees of the base, nearest first.
+    /// The trees that it lies over, nearest first: what a setup left, then those of the base.
     base: Vec<PathBuf>,
     _lock: Lock,
 }
 
 impl Workspace {
-    /// Fills the new directory `dir`.
-    pub(crate) fn build(dir: &Path, base: &Base, kind: Layering) -> Result<(), Error> {
+    /// Fills the new directory `dir`: over a base, and over what a setup left where it has layers.
+    pub(crate) fn build(
+        dir: &Path,
+        base: &Base,
+        over: Option<&str>,
+        kind: Layering,
+    ) -> Result<(), Error> {
         Self::build_parts(dir)?;
         let upper = match kind {
             Layering::Overlay => new_layer(dir)?,
@@ -113,6 +118,7 @@ impl Workspace {
         Record {
             kind,
             base: base.key().to_owned(),
+            over: over.map(str::to_owned),
             boot: record::this_boot(),
             shared: false,
             setup: Vec::new(),
@@ -146,7 +152,7 @@ impl Workspace {
         if record.boot.is_none() || record.boot != record::this_boot() {
             return Err(Error::OtherBoot { id: id.to_owned() });
         }
-        let trees = store.trees_of(&record.base)?;
+        let trees = store.trees_under(&record)?;
         if trees.iter().any(|tree| fs::lstat(tree).is_err()) {
             return Err(Error::NoBase { key: record.base });
         }
@@ -180,7 +186,7 @@ impl Workspace {
         Ok(Workspace {
             store: store.clone(),
             id: id.to_owned(),
-            base: store.trees_of(&record.base)?,
+            base: store.trees_under(&record)?,
             record,
             dir,
             _lock: lock,

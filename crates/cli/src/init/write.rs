@@ -196,6 +196,7 @@ mod tests {
             setup: Some(policy::Setup {
                 command: "true".into(),
                 timeout: policy::CHECK_TIMEOUT,
+                inputs: Some(vec!["a".into()]),
             }),
             paths: policy::Paths {
                 protected: vec!["a".into()],

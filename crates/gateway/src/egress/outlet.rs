@@ -8,7 +8,7 @@ use crate::gateway::Gateway;
 use async_trait::async_trait;
 use domain::{
     AttemptId,
-    egress::{Asked, Part, Presets, Rules, Users},
+    egress::{Asked, Part, Presets, Rule, Rules, Users},
     event::Body,
 };
 use ledger::{Lease, Ledger};
@@ -157,6 +157,7 @@ impl Witness for LedgerWitness {
 pub struct Outlet {
     gateway: Gateway,
     leads: Leads,
+    asked: Asked,
     policies: Arc<dyn Policies>,
     witness: Arc<dyn Witness>,
     cancel: CancellationToken,
@@ -191,6 +192,7 @@ impl Outlet {
         Self {
             gateway: gateway.clone(),
             leads: leads.clone(),
+            asked: asked.clone(),
             policies: Arc::new(policies),
             witness: Arc::new(witness),
             cancel: cancel.clone(),
@@ -214,5 +216,30 @@ impl Outlet {
             tls: None,
             cancel: self.cancel.clone(),
         }))
+    }
+
+    /// What may leave a sandbox in which this part of the work happens, as a text that is the same as
+    /// long as the rules for it are; empty where nothing may.
+    #[must_use]
+    pub fn terms(&self, part: Part) -> String {
+        let Ok(users) = self.leads.configured.users() else {
+            return "nobody knows".into();
+        };
+        let standing = self.policies.standing();
+        if standing.is_ok_and(|standing| !standing.rules.grants(part)) {
+            return String::new();
+        }
+        let lists = [
+            &self.asked.allow,
+            &self.asked.deny,
+            &users.allow,
+            &users.deny,
+            &users.within,
+        ];
+        let of_part = lists.map(|rules| {
+            let concerns = |rule: &&Rule| rule.parts.is_empty() || rule.parts.contains(&part);
+            rules.iter().filter(concerns).collect::<Vec<_>>()
+        });
+        serde_json::json!([users.asked, of_part, users.presets]).to_string()
     }
 }

@@ -1,0 +1,319 @@
+//! The policy's setup, run once for all sites that it serves.
+//!
+//! What it leaves is kept as a layer of the store, under a key of all that it can have seen
+//! (`key.rs`). It is made in a workspace and a sandbox of its own, from a base commit and never from
+//! what an agent changed, and from there on nobody writes to it. One at a time makes it; who asks
+//! meanwhile waits, and is told of the failure if it fails. A failure is not kept.
+
+use crate::{
+    error::Error,
+    key::{self, Sees},
+    open::{Guard, Sites, blocking, furnish, lock},
+    site::{Site, environment, shell},
+    wanted::Wanted,
+};
+use domain::{egress::Part, policy::Setup};
+use git::{Mirror, TreeId};
+use sandbox::toolchains::Toolchains;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+use workspace::{Base, Claim, SetupBuilder, SetupLayer, Tracked};
+
+use crate::beside::Shown;
+
+/// How long to wait for another process beyond the time that the setup may take there.
+const PATIENCE: Duration = Duration::from_secs(10 * 60);
+/// Between two looks at another process's lock: the kernel tells nobody when one is released.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// The key of the base of a setup that sees its inputs only.
+const EMPTY: &str = "empty";
+
+/// How the setup of a site went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetUp {
+    /// Whether what an earlier one left was used.
+    pub cached: bool,
+    /// How long the command took when it ran.
+    pub took: Duration,
+    /// Why `setup.inputs` was of no use: a path of the commit that the setup writes without having
+    /// seen it.
+    pub misfit: Option<String>,
+}
+
+impl Site {
+    /// How its setup went, if it has one.
+    #[must_use]
+    pub fn set_up(&self) -> Option<&SetUp> {
+        self.set_up.as_ref()
+    }
+}
+
+/// What a site is set up from.
+pub(crate) struct Ground<'a> {
+    pub(crate) mirror: &'a Mirror,
+    pub(crate) wanted: &'a Wanted,
+    pub(crate) setup: &'a Setup,
+    pub(crate) base: &'a Base,
+    pub(crate) toolchains: &'a Toolchains,
+    pub(crate) shown: &'a [Shown],
+}
+
+/// Setups that are under way in this process, by key.
+#[derive(Default)]
+pub(crate) struct Flights(Mutex<HashMap<String, Arc<Flight>>>);
+
+/// Those who wait for one setup.
+#[derive(Default)]
+struct Flight {
+    turn: tokio::sync::Mutex<()>,
+    failed: Mutex<Failed>,
+}
+
+/// How often it failed, and how the last time.
+#[derive(Default)]
+struct Failed {
+    times: u64,
+    last: Option<(String, String, String)>,
+}
+
+impl Flights {
+    fn of(&self, key: &str) -> Arc<Flight> {
+        let mut all = lock(&self.0);
+        all.retain(|_, flight| Arc::strong_count(flight) > 1);
+        Arc::clone(all.entry(key.to_owned()).or_default())
+    }
+}
+
+impl Flight {
+    fn failures(&self) -> u64 {
+        lock(&self.failed).times
+    }
+
+    fn fail(&self, error: &Error) {
+        if let Error::Setup {
+            command,
+            how,
+            output,
+        } = error
+        {
+            let mut failed = lock(&self.failed);
+            failed.times += 1;
+            failed.last = Some((command.clone(), how.clone(), output.clone()));
+        }
+    }
+
+    /// The failure of one that was under way, or began, since it had failed so often.
+    fn failed_since(&self, times: u64) -> Option<Error> {
+        let failed = lock(&self.failed);
+        let (command, how, output) = failed.last.clone().filter(|_| failed.times > times)?;
+        Some(Error::Setup {
+            command,
+            how,
+            output,
+        })
+    }
+}
+
+impl Sites {
+    /// What the setup leaves over a commit: an earlier one's layer, or a new one.
+    ///
+    /// # Errors
+    /// When the setup does not succeed, or its layer cannot be made.
+    pub(crate) async fn set_up(&self, ground: &Ground<'_>) -> Result<(SetupLayer, SetUp), Error> {
+        let tree = ground.mirror.tree_of(ground.wanted.base)?;
+        let mut misfit = None;
+        if let Some(globs) = ground.setup.inputs.clone() {
+            let mirror = ground.mirror.clone();
+            let files = blocking(move || key::inputs(&mirror, tree, &globs)).await?;
+            let sees = Sees::Inputs(Arc::new(files));
+            let (layer, done) = self.layer(ground, &sees).await?;
+            misfit = fits(ground.mirror.clone(), tree, layer.clone(), sees).await?;
+            if misfit.is_none() {
+                return Ok((layer, done));
+            }
+            tracing::info!(
+                path = misfit,
+                "the setup writes what the commit has and `setup.inputs` does not name"
+            );
+        }
+        let commit = Sees::Commit(ground.base.key().to_owned());
+        let (layer, done) = self.layer(ground, &commit).await?;
+        Ok((layer, SetUp { misfit, ..done }))
+    }
+
+    async fn layer(&self, ground: &Ground<'_>, sees: &Sees) -> Result<(SetupLayer, SetUp), Error> {
+        let key = key::key(self.kind(), ground, sees);
+        let flight = self.flights().of(&key);
+        let failures = flight.failures();
+        let _turn = flight.turn.lock().await;
+        if let Some(error) = flight.failed_since(failures) {
+            return Err(error);
+        }
+        let start = Instant::now();
+        let builder = loop {
+            let (store, of) = (self.store().clone(), key.clone());
+            match blocking(move || Ok(store.claim_setup(&of)?)).await? {
+                Claim::Free(builder) => break builder,
+                Claim::Present(layer) => {
+                    let took = layer.took();
+                    let done = SetUp {
+                        cached: true,
+                        took,
+                        misfit: None,
+                    };
+                    return Ok((layer, done));
+                }
+                Claim::Busy => {}
+            }
+            let waited = start.elapsed();
+            if waited > ground.setup.timeout.saturating_add(PATIENCE) {
+                return Err(workspace::Error::BaseBusy { key, waited }.into());
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        };
+        let made = self.make(ground, sees, builder).await;
+        if let Err(error) = &made {
+            flight.fail(error);
+        }
+        let layer = made?;
+        let done = SetUp {
+            cached: false,
+            took: layer.took(),
+            misfit: None,
+        };
+        self.keep();
+        let durable = layer.clone();
+        self.beside(move || {
+            if let Err(error) = durable.make_durable() {
+                tracing::warn!(%error, "what the setup left would not outlive a restart of the machine");
+            }
+        });
+        Ok((layer, done))
+    }
+
+    /// Makes a layer, in a workspace of its own.
+    async fn make(
+        &self,
+        ground: &Ground<'_>,
+        sees: &Sees,
+        builder: SetupBuilder,
+    ) -> Result<SetupLayer, Error> {
+        let (builder, workspace) = {
+            let (store, mirror) = (self.store().clone(), ground.mirror.clone());
+            let (base, sees) = (ground.base.clone(), sees.clone());
+            let include = Arc::clone(&ground.wanted.include);
+            let toolchains = ground.toolchains.clone();
+            blocking(move || {
+                let workspace = match &sees {
+                    Sees::Commit(_) => builder.workspace(&base)?,
+                    Sees::Inputs(files) => {
+                        let empty = store.base::<Error>(EMPTY, |_| Ok(()))?;
+                        let mut workspace = builder.workspace(&empty)?;
+                        key::lay_out(&mirror, files, &workspace)?;
+                        workspace.freeze()?;
+                        workspace
+                    }
+                };
+                // Part of the layer: a setup may change or remove them.
+                for file in include.iter() {
+                    workspace.write(file.path.as_ref(), file.executable, &file.content)?;
+                }
+                furnish(&workspace, &toolchains)?;
+                Ok((builder, workspace))
+            })
+            .await?
+        };
+        let mut guard = Guard::new(self, workspace);
+        let took = self
+            .run_setup(&guard, ground)
+            .await
+            .map_err(|error| match (error, sees) {
+                (
+                    Error::Setup {
+                        command,
+                        how,
+                        output,
+                    },
+                    Sees::Inputs(_),
+                ) => Error::Setup {
+                    command,
+                    how: format!("{how}; it saw only what `setup.inputs` names"),
+                    output,
+                },
+                (error, _) => error,
+            })?;
+        let workspace = guard.take()?;
+        let kept = blocking(move || Ok(builder.keep(workspace, took)?)).await;
+        self.clean();
+        kept
+    }
+
+    /// Runs the setup command in a workspace, in a sandbox that ends with it.
+    pub(crate) async fn run_setup(
+        &self,
+        guard: &Guard,
+        ground: &Ground<'_>,
+    ) -> Result<Duration, Error> {
+        let &Ground {
+            setup, toolchains, ..
+        } = ground;
+        let wanted = Wanted {
+            channel: false,
+            part: Part::Setup,
+            // Whoever works in it later must not matter.
+            programs: Vec::new(),
+            ..ground.wanted.clone()
+        };
+        let workspace = guard.workspace()?;
+        let (sandbox, way) = self
+            .sandbox(workspace, toolchains, &wanted, ground.shown)
+            .await?;
+        let watch = self.watch(workspace, &*sandbox);
+        let besides = way.as_ref().map_or(&[][..], |way| &way.environment);
+        let environment = environment(&*sandbox, toolchains, besides);
+        let ran = shell(&*sandbox, &environment, &setup.command, setup.timeout).await;
+        if let Some(way) = way {
+            way.served.close().await;
+        }
+        sandbox.destroy().await?;
+        if let Some(full) = watch.full() {
+            return Err(full.into());
+        }
+        let ran = ran?;
+        if !ran.exit.success() {
+            return Err(Error::Setup {
+                command: setup.command.clone(),
+                how: ran.exit.to_string(),
+                output: ran.tail(2_000),
+            });
+        }
+        Ok(ran.duration)
+    }
+}
+
+/// The path at which a layer that was made from inputs does not fit over a commit, if there is one.
+async fn fits(
+    mirror: Mirror,
+    tree: TreeId,
+    layer: SetupLayer,
+    sees: Sees,
+) -> Result<Option<String>, Error> {
+    let Sees::Inputs(files) = sees else {
+        return Ok(None);
+    };
+    blocking(move || {
+        let misfit = layer.misfit::<Error>(&mut |path| {
+            Ok(match mirror.entry_in(tree, path)? {
+                None => Tracked::Nothing,
+                Some(entry) if entry.kind == git::FileKind::Directory => Tracked::Directory,
+                Some(_) if key::is_among(&files, path) => Tracked::Seen,
+                Some(_) => Tracked::Unseen,
+            })
+        })?;
+        Ok(misfit.map(|path| path.to_string().escape_debug().to_string()))
+    })
+    .await
+}

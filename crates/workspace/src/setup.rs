@@ -1,0 +1,274 @@
+//! What a setup left, kept as a layer for every workspace that is set up in the same way.
+//!
+//! It lies among the bases, under a key of its own: held, counted and evicted as they are, built by one
+//! at a time and seen as a whole or not at all. Its directory has the layer (`tree`), and the home as
+//! the setup left it (`home`), which each workspace gets a copy of.
+//!
+//! What a setup wrote was not synced. So a layer counts only within the boot of the machine in which it
+//! was made, until [`SetupLayer::make_durable`] has seen to it.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bstr::{BStr, BString};
+use rustix::fs::{self, FileType, Mode, OFlags};
+
+use crate::base::{Base, Use};
+use crate::copy;
+use crate::descent::{Descent, Trail};
+use crate::dir::{Access, Dir};
+use crate::error::{Error, io, std_io};
+use crate::lock::{Hold, Lock};
+use crate::names::is_git_directory;
+use crate::overlay::{is_elsewhere, is_opaque};
+use crate::record;
+use crate::store::{Layering, Store, check_name, rename_new, unique};
+use crate::tree::{as_path, listing};
+use crate::workspace::Workspace;
+
+/// How often a key is looked at before the answer is that somebody is at it.
+const LOOKS: usize = 3;
+/// The most names that are compared with a commit. A layer that shares more directories with it is
+/// taken for one that does not fit.
+const MOST_COMPARED: usize = 200_000;
+
+/// The home as the setup left it.
+pub(crate) const HOME: &str = "home";
+/// How long the setup took, in milliseconds.
+const TOOK: &str = "took";
+/// The boot in which it was made.
+const BOOT: &str = "boot";
+/// There once all of it is on the disk.
+const DURABLE: &str = "durable";
+
+/// What a setup left. While a handle lives, no process evicts it. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct SetupLayer {
+    base: Base,
+    took: Duration,
+}
+
+/// What is known of a key: see [`Store::claim_setup`].
+#[derive(Debug)]
+pub enum Claim {
+    /// The layer is there.
+    Present(SetupLayer),
+    /// Nobody has made it: the caller may, and everybody else waits until this is dropped.
+    Free(SetupBuilder),
+    /// Another makes it, here or in another process, or looks whether it may be evicted.
+    Busy,
+}
+
+/// The right to make a layer. Dropping it makes none.
+#[derive(Debug)]
+pub struct SetupBuilder {
+    store: Store,
+    key: String,
+    lock: Lock,
+}
+
+/// What a commit has at a path, for [`SetupLayer::misfit`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tracked {
+    /// Nothing.
+    Nothing,
+    /// A directory.
+    Directory,
+    /// A file, link or the like, which the setup saw as it is.
+    Seen,
+    /// A file, link or the like, which it did not see.
+    Unseen,
+}
+
+impl Store {
+    /// Asks for the layer `key`, without waiting.
+    ///
+    /// # Errors
+    /// [`Error::Name`], [`Error::Io`].
+    pub fn claim_setup(&self, key: &str) -> Result<Claim, Error> {
+        check_name("setup", key)?;
+        for _ in 0..LOOKS {
+            if let Some(base) = self.present(key, Use::Counts)? {
+                let dir = self.base_dir(key);
+                if is_whole(&dir) {
+                    let took = record::read_number(&dir.join(TOOK))?.unwrap_or_default();
+                    let took = Duration::from_millis(took);
+                    return Ok(Claim::Present(SetupLayer { base, took }));
+                }
+            }
+            let Some(lock) = Lock::file(&self.locks().join(key), Hold::Alone)? else {
+                continue;
+            };
+            let dir = self.base_dir(key);
+            if !self.is_present(key) || !is_whole(&dir) {
+                self.discard(&dir)?;
+                let (store, key) = (self.clone(), key.to_owned());
+                return Ok(Claim::Free(SetupBuilder { store, key, lock }));
+            }
+        }
+        Ok(Claim::Busy)
+    }
+
+    /// Makes the workspace `id` over `base` as a setup left it: its layer, and a copy of its home.
+    ///
+    /// # Errors
+    /// Those of [`Store::create`]; [`Error::NoLayers`] where workspaces are copies.
+    pub fn create_set_up(
+        &self,
+        id: &str,
+        base: &Base,
+        setup: &SetupLayer,
+    ) -> Result<Workspace, Error> {
+        check_name("workspace", id)?;
+        if self.layering() == Layering::Copy {
+            return Err(Error::NoLayers);
+        }
+        let home = self.base_dir(setup.key()).join(HOME);
+        self.make(id, |dir| {
+            Workspace::build(dir, base, Some(setup.key()), Layering::Overlay)?;
+            let to = dir.join(HOME);
+            std::fs::remove_dir(&to).map_err(std_io("prepare", &to))?;
+            copy::copy_home(&home, &to)
+        })
+    }
+}
+
+impl SetupBuilder {
+    /// Makes a workspace in which the setup can run, under an id that no other has.
+    ///
+    /// # Errors
+    /// Those of [`Store::create`].
+    pub fn workspace(&self, base: &Base) -> Result<Workspace, Error> {
+        self.store.create(&unique(&self.key), base)
+    }
+
+    /// Keeps what was written in a workspace since it was made or last frozen, and its home. The rest
+    /// of the workspace is deleted. No mount of it may be left.
+    ///
+    /// # Errors
+    /// [`Error::NoLayers`] of a workspace that is a copy; [`Error::Io`]. There is no layer then.
+    pub fn keep(self, workspace: Workspace, took: Duration) -> Result<SetupLayer, Error> {
+        if workspace.layering() == Layering::Copy {
+            return Err(Error::NoLayers);
+        }
+        let Self { store, key, lock } = self;
+        let (fresh, _fresh) = store.fresh(&store.new_bases(), &key)?;
+        let place = store.base_dir(&key);
+        let put = || {
+            let moves = [(workspace.written(), "tree"), (workspace.home(), HOME)];
+            for (from, part) in moves {
+                rename_new(&from, &fresh.join(part)).map_err(io("keep", &from))?;
+            }
+            let milliseconds = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+            record::write(&fresh.join(TOOK), &milliseconds.to_string())?;
+            if let Some(boot) = record::this_boot() {
+                record::write(&fresh.join(BOOT), &boot)?;
+            }
+            rename_new(&fresh, &place).map_err(io("put in place", &place))
+        };
+        if let Err(error) = put() {
+            store.discard(&fresh)?;
+            return Err(error);
+        }
+        workspace.delete()?;
+        let held = lock.share(&store.locks().join(&key))?;
+        let held = held.ok_or_else(|| Error::NoBase { key: key.clone() })?;
+        let base = Base::new(key, vec![place.join("tree")], vec![held]);
+        Ok(SetupLayer { base, took })
+    }
+}
+
+impl SetupLayer {
+    /// The key under which it was made.
+    pub fn key(&self) -> &str {
+        self.base.key()
+    }
+
+    /// How long the setup took.
+    pub fn took(&self) -> Duration {
+        self.took
+    }
+
+    /// Waits until all of it is on the disk, and remembers that: from then on it is there after a
+    /// crash of the machine, too.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn make_durable(&self) -> Result<(), Error> {
+        let dir = self.dir();
+        let mark = dir.join(DURABLE);
+        if fs::lstat(&mark).is_ok() {
+            return Ok(());
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        fs::open(&dir, flags, Mode::empty())
+            .and_then(fs::syncfs)
+            .map_err(io("write to the disk", &dir))?;
+        record::write(&mark, "")
+    }
+
+    /// The first path at which the layer does not fit over a commit: it would hide what the commit has
+    /// there, and the setup did not see that. `tracked` says what the commit has at a path.
+    ///
+    /// # Errors
+    /// Those of `tracked`; [`Error::Io`].
+    pub fn misfit<E: From<Error>>(
+        &self,
+        tracked: &mut dyn FnMut(&BStr) -> Result<Tracked, E>,
+    ) -> Result<Option<BString>, E> {
+        let root = self.dir().join("tree");
+        let dir = Dir::open(&root).map_err(io("open", &root))?;
+        let names = listing(&dir, io("list", &root))?;
+        let (mut trail, mut seen) = (Trail::default(), 0);
+        // It goes down only where the commit has a directory, too.
+        let mut descent = Descent::new(dir, names);
+        while let Some((dir, names)) = descent.top() {
+            let Some(next) = names.pop() else {
+                descent.pop().map_err(io("leave", as_path(trail.here())))?;
+                trail.pop();
+                continue;
+            };
+            let name = next.name.as_c_str();
+            let path = trail.join(name.to_bytes());
+            seen += 1;
+            if seen > MOST_COMPARED || is_git_directory(name.to_bytes()) {
+                return Ok(Some(path));
+            }
+            let failed = |errno| io("look at", as_path(&path))(errno);
+            let kind = dir.look(name).map_err(failed)?.kind();
+            match (tracked(path.as_ref())?, kind) {
+                (Tracked::Nothing, _) => {}
+                (Tracked::Directory, FileType::Directory) => {
+                    let below = dir.subdir(name, Access::Read).map_err(failed)?;
+                    if is_opaque(&below).map_err(failed)? || is_elsewhere(&below).map_err(failed)? {
+                        return Ok(Some(path));
+                    }
+                    let names = listing(&below, failed)?;
+                    trail.push(name.to_bytes());
+                    descent.push(below, names);
+                }
+                // Changed or removed by the setup, as it does wherever the file is the same.
+                (Tracked::Seen, kind) if kind != FileType::Directory => {}
+                _ => return Ok(Some(path)),
+            }
+        }
+        Ok(None)
+    }
+
+    fn dir(&self) -> PathBuf {
+        let tree = self.base.trees().first();
+        tree.and_then(|tree| tree.parent())
+            .map(Path::to_owned)
+            .unwrap_or_default()
+    }
+}
+
+/// Whether nothing of a layer can have been lost: it was made since the machine started, or has been
+/// synced.
+fn is_whole(dir: &Path) -> bool {
+    if fs::lstat(dir.join(DURABLE)).is_ok() {
+        return true;
+    }
+    let made = std::fs::read_to_string(dir.join(BOOT)).ok();
+    made.is_some() && made == record::this_boot()
+}
