@@ -179,6 +179,20 @@ pub enum Body {
         /// How long it took, in milliseconds.
         duration_ms: u64,
     },
+    /// A workspace is as the policy's setup leaves it.
+    SetUp {
+        /// The attempt whose work it is for.
+        attempt: AttemptId,
+        /// Who works in it: the agent, or checks.
+        part: Part,
+        /// Whether what an earlier setup left was used; else the command ran.
+        cached: bool,
+        /// How long the command took when it ran, in milliseconds.
+        duration_ms: u64,
+        /// A path that the command writes, and that the commit has without `setup.inputs` naming it:
+        /// so the setup is of this commit alone.
+        misfit: Option<String>,
+    },
     /// A check ran on what an attempt made, or on a merge.
     Checked {
         /// The attempt whose work it is.
@@ -404,6 +418,7 @@ impl Body {
             | Self::Agent { attempt, .. }
             | Self::Checked { attempt, .. }
             | Self::Egress { attempt, .. }
+            | Self::SetUp { attempt, .. }
             | Self::ChangeMade { attempt, .. }
             | Self::ModelCalled {
                 attempt: Some(attempt),
@@ -441,6 +456,7 @@ impl Body {
             Self::AttemptChanged { .. } => "attempt_changed",
             Self::Agent { .. } => "agent",
             Self::ModelCalled { .. } => "model_called",
+            Self::SetUp { .. } => "set_up",
             Self::Checked { .. } => "checked",
             Self::Egress { .. } => "egress",
             Self::ChangeMade { .. } => "change_made",

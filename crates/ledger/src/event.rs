@@ -215,7 +215,7 @@ fn record(verb: &mut Verb<'_>, lease: &Lease, events: Vec<Body>) -> Result<(), T
                 };
                 *change == merged && Some(*attempt) == held
             }
-            Body::Egress { attempt, .. } => Some(*attempt) == held,
+            Body::Egress { attempt, .. } | Body::SetUp { attempt, .. } => Some(*attempt) == held,
             _ => {
                 return Err(Error::Invalid(format!(
                     "a `{}` is recorded by the verb that does it",

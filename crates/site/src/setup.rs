@@ -12,7 +12,7 @@ use crate::{
     site::{Site, environment, shell},
     wanted::Wanted,
 };
-use domain::{egress::Part, policy::Setup};
+use domain::{AttemptId, egress::Part, event::Body, policy::Setup};
 use git::{Mirror, TreeId};
 use sandbox::toolchains::Toolchains;
 use std::{
@@ -28,6 +28,8 @@ use crate::beside::Shown;
 const PATIENCE: Duration = Duration::from_secs(10 * 60);
 /// Between two looks at another process's lock: the kernel tells nobody when one is released.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// The most characters that are told of a path.
+const MOST_SHOWN: usize = 500;
 /// The key of the base of a setup that sees its inputs only.
 const EMPTY: &str = "empty";
 
@@ -41,6 +43,20 @@ pub struct SetUp {
     /// Why `setup.inputs` was of no use: a path of the commit that the setup writes without having
     /// seen it.
     pub misfit: Option<String>,
+}
+
+impl SetUp {
+    /// What is recorded of it: for which attempt, and who works in the site.
+    #[must_use]
+    pub fn event(&self, attempt: AttemptId, part: Part) -> Body {
+        Body::SetUp {
+            attempt,
+            part,
+            cached: self.cached,
+            duration_ms: u64::try_from(self.took.as_millis()).unwrap_or(u64::MAX),
+            misfit: self.misfit.clone(),
+        }
+    }
 }
 
 impl Site {
@@ -313,7 +329,9 @@ async fn fits(
                 Some(_) => Tracked::Unseen,
             })
         })?;
-        Ok(misfit.map(|path| path.to_string().escape_debug().to_string()))
+        let shown =
+            |path: bstr::BString| path.to_string().escape_debug().take(MOST_SHOWN).collect();
+        Ok(misfit.map(shown))
     })
     .await
 }

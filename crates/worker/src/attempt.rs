@@ -162,7 +162,8 @@ async fn prepare(
             };
             site.outlive();
             opened.attempt = Some(attempt);
-            opened.site = Some(site);
+            let site = opened.site.insert(site);
+            tell_setup(&worker.ledger, lease, attempt, Part::Agent, site).await?;
             (attempt, ready, wanted, None)
         }
     };
@@ -183,6 +184,21 @@ async fn prepare(
         site.seal().await;
     }
     done
+}
+
+/// Records how the setup of a site went, if it has one.
+pub(crate) async fn tell_setup(
+    ledger: &Ledger,
+    lease: &Lease,
+    attempt: AttemptId,
+    part: Part,
+    site: &Site,
+) -> Result<(), Failure> {
+    let Some(set_up) = site.set_up() else {
+        return Ok(());
+    };
+    let body = set_up.event(attempt, part);
+    ledger.record(lease, vec![body]).await.map_err(storage)
 }
 
 fn commit_named(name: &str) -> Result<CommitId, Failure> {

@@ -1,6 +1,6 @@
 //! The gate on what an attempt made.
 
-use crate::attempt::Place;
+use crate::attempt::{Place, tell_setup};
 use checks::{Candidate, Found, Kept};
 use domain::{
     Failure, Reason,
@@ -46,6 +46,14 @@ pub(crate) async fn gate(
                 }
                 () = cancel.cancelled() => return Err(cancelled()),
             };
+            let told = tell_setup(
+                place.ledger,
+                place.lease,
+                place.attempt,
+                Part::Checks,
+                &site,
+            );
+            told.await?;
             let name = tree.to_string();
             let ran = tokio::select! {
                 ran = checks::commands(&site, &commands, &name) => Some(ran),

@@ -214,7 +214,7 @@ const fn about(body: &Body) -> (Option<JobId>, Option<AttemptId>, Option<ChangeI
             (None, Some(*attempt), None)
         }
         Body::ModelCalled { attempt, .. } => (None, *attempt, None),
-        Body::Egress { attempt, .. } => (None, Some(*attempt), None),
+        Body::Egress { attempt, .. } | Body::SetUp { attempt, .. } => (None, Some(*attempt), None),
         Body::Checked {
             attempt, change, ..
         } => (None, Some(*attempt), *change),

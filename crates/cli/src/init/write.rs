@@ -78,6 +78,12 @@ fn checks(out: &mut String, found: &Found) {
     }
 }
 
+const INPUTS: &str = "\
+# It runs once for each commit. With `inputs` it sees lock files, manifests and what is named here,
+# nothing else, and runs once for all commits in which these are the same.
+# inputs = [\"patches/**\"]
+";
+
 fn setup(out: &mut String, found: &Found) {
     out.push_str(
         "\n# What prepares a workspace for agents and checks. It runs without a network: what it\n\
@@ -85,6 +91,7 @@ fn setup(out: &mut String, found: &Found) {
     );
     if found.setup.is_empty() {
         out.push_str("# [setup]\n# command = \"make deps\"\n# timeout = \"10m\"\n");
+        out.push_str(INPUTS);
         return;
     }
     let commands: Vec<&str> = found
@@ -96,6 +103,7 @@ fn setup(out: &mut String, found: &Found) {
         "[setup]\ncommand = {}\ntimeout = \"10m\"\n",
         quoted(&commands.join(" && "))
     ));
+    out.push_str(INPUTS);
 }
 
 fn paths(out: &mut String, found: &Found) {

@@ -56,6 +56,14 @@ pub(crate) fn tool_call(tool: &str, input: &str) -> String {
     }
 }
 
+/// How a setup went: `cached`, or how long it took.
+pub(crate) fn setup_words(cached: bool, duration_ms: u64) -> String {
+    match cached {
+        true => "cached".into(),
+        false => format!("ran, {}", span(Duration::from_millis(duration_ms))),
+    }
+}
+
 /// A check, for the line of its job.
 pub(crate) fn check_action(evidence: &Evidence) -> String {
     format!(
@@ -340,6 +348,19 @@ pub(crate) fn full(envelope: &Envelope, story: &Story) -> String {
             ),
             matches!(evidence.verdict, Verdict::Failed | Verdict::Broken)
                 .then(|| evidence.findings.clone()),
+        ),
+        Body::SetUp {
+            attempt,
+            part,
+            cached,
+            duration_ms,
+            misfit,
+        } => (
+            job(story.job_of(*attempt)),
+            format!("setup for {part}: {}", setup_words(*cached, *duration_ms)),
+            misfit.as_ref().map(|path| {
+                format!("it writes {path}, which the commit has and `setup.inputs` does not name")
+            }),
         ),
         Body::Egress { attempt, .. } => (
             job(story.job_of(*attempt)),

@@ -295,6 +295,12 @@ pub(crate) fn attempt(
             ("sandbox", attempt.sandbox.clone()),
             ("base", format::short(&attempt.base).to_owned()),
             (
+                "setup",
+                story
+                    .and_then(|story| story.set_up.clone())
+                    .unwrap_or_default(),
+            ),
+            (
                 "rounds",
                 story
                     .map(|story| story.round.to_string())

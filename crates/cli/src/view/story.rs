@@ -3,6 +3,7 @@
 use domain::{
     Amount, AttemptId, AttemptState, ChangeId, ChangeState, Failure, JobId, JobState, RequestId,
     RequestState, Timestamp,
+    egress::Part,
     entity::Evidence,
     event::{Agent, Body, Envelope},
     machine::Machine,
@@ -114,6 +115,8 @@ pub(crate) struct AttemptStory {
     pub(crate) sealed: bool,
     /// The round that it is in, from one.
     pub(crate) round: u32,
+    /// How the setup of its workspace went.
+    pub(crate) set_up: Option<String>,
     /// What its checks found.
     pub(crate) checks: Vec<Checked>,
     /// What it spent.
@@ -332,6 +335,19 @@ impl Story {
             | Body::AttemptChanged { .. }
             | Body::Agent { .. }
             | Body::Checked { .. } => self.apply_to_attempt(&envelope.body),
+            Body::SetUp {
+                attempt,
+                part: Part::Agent,
+                cached,
+                duration_ms,
+                ..
+            } => {
+                if let Some(attempt) = self.attempt_mut(*attempt) {
+                    attempt.set_up = Some(super::event::setup_words(*cached, *duration_ms));
+                }
+            }
+            // That of checks is told by `skep log`.
+            Body::SetUp { .. } => {}
             // What left a sandbox is told by `skep log` and `skep egress`.
             Body::Egress { .. } => {}
             Body::ChangeMade { .. } | Body::ChangeChanged { .. } => {
@@ -386,6 +402,7 @@ impl Story {
                         state: AttemptState::Preparing,
                         sealed: domain::entity::is_sealed(sandbox),
                         round: 1,
+                        set_up: None,
                         checks: Vec::new(),
                         spending: Spending::default(),
                         summary: String::new(),

@@ -3,7 +3,10 @@
 use testkit::Repo;
 use testkit::models::{Dialect, Job, Script, Step};
 
-use crate::world::{PROMPT, Told, World, before};
+use std::fs;
+use std::time::Instant;
+
+use crate::world::{DEADLINE, PROMPT, Told, World, before, entries};
 
 fn world(policy: &str, command: &str) -> World {
     let repo = Repo::new();
@@ -68,6 +71,88 @@ fn setup_runs_before_the_agent_and_the_checks_and_leaves_nothing_in_the_change()
     assert!(told.verdicts("made").iter().all(|it| it == "passed"));
     assert_eq!(world.integrated("answer.txt"), "ready\n");
     assert_eq!(world.repo.read_at("skep/integration", "made/it"), None);
+}
+
+/// A setup that leaves another number each time that it runs.
+const NUMBER: &str = "mkdir made && od -An -N8 -tx8 /dev/urandom > made/number";
+
+/// Whether each workspace of a run was set up by an earlier setup, and the number that its agent saw.
+fn numbered(told: &Told) -> (Vec<bool>, String) {
+    let cached = told.all("set_up").map(|event| event["cached"] == true);
+    let seen = told
+        .all("agent")
+        .find(|told| told["event"]["kind"] == "tool_result");
+    let seen = seen.unwrap()["event"]["output"].as_str().unwrap();
+    (cached.collect(), seen.to_owned())
+}
+
+#[test]
+fn what_the_setup_left_serves_checks_and_later_runs_until_what_it_reads_changes() {
+    let world = world(
+        &format!(
+            "[setup]\ncommand = \"{NUMBER}\"\ninputs = []\n\
+             [[check]]\nname = \"same\"\ncommand = \"grep -rqxFf made/number --include 'n-*' .\"\n"
+        ),
+        "cat made/number; cp made/number n-$(date +%s%N)",
+    );
+    let run = || {
+        let told = world.run();
+        assert!(told.verdicts("same").iter().all(|it| it == "passed"));
+        let (cached, number) = numbered(&told);
+        assert!(
+            cached.len() >= 2 && cached[1..].iter().all(|it| *it),
+            "{cached:?}"
+        );
+        let shown = world.skep(&["show", &told.attempt()]).expect_code(0);
+        let words = if cached[0] { "cached" } else { "ran, " };
+        assert!(shown.stdout.contains(words), "{}", shown.stdout);
+        (number, cached[0])
+    };
+    let (number, cached) = run();
+    assert!(!cached, "nothing was there");
+    world.repo.file("source.txt", "another\n");
+    world.repo.commit("Another source");
+    assert_eq!(run(), (number.clone(), true));
+    world.repo.file("Cargo.lock", "version = 4\n");
+    world.repo.commit("A lock file");
+    let (other, cached) = run();
+    assert!(!cached && other != number, "{other}");
+}
+
+#[test]
+fn a_setup_that_is_killed_leaves_nothing_that_is_used() {
+    let world = world(
+        &format!("[setup]\ncommand = \"{NUMBER}; sleep 5\"\n"),
+        "cat made/number; echo 42 > answer.txt",
+    );
+    let mut running = world.start(&["run", "--plan", "none", PROMPT]);
+    let workspaces = world.data().join("workspaces");
+    let number = || {
+        let one = |name: String| {
+            let layers = workspaces.join(name).join("layers");
+            let mut all = entries(&layers).into_iter();
+            all.find_map(|layer| fs::read_to_string(layers.join(layer).join("made/number")).ok())
+        };
+        entries(&workspaces).into_iter().find_map(one)
+    };
+    let begin = Instant::now();
+    let first = loop {
+        if let Some(number) = number().filter(|number| !number.is_empty()) {
+            break number;
+        }
+        assert!(begin.elapsed() < DEADLINE, "the setup does not run");
+        std::thread::yield_now();
+    };
+    running.kill();
+    let told = Told::of(world.skep(&["retry", "--json"]).expect_code(0));
+    let (cached, second) = numbered(&told);
+    assert!(!cached[0], "it was built again");
+    assert_ne!(first, second);
+    let left: Vec<String> = entries(&workspaces);
+    assert!(
+        !left.iter().any(|name| name.starts_with("setup-")),
+        "{left:?}"
+    );
 }
 
 #[test]

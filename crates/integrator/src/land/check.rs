@@ -2,7 +2,7 @@
 
 use super::{Halt, Integrator, Landing, blocking, parse};
 use checks::{Candidate, Found, Kept};
-use domain::{Failure, Reason, event::Body};
+use domain::{Failure, Reason, egress::Part, event::Body};
 use git::{CommitId, TreeId};
 use site::Wanted;
 use tokio_util::sync::CancellationToken;
@@ -75,6 +75,10 @@ impl Landing<'_> {
             }
             () = cancel.cancelled() => return Err(Halt::Lost),
         };
+        if let Some(set_up) = site.set_up() {
+            let told = set_up.event(self.change.attempt, Part::Checks);
+            ledger.record(self.lease, vec![told]).await?;
+        }
         let name = tree.to_string();
         let found = tokio::select! {
             found = checks::commands(&site, commands, &name) => Some(found),
