@@ -109,17 +109,10 @@ fn holds_file(directory: &Path, depth: usize) -> bool {
         Err(e) => return e.kind() != ErrorKind::NotFound,
     };
     for entry in listed {
-        let is_directory = entry.as_ref().map(|entry| {
-            let kind = entry.file_type();
-            kind.is_ok_and(|kind| kind.is_dir())
-        });
-        match (entry, is_directory) {
-            (Ok(entry), Ok(true)) if depth > 0 => {
-                if holds_file(&entry.path(), depth - 1) {
-                    return true;
-                }
-            }
-            _ => return true,
+        let Ok(entry) = entry else { return true };
+        let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        if !is_directory || depth == 0 || holds_file(&entry.path(), depth - 1) {
+            return true;
         }
     }
     false
