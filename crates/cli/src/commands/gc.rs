@@ -265,7 +265,7 @@ fn parts(collected: &Collection) -> Vec<String> {
         (collected.workspaces.len(), "workspace", "that nobody owns"),
         (collected.bases.len(), "base", "that nobody uses"),
         (number(collected.layers), "layer", "that no fork needs"),
-        (collected.fetched.len(), "copy", "of a URL, long unused"),
+        (collected.fetched.len(), "copy", "of long unused URLs"),
         (
             number(collected.unfinished),
             "half-made directory",
