@@ -12,6 +12,7 @@ pub(crate) mod link;
 mod packet;
 mod plan;
 mod probe;
+mod scratch;
 pub(crate) mod start;
 mod switch;
 #[allow(
@@ -103,6 +104,11 @@ impl Namespace {
         });
         let below = parent.as_ref().map_or(hierarchy, |parent| parent.below());
         (Some(below.clone()), parent.clone())
+    }
+
+    /// Removes the directories that killed probes left in a place.
+    pub fn clear(place: &Path) {
+        scratch::clear(place);
     }
 
     /// Without control groups, even where they can be used: limits are kept by the kernel's limits

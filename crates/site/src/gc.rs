@@ -196,6 +196,7 @@ pub async fn collect(
         }
         // It removes the control groups of processes that have ended when it looks at the machine.
         drop(sandbox::Namespace::new());
+        sandbox::Namespace::clear(&directory);
         let now = usage(&store, &directory, how.bounds, &stop)?;
         let evicted = evict(&store, &now.to_evict(how.all))?;
         let trash = store.space(&stop)?.trash;

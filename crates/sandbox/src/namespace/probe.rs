@@ -1,51 +1,14 @@
 //! Tries for real what the `namespace` kind needs, for `skep doctor`.
 
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::path::Path;
 
+use super::scratch::Scratch;
 use super::{Namespace, landlock, start};
 use crate::{
     Backend, Command, Enforcement, Error, Finding, OVERLAY, Spec, Workspace, exec_captured,
 };
 
 const OUTPUT: usize = 4096;
-
-/// A directory that is removed at the end of the probe.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(place: &Path) -> std::io::Result<Self> {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = place.join(format!("skep-probe-{}-{count}", std::process::id()));
-        std::fs::create_dir_all(place)?;
-        // One that is there already is somebody else's.
-        std::fs::create_dir(&path)?;
-        Ok(Self(path))
-    }
-
-    fn directory(&self, name: &str) -> std::io::Result<PathBuf> {
-        let path = self.0.join(name);
-        std::fs::create_dir_all(&path)?;
-        Ok(path)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // An overlay leaves directories without any rights, one in the other where it is volatile.
-        let mut inner = self.0.join("work/work");
-        for below in ["incompat", "volatile", ""] {
-            match rustix::fs::chmod(&inner, rustix::fs::Mode::RWXU) {
-                Ok(()) => inner.push(below),
-                Err(_) => break,
-            }
-        }
-        if let Err(error) = std::fs::remove_dir_all(&self.0) {
-            tracing::warn!(%error, path = %self.0.display(), "the probe's directory stays");
-        }
-    }
-}
 
 pub(super) async fn probe(backend: &Namespace, place: &Path) -> Vec<Finding> {
     let mut findings = vec![
