@@ -6,8 +6,8 @@
 )]
 
 mod bench;
-mod kills;
 mod needs;
+mod random;
 mod simulate;
 mod step;
 mod test;
@@ -22,6 +22,9 @@ Usage: cargo xtask <COMMAND>
   kills [--kills N] [--seed S]
                         Kill processes at random while agents work, and see that nothing is lost:
                         1,000 times, or N, in rounds of 4 whose seeds count up from 1, or from S.
+  leaks [--attempts N] [--seed S]
+                        Kill workers, sandboxes, helpers, commands and holders of sandboxes at random
+                        until there were 500 attempts, or N, and see that nothing is left behind.
   bench NAME [--json] [--build] [--only GROUP] [--binary FILE]
                         Measure. Names: run-overhead ledger
   simulate [--seeds N] [--from SEED] [--steps N]
@@ -37,7 +40,8 @@ fn main() -> ExitCode {
     };
     let done = match command {
         "test" => test::run(rest),
-        "kills" => kills::run(rest),
+        "kills" => random::KILLS.run(rest),
+        "leaks" => random::LEAKS.run(rest),
         "bench" => bench::run(rest),
         "simulate" => simulate::run(rest),
         "help" | "--help" | "-h" => {

@@ -1,5 +1,9 @@
 //! What must not be left behind: processes, mounts, secrets.
 
+mod kernel;
+
+pub use kernel::{holders_below, loops_below, mounts_anywhere, sockets_below};
+
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -104,8 +108,14 @@ pub fn wait_until_none(dir: &Path, deadline: Duration) -> Vec<Process> {
 pub fn assert_none(dir: &Path) {
     let left = wait_until_none(dir, Duration::from_secs(10));
     assert!(left.is_empty(), "still alive: {left:?}");
-    let mounts = mounts_below(dir);
+    let mounts = mounts_anywhere(dir);
     assert!(mounts.is_empty(), "still mounted: {mounts:?}");
+    let sockets = sockets_below(dir);
+    assert!(sockets.is_empty(), "still bound: {sockets:?}");
+    let loops = loops_below(dir);
+    assert!(loops.is_empty(), "still loop devices: {loops:?}");
+    let holders = holders_below(dir);
+    assert!(holders.is_empty(), "still open in: {holders:?}");
 }
 
 fn processes(fits: impl Fn(i32) -> bool) -> Vec<Process> {
@@ -144,17 +154,6 @@ fn command_of(pid: i32) -> String {
         .replace('\0', " ")
         .trim_end()
         .to_owned()
-}
-
-/// The mounts at or below a directory, as this process sees them.
-pub fn mounts_below(dir: &Path) -> Vec<PathBuf> {
-    fs::read_to_string("/proc/self/mountinfo")
-        .expect("the list of mounts")
-        .lines()
-        .filter_map(|line| line.split(' ').nth(4))
-        .map(|it| PathBuf::from(it.replace("\\040", " ")))
-        .filter(|it| it.starts_with(dir))
-        .collect()
 }
 
 /// Where a secret is below a directory: in a file, a name, a link, or inside a compressed blob;

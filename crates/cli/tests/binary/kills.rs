@@ -15,6 +15,7 @@ mod loss;
 mod outcome;
 mod person;
 mod random;
-mod row;
+pub mod row;
 mod scenario;
+pub mod story;
 mod table;

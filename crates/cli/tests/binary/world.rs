@@ -141,14 +141,21 @@ impl World {
 
     /// Remembers a process, so that what it leaves behind is found when it has gone.
     fn known(&self, started: Started) -> Started {
-        let pid = started.pid();
         // It is there, as a dead one at the least, until it is waited for.
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        assert!(self.know(started.pid()), "a child is there");
+        started
+    }
+
+    /// The same for a process that another one started, if it is still there.
+    pub fn know(&self, pid: i32) -> bool {
+        let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else {
+            return false;
+        };
         let (_, rest) = stat.rsplit_once(") ").unwrap();
         let start = rest.split(' ').nth(19).unwrap();
         let group = format!("skep-{pid}-{start}-");
         self.groups.lock().unwrap().insert(group);
-        started
+        true
     }
 
     /// Has the request done that the script knows; the events of it.

@@ -9,12 +9,13 @@ use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
 use rustix::process::Signal;
-use testkit::models::{Dialect, Job, Script, Step};
-use testkit::{Repo, Started};
+use testkit::Started;
 
 use super::calls::Calls;
 use super::outcome::outcome;
 use super::row::go_on;
+use super::story::{JOBS, Story, start};
+use crate::dice::{Dice, wanted};
 use crate::world::{DEADLINE, World};
 
 /// The most kills of one round: fewer than the losses in a row after which a job dies.
@@ -23,86 +24,14 @@ const KILLS: usize = 4;
 const ORDINARY: usize = 30;
 /// The latest that a kill comes after the one before, in milliseconds: a run takes some two seconds.
 const LATEST: u64 = 2_000;
-/// The jobs of each request, and the rounds that each takes.
-const JOBS: [(&str, usize); 3] = [("first", 2), ("last", 1), ("both", 1)];
-/// How many jobs of a request run at once.
-const PARALLEL: usize = 2;
 /// How often a command is given: once more than it can be interrupted.
 const COMMANDS: usize = KILLS + 1;
 
-/// Numbers that follow from a seed (SplitMix64).
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut x = self.0;
-        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (x ^ (x >> 31)) % end
-    }
-}
-
-/// What the agent of a job does, in each of its rounds. The first round of two leaves a mistake.
-fn job(request: u64, name: &str, rounds: usize) -> Job {
-    let mut job = Job::on(format!("The job {name} of {request}.")).with_tools();
-    let file = format!("{request}-{name}.txt");
-    for round in 1..=rounds {
-        let word = if round < rounds { "bad" } else { "good" };
-        let command = format!("grep -qx {word} {file} || echo {word} > {file}");
-        for _ in 0..COMMANDS {
-            job = job.step(Step::shell(command.as_str()));
-        }
-        job = job.step(Step::say("It is done."));
-    }
-    job
-}
-
-fn world(requests: u64) -> World {
-    let repo = Repo::new();
-    repo.file("list.txt", "one\n").file(
-        "skep.toml",
-        "[[check]]\nname = \"good\"\ncommand = \"! grep -q bad *.txt\"\n",
-    );
-    repo.commit("A list");
-    let mut script = Script::new();
-    for request in 0..requests {
-        for (name, rounds) in JOBS {
-            script = script.job(job(request, name, rounds));
-        }
-    }
-    World::new(Dialect::Chat, repo, script)
-}
-
-fn start(world: &World, request: u64) -> Started {
-    let plan: String = JOBS
-        .iter()
-        .map(|(name, _)| {
-            let after: &[&str] = match *name {
-                "both" => &["first", "last"],
-                _ => &[],
-            };
-            format!(
-                "[[job]]\nname = \"{name}\"\nprompt = \"The job {name} of {request}.\"\n\
-                 after = {after:?}\n"
-            )
-        })
-        .collect();
-    let plan = world.home.file(&format!("home/plan-{request}.toml"), plan);
-    let key = format!("request {request}");
-    let parallel = PARALLEL.to_string();
-    let plan = plan.to_str().unwrap();
-    world.start(&[
-        "run",
-        "--json",
-        "--plan",
-        plan,
-        "--key",
-        &key,
-        "--parallel",
-        &parallel,
-    ])
-}
+const STORY: Story = Story {
+    policy: "[[check]]\nname = \"good\"\ncommand = \"! grep -q bad *.txt\"\n",
+    command: |word, file| format!("grep -qx {word} {file} || echo {word} > {file}"),
+    commands: COMMANDS,
+};
 
 /// One round, with everything that must hold after it. Says at how many moments somebody was
 /// killed at work.
@@ -110,7 +39,7 @@ fn round(seed: u64) -> usize {
     let mut dice = Dice(seed);
     let requests = 1 + dice.below(3);
     eprintln!("{requests} requests; to repeat: cargo xtask kills --kills 1 --seed {seed}");
-    let world = world(requests);
+    let world = STORY.world(requests);
     let mut running: Vec<Started> = (0..requests).map(|it| start(&world, it)).collect();
     let mut kills = 0;
     for _ in 0..KILLS {
@@ -175,14 +104,6 @@ fn rounds(first: u64, wanted: usize) {
         }
     }
     panic!("{wanted} rounds came to {kills} kills: the others ended before they were killed");
-}
-
-fn wanted(name: &str) -> Option<u64> {
-    let text = std::env::var(name).ok()?;
-    Some(
-        text.parse()
-            .unwrap_or_else(|_| panic!("{name} is no number: {text}")),
-    )
 }
 
 #[test]

@@ -1,0 +1,197 @@
+//! Rounds of kills. Each is a data directory with one or two runs, a standing sandbox with a command
+//! in it, and [`STRIKES`] kills at random moments; then all is brought to its end, and nothing may be
+//! left. Which kills it is comes from the seed, their moments from the machine.
+//! `SKEP_ATTEMPTS` and `SKEP_SEED` choose other rounds: `cargo xtask leaks` sets them.
+
+use std::time::{Duration, Instant};
+
+use ledger::{Depth, Ledger, Options};
+use testkit::Started;
+
+use super::disk::Disk;
+use super::strike::{Cast, Tally, Victim, holders};
+use crate::dice::{Dice, wanted};
+use crate::kills::row::go_on;
+use crate::kills::story::{Story, start};
+use crate::world::{DEADLINE, World};
+
+/// The attempts of the ordinary test.
+const ORDINARY: u64 = 20;
+/// The kills of a round.
+const STRIKES: usize = 6;
+/// The latest that a kill comes after the one before, in milliseconds.
+const LATEST: u64 = 500;
+/// What the record of an attempt may take, and the files of the ledger when they are new, in bytes:
+/// its events, its transcript, its exchanges with the model and the objects of its change.
+const PER_ATTEMPT: u64 = 256 << 10;
+const NEW: u64 = 4 << 20;
+
+/// Agents that leave behind what is awkward to clear away, and work for a moment.
+const STORY: Story = Story {
+    policy: "[setup]\ncommand = \"mkdir -p made; echo made > made/it\"\n\
+             [[check]]\nname = \"good\"\ncommand = \"sleep 0.05; ! grep -q bad *.txt\"\n",
+    command: |word, file| {
+        format!(
+            "(trap '' TERM INT HUP; setsid sleep 1000 &); mkdir -p ~/closed/deep /tmp/closed; \
+             mkfifo ~/closed/pipe; head -c 300000 /dev/zero > ~/closed/deep/file; \
+             chmod 000 ~/closed/deep /tmp/closed; sleep 0.1; echo {word} > {file}"
+        )
+    },
+    commands: 2,
+};
+
+/// What a person's command does in a standing sandbox.
+const STANDS: &str = "trap '' HUP TERM INT; (setsid sleep 1000 &); sleep 1000";
+
+/// What came of a round.
+struct Came {
+    attempts: u64,
+    struck: Tally,
+}
+
+fn round(seed: u64) -> Came {
+    let mut dice = Dice(seed);
+    let requests = 1 + dice.below(2);
+    eprintln!("{requests} requests; to repeat: cargo xtask leaks --attempts 1 --seed {seed}");
+    let world = STORY.world(requests);
+    let mut cast = Cast {
+        workers: (0..requests).map(|it| start(&world, it)).collect(),
+        clients: vec![create(&world)],
+    };
+    let mut struck = Tally::new();
+    let mut stands = false;
+    for _ in 0..STRIKES {
+        wait(&mut cast, Duration::from_millis(dice.below(LATEST)));
+        if !stands && let Some(client) = command_in_it(&world) {
+            stands = true;
+            cast.clients.push(client);
+        }
+        let Some(victim) = cast.strike(&world, &mut dice) else {
+            continue;
+        };
+        eprintln!("  {victim:?}");
+        *struck.entry(victim).or_default() += 1;
+        match victim {
+            Victim::Worker | Victim::Workers => {
+                cast.workers.push(world.start(&["resume", "--json"]));
+            }
+            Victim::Holder | Victim::Held(_) | Victim::Client => {
+                cast.clients.push(create(&world));
+                stands = false;
+            }
+            Victim::Newborn | Victim::Of(_) => {}
+        }
+    }
+    finish(&world, cast, requests);
+    let attempts = assert_nothing_left(&world);
+    Came { attempts, struck }
+}
+
+fn create(world: &World) -> Started {
+    world.start(&["sandbox", "create", "--for", "10m"])
+}
+
+/// A command in whichever sandbox stands, if one is ready.
+fn command_in_it(world: &World) -> Option<Started> {
+    if holders(world).is_empty() {
+        return None;
+    }
+    let list = world.skep(&["sandbox", "list", "--json"]).expect_code(0);
+    let list = list.json_lines().remove(0);
+    let id = list["sandboxes"][0]["id"].as_str()?;
+    Some(world.start(&["sandbox", "exec", id, "--", "sh", "-c", STANDS]))
+}
+
+/// Waits so long, or until a run has ended: that is as good a moment.
+fn wait(cast: &mut Cast, time: Duration) {
+    if let Some(worker) = cast.workers.last_mut() {
+        worker.ends_within(time);
+    }
+}
+
+/// Brings everything to its end. How a request ends is not asked here: what was killed under it can
+/// have cost it the agent's work.
+fn finish(world: &World, cast: Cast, requests: u64) {
+    for it in cast.workers {
+        it.finish(DEADLINE);
+    }
+    for request in 0..requests {
+        let ran = start(world, request).finish(DEADLINE);
+        assert!(ran.code().is_some_and(|it| it != 101), "{}", ran.stderr);
+    }
+    go_on(world);
+    world.skep(&["sandbox", "destroy", "--all"]).expect_code(0);
+    for it in cast.clients {
+        it.finish(DEADLINE);
+    }
+}
+
+/// Asserts that nothing of it all is on the machine, and what it cost on disk; how many attempts
+/// there were.
+fn assert_nothing_left(world: &World) -> u64 {
+    let deadline = Instant::now() + DEADLINE;
+    // One whose client was killed while it was made ends by itself.
+    for holder in holders(world) {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let holder = testkit::leaks::Process {
+            pid: holder,
+            command: String::new(),
+        };
+        assert!(holder.ends_within(left), "a holder stays: {holder:?}");
+    }
+    let attempts = attempts(world);
+    world.skep(&["gc", "--all"]).expect_code(0);
+    world.assert_nothing_left();
+    let disk = Disk::of(&world.data());
+    assert_eq!(disk.others, Vec::<std::path::PathBuf>::new());
+    let bound = NEW + attempts * PER_ATTEMPT;
+    assert!(
+        disk.kept <= bound,
+        "{attempts} attempts left {} bytes, more than {bound}",
+        disk.kept
+    );
+    eprintln!("  {attempts} attempts, {} KB kept", disk.kept >> 10);
+    attempts
+}
+
+/// The attempts that were made. The ledger must hold.
+fn attempts(world: &World) -> u64 {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let ledger = Ledger::open(Options::new(world.data())).await.unwrap();
+        let mut attempts = 0;
+        for request in ledger.requests(100, None).await.unwrap() {
+            for job in ledger.jobs(request.id).await.unwrap() {
+                attempts += ledger.attempts(job.id).await.unwrap().len() as u64;
+            }
+        }
+        let violations = ledger.check_to(Depth::Blobs, |_| {}).await.unwrap();
+        ledger.close().await;
+        assert!(violations.is_empty(), "{violations:#?}");
+        attempts
+    })
+}
+
+#[test]
+fn whoever_is_killed_at_whatever_moment_nothing_is_left_on_the_machine() {
+    let wants = wanted("SKEP_ATTEMPTS").unwrap_or(ORDINARY);
+    let first = wanted("SKEP_SEED").unwrap_or(1);
+    let (mut attempts, mut struck) = (0, Tally::new());
+    for seed in (first..).take(wants as usize) {
+        let came = round(seed);
+        attempts += came.attempts;
+        for (victim, times) in came.struck {
+            *struck.entry(victim).or_default() += times;
+        }
+        eprintln!("{attempts} of {wants} attempts");
+        if attempts >= wants {
+            break;
+        }
+    }
+    eprintln!("killed: {struck:?}");
+    assert!(attempts >= wants, "each round has attempts");
+    assert!(!struck.is_empty(), "nobody was killed");
+}
