@@ -132,6 +132,7 @@ fn step(reader: &mut Reader<'_>, done: &mut Done) -> Result<()> {
             mount(text!("devpts"), reader.text()?, MS_NOSUID_NOEXEC, options)
         }
         STEP_MASK => mask(reader.text()?),
+        STEP_HIDE => hide(reader),
         STEP_OVERLAY => overlay(reader),
         STEP_READ_ONLY => {
             let path = reader.text()?;
@@ -211,6 +212,7 @@ pub const MS_NOSUID_NODEV: u32 = 2 | 4;
 const MS_NOSUID_NODEV_NOEXEC: u32 = 2 | 4 | 8;
 const MS_NOSUID_NOEXEC: u32 = 2 | 8;
 const ATTRIBUTE_READ_ONLY: u32 = 1;
+const MASK_ATTRIBUTES: u32 = ATTRIBUTE_READ_ONLY | MS_NOSUID_NODEV_NOEXEC;
 const AT_RECURSIVE: usize = 0x8000;
 
 fn write_new(path: Text<'_>, mode: u32, content: &[u8]) -> Result<()> {
@@ -268,9 +270,10 @@ fn attach_how(fd: i32, target: Text<'_>, how: usize) -> Result<()> {
     unsafe { sys::call(nr::MOVE_MOUNT, arguments) }.map(drop)
 }
 
-/// Makes `source`, with all that is mounted below it, appear at `target` with `attributes`.
+/// Makes `source`, with all that is mounted below it, appear at `target` in the fresh root with
+/// `attributes`.
 fn bind(source: Text<'_>, target: Text<'_>, attributes: u32) -> Result<()> {
-    place(open_tree(source, attributes)?, target)
+    place_in_root(open_tree(source, attributes)?, target)
 }
 
 /// A detached copy of `source`, with all that is mounted below it, with `attributes`.
@@ -296,16 +299,31 @@ fn place(tree: i32, target: Text<'_>) -> Result<()> {
     let placed = (|| {
         match sys::open(target, sys::O_PATH, 0) {
             Ok(existing) => sys::close(existing),
-            Err(ENOENT) if sys::is_directory(tree)? => sys::make_directory(target, 0o755)?,
-            Err(ENOENT) => {
-                sys::close(sys::open(target, sys::O_RDONLY | sys::O_CREAT, 0o444)?);
-            }
+            Err(ENOENT) => make_for(tree, target)?,
             Err(error) => return Err(error),
         }
         attach(tree, target)
     })();
     sys::close(tree);
     placed
+}
+
+/// The same in the fresh root, where nobody else has made anything: there is no link to look at first.
+fn place_in_root(tree: i32, target: Text<'_>) -> Result<()> {
+    let placed = match attach(tree, target) {
+        Err(ENOENT) => make_for(tree, target).and_then(|()| attach(tree, target)),
+        other => other,
+    };
+    sys::close(tree);
+    placed
+}
+
+/// Makes what `tree` can be attached at.
+fn make_for(tree: i32, target: Text<'_>) -> Result<()> {
+    if sys::is_directory(tree)? {
+        return sys::make_directory(target, 0o755);
+    }
+    sys::open(target, sys::O_RDONLY | sys::O_CREAT, 0o444).map(sys::close)
 }
 
 /// Hides what is at `path`, if anything is.
@@ -322,7 +340,36 @@ fn mask(path: Text<'_>) -> Result<()> {
     } else {
         text!("/.nothing")
     };
-    bind(empty, path, ATTRIBUTE_READ_ONLY | MS_NOSUID_NODEV_NOEXEC)
+    place(open_tree(empty, MASK_ATTRIBUTES)?, path)
+}
+
+/// Hides what is there of a list of paths. Most are files or missing, and what each is shows when the
+/// mount is attached: a look before would cost three calls for each.
+fn hide(reader: &mut Reader<'_>) -> Result<()> {
+    let mut unused = None;
+    let mut hidden = Ok(());
+    for _ in 0..reader.word()? {
+        let path = reader.text()?;
+        let tree = match unused.take() {
+            Some(tree) => tree,
+            None => open_tree(text!("/.nothing"), MASK_ATTRIBUTES)?,
+        };
+        match attach(tree, path) {
+            Ok(()) => {
+                sys::close(tree);
+                continue;
+            }
+            Err(ENOENT) => {}
+            // It is a directory.
+            Err(_) => hidden = mask(path),
+        }
+        unused = Some(tree);
+        if hidden.is_err() {
+            break;
+        }
+    }
+    unused.into_iter().for_each(sys::close);
+    hidden
 }
 
 fn detach() -> Result<()> {

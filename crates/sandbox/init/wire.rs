@@ -140,6 +140,8 @@ pub const STEP_STASH: u32 = 19;
 pub const STEP_ATTACH: u32 = 20;
 /// no arguments: what masks are made of goes away
 pub const STEP_END_MASKS: u32 = 21;
+/// `count: u32, paths…`: as masks, at places that the kernel made and that are mostly files
+pub const STEP_HIDE: u32 = 22;
 
 /// Of [`STEP_WATCH`]: `/dev/shm` is in memory.
 pub const PLACE_SHM: u32 = 1;

@@ -4,7 +4,8 @@
 //! process list of its own, a handful of devices, the private home and tmp, the mounts of the
 //! specification, and the workspace. Nothing is there because it was not taken away.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
 
 use super::plan::{Plan, attribute};
@@ -103,6 +104,8 @@ struct Layout {
     plan: Plan,
     /// Directories of the root that exist already.
     made: BTreeSet<PathBuf>,
+    /// Directories of the host, and where they really are.
+    places: BTreeMap<PathBuf, Option<PathBuf>>,
     /// What one directory in memory takes, at most: the watcher does not see what lies there.
     memory_bytes: u64,
 }
@@ -115,6 +118,7 @@ pub(super) fn files(spec: &Spec) -> Result<Plan, Error> {
     let mut layout = Layout {
         plan: Plan::default(),
         made: BTreeSet::from([PathBuf::from("/")]),
+        places: BTreeMap::new(),
         memory_bytes: spec.limits.memory_bytes.unwrap_or(u64::MAX),
     };
     layout.plan.hostname(HOSTNAME);
@@ -231,20 +235,14 @@ impl Layout {
         let proc = Path::new("/proc");
         self.plan.directory(proc, 0o555);
         self.plan.proc(proc);
-        MASKED_PROC
-            .iter()
-            .for_each(|name| self.plan.mask(&proc.join(name)));
+        self.plan.hide(proc, &MASKED_PROC);
         self.plan.read_only(proc);
     }
 
     fn devices(&mut self) {
         let dev = Path::new("/dev");
+        // A part of the root, which is read-only when it is finished.
         self.plan.directory(dev, 0o755);
-        self.plan.tmpfs(
-            dev,
-            "size=1m,mode=0755",
-            attribute::NO_SETUID | attribute::NO_EXEC,
-        );
         for name in DEVICES {
             let path = dev.join(name);
             self.plan.bind(
@@ -270,7 +268,6 @@ impl Layout {
         let options = self.in_memory(MEMORY_BYTES, "1777");
         let flags = attribute::NO_SETUID | attribute::NO_DEVICES;
         self.plan.tmpfs(&dev.join("shm"), &options, flags);
-        self.plan.read_only(dev);
     }
 
     fn programs(&mut self) {
@@ -285,14 +282,31 @@ impl Layout {
 
     /// A link of the host stays a link if it leads to what is inside too; else its end is mounted.
     fn link_or_bind(&mut self, path: &Path) {
-        let link = std::fs::read_link(path).ok();
-        let Ok(source) = std::fs::canonicalize(path) else {
+        let link = match std::fs::read_link(path) {
+            Ok(target) => Some(target),
+            // It is there, and no link.
+            Err(error) if error.kind() == ErrorKind::InvalidInput => None,
+            Err(_) => return,
+        };
+        let Some(source) = self.source(path, link.is_some()) else {
             return;
         };
+        self.parents(path);
         match link {
             Some(target) if source.starts_with("/usr") => self.plan.symlink(&target, path),
             _ => self.plan.bind(&source, path, attribute::HOST, true),
         }
+    }
+
+    /// Where a path of the host really is. What is no link is where its directory is, which is asked
+    /// for once for all that is in it.
+    fn source(&mut self, path: &Path, is_link: bool) -> Option<PathBuf> {
+        let (Some(parent), Some(name), false) = (path.parent(), path.file_name(), is_link) else {
+            return std::fs::canonicalize(path).ok();
+        };
+        let known = self.places.entry(parent.to_owned());
+        let place = known.or_insert_with(|| std::fs::canonicalize(parent).ok());
+        Some(place.as_ref()?.join(name))
     }
 
     fn etc(&mut self) {
@@ -315,11 +329,7 @@ impl Layout {
         });
         let names: Vec<_> = ETC.iter().map(Into::into).chain(versioned).collect();
         for name in names {
-            let path = etc.join(name);
-            if std::fs::symlink_metadata(&path).is_ok() {
-                self.parents(&path);
-                self.link_or_bind(&path);
-            }
+            self.link_or_bind(&etc.join(name));
         }
     }
 

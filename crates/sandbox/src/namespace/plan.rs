@@ -168,6 +168,19 @@ impl Plan {
         self.path(path);
     }
 
+    /// Hides paths that the kernel made below `parent`, where they are there.
+    pub(crate) fn hide(&mut self, parent: &Path, names: &[&str]) {
+        self.begin(
+            wire::STEP_HIDE,
+            "hide parts of",
+            parent.display().to_string(),
+        );
+        self.word(u32::try_from(names.len()).unwrap_or(u32::MAX));
+        for name in names {
+            self.path(&parent.join(name));
+        }
+    }
+
     pub(crate) fn overlay(
         &mut self,
         target: &Path,
