@@ -146,6 +146,14 @@ impl Gateway {
         ))
     }
 
+    /// What makes the egress of a setup that is no attempt's, with its decisions in the log; none where
+    /// nothing is let out.
+    #[must_use]
+    pub fn outlet_of_setup(&self, asked: &Asked, cancel: &CancellationToken) -> Option<Outlet> {
+        let leads = self.leads.as_ref()?;
+        Some(Outlet::of_setup(self, leads, asked, cancel))
+    }
+
     /// Makes the egress of one sandbox.
     #[must_use]
     pub fn egress(&self, spec: EgressSpec) -> Egress {

@@ -153,6 +153,29 @@ fn agent_setup_and_checks_reach_what_is_granted_to_each_and_nothing_else() {
     assert_eq!(listed["decisions"].as_array().unwrap().len(), decided.len());
 }
 
+#[test]
+fn the_setup_of_a_persons_sandbox_reaches_what_is_granted_to_setups_and_the_person_does_not() {
+    let server = Server::new();
+    let at = server.address;
+    let port = at.port();
+    let policy = format!(
+        "[setup]\ncommand = \"curl -sSf http://{at}/setup > made\"\n\
+         [[egress.allow]]\nfor = [\"setup\", \"agent\"]\nhost = \"127.0.0.2\"\nports = [{port}]\n"
+    );
+    let world = world(&policy, NAMED, "echo 42 > answer.txt");
+    let script = format!("cat made; env | grep -i proxy; curl -sS -m 5 http://{at}/person");
+    let ran = world.skep(&["shell", "--", "sh", "-c", &script]);
+    assert_eq!(ran.stdout, "/setup\n", "{}", ran.stderr);
+    // What it left is an agent's, too, and the other way round.
+    let told = world.run();
+    let cached: Vec<bool> = told.all("set_up").map(|it| it["cached"] == true).collect();
+    assert!(
+        !cached.is_empty() && cached.iter().all(|it| *it),
+        "{cached:?}"
+    );
+    assert_eq!(server.all(), ["/setup"]);
+}
+
 /// Answers in TLS with the path, at an address that its certificate names.
 const SECURE: &str = "
 import http.server, ssl, sys

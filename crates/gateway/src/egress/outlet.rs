@@ -152,7 +152,36 @@ impl Witness for LedgerWitness {
     }
 }
 
-/// Makes the egress of the sandboxes of one attempt. Cheap to clone.
+/// Writes to the log: for a sandbox that is no attempt's.
+struct LogWitness;
+
+#[async_trait]
+impl Witness for LogWitness {
+    async fn saw(&self, decisions: Vec<Seen>) {
+        for seen in decisions {
+            let Seen {
+                part,
+                host,
+                port,
+                method,
+                path,
+                rule,
+                reason,
+                count,
+                up,
+                down,
+                allowed,
+            } = seen;
+            if allowed {
+                tracing::info!(%part, host, port, method, path, rule, count, up, down, "egress");
+            } else {
+                tracing::warn!(%part, host, port, method, path, reason, count, "egress was refused");
+            }
+        }
+    }
+}
+
+/// Makes the egress of the sandboxes of one attempt, or of a setup. Cheap to clone.
 #[derive(Clone)]
 pub struct Outlet {
     gateway: Gateway,
@@ -160,6 +189,8 @@ pub struct Outlet {
     asked: Asked,
     policies: Arc<dyn Policies>,
     witness: Arc<dyn Witness>,
+    /// The one part of the work that gets any, where that is not all of them.
+    only: Option<Part>,
     cancel: CancellationToken,
 }
 
@@ -184,6 +215,29 @@ impl Outlet {
             lease: lease.clone(),
             attempt,
         };
+        Self::telling(gateway, leads, Arc::new(witness), asked, cancel)
+    }
+
+    /// For a setup that is no attempt's; nothing else gets any egress of it.
+    pub(crate) fn of_setup(
+        gateway: &Gateway,
+        leads: &Leads,
+        asked: &Asked,
+        cancel: &CancellationToken,
+    ) -> Self {
+        Self {
+            only: Some(Part::Setup),
+            ..Self::telling(gateway, leads, Arc::new(LogWitness), asked, cancel)
+        }
+    }
+
+    fn telling(
+        gateway: &Gateway,
+        leads: &Leads,
+        witness: Arc<dyn Witness>,
+        asked: &Asked,
+        cancel: &CancellationToken,
+    ) -> Self {
         let policies = Asking {
             asked: asked.clone(),
             configured: Arc::clone(&leads.configured),
@@ -194,7 +248,8 @@ impl Outlet {
             leads: leads.clone(),
             asked: asked.clone(),
             policies: Arc::new(policies),
-            witness: Arc::new(witness),
+            witness,
+            only: None,
             cancel: cancel.clone(),
         }
     }
@@ -203,6 +258,9 @@ impl Outlet {
     /// it. Where the configuration cannot be read there is one, which says so.
     #[must_use]
     pub fn egress(&self, part: Part) -> Option<Egress> {
+        if self.only.is_some_and(|only| only != part) {
+            return None;
+        }
         let standing = self.policies.standing();
         if standing.is_ok_and(|standing| !standing.rules.grants(part)) {
             return None;

@@ -14,6 +14,7 @@ use git::{CommitId, Mirror, TreeId};
 use sandbox::{Command, Diagnosis, Stats, Stdin};
 use site::{Full, Site, Sites, Wanted};
 use std::{ffi::OsString, path::PathBuf, sync::Arc};
+use tokio_util::sync::CancellationToken;
 
 /// The longest patch that is made of a place, in bytes.
 const MAX_PATCH: usize = 64 << 20;
@@ -38,7 +39,8 @@ pub struct Wish {
     pub setup: bool,
 }
 
-/// A sealed workspace of a repository, as agents get one, without an agent, a channel or a network.
+/// A sealed workspace of a repository, as agents get one, without an agent, a channel or a network;
+/// its setup gets what the policy grants to setups.
 /// Dropping it ends what runs in it and deletes it.
 pub struct Place {
     /// Its id.
@@ -119,7 +121,9 @@ impl Node {
             channel: false,
             part: Part::Agent,
             // Whatever a policy grants to agents, nobody but a person is here, who has a network.
-            outlet: None,
+            outlet: self
+                .gateway
+                .outlet_of_setup(&policy.egress, &CancellationToken::new()),
             beside: Vec::new(),
         };
         let site = self.sites.site(&mirror, wanted).await?;
