@@ -84,6 +84,7 @@ impl Node {
             },
             limits: options.shares.one,
             disk: options.disk,
+            warm: options.shares.warm(),
             git,
         })?;
         let gateway = Gateway::new(gateway::Options {

@@ -9,6 +9,10 @@ const PROCESSES: u64 = 4_096;
 /// The least memory that a sandbox gets where nothing is said, in bytes.
 const LEAST_MEMORY: u64 = 1 << 30;
 
+/// How many are kept ready where nothing is said, and the most of them over one commit.
+const WARM: usize = 4;
+const WARM_EACH: usize = 2;
+
 /// What sandboxes get of the machine: each, and all of one process together. Processor time, and what
 /// all use together, is bounded only where a control group can do it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +21,19 @@ pub struct Shares {
     pub one: Limits,
     /// The most that all use together.
     pub all: Total,
+    /// The most that are kept ready before anybody asks for them.
+    pub warm: usize,
+}
+
+impl Shares {
+    /// How many are kept ready.
+    #[must_use]
+    pub fn warm(&self) -> site::Warm {
+        site::Warm {
+            all: self.warm,
+            each: self.warm.min(WARM_EACH),
+        }
+    }
 }
 
 impl Default for Shares {
@@ -38,6 +55,7 @@ impl Default for Shares {
                     .and_then(|count| u64::try_from(count.get()).ok())
                     .map(|count| count.saturating_mul(900)),
             },
+            warm: WARM,
         }
     }
 }
@@ -58,7 +76,7 @@ mod tests {
 
     #[test]
     fn a_tenth_of_the_machine_is_left_to_its_user() {
-        let Shares { one, all } = Shares::default();
+        let Shares { one, all, .. } = Shares::default();
         let machine = memory().unwrap();
         assert!(one.memory_bytes.unwrap() <= machine.max(LEAST_MEMORY));
         assert!(all.memory_bytes.unwrap() <= (machine / 10 * 9).max(LEAST_MEMORY));

@@ -10,7 +10,7 @@
 )]
 
 use sandbox::Namespace;
-use skep_site::{DiskBounds, Host, Options, Site, Sites, Wanted};
+use skep_site::{DiskBounds, Host, Options, Site, Sites, Wanted, Warm};
 use std::{
     path::PathBuf,
     sync::Arc,
@@ -50,6 +50,7 @@ async fn main() {
         },
         limits: sandbox::Limits::default(),
         disk: DiskBounds::default(),
+        warm: Warm::OFF,
         git,
     })
     .unwrap();

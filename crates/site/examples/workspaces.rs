@@ -14,7 +14,7 @@ use std::{
 };
 
 use git::{CommitId, Mirror, Program, Source};
-use skep_site::{DiskBounds, Host, Options, Site, Sites, Wanted};
+use skep_site::{DiskBounds, Host, Options, Site, Sites, Wanted, Warm};
 use testkit::Repo;
 use workspace::{Layering, Store};
 
@@ -103,6 +103,7 @@ impl Stage {
             },
             limits: sandbox::Limits::default(),
             disk: DiskBounds::default(),
+            warm: Warm::OFF,
             git,
         })?;
         let mirror = sites.mirror(NAME).await?;

@@ -24,6 +24,7 @@ mod include;
 mod key;
 mod near;
 mod open;
+mod pool;
 mod setup;
 mod site;
 mod stock;
@@ -39,6 +40,7 @@ pub use gc::{Collect, Collection, FETCHED, Fetched, Step, StoreBounds, Usage, co
 pub use host::{Environment, Host, unsealed};
 pub use include::{Included, MAX_INCLUDED_BYTES, MAX_INCLUDED_FILES, included, load};
 pub use open::{Options, Sites, sweep};
+pub use pool::Warm;
 pub use setup::SetUp;
 pub use site::{Ran, Site, environment};
 pub use stock::Stocked;

@@ -8,11 +8,13 @@ use crate::{
     host::Host,
     include::Included,
     near,
+    pool::{Pool, Recipe, Warm},
     setup::{Flights, Ground, SetUp},
     site::Site,
     wanted::Wanted,
     way::Way,
 };
+use gateway::Egress;
 use git::{CommitId, Mirror, Source};
 use ledger::Ledger;
 use sandbox::toolchains::{ToolMount, Toolchains};
@@ -42,6 +44,8 @@ pub struct Options {
     pub limits: sandbox::Limits,
     /// What each site may take on disk.
     pub disk: DiskBounds,
+    /// How many sandboxes are kept ready.
+    pub warm: Warm,
     /// The git program.
     pub git: git::Program,
 }
@@ -62,6 +66,8 @@ struct Shared {
     keeping: Mutex<Option<tokio::task::JoinHandle<()>>>,
     /// Setups that are under way.
     flights: Flights,
+    /// Sandboxes that are ready.
+    pool: Pool,
     /// Open mirrors by repository: opening one again would read its packs again.
     mirrors: Mutex<HashMap<String, Mirror>>,
 }
@@ -81,6 +87,7 @@ impl Sites {
                 cleaning: Mutex::default(),
                 keeping: Mutex::default(),
                 flights: Flights::default(),
+                pool: Pool::default(),
                 mirrors: Mutex::default(),
             }),
         })
@@ -212,7 +219,30 @@ impl Sites {
             toolchains: &toolchains,
             shown: &shown,
         });
-        let (mut guard, set_up) = self.prepared(&wanted, &base, &toolchains, ground).await?;
+        let has_layers = self.store().layering() == Layering::Overlay;
+        let (layer, mut set_up) = match ground.as_ref().filter(|_| has_layers) {
+            Some(ground) => {
+                let (layer, done) = self.set_up(ground).await?;
+                (Some(layer), Some(done))
+            }
+            None => (None, None),
+        };
+        let egress = self.egress(&wanted);
+        let recipe = Recipe {
+            base: base.clone(),
+            layer,
+            toolchains: toolchains.clone(),
+            shown: shown.clone(),
+            channel: wanted.channel || egress.is_some(),
+            wanted: wanted.clone(),
+        };
+        let (mut guard, ready) = match self.warm(&recipe).await {
+            Some((workspace, sandbox)) => (Guard::new(self, workspace), Some(sandbox)),
+            None => (self.workspace_of(&wanted.id, &recipe).await?, None),
+        };
+        if let Some(ground) = ground.filter(|_| !has_layers) {
+            set_up = Some(self.set_up_alone(&mut guard, &ground).await?);
+        }
         if let Some(tree) = wanted.tree {
             let mirror = mirror.clone();
             let base = wanted.base;
@@ -220,9 +250,15 @@ impl Sites {
                 .with(move |workspace| fill::fill(&mirror, mirror.tree_of(base)?, tree, workspace))
                 .await?;
         }
-        let (sandbox, way) = self
-            .sandbox(guard.workspace()?, &toolchains, &wanted, &shown)
-            .await?;
+        let was_ready = ready.is_some();
+        let sandbox = match ready {
+            Some(sandbox) => sandbox,
+            None => self.bare_sandbox(guard.workspace()?, &recipe).await?,
+        };
+        let way = match egress {
+            Some(egress) => Way::open(&egress, &*sandbox).await?,
+            None => None,
+        };
         let base_tree = mirror.tree_of(wanted.base)?;
         let workspace = guard.take()?;
         let watch = self.watch(&workspace, &*sandbox);
@@ -236,43 +272,37 @@ impl Sites {
             base_tree,
         )
         .showing(shown)
-        .set_up_as(set_up))
+        .set_up_as(set_up)
+        .was_ready_if(was_ready))
     }
 
-    /// A workspace as the setup leaves it, if there is one.
-    async fn prepared(
-        &self,
-        wanted: &Wanted,
-        base: &Base,
-        toolchains: &Toolchains,
-        ground: Option<Ground<'_>>,
-    ) -> Result<(Guard, Option<SetUp>), Error> {
-        let (sites, id, base) = (self.clone(), wanted.id.clone(), base.clone());
-        let has_layers = self.store().layering() == Layering::Overlay;
-        if let Some(ground) = ground.as_ref().filter(|_| has_layers) {
-            let (layer, done) = self.set_up(ground).await?;
-            let made = move || Ok(sites.store().create_set_up(&id, &base, &layer)?);
-            return Ok((Guard::new(self, blocking(made).await?), Some(done)));
-        }
-        let (include, toolchains) = (Arc::clone(&wanted.include), toolchains.clone());
-        let made = move || sites.workspace(&id, &base, &include, &toolchains);
-        let mut guard = Guard::new(self, blocking(made).await?);
-        let Some(ground) = ground else {
-            return Ok((guard, None));
+    /// A workspace in which nothing has run but the setup whose layer it lies over.
+    pub(crate) async fn workspace_of(&self, id: &str, recipe: &Recipe) -> Result<Guard, Error> {
+        let (sites, id, base) = (self.clone(), id.to_owned(), recipe.base.clone());
+        let workspace = if let Some(layer) = recipe.layer.clone() {
+            blocking(move || Ok(sites.store().create_set_up(&id, &base, &layer)?)).await?
+        } else {
+            let toolchains = recipe.toolchains.clone();
+            let include = Arc::clone(&recipe.wanted.include);
+            blocking(move || sites.workspace(&id, &base, &include, &toolchains)).await?
         };
-        // Copies have no layers that they could share: each is set up by itself.
-        let took = self.run_setup(&guard, &ground).await?;
+        Ok(Guard::new(self, workspace))
+    }
+
+    /// Sets up a workspace that is a copy: it has no layers that others could share.
+    async fn set_up_alone(&self, guard: &mut Guard, ground: &Ground<'_>) -> Result<SetUp, Error> {
+        let took = self.run_setup(guard, ground).await?;
         let mut workspace = guard.take()?;
         let frozen = move || {
             workspace.freeze()?;
             Ok(workspace)
         };
-        let done = SetUp {
+        *guard = Guard::new(self, blocking(frozen).await?);
+        Ok(SetUp {
             cached: false,
             took,
             misfit: None,
-        };
-        Ok((Guard::new(self, blocking(frozen).await?), Some(done)))
+        })
     }
 
     fn workspace(
@@ -293,6 +323,14 @@ impl Sites {
         Ok(workspace)
     }
 
+    pub(crate) fn pool(&self) -> &Pool {
+        &self.shared.pool
+    }
+
+    pub(crate) fn options(&self) -> &Options {
+        &self.shared.options
+    }
+
     pub(crate) fn flights(&self) -> &Flights {
         &self.shared.flights
     }
@@ -306,6 +344,12 @@ impl Sites {
         Watch::start(self.shared.options.disk, workspace, sandbox.strike())
     }
 
+    /// The egress of a site that its policy grants, where the site serves that itself.
+    fn egress(&self, wanted: &Wanted) -> Option<Egress> {
+        let outlet = wanted.outlet.as_ref().filter(|_| !wanted.channel);
+        outlet.and_then(|outlet| outlet.egress(wanted.part))
+    }
+
     /// A sandbox around a workspace, with the way out that a policy grants.
     pub(crate) async fn sandbox(
         &self,
@@ -314,15 +358,49 @@ impl Sites {
         wanted: &Wanted,
         shown: &[Shown],
     ) -> Result<(Box<dyn sandbox::Sandbox>, Option<Way>), Error> {
-        let outlet = wanted.outlet.as_ref().filter(|_| !wanted.channel);
-        let egress = outlet.and_then(|outlet| outlet.egress(wanted.part));
+        let egress = self.egress(wanted);
+        let channel = wanted.channel || egress.is_some();
+        let spec = self.spec(workspace, toolchains, wanted, shown, channel);
+        let sandbox = self.shared.options.backend.create(spec).await?;
+        let way = match egress {
+            Some(egress) => Way::open(&egress, &*sandbox).await?,
+            None => None,
+        };
+        Ok((sandbox, way))
+    }
+
+    /// A sandbox around a workspace, whose channel nobody serves yet.
+    pub(crate) async fn bare_sandbox(
+        &self,
+        workspace: &Workspace,
+        recipe: &Recipe,
+    ) -> Result<Box<dyn sandbox::Sandbox>, Error> {
+        let Recipe {
+            toolchains,
+            wanted,
+            shown,
+            channel,
+            ..
+        } = recipe;
+        let spec = self.spec(workspace, toolchains, wanted, shown, *channel);
+        Ok(self.shared.options.backend.create(spec).await?)
+    }
+
+    fn spec(
+        &self,
+        workspace: &Workspace,
+        toolchains: &Toolchains,
+        wanted: &Wanted,
+        shown: &[Shown],
+        channel: bool,
+    ) -> sandbox::Spec {
         let options = &self.shared.options;
         let files = layers(workspace);
         let mut spec = sandbox::Spec::new(files);
         spec.home = Some(workspace.home());
         spec.tmp = sandbox::Tmp::Directory(workspace.tmp());
         spec.limits = options.limits;
-        spec.channel_port = (wanted.channel || egress.is_some()).then_some(0);
+        spec.channel_port = channel.then_some(0);
         toolchains.mount_into(&mut spec);
         // Without a seal, programs are where the host has them.
         let sealed = self.kind() != sandbox::Kind::Host;
@@ -337,12 +415,7 @@ impl Sites {
                 }
             }
         }
-        let sandbox = options.backend.create(spec).await?;
-        let way = match egress {
-            Some(egress) => Way::open(&egress, &*sandbox).await?,
-            None => None,
-        };
-        Ok((sandbox, way))
+        spec
     }
 
     /// Empties the trash in the background; [`Sites::close`] waits for it.
@@ -398,6 +471,7 @@ impl Sites {
 
     /// Waits until what was closed is deleted, or stops that where `quickly`; the next sweep goes on.
     pub async fn close(&self, quickly: bool) {
+        self.cool().await;
         self.shared.stop.store(quickly, Ordering::Release);
         let keeping = lock(&self.shared.keeping).take();
         if let Some(task) = keeping.filter(|task| !task.is_finished()) {

@@ -43,6 +43,7 @@ pub struct Site {
     /// Further repositories stay checked out while it lives.
     shown: Vec<Shown>,
     pub(crate) set_up: Option<SetUp>,
+    was_ready: bool,
 }
 
 /// What a command did.
@@ -92,7 +93,19 @@ impl Site {
             turns: Turns::default(),
             shown: Vec::new(),
             set_up: None,
+            was_ready: false,
         }
+    }
+
+    pub(crate) fn was_ready_if(mut self, was_ready: bool) -> Self {
+        self.was_ready = was_ready;
+        self
+    }
+
+    /// Whether its sandbox was ready before anybody asked for it.
+    #[must_use]
+    pub fn was_ready(&self) -> bool {
+        self.was_ready
     }
 
     pub(crate) fn set_up_as(mut self, set_up: Option<SetUp>) -> Self {

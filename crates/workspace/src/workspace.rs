@@ -15,7 +15,7 @@ use crate::lock::{Hold, Lock};
 use crate::manifest::Manifest;
 use crate::overlay;
 use crate::record::{self, Record};
-use crate::store::{Layering, Store};
+use crate::store::{Layering, Store, check_name, rename_new};
 use crate::turns::new_layer;
 use crate::usage::{self, Taken};
 
@@ -206,6 +206,24 @@ impl Workspace {
     /// How its files lie over the base.
     pub fn layering(&self) -> Layering {
         self.record.kind
+    }
+
+    /// Gives it another id. It may be mounted meanwhile: a mount holds directories, not their names.
+    ///
+    /// # Errors
+    /// [`Error::Name`], [`Error::Exists`], [`Error::Io`]: it is as it was.
+    pub fn rename(&mut self, id: &str) -> Result<(), Error> {
+        check_name("workspace", id)?;
+        let place = self.store.workspace_dir(id);
+        match rename_new(&self.dir, &place) {
+            Err(Errno::EXIST | Errno::NOTEMPTY) => {
+                return Err(Error::Exists { id: id.to_owned() });
+            }
+            renamed => renamed.map_err(io("rename", &self.dir))?,
+        }
+        self.dir = place;
+        self.id = id.to_owned();
+        Ok(())
     }
 
     /// What to mount, or use as it is.

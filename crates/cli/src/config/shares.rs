@@ -7,6 +7,7 @@ use server::Shares;
 const LEAST_MEMORY: u64 = 16 << 20;
 const LEAST_PROCESSES: u64 = 8;
 const MOST_PROCESSES: u64 = 1 << 20;
+const MOST_WARM: usize = 256;
 const LEAST_FILE: u64 = 1 << 20;
 /// A hundredth of a processor is the least that the kernel can give.
 const LEAST_MILLI: u64 = 10;
@@ -33,6 +34,8 @@ pub(crate) struct Sandbox {
     /// The processors of all together.
     #[serde(deserialize_with = "processors")]
     total_cpus: Option<u64>,
+    /// How many are kept ready.
+    warm: Option<usize>,
 }
 
 impl Sandbox {
@@ -46,6 +49,7 @@ impl Sandbox {
         one.cpu_milli = self.cpus.or(one.cpu_milli);
         all.memory_bytes = self.total_memory.or(all.memory_bytes);
         all.cpu_milli = self.total_cpus.or(all.cpu_milli);
+        shares.warm = self.warm.unwrap_or(shares.warm);
         shares
     }
 
@@ -61,6 +65,11 @@ impl Sandbox {
         least("total_memory", self.total_memory, LEAST_MEMORY, "`16MiB`")?;
         least("file_size", self.file_size, LEAST_FILE, "`1MiB`")?;
         least("processes", self.processes, LEAST_PROCESSES, "8")?;
+        if self.warm.is_some_and(|warm| warm > MOST_WARM) {
+            return Err(format!(
+                "`warm` in `[sandbox]` is too much; it must be at most {MOST_WARM}"
+            ));
+        }
         match self.processes {
             Some(processes) if processes > MOST_PROCESSES => Err(format!(
                 "`processes` in `[sandbox]` is {processes}; it must be at most {MOST_PROCESSES}"
@@ -114,12 +123,12 @@ mod tests {
     #[test]
     fn what_is_set_takes_the_place_of_what_is_usual() {
         let usual = Shares::default();
-        let text = "memory = '2GiB'\nprocesses = 100\nfile_size = '64MiB'\ncpus = 1.5\ntotal_memory = '4 GiB'\ntotal_cpus = 2";
-        let Shares { one, all } = read(text).unwrap().shares();
+        let text = "memory = '2GiB'\nprocesses = 100\nfile_size = '64MiB'\ncpus = 1.5\ntotal_memory = '4 GiB'\ntotal_cpus = 2\nwarm = 0";
+        let Shares { one, all, warm } = read(text).unwrap().shares();
         assert_eq!(one.memory_bytes, Some(2 << 30));
         assert_eq!((one.processes, one.file_bytes), (Some(100), Some(64 << 20)));
         assert_eq!((one.cpu_milli, all.cpu_milli), (Some(1_500), Some(2_000)));
-        assert_eq!(all.memory_bytes, Some(4 << 30));
+        assert_eq!((all.memory_bytes, warm), (Some(4 << 30), 0));
         assert_eq!(one.open_files, usual.one.open_files);
         assert_eq!(read("").unwrap().shares(), usual);
     }
@@ -132,6 +141,7 @@ mod tests {
             ("file_size = '99999999TiB'", "is no size"),
             ("processes = 1", "at least 8"),
             ("processes = 2000000", "at most 1048576"),
+            ("warm = 1000", "at most 256"),
             ("cpus = 0", "no number of processors"),
             ("cpus = -1", "no number of processors"),
             ("total_cpus = 1e9", "no number of processors"),

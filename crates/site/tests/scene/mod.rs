@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, dead_code)]
 
 use sandbox::Backend;
-use skep_site::{DiskBounds, Host, Options, Sites, StoreBounds};
+use skep_site::{DiskBounds, Host, Options, Sites, StoreBounds, Warm};
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
@@ -42,12 +42,36 @@ pub(crate) fn sealed(data: &Path, repo: &Repo) -> (Sites, git::Source) {
     )
 }
 
+/// As [`sealed`], with so many sandboxes kept ready.
+pub(crate) fn warm(data: &Path, repo: &Repo, warm: Warm) -> (Sites, git::Source) {
+    let backend = Arc::new(sandbox::Namespace::new());
+    with(
+        data,
+        repo,
+        backend,
+        Layering::Overlay,
+        StoreBounds::default(),
+        warm,
+    )
+}
+
 fn of(
     data: &Path,
     repo: &Repo,
     backend: Arc<dyn Backend>,
     layering: Layering,
     store: StoreBounds,
+) -> (Sites, git::Source) {
+    with(data, repo, backend, layering, store, Warm::OFF)
+}
+
+fn with(
+    data: &Path,
+    repo: &Repo,
+    backend: Arc<dyn Backend>,
+    layering: Layering,
+    store: StoreBounds,
+    warm: Warm,
 ) -> (Sites, git::Source) {
     let path = std::env::var_os("PATH").unwrap();
     let git = git::Program::find(&path).unwrap();
@@ -66,6 +90,7 @@ fn of(
             store,
             ..DiskBounds::default()
         },
+        warm,
         git,
     })
     .unwrap();
