@@ -293,9 +293,11 @@ fn of_node(error: &server::Error) -> Classified {
             Exit::Usage,
             Some("`skep run \"make the parser accept trailing commas\"`"),
         ),
-        E::NothingIntegrated { .. } | E::NoDiff { .. } | E::NoRequests | E::NotFetched { .. } => {
-            (Exit::NotFound, None)
-        }
+        E::NothingIntegrated { .. }
+        | E::NoDiff { .. }
+        | E::NoRound { .. }
+        | E::NoRequests
+        | E::NotFetched { .. } => (Exit::NotFound, None),
         E::Origin(_)
         | E::NothingUncommitted { .. }
         | E::UnknownForge { .. }

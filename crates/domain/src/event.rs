@@ -152,6 +152,9 @@ pub enum Body {
         to: AttemptState,
         /// Why, if it did not pass.
         failure: Option<Failure>,
+        /// Where the agent has ended its turn: the tree of what its workspace held then.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        tree: Option<ObjectName>,
     },
     /// An agent said or did something.
     Agent {

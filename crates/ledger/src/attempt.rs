@@ -118,7 +118,7 @@ impl Ledger {
             if held.state != JobState::Running {
                 transition::job(verb, job, JobCommand::Revise, None)?;
             }
-            transition::attempt(verb, attempt, AttemptCommand::Run)?;
+            transition::attempt_runs(verb, attempt)?;
             Ok(())
         })
         .await
@@ -133,13 +133,7 @@ impl Ledger {
         self.write("note that a gate begins", move |verb| {
             let (job, _, attempt) = under_way(verb, &lease)?;
             transition::job(verb, job, JobCommand::Check, None)?;
-            transition::attempt(verb, attempt, AttemptCommand::Check)?;
-            run(
-                verb,
-                "UPDATE attempts SET tree = ?2 WHERE id = ?1",
-                (attempt.key(), &tree),
-            )?;
-            Ok(())
+            transition::attempt_checks(verb, attempt, tree)
         })
         .await
     }

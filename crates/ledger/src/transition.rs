@@ -5,7 +5,9 @@ mod change;
 mod job;
 mod request;
 
-pub(crate) use attempt::{End, attempt, end_attempt, resume_attempt, suspend_attempt};
+pub(crate) use attempt::{
+    End, attempt_checks, attempt_runs, end_attempt, resume_attempt, suspend_attempt,
+};
 pub(crate) use change::{Landing, change};
 pub(crate) use job::job;
 pub(crate) use request::request;

@@ -164,6 +164,17 @@ pub enum Error {
         /// What was named.
         id: String,
     },
+    /// An attempt has no such round, or it did not come to its end.
+    #[error(
+        "{id} has no round {round} that its agent ended: `skep log {id}` tells its rounds; name an \
+         attempt or a job where a request has several"
+    )]
+    NoRound {
+        /// What was named.
+        id: String,
+        /// The round.
+        round: u32,
+    },
     /// What was changed is known, and its commits are gone.
     #[error("the commits of {id} are not on this machine any more")]
     CommitsLost {

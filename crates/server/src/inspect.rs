@@ -4,15 +4,33 @@ use crate::{Error, New, Node, Submitted, submit::blocking};
 use domain::{
     AttemptId, RepositoryId, RequestId,
     entity::{Attempt, Change, Planning, Request},
+    event::{Agent, Body},
     machine::Machine,
     plan::Plan,
     state::{ChangeState, JobState, RequestState},
 };
 use git::{CommitId, FileChange, TreeId};
 use ledger::Found;
-use std::{collections::HashSet, path::Path};
+use std::{
+    collections::{BTreeMap, HashSet},
+    path::Path,
+};
 use tokio_util::sync::CancellationToken;
 use worker::Replayed;
+
+/// The most events of a request that are read.
+const MAX_EVENTS: usize = 200_000;
+/// How many events are read at once.
+const PAGE: usize = 1_000;
+
+fn lost(error: Error, what: Found) -> Error {
+    match error {
+        Error::Git(git::Error::Missing { .. }) => Error::CommitsLost {
+            id: what.to_string(),
+        },
+        error => error,
+    }
+}
 
 /// What was changed.
 #[derive(Debug, Clone)]
@@ -33,14 +51,8 @@ impl Node {
     /// [`Error::NoDiff`] when it made no change; [`Error::CommitsLost`] when its commits are not in
     /// the mirror, as where a backup was restored; or the mirror cannot be read.
     pub async fn diff(&self, what: Found, max_bytes: usize) -> Result<Diff, Error> {
-        self.diff_of(what, max_bytes)
-            .await
-            .map_err(|error| match error {
-                Error::Git(git::Error::Missing { .. }) => Error::CommitsLost {
-                    id: what.to_string(),
-                },
-                error => error,
-            })
+        let diff = self.diff_of(what, max_bytes).await;
+        diff.map_err(|error| lost(error, what))
     }
 
     async fn diff_of(&self, what: Found, max_bytes: usize) -> Result<Diff, Error> {
@@ -68,6 +80,93 @@ impl Node {
             }
             Found::Session(_) | Found::Notification(_) => return Err(nothing()),
         };
+        self.between(repository, before, after, max_bytes).await
+    }
+
+    /// What the agent of an attempt did in one round: from what the round before had left to what this
+    /// one left. Of a job its last attempt is meant, of a request its only job.
+    ///
+    /// # Errors
+    /// [`Error::NoRound`] when there is no such round, or the agent did not end its turn.
+    pub async fn diff_round(
+        &self,
+        what: Found,
+        round: u32,
+        max_bytes: usize,
+    ) -> Result<Diff, Error> {
+        let none = || Error::NoRound {
+            id: what.to_string(),
+            round,
+        };
+        let job = match what {
+            Found::Request(id) => match self.ledger.jobs(id).await?.as_slice() {
+                [only] => Some(only.id),
+                _ => return Err(none()),
+            },
+            Found::Job(id) => Some(id),
+            _ => None,
+        };
+        let attempt = match (job, what) {
+            (Some(job), _) => {
+                let attempts = self.ledger.attempts(job).await?;
+                let last = attempts.into_iter().rev().find(|it| it.tree.is_some());
+                last.ok_or_else(none)?
+            }
+            (None, Found::Attempt(id)) => self.ledger.attempt(id).await?,
+            (None, Found::Change(id)) => {
+                let change = self.ledger.change(id).await?;
+                self.ledger.attempt(change.attempt).await?
+            }
+            _ => return Err(none()),
+        };
+        let request = self.ledger.request(attempt.request).await?;
+        let ends = self.ends_of_rounds(&attempt).await?;
+        let after = ends.get(&round).cloned().ok_or_else(none)?;
+        let before = ends.range(..round).next_back();
+        let before = before.map_or(attempt.base, |(_, tree)| tree.clone());
+        let repository = request.ask.repository.to_string();
+        let diff = self.between(repository, before, after, max_bytes).await;
+        diff.map_err(|error| lost(error, what))
+    }
+
+    /// The trees at the ends of the rounds of an attempt, as its events tell.
+    async fn ends_of_rounds(&self, attempt: &Attempt) -> Result<BTreeMap<u32, String>, Error> {
+        let (mut ends, mut round) = (BTreeMap::new(), 0);
+        let (mut after, mut read) = (0, 0);
+        while read < MAX_EVENTS {
+            let page = self.ledger.request_events(attempt.request, after, PAGE);
+            let page = page.await?;
+            let Some(last) = page.last() else { break };
+            after = last.sequence;
+            read += page.len();
+            for envelope in page {
+                match envelope.body {
+                    Body::Agent {
+                        attempt: of,
+                        event: Agent::Turn { round: begun, .. },
+                    } if of == attempt.id => round = begun,
+                    // A process that took the attempt over may tell it again.
+                    Body::AttemptChanged {
+                        attempt: of,
+                        tree: Some(tree),
+                        ..
+                    } if of == attempt.id => {
+                        ends.insert(round, tree);
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(ends)
+    }
+
+    async fn between(
+        &self,
+        repository: String,
+        before: String,
+        after: String,
+        max_bytes: usize,
+    ) -> Result<Diff, Error> {
         let mirror = self.sites.mirror(&repository).await?;
         blocking(move || {
             let tree = |name: &str| -> Result<TreeId, Error> {

@@ -29,7 +29,7 @@ const MAX_PATCH: usize = 16 << 20;
 /// Print what a request, job, attempt or change does to the files
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  skep diff\n  skep diff r-7k2\n  skep diff --stat c-9qd\n  skep diff c-9qd | git apply"
+    after_help = "Examples:\n  skep diff\n  skep diff r-7k2\n  skep diff --stat c-9qd\n  skep diff --round 2 a-9qd\n  skep diff c-9qd | git apply"
 )]
 pub(crate) struct Args {
     /// The request, job, attempt or change, by its id or the beginning of it [default: the newest
@@ -38,6 +38,10 @@ pub(crate) struct Args {
     /// The repository, as `skep run --repo` names it [default: the one of this directory]
     #[arg(long, value_name = "SOURCE", conflicts_with = "id")]
     repo: Option<String>,
+    /// Only what the agent did in this round, from one: what it left then, beside what the round before
+    /// had left
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    round: Option<u32>,
     /// Only how much of each file changed
     #[arg(long)]
     stat: bool,
@@ -63,7 +67,10 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
         }
     };
     let most = if args.stat { 0 } else { MAX_PATCH };
-    let diff = node.diff(found, most).await?;
+    let diff = match args.round {
+        Some(round) => node.diff_round(found, round, most).await?,
+        None => node.diff(found, most).await?,
+    };
     node.close().await;
     let files: Vec<FileStat> = diff.files.iter().map(stat).collect();
     let output = context.output;

@@ -288,6 +288,7 @@ pub(crate) fn full(envelope: &Envelope, story: &Story) -> String {
             from,
             to,
             failure,
+            ..
         } => (
             job(story.job_of(*attempt)),
             format!(

@@ -167,6 +167,7 @@ impl Events {
                     from: AttemptState::Checking,
                     to: AttemptState::Passed,
                     failure: None,
+                    tree: None,
                 },
             )
             .at(

@@ -28,6 +28,49 @@ fn tests_that_fail_send_the_agent_back_and_the_repair_lands() {
 }
 
 #[test]
+fn what_an_agent_did_in_each_round_is_shown_apart() {
+    let script = Script::new().job(
+        Job::on(PROMPT)
+            .with_tools()
+            .step(Step::shell("echo first > one.txt"))
+            .step(Step::say("It is mended."))
+            .step(Step::shell("echo second > two.txt; echo 42 > answer.txt"))
+            .step(Step::say("Now it is.")),
+    );
+    let world = World::new(Dialect::Chat, world::wrong_answer(), script);
+    let told = world.run();
+    let (attempt, request, change) = (told.attempt(), told.request(), told.change());
+    let round = |round: &str, id: &str| {
+        let ran = world.skep(&["diff", "--round", round, id]);
+        ran.expect_code(0).stdout
+    };
+    let first = round("1", &attempt);
+    assert!(
+        first.contains("+first") && !first.contains("second"),
+        "{first}"
+    );
+    let second = round("2", &attempt);
+    assert!(
+        second.contains("+second") && !second.contains("first"),
+        "{second}"
+    );
+    assert!(second.contains("+42"), "{second}");
+    // The only job of a request, and the attempt of a change.
+    assert_eq!(round("2", &request), second);
+    assert_eq!(round("1", &change), first);
+    let stat = world.skep(&["diff", "--json", "--stat", "--round", "1", &attempt]);
+    let stat = stat.expect_code(0).json_lines().remove(0);
+    assert_eq!(stat["files"].as_array().unwrap().len(), 1);
+    let none = world
+        .skep(&["diff", "--round", "3", &attempt])
+        .expect_code(5);
+    assert!(none.stderr.contains("no round 3"), "{}", none.stderr);
+    world
+        .skep(&["diff", "--round", "0", &attempt])
+        .expect_code(2);
+}
+
+#[test]
 fn a_repository_without_checks_works_and_says_that_nothing_was_checked() {
     let repo = Repo::new();
     repo.file("answer.txt", "41\n");

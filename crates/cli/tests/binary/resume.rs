@@ -169,6 +169,13 @@ fn killed_in_the_second_round_the_agent_goes_on_in_it() {
     assert_eq!(attempts(&ran), 1);
     assert_eq!(calls(&world), [0, 1, 2, 3, 3]);
     assert_eq!(world.integrated("log.txt"), "one\ntwo\n");
+    // What the turn before had left is known.
+    for (round, added) in [("1", "+one"), ("2", "+two")] {
+        let diff = world.skep(&["diff", "--round", round]).expect_code(0);
+        let lines = diff.stdout.lines();
+        let log: Vec<_> = lines.filter(|it| ["+one", "+two"].contains(it)).collect();
+        assert_eq!(log, [added], "{}", diff.stdout);
+    }
     let ran = ran.json_lines();
     let turns = ran
         .iter()

@@ -13,21 +13,38 @@ use domain::{
 };
 use std::time::Duration;
 
-/// Tells an attempt that goes on.
-pub(crate) fn attempt(
-    verb: &mut Verb<'_>,
-    attempt: AttemptId,
-    command: AttemptCommand,
-) -> Result<AttemptState, Trouble> {
+/// Tells an attempt that its agent works.
+pub(crate) fn attempt_runs(verb: &mut Verb<'_>, attempt: AttemptId) -> Result<(), Trouble> {
     let row = attempt_row(verb, attempt)?;
-    let to = row.state.apply(command)?;
+    let to = row.state.apply(AttemptCommand::Run)?;
     run(
         verb,
         "UPDATE attempts SET state = ?2 WHERE id = ?1",
         (attempt.key(), to.as_str()),
     )?;
-    attempt_event(verb, &row, attempt, to, None);
-    Ok(to)
+    attempt_event(verb, &row, attempt, to, Told::default());
+    Ok(())
+}
+
+/// Tells an attempt that its agent has ended its turn, and what the workspace held then.
+pub(crate) fn attempt_checks(
+    verb: &mut Verb<'_>,
+    attempt: AttemptId,
+    tree: ObjectName,
+) -> Result<(), Trouble> {
+    let row = attempt_row(verb, attempt)?;
+    let to = row.state.apply(AttemptCommand::Check)?;
+    run(
+        verb,
+        "UPDATE attempts SET state = ?2, tree = ?3 WHERE id = ?1",
+        (attempt.key(), to.as_str(), &tree),
+    )?;
+    let told = Told {
+        tree: Some(tree),
+        ..Told::default()
+    };
+    attempt_event(verb, &row, attempt, to, told);
+    Ok(())
 }
 
 /// What is known of an attempt at its end.
@@ -75,7 +92,7 @@ pub(crate) fn end_attempt(
     )?;
     let last = spend_time(verb, &row, attempt, end.until)?;
     history::ran(verb, row.ran.saturating_add(last))?;
-    attempt_event(verb, &row, attempt, to, end.failure);
+    attempt_event(verb, &row, attempt, to, Told::of(end.failure));
     Ok(to)
 }
 
@@ -95,7 +112,7 @@ pub(crate) fn suspend_attempt(
         (attempt.key(), to.as_str(), row.state.as_str()),
     )?;
     spend_time(verb, &row, attempt, until)?;
-    attempt_event(verb, &row, attempt, to, failure);
+    attempt_event(verb, &row, attempt, to, Told::of(failure));
     Ok(())
 }
 
@@ -115,7 +132,7 @@ pub(crate) fn resume_attempt(
         "UPDATE attempts SET state = ?2, was = NULL, resumed = ?3 WHERE id = ?1",
         (attempt.key(), to.as_str(), verb.now.0),
     )?;
-    attempt_event(verb, &row, attempt, to, None);
+    attempt_event(verb, &row, attempt, to, Told::default());
     Ok(to)
 }
 
@@ -179,12 +196,28 @@ fn attempt_row(verb: &Verb<'_>, attempt: AttemptId) -> Result<AttemptRow, Troubl
     .ok_or_else(|| Error::missing("attempt", attempt).into())
 }
 
+/// What is told of a step besides.
+#[derive(Default)]
+struct Told {
+    failure: Option<Failure>,
+    tree: Option<ObjectName>,
+}
+
+impl Told {
+    fn of(failure: Option<Failure>) -> Self {
+        Self {
+            failure,
+            tree: None,
+        }
+    }
+}
+
 fn attempt_event(
     verb: &mut Verb<'_>,
     row: &AttemptRow,
     attempt: AttemptId,
     to: AttemptState,
-    failure: Option<Failure>,
+    told: Told,
 ) {
     verb.event(
         row.session,
@@ -193,7 +226,8 @@ fn attempt_event(
             attempt,
             from: row.state,
             to,
-            failure,
+            failure: told.failure,
+            tree: told.tree,
         },
     );
 }

@@ -136,8 +136,20 @@ impl Model {
                 begins(&mut self.attempts, *attempt, state)?;
             }
             Body::AttemptChanged {
-                attempt, from, to, ..
+                attempt,
+                from,
+                to,
+                tree,
+                ..
             } => {
+                let ended = (*from, *to) == (AttemptState::Running, AttemptState::Checking);
+                Broken::unless(ended == tree.is_some(), || {
+                    format!(
+                        "{attempt} from {} to {} tells the tree {tree:?}",
+                        from.as_str(),
+                        to.as_str()
+                    )
+                })?;
                 let known = self.attempts.get_mut(attempt);
                 let state = known.as_ref().map(|known| known.1);
                 step(*attempt, state, *from, *to)?;
