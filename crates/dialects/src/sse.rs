@@ -92,15 +92,16 @@ impl Sse {
             _ => None,
         };
         if let Some(value) = value {
-            if self.has_data {
-                self.data.push(b'\n');
-            }
-            self.has_data = true;
-            if self.data.len() + value.len() > self.limit {
+            // One that is too large grows no more, however many lines without a word it has.
+            if self.data.len() + usize::from(self.has_data) + value.len() > self.limit {
                 self.too_large = true;
             } else {
+                if self.has_data {
+                    self.data.push(b'\n');
+                }
                 self.data.extend_from_slice(value);
             }
+            self.has_data = true;
         }
         self.line.clear();
     }
@@ -164,6 +165,18 @@ mod tests {
             split(&[b"data: a\r", b"", b"\ndata: b\r\n\r\n"], 100).0,
             ["a\nb"]
         );
+    }
+
+    #[test]
+    fn an_event_of_empty_lines_without_end_takes_no_more_than_its_limit() {
+        let mut sse = Sse::new(100);
+        let mut sink = |_: &[u8]| panic!("it has no end");
+        for _ in 0..10_000 {
+            sse.feed(b"data:\n", &mut sink);
+            assert!(sse.data.len() <= 100 && sse.line.len() <= 100);
+        }
+        sse.finish(&mut |_| panic!("it is too large"));
+        assert_eq!(sse.dropped(), 1);
     }
 
     #[test]
