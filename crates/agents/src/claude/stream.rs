@@ -15,6 +15,10 @@ use crate::event::{AgentEvent, bounded};
 /// Ids of messages and calls that are remembered.
 const REMEMBERED: usize = 256;
 
+/// The longest id, or name of a tool, in bytes; longer ones are cut, so that what is remembered and
+/// recorded is bounded.
+const LONGEST_ID: usize = 200;
+
 /// Denied tools that are named.
 const MAX_DENIED: usize = 32;
 
@@ -74,7 +78,7 @@ impl Reader {
 
     fn see_session(&mut self, value: &Value, events: &mut Vec<AgentEvent>) {
         let id = text(value, "session_id");
-        if id.is_empty() || id.len() > 200 || self.session.as_deref() == Some(id) {
+        if id.is_empty() || id.len() > LONGEST_ID || self.session.as_deref() == Some(id) {
             return;
         }
         self.session = Some(id.to_owned());
@@ -83,7 +87,7 @@ impl Reader {
 
     fn see_assistant(&mut self, value: &Value, turns: u32, events: &mut Vec<AgentEvent>) {
         let message = value.get("message").unwrap_or(&Value::Null);
-        let id = text(message, "id");
+        let id = short(message, "id");
         // Each block of a message is a line of its own.
         if !self.messages.iter().any(|known| known == id) {
             if self.messages.len() == REMEMBERED {
@@ -113,7 +117,10 @@ impl Reader {
     }
 
     fn see_call(&mut self, block: &Value, events: &mut Vec<AgentEvent>) {
-        let (id, name) = (text(block, "id").to_owned(), text(block, "name").to_owned());
+        let (id, name) = (
+            short(block, "id").to_owned(),
+            short(block, "name").to_owned(),
+        );
         let input = block.get("input").unwrap_or(&Value::Null);
         if name == "AskUserQuestion" {
             events.push(AgentEvent::Question {
@@ -133,7 +140,7 @@ impl Reader {
     fn see_results(&mut self, value: &Value, events: &mut Vec<AgentEvent>) {
         let message = value.get("message").unwrap_or(&Value::Null);
         for block in blocks(message).filter(|block| text(block, "type") == "tool_result") {
-            let id = text(block, "tool_use_id").to_owned();
+            let id = short(block, "tool_use_id").to_owned();
             let told = match block.get("content") {
                 Some(Value::String(text)) => text.clone(),
                 Some(Value::Array(parts)) => parts
@@ -203,6 +210,13 @@ impl Reader {
 
 fn text<'a>(value: &'a Value, key: &str) -> &'a str {
     value.get(key).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// The beginning of a text, as much as an id may have.
+fn short<'a>(value: &'a Value, key: &str) -> &'a str {
+    let text = text(value, key);
+    let end = text.floor_char_boundary(LONGEST_ID);
+    text.get(..end).unwrap_or_default()
 }
 
 fn blocks(message: &Value) -> impl Iterator<Item = &Value> {
@@ -286,6 +300,30 @@ mod tests {
                 summary: "Done.".into()
             })
         );
+    }
+
+    #[test]
+    fn ids_and_names_of_any_length_are_cut_and_still_belong_together() {
+        let long = "é".repeat(1_000_000);
+        let mut reader = Reader::new(None);
+        let call = json!({"type": "assistant", "message": {"id": long, "content": [
+            {"type": "tool_use", "id": long, "name": long, "input": {}}]}});
+        let result = json!({"type": "user", "message": {"content": [
+            {"type": "tool_result", "tool_use_id": long, "content": "yes"}]}});
+        let mut events = read(&mut reader, &call);
+        events.extend(read(&mut reader, &result));
+        let [
+            _,
+            AgentEvent::ToolCall { id, name, .. },
+            AgentEvent::ToolResult { id: of, .. },
+        ] = &events[..]
+        else {
+            panic!("{events:?}");
+        };
+        assert!(id == of && id.len() <= LONGEST_ID && name.len() <= LONGEST_ID);
+        let again = read(&mut reader, &call);
+        assert_eq!(again.len(), 1, "the same message is no new step");
+        assert!(reader.messages.iter().all(|it| it.len() <= LONGEST_ID));
     }
 
     #[test]
