@@ -7,6 +7,7 @@ use std::io::{self, Write};
 
 use bstr::{BString, ByteSlice};
 
+use crate::checkout::DEPTH_LIMIT;
 use crate::index_file::{self, CachedTree, IndexEntry};
 
 /// Where entries begin.
@@ -17,8 +18,6 @@ const PATH: usize = 62;
 const FLAGS: usize = 60;
 /// The length of an object's name, and of the sum at the end.
 const ID: usize = 20;
-/// Directories within each other.
-const DEPTH_LIMIT: usize = 4_096;
 
 /// An index that was read.
 pub(crate) struct OldIndex {
@@ -59,7 +58,7 @@ impl OldIndex {
         let rest = bytes.get(at..)?.strip_prefix(b"TREE")?;
         let length = usize::try_from(number(rest)?).ok()?;
         let mut trees = rest.get(4..)?.get(..length)?;
-        let root = tree(&mut trees, 0)?;
+        let root = tree(&mut trees)?;
         let whole = trees.is_empty() && rest.len() == 4 + length + ID;
         (whole && root.files == count).then_some(OldIndex {
             bytes,
@@ -165,25 +164,48 @@ fn entry_at(bytes: &[u8], at: usize) -> Option<(&[u8], usize)> {
     (rest.get(length) == Some(&0) && entry.len() >= whole).then_some((rest.get(..length)?, whole))
 }
 
-/// One directory of the cache tree and all below it.
-fn tree(rest: &mut &[u8], depth: usize) -> Option<CachedTree> {
+/// The cache tree: each directory before those below it. Without recursion: hostile repositories have
+/// directories within each other, and threads little room.
+fn tree(rest: &mut &[u8]) -> Option<CachedTree> {
+    let (mut last, below) = node(rest)?;
+    // Those around it, each with how many below it are still to come.
+    let mut open: Vec<(CachedTree, usize)> = Vec::new();
+    let mut left = below;
+    loop {
+        while left == 0 {
+            let Some((mut above, more)) = open.pop() else {
+                return Some(last);
+            };
+            above.children.push(last);
+            (last, left) = (above, more);
+        }
+        if open.len() >= DEPTH_LIMIT {
+            return None;
+        }
+        let (next, below) = node(rest)?;
+        open.push((last, left - 1));
+        (last, left) = (next, below);
+    }
+}
+
+/// One directory of it, and how many are directly below.
+fn node(rest: &mut &[u8]) -> Option<(CachedTree, usize)> {
     let (name, after) = rest.split_once_str(b"\0")?;
     let (counts, after) = after.split_once_str(b"\n")?;
     let (files, below) = counts.to_str().ok()?.split_once(' ')?;
     let (id, after) = after.split_at_checked(ID)?;
     *rest = after;
     let below: usize = below.parse().ok()?;
-    if depth > DEPTH_LIMIT || below > rest.len() {
+    if below > rest.len() {
         return None;
     }
-    Some(CachedTree {
+    let found = CachedTree {
         name: name.into(),
         id: gix::ObjectId::try_from(id).ok()?,
         files: files.parse().ok()?,
-        children: (0..below)
-            .map(|_| tree(rest, depth + 1))
-            .collect::<Option<_>>()?,
-    })
+        children: Vec::new(),
+    };
+    Some((found, below))
 }
 
 #[cfg(test)]
@@ -209,6 +231,54 @@ mod tests {
         assert_eq!(covered(&["a", "a-b"], &paths), ["a", "a-b", "a/b", "a/c/d"]);
         assert_eq!(covered(&["a/c", "b"], &paths), ["a/c/d", "b", "b/x"]);
         assert_eq!(covered(&["c", ""], &paths), [""; 0]);
+    }
+
+    /// An index of one file below so many directories.
+    fn deep(levels: usize) -> Vec<u8> {
+        let mut bytes = b"DIRC\0\0\0\x02\0\0\0\x01".to_vec();
+        let entry = IndexEntry {
+            path: vec!["d"; levels + 1].join("/").into(),
+            mode: 0o100_644,
+            id: CachedTree::none().id,
+            stat: index_file::FileStat::default(),
+        };
+        index_file::write_entry(&mut bytes, &entry);
+        let mut trees = Vec::new();
+        for level in 0..=levels {
+            let name = if level == 0 { "" } else { "d" };
+            let below = usize::from(level < levels);
+            trees.extend_from_slice(format!("{name}\01 {below}\n").as_bytes());
+            trees.extend_from_slice(entry.id.as_slice());
+        }
+        bytes.extend_from_slice(b"TREE");
+        bytes.extend_from_slice(&(trees.len() as u32).to_be_bytes());
+        bytes.extend_from_slice(&trees);
+        bytes.extend_from_slice(&[0; ID]);
+        bytes
+    }
+
+    #[test]
+    fn directories_within_each_other_are_read_and_written_on_any_thread_or_refused() {
+        for levels in [0, 100, DEPTH_LIMIT, 100_000] {
+            // What threads of a pool have.
+            let thread = std::thread::Builder::new().stack_size(2 << 20);
+            let done = thread.spawn(move || {
+                let mut bytes = deep(levels);
+                let Some(index) = OldIndex::parse(bytes.clone()) else {
+                    return false;
+                };
+                let mut again = Vec::new();
+                index
+                    .write(&mut again, Edits::default(), &index.root)
+                    .unwrap();
+                again.truncate(again.len() - ID);
+                bytes.truncate(bytes.len() - ID);
+                assert_eq!(again, bytes);
+                true
+            });
+            let is_read = done.unwrap().join().unwrap();
+            assert_eq!(is_read, levels <= DEPTH_LIMIT, "{levels}");
+        }
     }
 
     #[test]

@@ -124,11 +124,16 @@ pub(crate) fn finish(out: &mut dyn Write, mut data: Vec<u8>, root: &CachedTree) 
     out.write_all(&data)
 }
 
+/// Directories within each other take little of the stack: only this calls itself.
 fn write_tree(out: &mut Vec<u8>, tree: &CachedTree) {
-    out.extend_from_slice(&tree.name);
-    out.extend_from_slice(format!("\0{} {}\n", tree.files, tree.children.len()).as_bytes());
-    out.extend_from_slice(tree.id.as_slice());
+    write_node(out, tree);
     for child in &tree.children {
         write_tree(out, child);
     }
+}
+
+fn write_node(out: &mut Vec<u8>, tree: &CachedTree) {
+    out.extend_from_slice(&tree.name);
+    out.extend_from_slice(format!("\0{} {}\n", tree.files, tree.children.len()).as_bytes());
+    out.extend_from_slice(tree.id.as_slice());
 }
