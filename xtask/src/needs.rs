@@ -31,7 +31,7 @@ const fn at_least(program: &'static str, package: &'static str, least: (u32, u32
     }
 }
 
-const NEEDS: [Need; 11] = [
+const NEEDS: [Need; 13] = [
     at_least("git", "git", (2, 38)),
     at_least("python3", "python3", (3, 8)),
     at_least("node", "nodejs", (20, 0)),
@@ -47,6 +47,8 @@ const NEEDS: [Need; 11] = [
     any("mount", "util-linux"),
     any("script", "bsdutils"),
     any("tar", "tar"),
+    at_least("podman", "podman", (4, 0)),
+    any("runc", "runc"),
     any("bash", "bash"),
 ];
 

@@ -58,6 +58,35 @@ impl Message {
     }
 }
 
+/// A socket that is connected to the one at `path`.
+pub fn connect(path: &str) -> Result<i32> {
+    const AF_UNIX: u16 = 1;
+    const SOCK_SEQPACKET_CLOEXEC: usize = 5 | 0o2000000;
+    // `struct sockaddr_un`: family, then the path with a zero byte.
+    let mut name = [0u8; 110];
+    let family = AF_UNIX.to_ne_bytes();
+    let bytes = family.into_iter().chain(path.bytes());
+    for (to, from) in name.iter_mut().zip(bytes) {
+        *to = from;
+    }
+    let arguments = [AF_UNIX as usize, SOCK_SEQPACKET_CLOEXEC, 0];
+    // SAFETY: touches no memory.
+    let socket = unsafe { sys::call(nr::SOCKET, arguments) }? as i32;
+    let arguments = [
+        socket as usize,
+        name.as_ptr() as usize,
+        family.len() + path.len() + 1,
+    ];
+    // SAFETY: the name is longer than what is said, and zero behind the path.
+    match unsafe { sys::call(nr::CONNECT, arguments) } {
+        Ok(_) => Ok(socket),
+        Err(error) => {
+            sys::close(socket);
+            Err(error)
+        }
+    }
+}
+
 /// The next message, or `None` when the owner is gone.
 pub fn receive(socket: i32) -> Result<Option<Message>> {
     const MSG_CMSG_CLOEXEC: usize = 0x4000_0000;

@@ -75,6 +75,11 @@ pub fn drop_capabilities() -> Result<()> {
             break;
         }
     }
+    give_up_what_is_held()
+}
+
+/// Empties the sets of capabilities of this process, which needs none itself for that.
+pub fn give_up_what_is_held() -> Result<()> {
     // `_LINUX_CAPABILITY_VERSION_3`, this process; effective, permitted, inheritable, twice.
     let header = [0x2008_0522u32, 0];
     let none = [0u32; 6];

@@ -2,7 +2,7 @@
 
 use crate::link;
 use crate::start::decimal;
-use crate::steps::{self, Done};
+use crate::steps::{self, Done, append_bytes};
 use crate::sys::{self, Result, Text, nr};
 use crate::wire::{OLD_ROOT, READY, STAGE_IDS, STAGE_ROOT, STAGE_SEAL};
 use crate::{seal, serve, text};
@@ -10,8 +10,10 @@ use crate::{seal, serve, text};
 /// Who commands are inside.
 const INSIDE_ID: u32 = 1000;
 
-/// Sets everything up as `plan` says, tells the owner, and serves.
-pub fn run(socket: i32, plan: i32, bytes: usize, user: u32, group: u32) -> ! {
+/// Sets everything up as `plan` says, tells the owner, and serves. `user` is the owner's, with its
+/// group; `place` a directory that is there, on which the new root is mounted.
+pub fn run(socket: i32, plan: i32, bytes: usize, user: (u32, u32), place: &str) -> ! {
+    let (user, group) = user;
     if let Err(error) = become_inside_user(user, group) {
         link::fail(socket, STAGE_IDS, error, 0)
     }
@@ -20,7 +22,7 @@ pub fn run(socket: i32, plan: i32, bytes: usize, user: u32, group: u32) -> ! {
         Ok(own) => own,
         Err(error) => link::fail(socket, STAGE_ROOT, error, 2),
     };
-    if let Err(error) = fresh_root() {
+    if let Err(error) = fresh_root(place) {
         link::fail(socket, STAGE_ROOT, error, 0)
     }
     let mapped = match sys::map(Some(plan), bytes, false) {
@@ -78,10 +80,12 @@ fn write_map(path: Text<'_>, outside: u32) -> Result<()> {
 }
 
 /// An empty root in memory; the host's root stays at [`OLD_ROOT`] until the plan detaches it.
-fn fresh_root() -> Result<()> {
+fn fresh_root(place: &str) -> Result<()> {
     const MS_NOSUID_NODEV: usize = 2 | 4;
     const MS_REC_PRIVATE: usize = 0x4000 | 0x4_0000;
-    let (root, place) = (text!("/"), text!("/tmp"));
+    let mut path = [0; 16];
+    append_bytes(0, &mut path, place.as_bytes());
+    let (root, place) = (text!("/"), Text::new(&path));
     let options = text!("size=4m,mode=0755");
     // SAFETY: all texts end with a zero byte.
     unsafe {

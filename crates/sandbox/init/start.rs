@@ -1,27 +1,37 @@
 //! The helper: one clone with all namespaces, whose parent is the owner. For the kind `host` it makes
-//! none, and serves itself.
+//! none, and serves itself. As the first process of a container it stays until its clone has ended,
+//! for the container ends with it; the network is the container's.
 
 use crate::link;
+use crate::seal;
 use crate::serve;
 use crate::setup;
 use crate::sys::{self, Result, nr};
 use crate::text;
 use crate::switch;
-use crate::wire::{BORN, PLAN, STAGE_CGROUP, STAGE_CLONE, SWITCH, UNSEALED};
+use crate::wire::{BORN, MEETING, MEETING_SOCKET, PLAN, STAGE_CGROUP, STAGE_CLONE, SWITCH, UNSEALED};
 
 const CLONE_PIDFD: u64 = 0x1000;
 const CLONE_PARENT: u64 = 0x8000;
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
-/// mount, cgroup, uts, ipc, user, pid, net
+const SIGCHLD: u64 = 17;
+/// mount, cgroup, uts, ipc, user, pid
 const NAMESPACES: u64 =
-    0x0002_0000 | 0x0200_0000 | 0x0400_0000 | 0x0800_0000 | 0x1000_0000 | 0x2000_0000 | 0x4000_0000;
+    0x0002_0000 | 0x0200_0000 | 0x0400_0000 | 0x0800_0000 | 0x1000_0000 | 0x2000_0000;
+const NETWORK: u64 = 0x4000_0000;
 
 /// Where the socket is kept, out of the way of the standard streams.
 const SOCKET_LEAST: usize = 16;
 
-/// Runs as the owner started it: the socket is descriptor 0.
+/// Runs as the owner started it: the socket is descriptor 0. Or as an engine did, as the first process
+/// of a container: the owner waits at a place that both know.
 pub fn run() -> ! {
-    let Ok(socket) = sys::duplicate_above(0, SOCKET_LEAST) else {
+    let contained = sys::process_id() == 1;
+    let given = match contained {
+        false => Ok(0),
+        true => link::connect(MEETING_SOCKET),
+    };
+    let Ok(socket) = given.and_then(|given| sys::duplicate_above(given, SOCKET_LEAST)) else {
         sys::exit(2)
     };
     // Whatever the owner's own parent left open ends here.
@@ -70,19 +80,33 @@ pub fn run() -> ! {
     let group = unsafe { sys::call(nr::GETEGID, []) }.unwrap_or(0) as u32;
 
     let mut pidfd = -1;
-    match clone(cgroup, &mut pidfd) {
+    match clone(cgroup, contained, &mut pidfd) {
         Err(error) => link::fail(socket, STAGE_CLONE, error, 0),
         Ok(0) => {
             for index in 1..message.count {
                 message.descriptor(index).map(sys::close);
             }
-            setup::run(socket, plan, bytes as usize, user, group)
+            let place = if contained { MEETING } else { "/tmp" };
+            setup::run(socket, plan, bytes as usize, (user, group), place)
         }
         Ok(pid) => {
             link::send(socket, &[BORN, pid as u32], Some(pidfd));
+            if contained {
+                outlast()
+            }
             sys::exit(0)
         }
     }
+}
+
+/// Waits for the end of what was cloned, with nothing left to be had from this process.
+fn outlast() -> ! {
+    // Open here, the socket would not end for the owner with what was cloned.
+    if sys::close_range(0, u32::MAX).is_err() || seal::give_up_what_is_held().is_err() {
+        sys::exit(9)
+    }
+    while sys::wait_any(true).is_ok() {}
+    sys::exit(0)
 }
 
 /// The host's kernel, short of memory, shall take what is inside before the owner.
@@ -111,8 +135,13 @@ struct CloneArguments {
     cgroup: u64,
 }
 
-fn clone(cgroup: Option<i32>, pidfd: &mut i32) -> Result<i32> {
-    let flags = NAMESPACES | CLONE_PARENT | CLONE_PIDFD;
+fn clone(cgroup: Option<i32>, contained: bool, pidfd: &mut i32) -> Result<i32> {
+    // The first process of a container cannot make siblings.
+    let (how, exit_signal) = match contained {
+        false => (NETWORK | CLONE_PARENT, 0),
+        true => (0, SIGCHLD),
+    };
+    let flags = NAMESPACES | CLONE_PIDFD | how;
     let arguments = CloneArguments {
         flags: flags
             | if cgroup.is_some() {
@@ -121,6 +150,7 @@ fn clone(cgroup: Option<i32>, pidfd: &mut i32) -> Result<i32> {
                 0
             },
         pidfd: &raw mut *pidfd as u64,
+        exit_signal,
         cgroup: cgroup.map_or(0, |fd| fd as u64),
         ..CloneArguments::default()
     };
@@ -136,7 +166,7 @@ fn clone(cgroup: Option<i32>, pidfd: &mut i32) -> Result<i32> {
             unsafe {
                 sys::call(
                     nr::CLONE,
-                    [flags as usize, 0, &raw mut *pidfd as usize, 0, 0],
+                    [(flags | exit_signal) as usize, 0, &raw mut *pidfd as usize, 0, 0],
                 )
             }
         }

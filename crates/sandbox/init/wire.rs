@@ -90,6 +90,12 @@ pub const STRUCK_PROCESSES: u32 = 2;
 
 /// Where the host's root is while the plan is carried out.
 pub const OLD_ROOT: &str = "/.host";
+/// Where a container's first process finds its owner: a directory that this container alone has.
+pub const MEETING: &str = "/.skep";
+/// The socket in it, of the kind that both ends share elsewhere, too.
+pub const MEETING_SOCKET: &str = "/.skep/socket";
+/// Where a container has the parts of its host.
+pub const BEHIND: &str = "/.skep-host";
 /// The empty file and the empty directory that masks are made of.
 pub const EMPTY_FILE: &str = "/.nothing";
 /// See [`EMPTY_FILE`].

@@ -16,6 +16,8 @@ use crate::{Command, Error, Last, Limit, Output, Process, Spec, Stats, Trouble, 
 pub enum Kind {
     /// Namespaces of this kernel: no root, no daemon, no image.
     Namespace,
+    /// The same, in a container of Podman or Docker.
+    Container,
     /// Ordinary processes of this machine, **unsealed**.
     Host,
 }
@@ -24,7 +26,7 @@ impl Kind {
     /// Whether what runs inside is kept from the rest of the machine.
     pub fn is_sealed(self) -> bool {
         match self {
-            Self::Namespace => true,
+            Self::Namespace | Self::Container => true,
             Self::Host => false,
         }
     }
@@ -34,6 +36,7 @@ impl std::fmt::Display for Kind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Namespace => "namespace",
+            Self::Container => "container",
             Self::Host => "host (unsealed)",
         })
     }

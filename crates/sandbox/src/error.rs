@@ -25,6 +25,14 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// The engine of containers is missing, does not answer, or refuses.
+    #[error("cannot make a container: {what}; {}", trouble.remedy())]
+    Engine {
+        /// The class, which has the remedy.
+        trouble: crate::Trouble,
+        /// What was seen.
+        what: String,
+    },
     /// A step of the set-up inside failed.
     #[error("cannot set up the sandbox: {step} {subject}; {remedy}")]
     Setup {
@@ -131,6 +139,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// What keeps an engine of containers from making one.
+    pub(crate) fn engine(trouble: crate::Trouble, what: String) -> Self {
+        Self::Engine { trouble, what }
+    }
+
     /// Wraps an answer of the kernel with what was being done, as an infinitive.
     pub(crate) fn io(doing: &'static str) -> impl FnOnce(std::io::Error) -> Self {
         move |source| Self::Io { doing, source }

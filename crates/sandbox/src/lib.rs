@@ -12,6 +12,7 @@
 mod backend;
 mod capture;
 mod command;
+pub mod container;
 mod error;
 pub mod host;
 mod inherit;
@@ -29,6 +30,7 @@ pub use backend::{
 };
 pub use capture::{Captured, Output, exec_captured, keep};
 pub use command::{Command, Exit, Limit, Stdin};
+pub use container::Container;
 pub use error::Error;
 pub use host::Host;
 pub use inherit::pass_nothing_on;

@@ -4,15 +4,15 @@
 //! namespaces. It hands its owner a listener on its loopback: the only way out. When the owner ends,
 //! however it ends, the socket between them closes, process 1 ends, and the kernel ends the rest.
 
-mod cgroup;
+pub(crate) mod cgroup;
 mod filter;
 mod landlock;
-mod layout;
+pub(crate) mod layout;
 pub(crate) mod link;
 mod packet;
-mod plan;
-mod probe;
-mod scratch;
+pub(crate) mod plan;
+pub(crate) mod probe;
+pub(crate) mod scratch;
 pub(crate) mod start;
 mod switch;
 #[allow(
@@ -21,7 +21,7 @@ mod switch;
     reason = "the other half is used by the inside"
 )]
 #[path = "../init/wire.rs"]
-mod wire;
+pub(crate) mod wire;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -158,13 +158,13 @@ impl Backend for Namespace {
 }
 
 /// What the blocking part of a creation gives.
-struct Built {
-    inside: Inside,
-    cgroup: Option<Cgroup>,
-    enforcement: Enforcement,
-    landlock_abi: Option<u32>,
-    workspace: PathBuf,
-    layered: bool,
+pub(crate) struct Built {
+    pub(crate) inside: Inside,
+    pub(crate) cgroup: Option<Cgroup>,
+    pub(crate) enforcement: Enforcement,
+    pub(crate) landlock_abi: Option<u32>,
+    pub(crate) workspace: PathBuf,
+    pub(crate) layered: bool,
 }
 
 fn build(
@@ -172,7 +172,7 @@ fn build(
     parent: Option<Arc<Parent>>,
     spec: &Spec,
 ) -> Result<Built, Error> {
-    let mut plan = layout::files(spec)?;
+    let mut plan = layout::files(spec, Plan::default())?;
     let bounded = spec.limits.memory_bytes.is_some()
         || spec.limits.processes.is_some()
         || spec.limits.cpu_milli.is_some()
@@ -191,15 +191,7 @@ fn build(
         _ => Enforcement::RlimitsAndWatcher,
     };
     plan.loopback();
-    if let Some(port) = spec.channel_port {
-        plan.listen(port);
-    }
-    limits(&mut plan, spec, cgroup.is_some());
-    let landlock_abi = landlock::abi();
-    if let Some(abi) = landlock_abi {
-        landlock::rules(&mut plan, spec, abi);
-    }
-    plan.seccomp(&filter::program());
+    let landlock_abi = seal(&mut plan, spec, cgroup.is_some());
     let join = cgroup.as_ref().map(Cgroup::join).transpose()?;
     let inside = start::start(&plan, join.as_ref())?;
     Ok(Built {
@@ -210,6 +202,21 @@ fn build(
         workspace: spec.workspace_path()?,
         layered: matches!(spec.workspace, Workspace::Overlay { .. }),
     })
+}
+
+/// The plan's part after the files: the channel, what limits a process, and what is taken from it.
+/// Returns the version of Landlock's interface, if it is there.
+pub(crate) fn seal(plan: &mut Plan, spec: &Spec, by_cgroup: bool) -> Option<u32> {
+    if let Some(port) = spec.channel_port {
+        plan.listen(port);
+    }
+    limits(plan, spec, by_cgroup);
+    let landlock_abi = landlock::abi();
+    if let Some(abi) = landlock_abi {
+        landlock::rules(plan, spec, abi);
+    }
+    plan.seccomp(&filter::program());
+    landlock_abi
 }
 
 fn limits(plan: &mut Plan, spec: &Spec, by_cgroup: bool) {
@@ -263,7 +270,7 @@ fn kernel_at_least(major: u32, minor: u32) -> bool {
 
 /// A running sandbox. The fields are dropped in this order: the loop ends, process 1 is killed, and
 /// only then can its group be removed.
-struct NamespaceSandbox {
+pub(crate) struct NamespaceSandbox {
     listening: AbortOnDrop,
     link: Arc<Link>,
     first: Arc<Mutex<First>>,
@@ -286,7 +293,7 @@ impl Drop for AbortOnDrop {
 }
 
 impl NamespaceSandbox {
-    fn new(built: Built) -> Result<Self, Error> {
+    pub(crate) fn new(built: Built) -> Result<Self, Error> {
         let Built {
             mut inside,
             cgroup,

@@ -15,6 +15,14 @@ const SHELL_NOT_FOUND: i32 = 127;
 pub enum Trouble {
     /// The kernel refuses new namespaces to this user.
     NamespacesOff,
+    /// There is no engine of containers.
+    EngineMissing,
+    /// The engine of containers does not answer.
+    EngineUnreachable,
+    /// The engine has no such image.
+    ImageMissing,
+    /// The engine, or what runs its containers, refuses one.
+    RuntimeRefuses,
     /// There is no such program inside.
     ProgramNotFound,
     /// The limit of memory struck.
@@ -39,6 +47,18 @@ impl Trouble {
         match self {
             Self::NamespacesOff => {
                 "allow user namespaces to this user; `skep doctor` says which setting forbids them"
+            }
+            Self::EngineMissing => {
+                "install Podman (Debian: `apt-get install podman`), or use the kind `namespace`"
+            }
+            Self::EngineUnreachable => {
+                "start the engine, and see that this user may talk to it; `skep doctor` tries it"
+            }
+            Self::ImageMissing => {
+                "get the image with the engine itself, as by `podman pull`: nothing is downloaded for a job"
+            }
+            Self::RuntimeRefuses => {
+                "try `podman run` by hand; where control groups are not of version 2, install runc and set `runtime = \"runc\"` under `[engine]` in containers.conf"
             }
             Self::ProgramNotFound => {
                 "check the program's name and PATH, and that its toolchain is one that is mounted"
@@ -65,6 +85,7 @@ impl Trouble {
     pub fn of_error(error: &Error) -> Option<Self> {
         match error {
             Error::NamespacesRefused { .. } => Some(Self::NamespacesOff),
+            Error::Engine { trouble, .. } => Some(*trouble),
             Error::NotFound { .. } => Some(Self::ProgramNotFound),
             Error::TooManyProcesses => Some(Self::TooManyProcesses),
             Error::Struck { limit } => Some(Self::of_limit(*limit)),

@@ -20,12 +20,14 @@ mod generate;
 pub mod home;
 pub mod leaks;
 pub mod models;
+mod podman;
 mod repo;
 mod snapshot;
 mod started;
 pub mod web;
 
 pub use home::Home;
+pub use podman::Podman;
 pub use repo::Repo;
 pub use snapshot::{Difference, Options, Snapshot};
 pub use started::{Ran, Started};

@@ -52,6 +52,7 @@ pub mod nr {
     pub const SOCKET: usize = 198;
     pub const BIND: usize = 200;
     pub const LISTEN: usize = 201;
+    pub const CONNECT: usize = 203;
     pub const GETSOCKNAME: usize = 204;
     pub const SENDMSG: usize = 211;
     pub const RECVMSG: usize = 212;

@@ -27,6 +27,7 @@ pub mod nr {
     pub const SOCKET: usize = 41;
     pub const SENDMSG: usize = 46;
     pub const RECVMSG: usize = 47;
+    pub const CONNECT: usize = 42;
     pub const BIND: usize = 49;
     pub const LISTEN: usize = 50;
     pub const GETSOCKNAME: usize = 51;

@@ -3,6 +3,7 @@
 //! A group's name carries its owner's process id and start time, so that a later process can remove
 //! what a killed one left behind, and never what a living one uses.
 
+mod found;
 mod parent;
 
 use std::fs::{self, File, OpenOptions};
@@ -47,10 +48,12 @@ pub(crate) struct Cgroup {
     name: String,
     /// Kept until this group is gone.
     _parent: Option<Arc<Parent>>,
+    /// Whether somebody else made it, and removes it.
+    theirs: bool,
 }
 
 /// What a new process needs in order to be in a group from its beginning.
-pub(super) enum Join {
+pub(crate) enum Join {
     /// Files to which it writes "0".
     V1(Vec<OwnedFd>),
     /// The directory into which it is cloned.
@@ -186,6 +189,7 @@ impl Cgroup {
             shared,
             name: new_name(),
             _parent: parent,
+            theirs: false,
         };
         group
             .fill(limits)
@@ -322,6 +326,9 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
+        if self.theirs {
+            return;
+        }
         for group in self.directories() {
             if let Err(error) = remove(&group, &mut 0) {
                 tracing::warn!(%error, group = %group.display(), "a control group stays");
@@ -402,7 +409,7 @@ fn owner_of(name: &str) -> Option<(u32, u64)> {
 }
 
 /// When a process started, in clock ticks since the machine did (field 22 of `/proc/PID/stat`).
-fn start_time(pid: u32) -> Option<u64> {
+pub(crate) fn start_time(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, rest) = stat.rsplit_once(") ")?;
     rest.split(' ').nth(19)?.parse().ok()

@@ -112,11 +112,11 @@ struct Layout {
 
 /// The plan's part about files: everything up to the point from which nothing of the host can be
 /// reached any more, and the mounts on top.
-pub(super) fn files(spec: &Spec) -> Result<Plan, Error> {
+pub(crate) fn files(spec: &Spec, plan: Plan) -> Result<Plan, Error> {
     let workspace = spec.workspace_path()?;
     check(spec)?;
     let mut layout = Layout {
-        plan: Plan::default(),
+        plan,
         made: BTreeSet::from([PathBuf::from("/")]),
         places: BTreeMap::new(),
         memory_bytes: spec.limits.memory_bytes.unwrap_or(u64::MAX),
@@ -450,7 +450,7 @@ mod tests {
     fn refused(mount: Mount) -> bool {
         let mut spec = Spec::new(Workspace::Directory("/usr".into()));
         spec.mounts = vec![mount];
-        matches!(files(&spec), Err(Error::Spec { .. }))
+        matches!(files(&spec, Plan::default()), Err(Error::Spec { .. }))
     }
 
     #[test]
@@ -482,7 +482,7 @@ mod tests {
         let mut spec = Spec::new(Workspace::Directory("/usr".into()));
         for name in ["", ".", "..", "a/b", "/a"] {
             spec.workspace_name = name.to_owned();
-            assert!(files(&spec).is_err(), "{name}");
+            assert!(files(&spec, Plan::default()).is_err(), "{name}");
         }
     }
 }

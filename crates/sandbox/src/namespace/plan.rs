@@ -1,7 +1,7 @@
 //! The plan that process 1 carries out: bytes for it, and words for people.
 
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::wire;
 
@@ -10,6 +10,17 @@ use super::wire;
 pub(crate) struct Plan {
     bytes: Vec<u8>,
     steps: Vec<Step>,
+    /// Where the host's root is, below the one that process 1 begins with.
+    behind: &'static str,
+    needed: Vec<Needed>,
+}
+
+/// A path of the host that the plan's steps lead to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Needed {
+    pub(crate) path: PathBuf,
+    /// Whether anything is written there.
+    pub(crate) writable: bool,
 }
 
 /// What a step does, for the message if it fails.
@@ -31,6 +42,19 @@ pub(crate) mod attribute {
 }
 
 impl Plan {
+    /// For a process 1 that begins where parts of the host lie below `directory`.
+    pub(crate) fn behind(directory: &'static str) -> Self {
+        Self {
+            behind: directory,
+            ..Self::default()
+        }
+    }
+
+    /// The paths of the host that it leads to so far.
+    pub(crate) fn needed(&self) -> &[Needed] {
+        &self.needed
+    }
+
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
     }
@@ -68,8 +92,13 @@ impl Plan {
     }
 
     /// A path of the host, as process 1 sees it while it carries out the plan.
-    fn host_path(&mut self, path: &Path) {
+    fn host_path(&mut self, path: &Path, writable: bool) {
+        self.needed.push(Needed {
+            path: path.to_owned(),
+            writable,
+        });
         let mut seen = wire::OLD_ROOT.as_bytes().to_vec();
+        seen.extend_from_slice(self.behind.as_bytes());
         seen.extend_from_slice(path.as_os_str().as_bytes());
         self.text(seen);
     }
@@ -122,7 +151,7 @@ impl Plan {
             "mount the host's",
             source.display().to_string(),
         );
-        self.host_path(source);
+        self.host_path(source, attributes & attribute::READ_ONLY == 0);
         self.path(target);
         self.word(attributes);
         self.word(if optional { wire::BIND_OPTIONAL } else { 0 });
@@ -135,7 +164,7 @@ impl Plan {
             "mount the host's",
             source.display().to_string(),
         );
-        self.host_path(source);
+        self.host_path(source, attributes & attribute::READ_ONLY == 0);
         self.word(attributes);
         self.word(0);
     }
@@ -195,11 +224,11 @@ impl Plan {
             target.display().to_string(),
         );
         self.path(target);
-        self.host_path(upper);
-        self.host_path(work);
+        self.host_path(upper, true);
+        self.host_path(work, true);
         self.overlay_options(volatile, lowers.len());
         for lower in lowers {
-            self.host_path(lower.as_ref());
+            self.host_path(lower.as_ref(), false);
         }
     }
 

@@ -15,8 +15,15 @@ pub(super) async fn probe(backend: &Namespace, place: &Path) -> Vec<Finding> {
         user_namespaces(backend, place).await,
         overlay(backend, place).await,
     ];
+    findings.push(landlock());
+    findings.push(seccomp());
+    findings.push(limits(backend, place).await);
+    findings
+}
+
+pub(crate) fn landlock() -> Finding {
     let abi = landlock::abi();
-    findings.push(Finding {
+    Finding {
         name: "Landlock",
         ok: abi.is_some(),
         optional: true,
@@ -24,12 +31,15 @@ pub(super) async fn probe(backend: &Namespace, place: &Path) -> Vec<Finding> {
         remedy: abi.is_none().then(|| {
             "boot a kernel (5.13 or later) with `landlock` among lsm=; without it read-only mounts alone keep writes inside".to_owned()
         }),
-    });
+    }
+}
+
+pub(crate) fn seccomp() -> Finding {
     let seccomp = std::fs::read_to_string("/proc/sys/kernel/seccomp/actions_avail");
     let filters = seccomp
         .as_ref()
         .is_ok_and(|actions| actions.contains("errno"));
-    findings.push(Finding {
+    Finding {
         name: "seccomp filters",
         ok: filters,
         optional: false,
@@ -40,16 +50,15 @@ pub(super) async fn probe(backend: &Namespace, place: &Path) -> Vec<Finding> {
         }
         .to_owned(),
         remedy: (!filters).then(|| "boot a kernel with CONFIG_SECCOMP_FILTER".to_owned()),
-    });
-    findings.push(limits(backend, place).await);
-    findings
+    }
 }
 
-fn failed(name: &'static str, optional: bool, error: &Error) -> Finding {
+pub(crate) fn failed(name: &'static str, optional: bool, error: &Error) -> Finding {
     let remedy = match error {
         Error::NamespacesRefused { remedy, .. }
         | Error::OverlayRefused { remedy, .. }
         | Error::Setup { remedy, .. } => remedy.clone(),
+        Error::Engine { trouble, .. } => trouble.remedy().to_owned(),
         _ => start::namespaces_remedy(),
     };
     let cause = std::error::Error::source(error)
@@ -64,7 +73,7 @@ fn failed(name: &'static str, optional: bool, error: &Error) -> Finding {
     }
 }
 
-fn io(error: std::io::Error) -> Error {
+pub(crate) fn io(error: std::io::Error) -> Error {
     Error::Io {
         doing: "make a directory for the probe",
         source: error,
@@ -106,7 +115,7 @@ async fn user_namespaces(backend: &Namespace, place: &Path) -> Finding {
     }
 }
 
-async fn overlay(backend: &Namespace, place: &Path) -> Finding {
+pub(crate) async fn overlay(backend: &dyn Backend, place: &Path) -> Finding {
     let name = OVERLAY;
     let tried = async {
         let scratch = Scratch::new(place).map_err(io)?;

@@ -12,14 +12,14 @@ const TRIES: usize = 10;
 
 /// A directory that is removed at the end of a probe. It is locked as long, so that it can be told
 /// from one whose probe was killed.
-pub(super) struct Scratch {
+pub(crate) struct Scratch {
     path: PathBuf,
     _lock: File,
 }
 
 impl Scratch {
     /// Makes one in a place, where those of killed probes are removed first.
-    pub(super) fn new(place: &Path) -> io::Result<Self> {
+    pub(crate) fn new(place: &Path) -> io::Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         fs::create_dir_all(place)?;
         clear(place);
@@ -39,7 +39,7 @@ impl Scratch {
         Err(ErrorKind::AlreadyExists.into())
     }
 
-    pub(super) fn directory(&self, name: &str) -> io::Result<PathBuf> {
+    pub(crate) fn directory(&self, name: &str) -> io::Result<PathBuf> {
         let path = self.path.join(name);
         fs::create_dir_all(&path)?;
         Ok(path)

@@ -23,25 +23,25 @@ use super::wire;
 use crate::{Channel, Error};
 
 /// The static program, compiled by this crate's build script.
-static PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/skep-init"));
+pub(crate) static PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/skep-init"));
 
 /// How long the inside may take to be ready, and to end.
 const READY_WITHIN: Duration = Duration::from_secs(20);
-const GONE_WITHIN: Duration = Duration::from_secs(10);
+pub(crate) const GONE_WITHIN: Duration = Duration::from_secs(10);
 /// Added to the inclination of the host's kernel to end a process when memory is short.
 const OUT_OF_MEMORY_SCORE: u32 = 300;
 
 /// A process 1 that is ready. Dropped, everything in the sandbox is killed.
-pub(super) struct Inside {
+pub(crate) struct Inside {
     pub(super) socket: Option<OwnedFd>,
     pub(super) channel: Option<Channel>,
-    pub(super) first: First,
+    pub(crate) first: First,
 }
 
 /// The first process of a sandbox, a child of this process.
-pub(super) struct First {
-    pidfd: OwnedFd,
-    pub(super) pid: u32,
+pub(crate) struct First {
+    pub(crate) pidfd: OwnedFd,
+    pub(crate) pid: u32,
     reaped: bool,
 }
 
@@ -196,7 +196,7 @@ impl Helper {
     }
 }
 
-fn send_plan(
+pub(crate) fn send_plan(
     ours: &OwnedFd,
     plan: &Plan,
     plan_file: BorrowedFd<'_>,
@@ -226,7 +226,7 @@ fn send_plan(
 }
 
 /// Takes the two messages that make an inside: who it is, and that it is ready.
-fn await_ready(socket: OwnedFd, plan: &Plan) -> Result<Inside, Error> {
+pub(crate) fn await_ready(socket: OwnedFd, plan: &Plan) -> Result<Inside, Error> {
     let deadline = Instant::now() + READY_WITHIN;
     let mut first = None;
     let mut ready = None;
@@ -277,7 +277,7 @@ fn await_ready(socket: OwnedFd, plan: &Plan) -> Result<Inside, Error> {
 }
 
 /// Waits until `fd` has something to read or its other end is gone; false if time runs out.
-pub(super) fn wait_readable(fd: BorrowedFd<'_>, deadline: Instant) -> Result<bool, Error> {
+pub(crate) fn wait_readable(fd: BorrowedFd<'_>, deadline: Instant) -> Result<bool, Error> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let time = rustix::event::Timespec::try_from(left).ok();
@@ -330,7 +330,7 @@ fn private_program() -> std::io::Result<OwnedFd> {
 }
 
 /// A file in memory with `content`, from which it can be mapped.
-pub(super) fn memory_file(name: &str, content: &[u8]) -> std::io::Result<OwnedFd> {
+pub(crate) fn memory_file(name: &str, content: &[u8]) -> std::io::Result<OwnedFd> {
     let mut file = std::fs::File::from(rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC)?);
     file.write_all(content)?;
     Ok(file.into())

@@ -12,6 +12,7 @@
 
 mod abilities;
 mod commands;
+mod contained;
 mod ends;
 mod errors;
 mod subject;
@@ -20,10 +21,11 @@ mod users;
 
 /// One test for each promise of the modules, for one kind.
 macro_rules! kind {
-    ($name:ident, $backend:expr, $($module:ident: $($promise:ident)*;)*) => {
+    ($how:tt $name:ident, $backend:expr, $($module:ident: $($promise:ident)*;)*) => {
         mod $name {
             $(mod $module {
                 $(#[tokio::test]
+                #$how
                 async fn $promise() {
                     crate::$module::$promise(&$backend).await;
                 })*
@@ -32,10 +34,13 @@ macro_rules! kind {
     };
 }
 
-/// Every promise, for one kind.
+/// Every promise, for one kind; with an attribute for each test where need be.
 macro_rules! conforms {
     ($name:ident, $backend:expr) => {
-        kind! { $name, $backend,
+        conforms! { [allow(unused)] $name, $backend }
+    };
+    ($how:tt $name:ident, $backend:expr) => {
+        kind! { $how $name, $backend,
             commands:
                 output_and_exit_come_back
                 a_signal_that_ends_a_command_is_named
@@ -81,3 +86,8 @@ conforms!(
     skep_sandbox::Namespace::without_cgroups()
 );
 conforms!(host, skep_sandbox::Host);
+conforms!(
+    [ignore = "run by another test, which gives it an engine"]
+    container,
+    crate::contained::backend()
+);

@@ -106,7 +106,7 @@ async fn a_sandbox_that_ended_says_so() {
 }
 
 /// Starts what tries to outlive its owner, says who its first process is, and waits to be killed.
-async fn own(backend: &dyn Backend) {
+pub(crate) async fn own(backend: &dyn Backend) {
     let room = Room::of(backend, |spec| spec.limits.memory_bytes = Some(64 << 20)).await;
     let first = room.sandbox.diagnose().await.first_process.unwrap();
     let script = "setsid sleep 1000 & (trap '' TERM HUP; sleep 1000) & (setsid sh -c 'sleep 1000 & sleep 1000' &) ; echo up; sleep 1000";
@@ -137,7 +137,12 @@ async fn an_owner_of_host_processes_that_waits() {
 
 /// Kills an owner, sees everything end that it had started, and returns its process id.
 fn a_killed_owner(test: &str) -> u32 {
-    let mut owner = this_program(test)
+    killed_owner(&mut this_program(test), || {})
+}
+
+/// The same for an owner that is started by `program`, once `before` is done.
+pub(crate) fn killed_owner(program: &mut std::process::Command, before: impl FnOnce()) -> u32 {
+    let mut owner = program
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -159,6 +164,7 @@ fn a_killed_owner(test: &str) -> u32 {
         "the first process, a minder, a shell and sleeps: {}",
         all.len()
     );
+    before();
     owner.kill().unwrap();
     assert!(all.iter().all(ends_in_time));
     let owner_pid = owner.id();

@@ -13,6 +13,7 @@
 
 mod addresses;
 mod commands;
+mod contained;
 mod ends;
 mod escapes;
 mod host;

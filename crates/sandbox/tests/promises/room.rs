@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use skep_sandbox::{Backend, Command, Namespace, Output, Sandbox, Spec, Workspace, exec_captured};
+use skep_sandbox::{Backend, Command, Output, Sandbox, Spec, Workspace, exec_captured};
 use tempfile::TempDir;
 
 /// No command of the tests takes longer, however busy the machine is.
@@ -38,7 +38,7 @@ impl Room {
     }
 
     pub(crate) async fn with(change: impl FnOnce(&mut Spec)) -> Self {
-        Self::of(&Namespace::new(), change).await
+        Self::of(&*crate::contained::kind(), change).await
     }
 
     pub(crate) async fn of(backend: &dyn Backend, change: impl FnOnce(&mut Spec)) -> Self {

@@ -250,7 +250,7 @@ async fn a_link_that_an_agent_left_in_its_home_leads_nowhere() {
     spec.mounts
         .push(Mount::read_only("/usr/share", "/home/agent/cache/made"));
     // Whether it is refused or not, nothing is made outside.
-    let outcome = skep_sandbox::Backend::create(&skep_sandbox::Namespace::new(), spec).await;
+    let outcome = crate::contained::kind().create(spec).await;
     assert!(outcome.is_err());
     assert_eq!(std::fs::read_dir(&victim).unwrap().count(), 0);
 }

@@ -1,0 +1,190 @@
+//! The `container` kind: sealed as the kind `namespace` is, in a container of Podman or Docker.
+//!
+//! The engine makes the outer wall: a container without a network, with one capability that only our
+//! program has, a read-only root, and limits. Its first process is our static program, which comes to
+//! its owner through a socket in a directory that only this container has, and makes the inner wall
+//! there: all that a sandbox of the kind `namespace` is. From then on owner and inside talk to each
+//! other, and the engine is not asked again until the end.
+
+mod engine;
+mod find;
+mod meeting;
+mod owner;
+mod place;
+mod probe;
+mod request;
+mod running;
+mod service;
+
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::sync::Mutex;
+
+use self::engine::Engine;
+pub use self::find::Choice;
+use self::find::Way;
+use self::running::ContainerSandbox;
+use crate::namespace::cgroup::Cgroup;
+use crate::namespace::plan::Plan;
+use crate::namespace::{self, Built, NamespaceSandbox, layout, start, wire};
+use crate::{Abilities, Backend, Enforcement, Error, Finding, Kind, Sandbox, Spec, Workspace};
+
+/// Our processes in a container that are not the sandbox's: the first one, and process 1 inside.
+const BESIDE: u64 = 2;
+
+/// How containers are made.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Which engine makes them.
+    pub engine: Choice,
+    /// The data directory of whoever makes them: a label of each, for people.
+    pub data: Option<PathBuf>,
+}
+
+/// Which engine there is, for whoever uses another kind: nothing is started, and nothing is said where
+/// there is none.
+#[must_use]
+pub fn found() -> Option<Finding> {
+    probe::found()
+}
+
+/// The `container` kind. Its clones share one engine, which is looked for when it is first needed.
+#[derive(Debug, Clone, Default)]
+pub struct Container {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    options: Options,
+    engine: Mutex<Option<Arc<Engine>>>,
+}
+
+impl Container {
+    /// Nothing is done before the first sandbox is made.
+    pub fn new(options: Options) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                options,
+                engine: Mutex::default(),
+            }),
+        }
+    }
+}
+
+impl Shared {
+    /// The engine, which is looked for, and started where need be, if there is none that lives.
+    async fn engine(&self) -> Result<Arc<Engine>, Error> {
+        let mut known = self.engine.lock().await;
+        if let Some(engine) = known.as_ref().filter(|engine| engine.lives()) {
+            return Ok(Arc::clone(engine));
+        }
+        *known = None;
+        let choice = self.options.engine.clone();
+        let way: Way = blocking("look for an engine", move || find::look(&choice)).await?;
+        let engine = Arc::new(Engine::reach(way).await?);
+        engine.sweep().await;
+        *known = Some(Arc::clone(&engine));
+        Ok(engine)
+    }
+
+    async fn create(&self, spec: Spec) -> Result<Box<dyn Sandbox>, Error> {
+        let engine = self.engine().await?;
+        let (plan, spec) = blocking("read what a sandbox holds", move || {
+            Ok((layout::files(&spec, Plan::behind(wire::BEHIND))?, spec))
+        })
+        .await?;
+        let meeting = engine.place.meeting()?;
+        let asked = request::of(
+            &engine,
+            &self.options,
+            &spec,
+            plan.needed(),
+            meeting.directory(),
+        )?;
+        let running = engine.start(asked).await?;
+        let met = meeting.wait(&engine, running.id()).await?;
+        let built = blocking("start the sandbox", move || build(plan, &spec, met)).await;
+        let built = match built {
+            Err(Error::Gone) => return Err(engine.why_ended(running.id()).await),
+            other => other?,
+        };
+        // The directory is not looked at any more, and nothing waits there.
+        drop(meeting);
+        let inner = NamespaceSandbox::new(built)?;
+        Ok(Box::new(ContainerSandbox::new(inner, running)))
+    }
+}
+
+/// Has the first process make the inside.
+fn build(mut plan: Plan, spec: &Spec, met: meeting::Met) -> Result<Built, Error> {
+    let found = met
+        .pid
+        .and_then(|pid| Cgroup::of_process(pid, &spec.limits, BESIDE));
+    let landlock_abi = namespace::seal(&mut plan, spec, found.is_some());
+    let file =
+        start::memory_file("skep-plan", plan.bytes()).map_err(Error::io("start the sandbox"))?;
+    start::send_plan(&met.socket, &plan, file.as_fd(), None)
+        .map_err(Error::io("start the sandbox"))?;
+    let mut inside = start::await_ready(met.socket, &plan)?;
+    // It was told as the container numbers it.
+    inside.first.pid = owner::number_here(&inside.first.pidfd).unwrap_or(0);
+    let (cgroup, enforcement) = match found {
+        Some((cgroup, enforcement)) => (Some(cgroup), enforcement),
+        None => (None, Enforcement::RlimitsAndWatcher),
+    };
+    Ok(Built {
+        inside,
+        cgroup,
+        enforcement,
+        landlock_abi,
+        workspace: spec.workspace_path()?,
+        layered: matches!(spec.workspace, Workspace::Overlay { .. }),
+    })
+}
+
+#[async_trait]
+impl Backend for Container {
+    fn kind(&self) -> Kind {
+        Kind::Container
+    }
+
+    fn abilities(&self) -> Abilities {
+        Abilities {
+            layers: true,
+            mounts: true,
+            masks: true,
+            limits: true,
+            switch: true,
+        }
+    }
+
+    async fn probe(&self, place: &Path) -> Vec<Finding> {
+        probe::probe(self, place).await
+    }
+
+    async fn create(&self, spec: Spec) -> Result<Box<dyn Sandbox>, Error> {
+        // In a task of its own: whoever does not wait for it any more must not leave half of it behind.
+        let shared = Arc::clone(&self.shared);
+        let made = tokio::spawn(async move { shared.create(spec).await }).await;
+        made.map_err(|error| Error::Io {
+            doing: "start the sandbox",
+            source: std::io::Error::other(error),
+        })?
+    }
+}
+
+/// Does what blocks where that keeps nobody waiting.
+async fn blocking<T: Send + 'static>(
+    doing: &'static str,
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| Error::Io {
+        doing,
+        source: std::io::Error::other(error),
+    })?
+}

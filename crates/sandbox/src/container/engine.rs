@@ -1,0 +1,285 @@
+//! The engine, as far as it is asked: an image with nothing in it, and containers that start and go.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bollard::models::{ContainerCreateBody, ContainerState};
+use bollard::query_parameters::{
+    CreateImageOptions, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
+};
+use bollard::{API_DEFAULT_VERSION, Docker};
+use futures_util::StreamExt as _;
+
+use super::find::Way;
+use super::owner;
+use super::place::Place;
+use super::request::{BOOT, OWNER};
+use super::running::Running;
+use super::service::Service;
+use crate::{Error, Trouble};
+
+/// The image that is made here, of nothing: all that a sandbox sees comes from the host. Podman before
+/// 4.4 gives an imported image no other tag.
+pub(super) const NOTHING: &str = "localhost/skep-nothing:latest";
+/// Seconds that one question may take.
+const ANSWERS_WITHIN: u64 = 120;
+/// How long a container may take to be gone, and how often it is looked for meanwhile.
+const GONE_WITHIN: Duration = Duration::from_secs(20);
+const LOOK: Duration = Duration::from_millis(20);
+/// The block of a tar archive.
+const BLOCK: usize = 512;
+
+/// One that answers. The fields are dropped in this order: the service has its socket in the place.
+#[derive(Debug)]
+pub(super) struct Engine {
+    docker: Docker,
+    service: Option<Mutex<Service>>,
+    pub(super) place: Place,
+    /// Its name and version, for people.
+    pub(super) name: String,
+    pub(super) is_podman: bool,
+    /// Whether it does nothing that its user could not do.
+    pub(super) rootless: bool,
+}
+
+impl Engine {
+    pub(super) async fn reach(way: Way) -> Result<Self, Error> {
+        let place = Place::new()?;
+        let (socket, service) = match way {
+            Way::Socket(socket) => (socket, None),
+            Way::Start { podman, arguments } => {
+                let socket = place.socket();
+                let at = socket.clone();
+                let service = super::blocking("start the engine", move || {
+                    Service::start(&podman, &arguments, &at)
+                })
+                .await?;
+                (socket, Some(Mutex::new(service)))
+            }
+        };
+        let address = socket.to_string_lossy();
+        let docker = Docker::connect_with_unix(&address, ANSWERS_WITHIN, API_DEFAULT_VERSION)
+            .map_err(unreachable)?;
+        let docker = docker.negotiate_version().await.map_err(unreachable)?;
+        let about = docker.version().await.map_err(unreachable)?;
+        let components = about.components.unwrap_or_default();
+        let is_podman = components.iter().any(|part| part.name.contains("Podman"));
+        let rootless = match &service {
+            // It runs as this user.
+            Some(_) => !rustix::process::geteuid().is_root(),
+            None => {
+                let about = docker.info().await.map_err(unreachable)?;
+                let options = about.security_options.unwrap_or_default();
+                options.iter().any(|option| option.contains("rootless"))
+            }
+        };
+        let name = if is_podman { "Podman" } else { "Docker" };
+        let engine = Self {
+            docker,
+            service,
+            place,
+            name: format!("{name} {}", about.version.unwrap_or_default()),
+            is_podman,
+            rootless,
+        };
+        engine.make_image().await?;
+        Ok(engine)
+    }
+
+    /// Whether it can be asked: one that was started here may have ended.
+    pub(super) fn lives(&self) -> bool {
+        self.service.as_ref().is_none_or(|service| {
+            let mut service = service.lock().unwrap_or_else(PoisonError::into_inner);
+            service.lives()
+        })
+    }
+
+    async fn make_image(&self) -> Result<(), Error> {
+        match self.docker.inspect_image(NOTHING).await {
+            Ok(_) => return Ok(()),
+            Err(error) if is_missing(&error) => {}
+            Err(error) => return Err(refused("look for an image", error)),
+        }
+        let (repo, tag) = NOTHING.rsplit_once(':').unwrap_or((NOTHING, "latest"));
+        let options = CreateImageOptions {
+            from_src: Some("-".to_owned()),
+            repo: Some(repo.to_owned()),
+            tag: Some(tag.to_owned()),
+            ..CreateImageOptions::default()
+        };
+        let body = bollard::body_full(nothing().into());
+        let mut told = self.docker.create_image(Some(options), Some(body), None);
+        while let Some(part) = told.next().await {
+            part.map_err(|error| refused("make an image with nothing in it", error))?;
+        }
+        Ok(())
+    }
+
+    /// Makes a container, and starts it.
+    pub(super) async fn start(
+        self: &Arc<Self>,
+        asked: ContainerCreateBody,
+    ) -> Result<Running, Error> {
+        let image = asked.image.clone().unwrap_or_default();
+        let made = self.docker.create_container(None, asked).await;
+        let made = made.map_err(|error| match is_missing(&error) {
+            true => Error::engine(
+                Trouble::ImageMissing,
+                format!("{} has no image {image}", self.name),
+            ),
+            false => refused("make a container", error),
+        })?;
+        if let Err(error) = self.docker.start_container(&made.id, None).await {
+            let error = refused("start a container", error);
+            if let Err(other) = self.remove(&made.id).await {
+                tracing::warn!(error = %other, id = made.id, "a container stays");
+            }
+            return Err(error);
+        }
+        Ok(Running::new(Arc::clone(self), made.id))
+    }
+
+    async fn state(&self, id: &str) -> Option<ContainerState> {
+        let told = self.docker.inspect_container(id, None).await.ok()?;
+        told.state
+    }
+
+    pub(super) async fn runs(&self, id: &str) -> bool {
+        let state = self.state(id).await;
+        state.is_some_and(|state| state.running == Some(true))
+    }
+
+    /// What can be known of a container that ended before it was ready.
+    pub(super) async fn why_ended(&self, id: &str) -> Error {
+        let state = self.state(id).await.unwrap_or_default();
+        let what = match (state.exit_code, state.error.filter(|text| !text.is_empty())) {
+            (_, Some(error)) => format!("the container ended ({error})"),
+            (Some(code), None) => format!("the container ended with code {code}"),
+            (None, None) => "the container ended".to_owned(),
+        };
+        Error::engine(Trouble::RuntimeRefuses, what)
+    }
+
+    /// Removes a container, whatever its state is, and waits until it is gone.
+    pub(super) async fn remove(&self, id: &str) -> Result<(), Error> {
+        let deadline = Instant::now() + GONE_WITHIN;
+        loop {
+            let options = RemoveContainerOptionsBuilder::new().force(true).v(true);
+            match self
+                .docker
+                .remove_container(id, Some(options.build()))
+                .await
+            {
+                Ok(()) => return Ok(()),
+                Err(error) if is_missing(&error) => return Ok(()),
+                Err(error) if Instant::now() > deadline => {
+                    return Err(refused("remove a container", error));
+                }
+                // It is being removed already: it was made to go at its end.
+                Err(error) => tracing::debug!(%error, id, "a container is not gone yet"),
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Removes the containers whose owners have ended.
+    pub(super) async fn sweep(&self) {
+        let labels = HashMap::from([("label".to_owned(), vec![OWNER.to_owned()])]);
+        let options = ListContainersOptionsBuilder::new()
+            .all(true)
+            .filters(&labels);
+        let listed = self.docker.list_containers(Some(options.build())).await;
+        let listed = listed.unwrap_or_else(|error| {
+            tracing::warn!(%error, "containers that were left behind are not looked for");
+            Vec::new()
+        });
+        for container in listed {
+            let labels = container.labels.unwrap_or_default();
+            let label = |name: &str| labels.get(name).map_or("", String::as_str);
+            let stale = label(BOOT) != owner::boot() || owner::has_ended(label(OWNER));
+            if let Some(id) = container.id.filter(|_| stale)
+                && let Err(error) = self.remove(&id).await
+            {
+                tracing::warn!(%error, id, "a container that was left behind stays");
+            }
+        }
+    }
+}
+
+fn is_missing(error: &bollard::errors::Error) -> bool {
+    use bollard::errors::Error::DockerResponseServerError as Answer;
+    matches!(
+        error,
+        Answer {
+            status_code: 404,
+            ..
+        }
+    )
+}
+
+/// What an engine says, without what is said of the saying.
+fn words(error: bollard::errors::Error) -> String {
+    match error {
+        bollard::errors::Error::DockerResponseServerError { message, .. } => message,
+        other => chain(&other),
+    }
+}
+
+/// An error with what it comes from.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut words = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        words.push_str(": ");
+        words.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    words
+}
+
+fn unreachable(error: bollard::errors::Error) -> Error {
+    let what = format!("the engine does not answer ({})", words(error));
+    Error::engine(Trouble::EngineUnreachable, what)
+}
+
+fn refused(doing: &str, error: bollard::errors::Error) -> Error {
+    let answered = matches!(
+        error,
+        bollard::errors::Error::DockerResponseServerError { .. }
+    );
+    if !answered {
+        return unreachable(error);
+    }
+    let what = format!("the engine cannot {doing} ({})", words(error));
+    Error::engine(Trouble::RuntimeRefuses, what)
+}
+
+fn put(header: &mut [u8], at: usize, text: &[u8]) {
+    for (to, from) in header.iter_mut().skip(at).zip(text) {
+        *to = *from;
+    }
+}
+
+/// A tar archive with one directory in it: some engines take none that is empty.
+fn nothing() -> Vec<u8> {
+    let mut header = [0u8; BLOCK];
+    put(&mut header, 0, b".skep/");
+    // Mode, user, group, size and time are octal numbers.
+    for (at, number) in [(100, "0000555"), (108, "0000000"), (116, "0000000")] {
+        put(&mut header, at, number.as_bytes());
+    }
+    for at in [124, 136] {
+        put(&mut header, at, b"00000000000");
+    }
+    put(&mut header, 156, b"5");
+    put(&mut header, 257, b"ustar\0");
+    put(&mut header, 263, b"00");
+    // The sum counts its own place as spaces.
+    put(&mut header, 148, b"        ");
+    let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+    put(&mut header, 148, format!("{sum:06o}\0 ").as_bytes());
+    let mut archive = header.to_vec();
+    archive.resize(3 * BLOCK, 0);
+    archive
+}

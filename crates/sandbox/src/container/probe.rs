@@ -1,0 +1,98 @@
+//! Tries for real what the `container` kind needs, for `skep doctor`.
+
+use std::path::Path;
+
+use super::Container;
+use super::find::{self, Choice};
+use crate::namespace::probe::{self, failed, io};
+use crate::namespace::scratch::Scratch;
+use crate::{Backend, Command, Enforcement, Error, Finding, Spec, Workspace, exec_captured};
+
+const OUTPUT: usize = 4096;
+const ENGINE: &str = "container engine";
+
+pub(super) async fn probe(backend: &Container, place: &Path) -> Vec<Finding> {
+    let engine = engine(backend).await;
+    let found = engine.ok;
+    let mut findings = vec![engine];
+    if !found {
+        return findings;
+    }
+    findings.extend(inside(backend, place).await);
+    findings.push(probe::overlay(backend, place).await);
+    findings.push(probe::landlock());
+    findings.push(probe::seccomp());
+    findings
+}
+
+pub(super) fn found() -> Option<Finding> {
+    let way = find::look(&Choice::Found).ok()?;
+    Some(Finding {
+        name: ENGINE,
+        ok: true,
+        optional: true,
+        detail: format!("{way}; `--sandbox container` uses it"),
+        remedy: None,
+    })
+}
+
+async fn engine(backend: &Container) -> Finding {
+    let name = ENGINE;
+    match backend.shared.engine().await {
+        Ok(engine) => Finding {
+            name,
+            ok: true,
+            optional: false,
+            detail: match engine.rootless {
+                true => format!("{}, without root", engine.name),
+                false => format!("{}, with root's rights", engine.name),
+            },
+            remedy: None,
+        },
+        Err(error) => failed(name, false, &error),
+    }
+}
+
+/// Runs a command in a container that has a limit, and says who keeps that.
+async fn inside(backend: &Container, place: &Path) -> Vec<Finding> {
+    let (name, limits) = ("containers", "limits");
+    let tried = async {
+        let scratch = Scratch::new(place).map_err(io)?;
+        let directory = scratch.directory("plain").map_err(io)?;
+        let mut spec = Spec::new(Workspace::Directory(directory));
+        spec.limits.memory_bytes = Some(256 << 20);
+        let sandbox = backend.create(spec).await?;
+        let command = Command::new(["/bin/sh", "-c", "id -u"], sandbox.workspace());
+        let output = exec_captured(sandbox.as_ref(), command, OUTPUT).await?;
+        let enforcement = sandbox.diagnose().await.limits_in_force;
+        sandbox.destroy().await?;
+        Ok::<_, Error>((output, enforcement))
+    };
+    let (output, enforcement) = match tried.await {
+        Ok(found) => found,
+        Err(error) => return vec![failed(name, false, &error)],
+    };
+    let ok = output.exit.success();
+    let by_cgroup = enforcement != Enforcement::RlimitsAndWatcher;
+    vec![
+        Finding {
+            name,
+            ok,
+            optional: false,
+            detail: match ok {
+                true => "a command runs in one, behind a seal of our own".to_owned(),
+                false => format!("a command inside ends with {}", output.exit),
+            },
+            remedy: (!ok).then(|| "check that /bin/sh runs".to_owned()),
+        },
+        Finding {
+            name: limits,
+            ok: by_cgroup,
+            optional: true,
+            detail: format!("in force: {enforcement}"),
+            remedy: (!by_cgroup).then(|| {
+                "for limits by the kernel, let the engine use control groups of version 2, or run it with root's rights".to_owned()
+            }),
+        },
+    ]
+}

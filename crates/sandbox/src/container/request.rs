@@ -1,0 +1,254 @@
+//! What the engine is asked for: the outer wall of a sandbox.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use bollard::models::{
+    ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount, MountType, ResourcesUlimits,
+};
+use rustix::process::{Resource, getrlimit};
+
+use super::engine::{Engine, NOTHING};
+use super::{BESIDE, Options, owner};
+use crate::namespace::plan::Needed;
+use crate::namespace::wire::{BEHIND, MEETING};
+use crate::{Error, Spec};
+
+/// Labels: which sandbox, whose, since which start of the machine, for which data directory.
+pub(super) const SANDBOX: &str = "skep.sandbox";
+pub(super) const OWNER: &str = "skep.owner";
+pub(super) const BOOT: &str = "skep.boot";
+pub(super) const DATA: &str = "skep.data";
+/// Our program, inside.
+const PROGRAM: &str = "/.skep-init";
+/// What our program needs to map the user 0 that it is: it gives it up before anything else runs.
+const MAP_ROOT: &str = "SETFCAP";
+/// Limits per process of our program, which sets tighter ones. An engine may have lowered its own.
+const MOST_FILES: u64 = 1 << 20;
+const MOST_PROCESSES: u64 = 1 << 15;
+/// Directories that are never shown to a container whole, not even to our program in it.
+const NEVER: [&str; 6] = ["/", "/home", "/root", "/run", "/tmp", "/var"];
+
+/// A container for `spec`, which shows our program the paths that it needs of the host.
+pub(super) fn of(
+    engine: &Engine,
+    options: &Options,
+    spec: &Spec,
+    needed: &[Needed],
+    meeting: &Path,
+) -> Result<ContainerCreateBody, Error> {
+    let mut mounts = vec![
+        bind(&engine.place.program(), Path::new(PROGRAM), true)?,
+        bind(meeting, Path::new(MEETING), true)?,
+    ];
+    for shown in shown(needed, spec)? {
+        mounts.push(bind(&shown.path, &behind(&shown.path), !shown.writable)?);
+    }
+    let user = rustix::process::geteuid();
+    let group = rustix::process::getegid();
+    // To one without root's rights, its user is the user 0 of containers.
+    let user = match engine.rootless {
+        true => "0:0".to_owned(),
+        false => format!("{}:{}", user.as_raw(), group.as_raw()),
+    };
+    let is_0 = user.starts_with("0:");
+    let labels = [
+        (SANDBOX, meeting.display().to_string()),
+        (OWNER, owner::this_process()),
+        (BOOT, owner::boot()),
+        (
+            DATA,
+            options
+                .data
+                .as_deref()
+                .map(|path| path.display().to_string())
+                .unwrap_or_default(),
+        ),
+    ];
+    let labels: HashMap<_, _> = labels
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect();
+    Ok(ContainerCreateBody {
+        image: Some(NOTHING.to_owned()),
+        entrypoint: Some(vec![PROGRAM.to_owned()]),
+        cmd: Some(Vec::new()),
+        working_dir: Some("/".to_owned()),
+        env: Some(Vec::new()),
+        hostname: Some("skep".to_owned()),
+        user: Some(user),
+        stop_signal: Some("SIGKILL".to_owned()),
+        labels: Some(labels),
+        host_config: Some(wall(engine, spec, mounts, is_0)),
+        ..ContainerCreateBody::default()
+    })
+}
+
+fn wall(engine: &Engine, spec: &Spec, mounts: Vec<Mount>, is_0: bool) -> HostConfig {
+    let limits = &spec.limits;
+    let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    HostConfig {
+        auto_remove: Some(true),
+        network_mode: Some("none".to_owned()),
+        // The inside has its own, and of this one nothing would be unmounted if the engine were killed.
+        ipc_mode: Some("none".to_owned()),
+        readonly_rootfs: Some(true),
+        cap_drop: Some(vec!["ALL".to_owned()]),
+        cap_add: is_0.then(|| vec![MAP_ROOT.to_owned()]),
+        security_opt: Some(options(engine.is_podman)),
+        // The inner wall has a process list of its own, with more hidden; the kernel lets nobody make
+        // one who sees only parts of the one that is there.
+        masked_paths: Some(Vec::new()),
+        readonly_paths: Some(Vec::new()),
+        mounts: Some(mounts),
+        init: Some(false),
+        log_config: Some(HostConfigLogConfig {
+            typ: Some("none".to_owned()),
+            config: None,
+        }),
+        memory: limits.memory_bytes.map(number),
+        memory_swap: limits.memory_bytes.map(number),
+        pids_limit: limits.processes.map(|count| number(count + BESIDE)),
+        nano_cpus: limits.cpu_milli.map(|milli| number(milli * 1_000_000)),
+        // An engine's own default may be more than it may give.
+        ulimits: Some(vec![
+            ulimit("nofile", Resource::Nofile, MOST_FILES),
+            ulimit("nproc", Resource::Nproc, MOST_PROCESSES),
+        ]),
+        ..HostConfig::default()
+    }
+}
+
+/// The filters of the engine and the machine make way for ours, which forbid more: they would forbid
+/// what it takes to make the inner wall.
+fn options(is_podman: bool) -> Vec<String> {
+    let mut options = vec!["no-new-privileges", "seccomp=unconfined", "label=disable"];
+    if Path::new("/sys/kernel/security/apparmor").exists() {
+        options.push("apparmor=unconfined");
+    }
+    if is_podman {
+        options.push("unmask=ALL");
+    }
+    options.into_iter().map(str::to_owned).collect()
+}
+
+/// No more than this process may use itself, and than engines are given by custom.
+fn ulimit(name: &str, resource: Resource, most: u64) -> ResourcesUlimits {
+    let most = getrlimit(resource).maximum.unwrap_or(most).min(most);
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    ResourcesUlimits {
+        name: Some(name.to_owned()),
+        soft: Some(most),
+        hard: Some(most),
+    }
+}
+
+fn behind(path: &Path) -> PathBuf {
+    Path::new(BEHIND).join(path.strip_prefix("/").unwrap_or(path))
+}
+
+fn bind(source: &Path, target: &Path, read_only: bool) -> Result<Mount, Error> {
+    let text = |path: &Path| {
+        path.to_str().map(str::to_owned).ok_or_else(|| Error::Spec {
+            what: format!(
+                "a container can only be shown paths in UTF-8, and {} is none",
+                path.display()
+            ),
+        })
+    };
+    Ok(Mount {
+        target: Some(text(target)?),
+        source: Some(text(source)?),
+        typ: Some(MountType::BIND),
+        read_only: Some(read_only),
+        ..Mount::default()
+    })
+}
+
+/// The fewest directories that show all that is needed, each before what lies below it.
+fn shown(needed: &[Needed], spec: &Spec) -> Result<Vec<Needed>, Error> {
+    let mut all: Vec<Needed> = needed
+        .iter()
+        .filter(|needed| needed.path.exists())
+        .cloned()
+        .collect();
+    if let crate::Workspace::Overlay { upper, work, .. } = &spec.workspace {
+        all.push(both(upper, work)?);
+    }
+    all.sort_by(|one, other| {
+        let order = one.path.cmp(&other.path);
+        order.then(other.writable.cmp(&one.writable))
+    });
+    let mut kept: Vec<Needed> = Vec::new();
+    for next in all {
+        let covered = kept
+            .iter()
+            .any(|above| next.path.starts_with(&above.path) && (above.writable || !next.writable));
+        if !covered {
+            kept.push(next);
+        }
+    }
+    Ok(kept)
+}
+
+/// The directory that holds both: the kernel takes no two directories of different mounts for an
+/// overlay that is written.
+fn both(upper: &Path, work: &Path) -> Result<Needed, Error> {
+    let real = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let (upper, work) = (real(upper), real(work));
+    let above = upper
+        .ancestors()
+        .find(|above| work.starts_with(above))
+        .filter(|above| NEVER.iter().all(|never| *above != Path::new(never)));
+    let path = above.ok_or_else(|| Error::Spec {
+        what: format!(
+            "in a container, the workspace's upper layer {} and {} must lie in one directory of their own",
+            upper.display(),
+            work.display()
+        ),
+    })?;
+    Ok(Needed {
+        path: path.to_owned(),
+        writable: true,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn needed(path: &str, writable: bool) -> Needed {
+        Needed {
+            path: path.into(),
+            writable,
+        }
+    }
+
+    #[test]
+    fn what_is_shown_already_is_not_shown_again_unless_it_is_written() {
+        let spec = Spec::new(crate::Workspace::Directory("/usr".into()));
+        let all = [
+            needed("/usr/share", false),
+            needed("/usr", false),
+            needed("/usr/lib", true),
+            needed("/no/such/path", false),
+            needed("/etc", true),
+            needed("/etc", false),
+        ];
+        let kept = shown(&all, &spec).unwrap();
+        let expected = [
+            needed("/etc", true),
+            needed("/usr", false),
+            needed("/usr/lib", true),
+        ];
+        assert_eq!(kept, expected);
+    }
+
+    #[test]
+    fn layers_that_share_no_directory_of_their_own_are_refused() {
+        let good = both(Path::new("/no/place/upper"), Path::new("/no/place/work"));
+        assert_eq!(good.unwrap(), needed("/no/place", true));
+        assert!(both(Path::new("/no/upper"), Path::new("/other/work")).is_err());
+        assert!(both(Path::new("/tmp/no-upper"), Path::new("/tmp/no-work")).is_err());
+    }
+}

@@ -1,0 +1,114 @@
+//! A sandbox in a container: what the kind `namespace` makes, and the container around it.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::engine::Engine;
+use crate::namespace::NamespaceSandbox;
+use crate::{
+    Channel, Command, Diagnosis, Error, Kind, Output, Process, Sandbox, Stats, Strike, Workspace,
+};
+
+/// A container that was started. Its end is that of its first process; the engine removes it then.
+pub(super) struct Running {
+    engine: Arc<Engine>,
+    id: String,
+}
+
+impl Running {
+    pub(super) fn new(engine: Arc<Engine>, id: String) -> Self {
+        Self { engine, id }
+    }
+
+    pub(super) fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Waits until nothing of it is left.
+    async fn gone(&self) -> Result<(), Error> {
+        self.engine.remove(&self.id).await
+    }
+}
+
+/// A running sandbox. Dropped, the inside is ended first, and its container ends with it.
+pub(super) struct ContainerSandbox {
+    inner: NamespaceSandbox,
+    running: Running,
+}
+
+impl ContainerSandbox {
+    pub(super) fn new(inner: NamespaceSandbox, running: Running) -> Self {
+        Self { inner, running }
+    }
+}
+
+#[async_trait]
+impl Sandbox for ContainerSandbox {
+    fn kind(&self) -> Kind {
+        Kind::Container
+    }
+
+    fn workspace(&self) -> &Path {
+        self.inner.workspace()
+    }
+
+    fn home(&self) -> &Path {
+        self.inner.home()
+    }
+
+    fn base_env(&self) -> Vec<(OsString, OsString)> {
+        self.inner.base_env()
+    }
+
+    fn take_channel(&self) -> Option<Channel> {
+        self.inner.take_channel()
+    }
+
+    async fn exec(&self, command: Command) -> Result<Process, Error> {
+        self.inner.exec(command).await
+    }
+
+    async fn switch(&self, layers: Workspace) -> Result<(), Error> {
+        self.inner
+            .switch(layers)
+            .await
+            .map_err(|error| match error {
+                Error::CannotSwitch { why, .. } => Error::CannotSwitch {
+                    kind: Kind::Container,
+                    why,
+                },
+                other => other,
+            })
+    }
+
+    fn strike(&self) -> Arc<dyn Strike> {
+        self.inner.strike()
+    }
+
+    async fn diagnose(&self) -> Diagnosis {
+        let found = self.inner.diagnose().await;
+        Diagnosis {
+            kind: Kind::Container,
+            // The container's own first process is none of the sandbox's.
+            processes: found.processes.map(|count| count.saturating_sub(1)),
+            ..found
+        }
+    }
+
+    async fn stats(&self) -> Stats {
+        self.inner.stats().await
+    }
+
+    fn remember(&self, output: &Output) {
+        self.inner.remember(output);
+    }
+
+    async fn destroy(self: Box<Self>) -> Result<(), Error> {
+        let Self { inner, running } = *self;
+        Box::new(inner).destroy().await?;
+        running.gone().await
+    }
+}

@@ -1,0 +1,150 @@
+//! The same promises in a container, with an engine of the tests' own; and what is a container's alone.
+
+use std::fs;
+use std::process::Command;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use skep_sandbox::container::{Choice, Options};
+use skep_sandbox::{Backend, Container, Error, Namespace, Spec, Trouble, Workspace};
+use testkit::{Home, Podman, leaks};
+
+/// How long all of it may take.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// Names the kind that rooms are of, where it is another one.
+const KIND: &str = "SKEP_TEST_KIND";
+
+/// The kind of a room of which nothing else is said.
+pub(crate) fn kind() -> Arc<dyn Backend> {
+    static CONTAINER: OnceLock<Arc<dyn Backend>> = OnceLock::new();
+    if std::env::var_os(KIND).is_none_or(|kind| kind != "container") {
+        return Arc::new(Namespace::new());
+    }
+    Arc::clone(CONTAINER.get_or_init(|| Arc::new(container())))
+}
+
+fn container() -> Container {
+    Container::new(Options {
+        engine: Choice::Podman(Vec::new()),
+        ..Options::default()
+    })
+}
+
+#[test]
+fn all_of_the_seal_holds_in_a_container_too() {
+    let podman = Podman::new(Home::new().env(KIND, "container"));
+    let args = [
+        "--test-threads=2",
+        "rooms_are",
+        "seal::",
+        "escapes::",
+        "network::",
+        "layers::",
+        "system_calls::",
+        "limits::files_and_descriptors",
+        "limits::processor_time",
+        "limits::what_is_in_force",
+        "workspaces::writes_land",
+        // That one is of the other kind alone.
+        "--skip",
+        "empty_files_in_memory",
+    ];
+    podman.run_tests(args, PATIENCE);
+    podman.assert_nothing_left();
+}
+
+#[tokio::test]
+async fn rooms_are_of_the_kind_that_was_asked_for() {
+    let asked = kind().kind();
+    let room = crate::room::Room::new().await;
+    assert_eq!(room.sandbox.kind(), asked);
+    assert_eq!(room.sandbox.diagnose().await.kind, asked);
+}
+
+/// An ignored test of this program, in a process of its own with that Podman.
+fn test(podman: &Podman, name: &str) -> Command {
+    let mut command = podman.this_program();
+    command.args(["--exact", name, "--ignored", "--nocapture"]);
+    command
+}
+
+#[tokio::test]
+#[ignore = "the owner that another test kills"]
+async fn an_owner_of_a_container_that_waits() {
+    crate::ends::own(&container()).await;
+}
+
+#[tokio::test]
+#[ignore = "a process that sweeps, for another test"]
+async fn a_sandbox_that_comes_later() {
+    let place = tempfile::tempdir().unwrap();
+    let workspace = Workspace::Directory(place.path().to_owned());
+    let sandbox = container().create(Spec::new(workspace)).await.unwrap();
+    sandbox.destroy().await.unwrap();
+}
+
+/// What is left in the directory for temporary files.
+fn places(podman: &Podman) -> Vec<String> {
+    let entries = fs::read_dir(podman.root().join("tmp")).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name.starts_with("skep-")).collect()
+}
+
+#[test]
+fn a_killed_owner_takes_its_container_along() {
+    let podman = Podman::new(Home::new());
+    let owner = "contained::an_owner_of_a_container_that_waits";
+    crate::ends::killed_owner(&mut test(&podman, owner), || {
+        assert_eq!(podman.containers().len(), 1);
+    });
+    podman.wait_until_quiet();
+    assert_eq!(podman.containers(), Vec::<String>::new());
+    assert_eq!(places(&podman).len(), 1);
+    let later = "contained::a_sandbox_that_comes_later";
+    assert!(test(&podman, later).status().unwrap().success());
+    assert_eq!(places(&podman), Vec::<String>::new());
+}
+
+#[test]
+fn a_container_that_nobody_could_remove_is_removed_by_the_next_owner() {
+    let podman = Podman::new(Home::new());
+    let owner = "contained::an_owner_of_a_container_that_waits";
+    crate::ends::killed_owner(&mut test(&podman, owner), || {
+        // Whoever would clear it away at its end.
+        for process in leaks::processes_of(podman.root()) {
+            if process.command.contains("conmon") {
+                kill_process(Pid::from_raw(process.pid).unwrap(), Signal::KILL).unwrap();
+            }
+        }
+    });
+    podman.wait_until_quiet();
+    assert_eq!(podman.containers().len(), 1);
+    let later = "contained::a_sandbox_that_comes_later";
+    assert!(test(&podman, later).status().unwrap().success());
+    assert_eq!(podman.containers(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn an_engine_that_does_not_answer_is_named_with_what_to_do() {
+    let place = tempfile::tempdir().unwrap();
+    let backend = Container::new(Options {
+        engine: Choice::Socket(place.path().join("engine.sock")),
+        ..Options::default()
+    });
+    let workspace = Workspace::Directory(place.path().to_owned());
+    let refused = backend.create(Spec::new(workspace)).await.err().unwrap();
+    assert_eq!(
+        Trouble::of_error(&refused),
+        Some(Trouble::EngineUnreachable)
+    );
+    let said = refused.to_string();
+    assert!(
+        said.contains("engine.sock") && said.contains("start the engine"),
+        "{said}"
+    );
+    assert!(matches!(refused, Error::Engine { .. }));
+    let findings = backend.probe(place.path()).await;
+    assert_eq!(findings.len(), 1);
+    assert!(!findings[0].ok && !findings[0].optional && findings[0].remedy.is_some());
+}

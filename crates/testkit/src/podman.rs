@@ -1,0 +1,141 @@
+//! A Podman of a test's own: its containers, images and locks are in a [`Home`], and the machine's own
+//! are neither seen nor touched.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::{Home, leaks};
+
+/// How long a question to it may take, and how long its processes may take to end.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Settings for a machine of any kind: no systemd is asked, no lock is shared. crun refuses control
+/// groups of version 1.
+const SETTINGS: &str = "[engine]\nlock_type = \"file\"\nevents_logger = \"file\"\ncgroup_manager = \"cgroupfs\"\nruntime = \"runc\"\n";
+
+/// Programs in its home have this Podman. Dropped, it waits for what it started.
+#[derive(Debug)]
+pub struct Podman {
+    home: Home,
+}
+
+impl Podman {
+    /// Nothing is started: a program in this home does that.
+    pub fn new(home: Home) -> Podman {
+        let root = home.root().to_owned();
+        let place = |name: &str| root.join(name).display().to_string();
+        let settings = format!("{SETTINGS}tmp_dir = \"{}\"\n", place("podman/tmp"));
+        let storage = format!(
+            "[storage]\ndriver = \"vfs\"\ngraphroot = \"{}\"\nrunroot = \"{}\"\n",
+            place("podman/root"),
+            place("podman/run"),
+        );
+        let settings = home.file("podman/containers.conf", settings);
+        let storage = home.file("podman/storage.conf", storage);
+        let home = home
+            .env("CONTAINERS_CONF", settings)
+            .env("CONTAINERS_STORAGE_CONF", storage);
+        Podman { home }
+    }
+
+    /// The home of programs that use it.
+    pub fn home(&self) -> &Home {
+        &self.home
+    }
+
+    /// Its containers, also those that have ended: one line for each.
+    pub fn containers(&self) -> Vec<String> {
+        let args = [
+            "ps",
+            "--all",
+            "--no-trunc",
+            "--format",
+            "{{.ID}} {{.Status}}",
+        ];
+        let ran = self.home.run("podman", args, &self.home.home(), PATIENCE);
+        let ran = ran.expect_code(0);
+        ran.stdout.lines().map(str::to_owned).collect()
+    }
+
+    /// The program that runs this test, in its home, where another user can reach it too.
+    pub fn this_program(&self) -> Command {
+        self.home.command(self.copy())
+    }
+
+    /// Runs tests of the program that runs this one; all of them must pass.
+    pub fn run_tests<const N: usize>(&self, args: [&str; N], deadline: Duration) {
+        let ran = self
+            .home
+            .run(self.copy(), args, &self.home.home(), deadline);
+        assert!(ran.status.success(), "{}\n{}", ran.stdout, ran.stderr);
+    }
+
+    fn copy(&self) -> PathBuf {
+        let program = self.home.root().join("this-program");
+        if !program.exists() {
+            let own = std::env::current_exe().expect("this program");
+            fs::copy(own, &program).expect("a copy of this program");
+            fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("its mode");
+        }
+        program
+    }
+
+    /// Waits until no process of it is left but one that waits for nothing: the service ends some
+    /// seconds after its last user.
+    pub fn wait_until_quiet(&self) {
+        loop {
+            let pauses = pauses();
+            let all = leaks::processes_of(self.home.root());
+            let Some(one) = all.iter().find(|it| !pauses.contains(&it.pid)) else {
+                return;
+            };
+            assert!(one.ends_within(PATIENCE), "it goes on: {one:?}");
+        }
+    }
+
+    /// Asserts that nothing of it is left: no container, no process, no mount.
+    pub fn assert_nothing_left(&self) {
+        self.wait_until_quiet();
+        assert_eq!(self.containers(), Vec::<String>::new());
+        self.end_pause();
+        leaks::assert_none(self.home.root());
+    }
+
+    /// Without root, Podman leaves a process that holds its user's namespace, for whoever comes next.
+    fn end_pause(&self) {
+        let pauses = pauses();
+        for process in leaks::processes_of(self.home.root()) {
+            if !pauses.contains(&process.pid) {
+                continue;
+            }
+            let pid = Pid::from_raw(process.pid).expect("a process");
+            if let Err(error) = kill_process(pid, Signal::KILL) {
+                assert_eq!(error, rustix::io::Errno::SRCH, "it ends by itself");
+            }
+        }
+    }
+
+    /// The directory that holds all of it.
+    pub fn root(&self) -> &Path {
+        self.home.root()
+    }
+}
+
+impl Drop for Podman {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.wait_until_quiet();
+        }
+        self.end_pause();
+    }
+}
+
+fn pauses() -> Vec<i32> {
+    let all = leaks::processes_holding("_PODMAN_PAUSE=1");
+    all.into_iter().map(|process| process.pid).collect()
+}
