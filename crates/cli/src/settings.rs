@@ -81,7 +81,10 @@ impl Settings {
                 env: env.without(configured.key_variables),
                 providers: Providers::new(configured.settings, configured.prices)?,
                 default_model: None,
-                sandbox: flags.sandbox.unwrap_or(Kind::Namespace),
+                sandbox: flags
+                    .sandbox
+                    .or(file.sandbox.kind())
+                    .unwrap_or(Kind::Namespace),
                 notify: notify::sinks(&file, env),
                 disk: server::DiskBounds {
                     store: file.store.bounds(),

@@ -74,7 +74,11 @@ pub async fn doctor(options: &Options, online: bool) -> Vec<Finding> {
     };
     let mut findings = vec![git(options), data];
     findings.extend(restored(options).await);
-    for found in backend(options.sandbox, options.shares).probe(&place).await {
+    let mut found = backend(options).probe(&place).await;
+    if options.sandbox != sandbox::Kind::Container {
+        found.extend(sandbox::container::found());
+    }
+    for found in found {
         let health = match (found.ok, found.optional) {
             (true, _) => Health::Good,
             (false, true) => Health::Lacking,
@@ -252,7 +256,7 @@ impl Inside {
         std::fs::create_dir_all(&place).map_err(io)?;
         let mut spec = sandbox::Spec::new(sandbox::Workspace::Directory(place.clone()));
         found.mount_into(&mut spec);
-        let sandbox = match backend(options.sandbox, options.shares).create(spec).await {
+        let sandbox = match backend(options).create(spec).await {
             Ok(sandbox) => sandbox,
             Err(error) => {
                 remove(&place);

@@ -66,7 +66,7 @@ impl Node {
     /// When the directory, git or the sandbox cannot be used.
     pub async fn open(options: Options) -> Result<Self, Error> {
         let git = git::Program::find(&options.path)?;
-        let backend = backend(options.sandbox, options.shares);
+        let backend = backend(&options);
         let ledger = Ledger::open(ledger::Options {
             admission: options.admission,
             ..ledger::Options::new(&options.data)
@@ -137,10 +137,14 @@ impl Node {
     }
 }
 
-pub(crate) fn backend(kind: Kind, shares: Shares) -> Arc<dyn Backend> {
-    match kind {
+pub(crate) fn backend(options: &Options) -> Arc<dyn Backend> {
+    match options.sandbox {
         Kind::Host => Arc::new(sandbox::Host),
-        _ => Arc::new(sandbox::Namespace::new().bounded(shares.all)),
+        Kind::Container => Arc::new(sandbox::Container::new(sandbox::container::Options {
+            data: Some(options.data.clone()),
+            ..sandbox::container::Options::default()
+        })),
+        _ => Arc::new(sandbox::Namespace::new().bounded(options.shares.all)),
     }
 }
 

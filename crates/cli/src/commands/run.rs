@@ -163,7 +163,7 @@ pub(crate) struct How {
     /// How many jobs run at once [default: $SKEP_PARALLEL, else 3]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_PARALLEL)))]
     parallel: Option<u32>,
-    /// The kind of sandbox: namespace, or host, which seals nothing
+    /// The kind of sandbox: namespace, container, or host, which seals nothing
     #[arg(long, value_name = "KIND", value_parser = kind)]
     sandbox: Option<Kind>,
 }
@@ -171,8 +171,12 @@ pub(crate) struct How {
 fn kind(text: &str) -> Result<Kind, String> {
     match text {
         "namespace" => Ok(Kind::Namespace),
+        "container" => Ok(Kind::Container),
         "host" => Ok(Kind::Host),
-        _ => Err("write `namespace`, or `host` to run agents unsealed on this machine".into()),
+        _ => Err(
+            "write `namespace` or `container`, or `host` to run agents unsealed on this machine"
+                .into(),
+        ),
     }
 }
 

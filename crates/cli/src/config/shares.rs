@@ -1,5 +1,6 @@
 //! What sandboxes get of the machine.
 
+use sandbox::Kind;
 use serde::Deserialize;
 use server::Shares;
 
@@ -13,10 +14,20 @@ const LEAST_FILE: u64 = 1 << 20;
 const LEAST_MILLI: u64 = 10;
 const MOST_PROCESSORS: f64 = 4_096.0;
 
+/// The kinds that a configuration can choose: what seals nothing is asked for each time.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Chosen {
+    Namespace,
+    Container,
+}
+
 /// The table `[sandbox]`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Sandbox {
+    /// The kind of all of them.
+    kind: Option<Chosen>,
     /// The memory of one.
     #[serde(deserialize_with = "size")]
     memory: Option<u64>,
@@ -39,6 +50,14 @@ pub(crate) struct Sandbox {
 }
 
 impl Sandbox {
+    /// The kind, if one is chosen.
+    pub(crate) fn kind(self) -> Option<Kind> {
+        self.kind.map(|kind| match kind {
+            Chosen::Namespace => Kind::Namespace,
+            Chosen::Container => Kind::Container,
+        })
+    }
+
     /// What is set, and what is usual where nothing is.
     pub(crate) fn shares(self) -> Shares {
         let mut shares = Shares::default();
@@ -131,6 +150,20 @@ mod tests {
         assert_eq!((all.memory_bytes, warm), (Some(4 << 30), 0));
         assert_eq!(one.open_files, usual.one.open_files);
         assert_eq!(read("").unwrap().shares(), usual);
+    }
+
+    #[test]
+    fn the_kind_can_be_chosen_but_not_the_one_that_seals_nothing() {
+        assert_eq!(read("").unwrap().kind(), None);
+        let chosen = read("kind = 'container'").unwrap().kind();
+        assert_eq!(chosen, Some(Kind::Container));
+        let chosen = read("kind = 'namespace'").unwrap().kind();
+        assert_eq!(chosen, Some(Kind::Namespace));
+        assert!(
+            read("kind = 'host'")
+                .unwrap_err()
+                .contains("unknown variant `host`")
+        );
     }
 
     #[test]
