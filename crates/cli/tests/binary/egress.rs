@@ -163,7 +163,7 @@ fn the_setup_of_a_persons_sandbox_reaches_what_is_granted_to_setups_and_the_pers
          [[egress.allow]]\nfor = [\"setup\", \"agent\"]\nhost = \"127.0.0.2\"\nports = [{port}]\n"
     );
     let world = world(&policy, NAMED, "echo 42 > answer.txt");
-    let script = format!("cat made; env | grep -i proxy; curl -sS -m 5 http://{at}/person");
+    let script = format!("cat made; env | grep -i _proxy; curl -sS -m 5 http://{at}/person");
     let ran = world.skep(&["shell", "--", "sh", "-c", &script]);
     assert_eq!(ran.stdout, "/setup\n", "{}", ran.stderr);
     // What it left is an agent's, too, and the other way round.
