@@ -22,6 +22,7 @@ mod host;
 mod ignored;
 mod include;
 mod key;
+mod make;
 mod near;
 mod open;
 mod pool;

@@ -98,7 +98,8 @@ struct Asked {
     key: String,
     last: Instant,
     times: u64,
-    recipe: Recipe,
+    /// Once it was asked for often enough: it holds the base.
+    recipe: Option<Recipe>,
 }
 
 #[derive(Default)]
@@ -124,15 +125,16 @@ impl Pool {
         let key = recipe.key();
         let mut state = lock(&self.state);
         let known = state.asked.iter().position(|asked| asked.key == key);
-        let times = known.map_or(0, |at| state.asked.remove(at).times);
+        let before = known.map_or(0, |at| state.asked.remove(at).times);
+        let times = before.saturating_add(1);
         if state.asked.len() >= most.max(1) {
             state.asked.remove(0);
         }
         state.asked.push(Asked {
             key: key.clone(),
             last: Instant::now(),
-            times: times.saturating_add(1),
-            recipe: recipe.clone(),
+            times,
+            recipe: (times >= ASKED).then(|| recipe.clone()),
         });
         let found = state.ready.iter().position(|ready| ready.key == key)?;
         Some(state.ready.remove(found))
@@ -149,21 +151,21 @@ impl Pool {
         let idle = |one: &mut Ready| now.saturating_duration_since(one.since) >= IDLE;
         gone.extend(ready.extract_if(.., idle));
         let count = |ready: &[Ready], key: &str| ready.iter().filter(|it| it.key == key).count();
-        let next = asked
-            .iter()
-            .rev()
-            .find(|it| it.times >= ASKED && count(ready, &it.key) < warm.each);
-        let Some(next) = next else {
+        let next = asked.iter().rev().find_map(|it| {
+            let recipe = it.recipe.as_ref()?;
+            (count(ready, &it.key) < warm.each).then_some((&it.key, recipe))
+        });
+        let Some((key, recipe)) = next else {
             return (None, gone);
         };
         if ready.len() >= warm.all {
             // What was asked for last is the likeliest to be asked for again.
-            match ready.iter().position(|it| it.key != next.key) {
+            match ready.iter().position(|it| it.key != *key) {
                 Some(other) => gone.push(ready.remove(other)),
                 None => return (None, gone),
             }
         }
-        (Some((next.key.clone(), next.recipe.clone())), gone)
+        (Some((key.clone(), recipe.clone())), gone)
     }
 
     fn put(&self, ready: Ready) {

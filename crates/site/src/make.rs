@@ -1,0 +1,217 @@
+//! A commit made into a site: workspace, setup, sandbox.
+
+use crate::{
+    beside::Shown,
+    error::Error,
+    fill,
+    include::Included,
+    open::{Guard, Sites, blocking, furnish, layers},
+    pool::Recipe,
+    setup::{Ground, SetUp},
+    site::Site,
+    wanted::Wanted,
+    way::Way,
+};
+use gateway::Egress;
+use git::Mirror;
+use sandbox::toolchains::{ToolMount, Toolchains};
+use std::sync::Arc;
+use workspace::{Base, Layering, Workspace};
+
+impl Sites {
+    /// Opens a site: workspace, setup, sandbox.
+    ///
+    /// # Errors
+    /// When any part of it cannot be made; nothing is left behind then.
+    pub async fn site(&self, mirror: &Mirror, wanted: Wanted) -> Result<Site, Error> {
+        let base = self
+            .base(&wanted.repository, mirror, wanted.base, None)
+            .await?;
+        let shown = self.shown(&wanted.beside).await?;
+        let toolchains = self.toolchains(&wanted.extra_roots);
+        let ground = wanted.setup.as_ref().map(|setup| Ground {
+            mirror,
+            wanted: &wanted,
+            setup,
+            base: &base,
+            toolchains: &toolchains,
+            shown: &shown,
+        });
+        let has_layers = self.store().layering() == Layering::Overlay;
+        let (layer, mut set_up) = match ground.as_ref().filter(|_| has_layers) {
+            Some(ground) => {
+                let (layer, done) = self.set_up(ground).await?;
+                (Some(layer), Some(done))
+            }
+            None => (None, None),
+        };
+        let egress = self.egress(&wanted);
+        let recipe = Recipe {
+            base: base.clone(),
+            layer,
+            toolchains: toolchains.clone(),
+            shown: shown.clone(),
+            channel: wanted.channel || egress.is_some(),
+            wanted: wanted.clone(),
+        };
+        let (mut guard, ready) = match self.warm(&recipe).await {
+            Some((workspace, sandbox)) => (Guard::new(self, workspace), Some(sandbox)),
+            None => (self.workspace_of(&wanted.id, &recipe).await?, None),
+        };
+        if let Some(ground) = ground.filter(|_| !has_layers) {
+            set_up = Some(self.set_up_alone(&mut guard, &ground).await?);
+        }
+        if let Some(tree) = wanted.tree {
+            let mirror = mirror.clone();
+            let base = wanted.base;
+            guard
+                .with(move |workspace| fill::fill(&mirror, mirror.tree_of(base)?, tree, workspace))
+                .await?;
+        }
+        let was_ready = ready.is_some();
+        let sandbox = match ready {
+            Some(sandbox) => sandbox,
+            None => self.bare_sandbox(guard.workspace()?, &recipe).await?,
+        };
+        let way = match egress {
+            Some(egress) => Way::open(&egress, &*sandbox).await?,
+            None => None,
+        };
+        let base_tree = mirror.tree_of(wanted.base)?;
+        let workspace = guard.take()?;
+        let watch = self.watch(&workspace, &*sandbox);
+        Ok(Site::new(
+            self.clone(),
+            workspace,
+            watch,
+            (sandbox, way),
+            &toolchains,
+            mirror.clone(),
+            base_tree,
+        )
+        .showing(shown)
+        .set_up_as(set_up)
+        .was_ready_if(was_ready))
+    }
+
+    /// A workspace in which nothing has run but the setup whose layer it lies over.
+    pub(crate) async fn workspace_of(&self, id: &str, recipe: &Recipe) -> Result<Guard, Error> {
+        let (sites, id, base) = (self.clone(), id.to_owned(), recipe.base.clone());
+        let workspace = if let Some(layer) = recipe.layer.clone() {
+            blocking(move || Ok(sites.store().create_set_up(&id, &base, &layer)?)).await?
+        } else {
+            let toolchains = recipe.toolchains.clone();
+            let include = Arc::clone(&recipe.wanted.include);
+            blocking(move || sites.workspace(&id, &base, &include, &toolchains)).await?
+        };
+        Ok(Guard::new(self, workspace))
+    }
+
+    /// Sets up a workspace that is a copy: it has no layers that others could share.
+    async fn set_up_alone(&self, guard: &mut Guard, ground: &Ground<'_>) -> Result<SetUp, Error> {
+        let took = self.run_setup(guard, ground).await?;
+        let mut workspace = guard.take()?;
+        let frozen = move || {
+            workspace.freeze()?;
+            Ok(workspace)
+        };
+        *guard = Guard::new(self, blocking(frozen).await?);
+        Ok(SetUp {
+            cached: false,
+            took,
+            misfit: None,
+        })
+    }
+
+    fn workspace(
+        &self,
+        id: &str,
+        base: &Base,
+        include: &[Included],
+        toolchains: &Toolchains,
+    ) -> Result<Workspace, Error> {
+        let mut workspace = self.store().create(id, base)?;
+        for file in include {
+            workspace.write(file.path.as_ref(), file.executable, &file.content)?;
+        }
+        if !include.is_empty() {
+            workspace.freeze()?;
+        }
+        furnish(&workspace, toolchains)?;
+        Ok(workspace)
+    }
+
+    /// The egress of a site that its policy grants, where the site serves that itself.
+    fn egress(&self, wanted: &Wanted) -> Option<Egress> {
+        let outlet = wanted.outlet.as_ref().filter(|_| !wanted.channel);
+        outlet.and_then(|outlet| outlet.egress(wanted.part))
+    }
+
+    /// A sandbox around a workspace, with the way out that a policy grants.
+    pub(crate) async fn sandbox(
+        &self,
+        workspace: &Workspace,
+        toolchains: &Toolchains,
+        wanted: &Wanted,
+        shown: &[Shown],
+    ) -> Result<(Box<dyn sandbox::Sandbox>, Option<Way>), Error> {
+        let egress = self.egress(wanted);
+        let channel = wanted.channel || egress.is_some();
+        let spec = self.spec(workspace, toolchains, wanted, shown, channel);
+        let sandbox = self.options().backend.create(spec).await?;
+        let way = match egress {
+            Some(egress) => Way::open(&egress, &*sandbox).await?,
+            None => None,
+        };
+        Ok((sandbox, way))
+    }
+
+    /// A sandbox around a workspace, whose channel nobody serves yet.
+    pub(crate) async fn bare_sandbox(
+        &self,
+        workspace: &Workspace,
+        recipe: &Recipe,
+    ) -> Result<Box<dyn sandbox::Sandbox>, Error> {
+        let Recipe {
+            toolchains,
+            wanted,
+            shown,
+            channel,
+            ..
+        } = recipe;
+        let spec = self.spec(workspace, toolchains, wanted, shown, *channel);
+        Ok(self.options().backend.create(spec).await?)
+    }
+
+    fn spec(
+        &self,
+        workspace: &Workspace,
+        toolchains: &Toolchains,
+        wanted: &Wanted,
+        shown: &[Shown],
+        channel: bool,
+    ) -> sandbox::Spec {
+        let options = self.options();
+        let files = layers(workspace);
+        let mut spec = sandbox::Spec::new(files);
+        spec.home = Some(workspace.home());
+        spec.tmp = sandbox::Tmp::Directory(workspace.tmp());
+        spec.limits = options.limits;
+        spec.channel_port = channel.then_some(0);
+        toolchains.mount_into(&mut spec);
+        // Without a seal, programs are where the host has them.
+        let sealed = self.kind() != sandbox::Kind::Host;
+        spec.mounts.extend(shown.iter().map(Shown::mount));
+        for program in wanted.programs.iter().filter(|_| sealed) {
+            let mounts = self.program(program);
+            for mount in mounts.iter().filter_map(ToolMount::without_layer) {
+                if spec.mounts.iter().all(|known| known.target != mount.inside) {
+                    spec.mounts
+                        .push(sandbox::Mount::read_only(mount.host, mount.inside));
+                    spec.masked.extend(mount.masked);
+                }
+            }
+        }
+        spec
+    }
+}
