@@ -6,6 +6,7 @@
 )]
 
 mod bench;
+mod fuzz;
 mod needs;
 mod random;
 mod simulate;
@@ -25,6 +26,9 @@ Usage: cargo xtask <COMMAND>
   leaks [--attempts N] [--seed S]
                         Kill workers, sandboxes, helpers, commands and holders of sandboxes at random
                         until there were 500 attempts, or N, and see that nothing is left behind.
+  fuzz [--seconds N] [TARGET ...]
+                        Run libFuzzer on the parsers that face hostile input, 5 minutes on each, or N
+                        seconds, or on those that are named.
   bench NAME [--json] [--build] [--only GROUP] [--binary FILE]
                         Measure. Names: run-overhead ledger
   simulate [--seeds N] [--from SEED] [--steps N]
@@ -41,6 +45,7 @@ fn main() -> ExitCode {
     let done = match command {
         "test" => test::run(rest),
         "kills" => random::KILLS.run(rest),
+        "fuzz" => fuzz::run(rest),
         "leaks" => random::LEAKS.run(rest),
         "bench" => bench::run(rest),
         "simulate" => simulate::run(rest),

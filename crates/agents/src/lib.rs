@@ -17,6 +17,8 @@ pub mod event;
 pub mod exec;
 pub mod find;
 mod guard;
+#[doc(hidden)]
+pub mod hostile;
 mod lines;
 pub mod model;
 pub mod profile;

@@ -7,6 +7,7 @@ mod authority;
 mod connect;
 mod greeting;
 mod headers;
+pub mod hostile;
 mod inner;
 mod meter;
 mod outlet;

@@ -38,6 +38,8 @@ mod splice;
 
 pub use body::Body;
 pub use cassette::{Cassette, Diverged, Recorded};
+#[doc(hidden)]
+pub use egress::hostile;
 pub use egress::{
     Configured, Egress, EgressBounds, EgressSpec, Fixed, Outlet, Policies, Resolver, Seen,
     Standing, SystemResolver, Witness, rules,

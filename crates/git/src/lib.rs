@@ -47,6 +47,8 @@ mod durable;
 mod entry_names;
 mod error;
 mod history;
+#[doc(hidden)]
+pub mod hostile;
 mod ids;
 mod index_edit;
 mod index_file;

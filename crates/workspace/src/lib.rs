@@ -22,6 +22,8 @@ mod dir;
 mod edit;
 mod error;
 mod fold;
+#[doc(hidden)]
+pub mod hostile;
 mod lock;
 mod manifest;
 mod names;

@@ -12,7 +12,7 @@ use crate::error::{Error, io, std_io};
 /// The first bytes of the file.
 const MAGIC: &[u8] = b"skep manifest 1\n";
 /// Seconds and nanoseconds since 1970.
-type Time = (i64, u32);
+pub(crate) type Time = (i64, u32);
 /// How long to wait for the clock: more than the two seconds of the coarsest file system.
 const SETTLE: Duration = Duration::from_millis(2_100);
 /// Stands for a time that is not known.
@@ -97,26 +97,9 @@ impl Manifest {
     /// Writes the manifest, and waits until the file system's clock has left the last entry behind:
     /// some milliseconds at most where times are fine.
     pub(crate) fn write(&self, path: &Path) -> Result<(), Error> {
-        let mut bytes = Vec::with_capacity(MAGIC.len() + self.entries.len() * 80);
-        bytes.extend_from_slice(MAGIC);
-        let (seconds, nanoseconds) = self.git_birth.unwrap_or(NO_TIME);
-        bytes.extend_from_slice(&seconds.to_le_bytes());
-        bytes.extend_from_slice(&nanoseconds.to_le_bytes());
-        for entry in &self.entries {
-            let length = u16::try_from(entry.name.len()).map_err(|_| Error::Record {
-                path: path.to_owned(),
-            })?;
-            bytes.extend_from_slice(&length.to_le_bytes());
-            bytes.extend_from_slice(&entry.name);
-            bytes.extend_from_slice(&entry.mode.to_le_bytes());
-            for number in [entry.inode, entry.size, entry.below as u64] {
-                bytes.extend_from_slice(&number.to_le_bytes());
-            }
-            for (seconds, nanoseconds) in [entry.mtime, entry.ctime] {
-                bytes.extend_from_slice(&seconds.to_le_bytes());
-                bytes.extend_from_slice(&nanoseconds.to_le_bytes());
-            }
-        }
+        let bytes = written_as(self.git_birth, &self.entries).ok_or_else(|| Error::Record {
+            path: path.to_owned(),
+        })?;
         std::fs::write(path, bytes).map_err(std_io("write", path))?;
         let newest = self.entries.iter().map(|entry| entry.ctime).max();
         let start = Instant::now();
@@ -166,7 +149,30 @@ fn written(path: &Path) -> Result<Time, Error> {
     Ok((stat.st_mtime as i64, stat.st_mtime_nsec as u32))
 }
 
-fn parse(bytes: &[u8]) -> Option<(Option<Time>, Vec<Entry>)> {
+/// The bytes of the file; none where a name is longer than any file system takes.
+pub(crate) fn written_as(git_birth: Option<Time>, entries: &[Entry]) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(MAGIC.len() + entries.len() * 80);
+    bytes.extend_from_slice(MAGIC);
+    let (seconds, nanoseconds) = git_birth.unwrap_or(NO_TIME);
+    bytes.extend_from_slice(&seconds.to_le_bytes());
+    bytes.extend_from_slice(&nanoseconds.to_le_bytes());
+    for entry in entries {
+        let length = u16::try_from(entry.name.len()).ok()?;
+        bytes.extend_from_slice(&length.to_le_bytes());
+        bytes.extend_from_slice(&entry.name);
+        bytes.extend_from_slice(&entry.mode.to_le_bytes());
+        for number in [entry.inode, entry.size, entry.below as u64] {
+            bytes.extend_from_slice(&number.to_le_bytes());
+        }
+        for (seconds, nanoseconds) in [entry.mtime, entry.ctime] {
+            bytes.extend_from_slice(&seconds.to_le_bytes());
+            bytes.extend_from_slice(&nanoseconds.to_le_bytes());
+        }
+    }
+    Some(bytes)
+}
+
+pub(crate) fn parse(bytes: &[u8]) -> Option<(Option<Time>, Vec<Entry>)> {
     let mut rest = bytes.strip_prefix(MAGIC)?;
     let born = (
         i64::from_le_bytes(take(&mut rest)?),

@@ -63,6 +63,13 @@ const LARGEST: u64 = 256 * 1024;
 
 impl Record {
     pub(crate) fn write(&self, dir: &Path) -> Result<(), Error> {
+        // Another process may read it at any moment, and this one may be killed at any.
+        let fresh = dir.join(FRESH);
+        write(&fresh, &self.text())?;
+        std::fs::rename(&fresh, dir.join(NAME)).map_err(std_io("write", dir.join(NAME)))
+    }
+
+    pub(crate) fn text(&self) -> String {
         let kind = match self.kind {
             Layering::Overlay => "overlay",
             Layering::Copy => "copy",
@@ -89,10 +96,7 @@ impl Record {
         if let Some(boot) = &self.boot {
             text.push_str(&format!("boot {boot}\n"));
         }
-        // Another process may read it at any moment, and this one may be killed at any.
-        let fresh = dir.join(FRESH);
-        write(&fresh, &text)?;
-        std::fs::rename(&fresh, dir.join(NAME)).map_err(std_io("write", dir.join(NAME)))
+        text
     }
 
     pub(crate) fn read(dir: &Path) -> Result<Record, Error> {
@@ -100,7 +104,7 @@ impl Record {
         Record::parse(&read(&path)?).ok_or(Error::Record { path })
     }
 
-    fn parse(text: &str) -> Option<Record> {
+    pub(crate) fn parse(text: &str) -> Option<Record> {
         let mut lines = text.lines();
         let kind = match lines.next()? {
             "workspace overlay" => Layering::Overlay,

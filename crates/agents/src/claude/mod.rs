@@ -31,6 +31,17 @@ const STDERR_BYTES: usize = 16 << 10;
 /// How long it may take to end after it has told its result.
 const LINGER: Duration = Duration::from_secs(10);
 
+/// The events of all that it printed, for one that has no session yet.
+pub(crate) fn read_all(printed: &[u8]) -> Vec<AgentEvent> {
+    let mut lines = Lines::new(MAX_LINE);
+    let mut reader = Reader::new(None);
+    let mut all = lines.feed(printed);
+    all.extend(lines.finish());
+    all.iter()
+        .flat_map(|line| reader.read(&line.bytes, 0))
+        .collect()
+}
+
 /// Claude Code as an agent.
 #[derive(Debug, Clone)]
 pub struct ClaudeCode {

@@ -192,7 +192,10 @@ fn every_command_of_cargo_names_what_exists() {
     };
     let steps = after("Steps:");
     let benches = after("Names:");
-    let crates: Vec<String> = crate::world::entries(&root().join("crates"));
+    let mut crates: Vec<String> = crate::world::entries(&root().join("crates"));
+    if root().join("fuzz/targets").is_dir() {
+        crates.push("fuzz-targets".into());
+    }
     for block in blocks().iter().filter(|it| it.language == "console") {
         for command in block.commands() {
             let command: Vec<&str> = command.iter().map(String::as_str).collect();
@@ -209,7 +212,12 @@ fn every_command_of_cargo_names_what_exists() {
                         block.place
                     );
                 }
-                ["cargo", "xtask", name @ ("simulate" | "kills"), ..] => {
+                [
+                    "cargo",
+                    "xtask",
+                    name @ ("simulate" | "kills" | "leaks" | "fuzz"),
+                    ..,
+                ] => {
                     assert!(
                         help.contains(&format!("  {name} [")),
                         "{}: {name}",
