@@ -12,6 +12,7 @@ mod model;
 mod overhead;
 mod peers;
 mod reference;
+mod sandbox;
 mod stage;
 mod workspace;
 
@@ -20,7 +21,7 @@ use std::path::PathBuf;
 use figure::Report;
 use stage::Stage;
 
-const NAMES: &str = "run-overhead ledger workspace";
+const NAMES: &str = "run-overhead ledger workspace sandbox";
 
 /// What is asked of a benchmark.
 #[derive(Debug, Default)]
@@ -48,9 +49,10 @@ impl Options {
                     let group = rest.next().ok_or_else(|| {
                         format!(
                             "`--only` wants a group: of run-overhead 100, 10k, 90k, cold, waiting, \
-                             binary, build; of ledger {}; of workspace {}",
+                             binary, build; of ledger {}; of workspace {}; of sandbox {}",
                             ledger::GROUPS.join(", "),
-                            workspace::GROUPS.join(", ")
+                            workspace::GROUPS.join(", "),
+                            sandbox::GROUPS.join(", ")
                         )
                     })?;
                     options.only.push(group.clone());
@@ -85,6 +87,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
         ["run-overhead"] => run_overhead(&options),
         ["ledger"] => ledger::run(&options),
         ["workspace"] => workspace::run(&options),
+        ["sandbox"] => sandbox::run(&options),
         [] => Err(format!("name a benchmark: {NAMES}")),
         [name, ..] => Err(format!(
             "there is no benchmark `{name}`; there are: {NAMES}"

@@ -30,7 +30,7 @@ Usage: cargo xtask <COMMAND>
                         Run libFuzzer on the parsers that face hostile input, 5 minutes on each, or N
                         seconds, or on those that are named.
   bench NAME [--json] [--build] [--only GROUP] [--binary FILE]
-                        Measure. Names: run-overhead ledger
+                        Measure. Names: run-overhead ledger workspace sandbox
   simulate [--seeds N] [--from SEED] [--steps N]
                         Run seeds of the ledger's simulation, 10000 where nothing is said; one
                         that fails is told with how to run it again.

@@ -1,0 +1,93 @@
+//! What sandboxes cost: the measuring half of `cargo xtask bench sandbox`, which builds it with
+//! optimisation, knows the marks and shows the figures.
+//!
+//! Each line that it prints is a figure: its name, its unit and its samples. Arguments are the
+//! names of groups; without any, all are measured. What the figures mean is in
+//! `docs/benchmarks.md`.
+#![allow(
+    clippy::print_stderr,
+    reason = "what cannot be measured here is said to the person who measures"
+)]
+
+mod measure;
+mod peers;
+mod stage;
+
+use std::{fs, io::Write, os::unix::fs::PermissionsExt, time::Duration};
+
+use measure::{cycle, exec, idle, rate};
+use stage::Stage;
+use testkit::Home;
+
+/// What is put behind the names of figures, to say whose they are.
+const WHOSE: &str = "SKEP_BENCH_WHOSE";
+/// An ordinary user.
+const ORDINARY: u32 = 65_534;
+/// How long all of an ordinary user's figures may take.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+type Failed = Box<dyn std::error::Error + Send + Sync>;
+
+/// Prints a figure.
+fn figure(name: &str, unit: &str, samples: &[f64]) -> Result<(), Failed> {
+    let whose = std::env::var(WHOSE).unwrap_or_default();
+    let samples: Vec<String> = samples.iter().map(f64::to_string).collect();
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "figure {name}{whose} {unit} {}", samples.join(" "))?;
+    out.flush()?;
+    Ok(())
+}
+
+fn ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+async fn main() -> Result<(), Failed> {
+    let groups: Vec<String> = std::env::args().skip(1).collect();
+    let wants = |group: &str| groups.is_empty() || groups.iter().any(|it| it == group);
+    let own = ["cycle", "exec", "rate", "idle"];
+    if own.iter().any(|group| wants(group)) {
+        let mut stage = Stage::new().await?;
+        if wants("cycle") {
+            cycle(&mut stage).await?;
+        }
+        if wants("exec") {
+            exec(&mut stage).await?;
+        }
+        if wants("rate") {
+            rate(&mut stage).await?;
+        }
+        if wants("idle") {
+            idle(&mut stage).await?;
+        }
+    }
+    if wants("user") {
+        as_ordinary_user()?;
+    }
+    Ok(())
+}
+
+/// The same once more by an ordinary user, in a home of its own. What is idle is not measured: the
+/// list of a sealed process's memory is open to root only.
+fn as_ordinary_user() -> Result<(), Failed> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let mut home = Home::new().as_user(ORDINARY).env(WHOSE, "_user");
+    if let Ok(files) = std::env::var(stage::FILES_VARIABLE) {
+        home = home.env(stage::FILES_VARIABLE, files);
+    }
+    // Where another user can reach it.
+    let program = home.root().join("sandboxes");
+    fs::copy(std::env::current_exe()?, &program)?;
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
+    let ran = home.run(&program, ["cycle", "exec", "rate"], &home.home(), PATIENCE);
+    if !ran.status.success() {
+        return Err(format!("as an ordinary user: {}\n{}", ran.status, ran.stderr).into());
+    }
+    let mut out = std::io::stdout().lock();
+    out.write_all(ran.stdout.as_bytes())?;
+    out.flush()?;
+    Ok(())
+}

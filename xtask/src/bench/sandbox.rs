@@ -1,0 +1,61 @@
+//! `cargo xtask bench sandbox`: what sandboxes cost, beside bubblewrap.
+//!
+//! Figures of further kinds get a group here and in the example, and a line in each of the two
+//! tables below.
+
+use std::collections::BTreeMap;
+
+use super::{
+    Options, build,
+    example::{Known, Mark},
+    figure::Report,
+};
+
+/// The groups in the order in which they are measured.
+pub(crate) const GROUPS: &[&str] = &["cycle", "exec", "rate", "idle", "user"];
+
+fn mark(name: &str) -> Option<Mark> {
+    use Mark::{AtLeast, AtMost};
+    // An ordinary user's figures have the same marks.
+    Some(match name.strip_suffix("_user").unwrap_or(name) {
+        "sandbox_cycle_p50_ms" => AtMost(6.0),
+        "sandbox_cycle_ratio" | "sandbox_bare_ratio" => AtMost(1.3),
+        "sandbox_ready_p50_ms" => AtMost(4.0),
+        "exec_p50_ms" => AtMost(1.5),
+        "idle_kb" => AtMost(1_000.0),
+        "cycles_per_s" => AtLeast(250.0),
+        _ => return None,
+    })
+}
+
+fn peer(name: &str) -> Option<(&'static str, &'static str)> {
+    Some(match name {
+        "sandbox_cycle_p50_ms" | "sandbox_bare_p50_ms" => ("bwrap_p50_ms", "bwrap"),
+        "sandbox_cycle_p50_ms_user" | "sandbox_bare_p50_ms_user" => ("bwrap_p50_ms_user", "bwrap"),
+        _ => return None,
+    })
+}
+
+/// Measures the groups that are wanted. They share a repository and its base, so that one process
+/// measures all.
+pub(crate) fn run(options: &Options) -> Result<(), String> {
+    let mut report = Report::new(options.json);
+    let groups: Vec<&str> = GROUPS
+        .iter()
+        .copied()
+        .filter(|group| options.wants(group))
+        .collect();
+    if groups.is_empty() {
+        return Err(format!("the groups are {}", GROUPS.join(", ")));
+    }
+    let binary = build::example("skep-site", "sandboxes")?;
+    let mut known = Known {
+        mark,
+        peer,
+        medians: BTreeMap::new(),
+    };
+    report.doing("sandboxes over 90,000 files: a minute");
+    known.measure(&binary, &groups, &mut report)?;
+    report.finish();
+    Ok(())
+}
