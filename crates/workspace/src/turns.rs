@@ -284,6 +284,9 @@ fn open(dir: &Path) -> Result<Dir, Error> {
     Dir::open(dir).map_err(io("open", dir))
 }
 
+/// A layer, and the workspaces that share it, where that is known.
+type SharedLayer = (String, Option<Vec<String>>);
+
 impl Store {
     /// Holds what several workspaces share.
     fn share(&self) -> Result<Lock, Error> {
@@ -305,7 +308,7 @@ impl Store {
 
     /// The layers that workspaces share, each with the workspaces whose records name it: nobody knows of
     /// any layer where one of the records cannot be read.
-    pub(crate) fn shared_layers(&self) -> Result<Vec<(String, Option<Vec<String>>)>, Error> {
+    pub(crate) fn shared_layers(&self) -> Result<Vec<SharedLayer>, Error> {
         let shared = names_in(&self.layers())?;
         if shared.is_empty() {
             return Ok(Vec::new());
