@@ -80,7 +80,7 @@ impl Place {
             }
         };
         let waited = tokio::time::timeout(Duration::from_secs(60), ready).await;
-        waited.expect("they are made ready");
+        assert!(waited.is_ok(), "they are not made ready");
     }
 
     fn names(&self, part: &str) -> Vec<String> {

@@ -10,7 +10,7 @@ use std::{
 
 use git::{CommitId, Program, Source};
 use sandbox::{Backend, Command, Namespace, Sandbox, Spec, Tmp, exec_captured};
-use skep_site::{DiskBounds, Host, Options, Sites};
+use skep_site::{DiskBounds, Host, Options, Sites, Warm};
 use testkit::Repo;
 use workspace::{Base, Layering, Layers, Store, Workspace};
 
@@ -68,6 +68,7 @@ impl Stage {
             limits: sandbox::Limits::default(),
             disk: DiskBounds::default(),
             git,
+            warm: Warm::OFF,
         })?;
         let mirror = sites.mirror(NAME).await?;
         let main: CommitId = repo.head().parse()?;
