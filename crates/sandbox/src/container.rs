@@ -26,7 +26,8 @@ use tokio::sync::Mutex;
 use self::engine::Engine;
 pub use self::find::Choice;
 use self::find::Way;
-use self::running::ContainerSandbox;
+use self::meeting::Meeting;
+use self::running::{ContainerSandbox, Running};
 use crate::namespace::cgroup::Cgroup;
 use crate::namespace::plan::Plan;
 use crate::namespace::{self, Built, NamespaceSandbox, layout, start, wire};
@@ -106,16 +107,30 @@ impl Shared {
             meeting.directory(),
         )?;
         let running = engine.start(asked).await?;
-        let met = meeting.wait(&engine, running.id()).await?;
-        let built = blocking("start the sandbox", move || build(plan, &spec, met)).await;
-        let built = match built {
-            Err(Error::Gone) => return Err(engine.why_ended(running.id()).await),
-            other => other?,
-        };
-        // The directory is not looked at any more, and nothing waits there.
-        drop(meeting);
-        let inner = NamespaceSandbox::new(built)?;
-        Ok(Box::new(ContainerSandbox::new(inner, running)))
+        match inside(&engine, &running, &meeting, plan, spec).await {
+            Ok(inner) => Ok(Box::new(ContainerSandbox::new(inner, running))),
+            Err(error) => {
+                if let Err(other) = engine.remove(running.id()).await {
+                    tracing::warn!(error = %other, id = running.id(), "a container stays");
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Meets the first process of a container, and has it make the inside.
+async fn inside(
+    engine: &Engine,
+    running: &Running,
+    meeting: &Meeting,
+    plan: Plan,
+    spec: Spec,
+) -> Result<NamespaceSandbox, Error> {
+    let met = meeting.wait(engine, running.id()).await?;
+    match blocking("start the sandbox", move || build(plan, &spec, met)).await {
+        Err(Error::Gone) => Err(engine.why_ended(running.id()).await),
+        built => NamespaceSandbox::new(built?),
     }
 }
 

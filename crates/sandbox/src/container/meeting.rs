@@ -2,7 +2,7 @@
 //! container has. It is there for one connection, made before anything of the agent's runs.
 
 use std::fs;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -89,10 +89,31 @@ impl Meeting {
 
 impl Met {
     fn of(socket: OwnedFd) -> Self {
-        let peer = rustix::net::sockopt::socket_peercred(&socket).ok();
-        let pid = peer.and_then(|peer| u32::try_from(peer.pid.as_raw_nonzero().get()).ok());
+        let pid = peer(&socket);
         Self { socket, pid }
     }
+}
+
+/// Not by rustix, whose process ids are never 0: the kernel says 0 of one that is not seen from here.
+fn peer(socket: &OwnedFd) -> Option<u32> {
+    let mut credentials = libc::ucred {
+        pid: 0,
+        uid: 0,
+        gid: 0,
+    };
+    let mut length = libc::socklen_t::try_from(size_of::<libc::ucred>()).ok()?;
+    // SAFETY: the kernel writes at most the length that is said, which is the structure's.
+    let read = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut credentials).cast(),
+            &raw mut length,
+        )
+    };
+    let pid = u32::try_from(credentials.pid).ok()?;
+    (read == 0 && pid > 0).then_some(pid)
 }
 
 impl Drop for Meeting {

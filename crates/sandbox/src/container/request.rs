@@ -52,9 +52,12 @@ pub(super) fn of(
         false => format!("{}:{}", user.as_raw(), group.as_raw()),
     };
     let is_0 = user.starts_with("0:");
+    let owner = owner::this_process();
+    // Each sandbox has a place of its own to be met at.
+    let number = Path::new(meeting.file_name().unwrap_or_default());
     let labels = [
-        (SANDBOX, meeting.display().to_string()),
-        (OWNER, owner::this_process()),
+        (SANDBOX, format!("{owner}-{}", number.display())),
+        (OWNER, owner),
         (BOOT, owner::boot()),
         (
             DATA,
