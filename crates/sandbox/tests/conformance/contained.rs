@@ -23,9 +23,19 @@ pub(crate) fn backend() -> Container {
     backend.clone()
 }
 
-#[test]
-fn a_container_keeps_every_promise_and_leaves_nothing() {
-    let podman = Podman::new(Home::new());
+/// As whoever runs programs in that home.
+fn keeps_every_promise(home: Home) {
+    let podman = Podman::new(home);
     podman.run_tests(["--test-threads=2", "--ignored", "container::"], PATIENCE);
     podman.assert_nothing_left();
+}
+
+#[test]
+fn a_container_keeps_every_promise_and_leaves_nothing() {
+    keeps_every_promise(Home::new());
+}
+
+#[test]
+fn a_container_of_an_ordinary_user_keeps_every_promise_too() {
+    keeps_every_promise(Home::new().as_user(65534));
 }

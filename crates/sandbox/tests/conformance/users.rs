@@ -21,6 +21,9 @@ fn all_of_this_holds_for_an_ordinary_user() {
         "--test-threads=2",
         "--skip",
         "all_of_this_holds_for_an_ordinary_user",
+        // These do it themselves.
+        "--skip",
+        "contained::",
     ];
     let ran = home.run(&program, args, &home.home(), PATIENCE);
     assert!(ran.status.success(), "{}\n{}", ran.stdout, ran.stderr);

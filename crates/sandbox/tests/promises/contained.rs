@@ -31,9 +31,9 @@ fn container() -> Container {
     })
 }
 
-#[test]
-fn all_of_the_seal_holds_in_a_container_too() {
-    let podman = Podman::new(Home::new().env(KIND, "container"));
+/// As whoever runs programs in that home.
+fn all_of_the_seal_holds(home: Home) {
+    let podman = Podman::new(home.env(KIND, "container"));
     let args = [
         "--test-threads=2",
         "rooms_are",
@@ -52,6 +52,16 @@ fn all_of_the_seal_holds_in_a_container_too() {
     ];
     podman.run_tests(args, PATIENCE);
     podman.assert_nothing_left();
+}
+
+#[test]
+fn all_of_the_seal_holds_in_a_container_too() {
+    all_of_the_seal_holds(Home::new());
+}
+
+#[test]
+fn all_of_the_seal_holds_in_a_container_of_an_ordinary_user() {
+    all_of_the_seal_holds(Home::new().as_user(65534));
 }
 
 #[tokio::test]

@@ -21,6 +21,9 @@ fn all_of_this_holds_for_an_ordinary_user() {
         "--test-threads=2",
         "--skip",
         "all_of_this_holds_for_an_ordinary_user",
+        // These do it themselves.
+        "--skip",
+        "contained::",
         // The toolchain of these tests may lie in root's home.
         "--skip",
         "with_its_toolchain_mounted",
