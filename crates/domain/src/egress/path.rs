@@ -4,22 +4,31 @@
 /// every pattern is matched with it.
 const MOST: usize = 2_048;
 
+/// What compatibility forms (Unicode, NFKC) fold to text with `.`, `/`, `\\`, `;` or `%` in it.
+const LOOKS_ALIKE: [char; 19] = [
+    '\u{37e}', '\u{2024}', '\u{2025}', '\u{2026}', '\u{2100}', '\u{2101}', '\u{2105}', '\u{2106}',
+    '\u{fe19}', '\u{fe30}', '\u{fe52}', '\u{fe54}', '\u{fe68}', '\u{fe6a}', '\u{ff05}', '\u{ff0e}',
+    '\u{ff0f}', '\u{ff1b}', '\u{ff3c}',
+];
+
 /// The path of a target without its query, with every visible character decoded. None where servers
 /// could read it in different ways: segments that are `.`, `..` or empty, parameters behind `;`,
-/// encoded slashes, percent signs and control characters, backslashes, what is not ASCII, and more than
-/// [`MOST`] bytes.
+/// encoded slashes, percent signs and control characters, backslashes, what is not ASCII, encoded bytes
+/// that are no UTF-8 or stand for a form of `.`, `/`, `\\`, `;` or `%`, and more than [`MOST`] bytes.
 pub(super) fn plain(target: &str) -> Option<String> {
     let path = target.split(['?', '#']).next().unwrap_or_default();
     if !path.starts_with('/') || path.len() > MOST {
         return None;
     }
     let mut out = String::with_capacity(path.len());
+    let mut decoded = Vec::with_capacity(path.len());
     let mut rest = path.bytes();
     while let Some(byte) = rest.next() {
         match byte {
             b'%' => {
                 let digits = [rest.next()?, rest.next()?];
                 let value = hex(digits)?;
+                decoded.push(value);
                 match value {
                     b'/' | b'\\' | b';' | b'%' | 0..=0x1f | 0x7f => return None,
                     _ if value.is_ascii_graphic() && !b"?#".contains(&value) => {
@@ -29,8 +38,16 @@ pub(super) fn plain(target: &str) -> Option<String> {
                 }
             }
             b'\\' | b';' | 0..=0x20 | 0x7f.. => return None,
-            other => out.push(char::from(other)),
+            other => {
+                decoded.push(other);
+                out.push(char::from(other));
+            }
         }
+    }
+    // To a lax decoder the overlong `%C0%AE` is a dot, and to one that folds forms a wide dot is.
+    let decoded = String::from_utf8(decoded).ok()?;
+    if decoded.chars().any(|c| LOOKS_ALIKE.contains(&c)) {
+        return None;
     }
     let mut segments = out.split('/').skip(1).peekable();
     while let Some(segment) = segments.next() {

@@ -530,3 +530,36 @@ fn a_denial_by_a_preset_that_nobody_knows_is_an_error_and_denies_not_nothing() {
         "`egress.deny`: the preset `nobody` has no hosts on this machine"
     );
 }
+
+#[test]
+fn what_some_decoders_take_for_a_dot_or_a_slash_is_no_path_of_a_rule() {
+    for odd in [
+        "/%C0%AE%C0%AE/a",
+        "/%c0%2e",
+        "/%C1%9C",
+        "/%F5%80%80%80",
+        "/%FF",
+        "/%FE",
+        "/%E0%80%AE",
+        "/%F0%80%80%AE",
+        "/%ED%A0%80",
+        "/%E9",
+        "/%80",
+        "/a%C3",
+        "/%C3a",
+        "/%EF%BC%8E%EF%BC%8E/a",
+        "/a%EF%BC%8Fb",
+        "/%E2%80%A4",
+        "/%EF%BC%85",
+        "/%E2%80%A5",
+    ] {
+        assert_eq!(path::plain(odd), None, "{odd}");
+    }
+    for (fine, plain) in [
+        ("/%c3%a9", "/%C3%A9"),
+        ("/%E6%97%A5", "/%E6%97%A5"),
+        ("/%F0%9F%90%9D/a", "/%F0%9F%90%9D/a"),
+    ] {
+        assert_eq!(path::plain(fine).as_deref(), Some(plain));
+    }
+}
