@@ -120,7 +120,8 @@ pub struct Users {
     pub deny: Vec<Rule>,
     /// What repositories ask for is granted within these only; empty means no such bound.
     pub within: Vec<Rule>,
-    /// Addresses and networks that may be connected to although they are not public.
+    /// Addresses and networks that may be connected to although they are not public, for hosts that
+    /// this configuration names.
     pub addresses: Vec<Address>,
     /// Names that are not looked up, with their addresses.
     pub hosts: BTreeMap<String, IpAddr>,
@@ -228,21 +229,6 @@ impl Users {
     #[must_use]
     pub fn pinned(&self, name: &str) -> Option<IpAddr> {
         self.hosts.get(name).copied()
-    }
-
-    /// Whether an address may be connected to for this host: a public one, or one that is named.
-    #[must_use]
-    pub fn may_connect(&self, host: &Host, address: IpAddr) -> bool {
-        kind(address.to_canonical()) == Kind::Public || self.names(host, address)
-    }
-
-    /// Whether an address is named, for this host or for all.
-    #[must_use]
-    pub fn names(&self, host: &Host, address: IpAddr) -> bool {
-        let address = address.to_canonical();
-        self.addresses.iter().any(|known| known.contains(address))
-            || matches!(host, Host::Name(name)
-                if self.pinned(name).is_some_and(|pinned| pinned.to_canonical() == address))
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod authority;
 mod connect;
+mod counted;
 mod greeting;
 mod headers;
 pub mod hostile;
@@ -27,7 +28,7 @@ pub(crate) use proxy::{Answer, answer, is_for_proxy};
 
 use crate::{gateway::Shared, serve::Served};
 use authority::Authority;
-use domain::egress::{Decision, Part, Request, Rules, Users, decide};
+use domain::egress::{Part, Rules, Users};
 use passage::Open;
 use record::Record;
 use rustls::ClientConfig;
@@ -35,7 +36,7 @@ use std::{
     fmt, io,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -157,6 +158,8 @@ pub(crate) struct State {
     /// Wakes who records and who looks again.
     wake: Notify,
     authority: OnceLock<Option<Authority>>,
+    /// Whether programs inside were given its certificate.
+    trusted: AtomicBool,
     upstream: OnceLock<Option<Arc<ClientConfig>>>,
 }
 
@@ -188,6 +191,7 @@ impl Egress {
             cancel: spec.cancel.child_token(),
             wake: Notify::new(),
             authority: OnceLock::new(),
+            trusted: AtomicBool::new(false),
             upstream: spec
                 .tls
                 .map_or_else(OnceLock::new, |tls| OnceLock::from(Some(tls))),
@@ -214,7 +218,9 @@ impl Egress {
         if !standing.rules.inspects(self.state.part) {
             return None;
         }
-        Some(self.state.authority()?.bundle())
+        let bundle = self.state.authority()?.bundle();
+        self.state.trusted.store(true, Ordering::Relaxed);
+        Some(bundle)
     }
 }
 
@@ -251,14 +257,8 @@ impl State {
             .clone()
     }
 
-    fn decide(&self, rules: &Rules, host: &domain::egress::Host, port: u16) -> Decision {
-        let request = Request {
-            part: self.part,
-            host,
-            port,
-            asked: None,
-        };
-        decide(rules, &request)
+    fn is_trusted(&self) -> bool {
+        self.trusted.load(Ordering::Relaxed)
     }
 
     /// Room for one more tunnel.

@@ -4,7 +4,7 @@
 //! spender reaches a model. It never trusts the agent's account of anything: it checks what is
 //! asked, reserves before it calls, meters what passes from the bytes themselves, settles once,
 //! and records the exchange without any key. It never reads the environment, nor a
-//! file but the system's certificates, and never tries a call again.
+//! file but the system's certificates and its table of hosts, and never tries a call again.
 //!
 //! What leaves a sandbox besides such calls passes here, too: [`Egress`] decides, measures and
 //! records every request.

@@ -199,6 +199,9 @@ async fn converse(behind: Behind, stream: TcpStream) {
         .with_upgrades()
         .await;
     if let Err(error) = ended {
+        if let Some(egress) = &behind.egress {
+            egress.state.unreadable(None, &error);
+        }
         // Agents come and go; an answer that was cut ends its connection this way.
         tracing::debug!(%error, "a connection of an agent ended");
     }

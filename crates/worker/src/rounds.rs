@@ -63,7 +63,7 @@ async fn line(
         return Ok(line);
     }
     let outlet = place.wanted.outlet.as_ref();
-    let egress = outlet.and_then(|outlet| outlet.egress(place.wanted.part));
+    let mut egress = outlet.and_then(|outlet| outlet.egress(place.wanted.part));
     if line.grant.is_none() && egress.is_none() {
         return Ok(line);
     }
@@ -74,6 +74,10 @@ async fn line(
         let sandbox = site.sandbox().map_err(|error| error.failure())?;
         let environment = site::environment_of(egress, sandbox, channel.port).await;
         line.environment = environment.map_err(|error| error.failure())?;
+    }
+    // Where nothing is granted, what is asked for all the same is recorded.
+    if egress.is_none() {
+        egress = outlet.map(|outlet| outlet.any(place.wanted.part));
     }
     let admits = channel
         .guard

@@ -81,7 +81,13 @@ fn configure(world: &World, config: &str) {
     fs::rename(directory.join("new"), directory.join("config.toml")).unwrap();
 }
 
-const NAMED: &str = "[egress]\naddresses = [\"127.0.0.2\"]\n";
+/// A configuration that has the server's address, and names it with this port.
+fn named(port: impl std::fmt::Display) -> String {
+    format!(
+        "[egress]\naddresses = [\"127.0.0.2\"]\n\
+         [[egress.within]]\nhost = \"127.0.0.2\"\nports = [{port}]\n"
+    )
+}
 
 #[test]
 fn agent_setup_and_checks_reach_what_is_granted_to_each_and_nothing_else() {
@@ -107,7 +113,7 @@ fn agent_setup_and_checks_reach_what_is_granted_to_each_and_nothing_else() {
         "curl -sS http://{at}/agent > answer.txt; curl -sS http://{shut}/ >> answer.txt; \
          curl -sS -X POST http://{at}/setup >> answer.txt; curl -sS --noproxy '*' -m 5 http://{at}/agent; true"
     );
-    let world = world(&policy, NAMED, &agent);
+    let world = world(&policy, &named(port), &agent);
     let told = world.run();
     assert!(told.verdicts("reached").iter().all(|it| it == "passed"));
     let answer = world.integrated("answer.txt");
@@ -162,7 +168,7 @@ fn the_setup_of_a_persons_sandbox_reaches_what_is_granted_to_setups_and_the_pers
         "[setup]\ncommand = \"curl -sSf http://{at}/setup > made\"\n\
          [[egress.allow]]\nfor = [\"setup\", \"agent\"]\nhost = \"127.0.0.2\"\nports = [{port}]\n"
     );
-    let world = world(&policy, NAMED, "echo 42 > answer.txt");
+    let world = world(&policy, &named(port), "echo 42 > answer.txt");
     let script = format!("cat made; env | grep -i _proxy; curl -sS -m 5 http://{at}/person");
     let ran = world.skep(&["shell", "--", "sh", "-c", &script]);
     assert_eq!(ran.stdout, "/setup\n", "{}", ran.stderr);
@@ -246,7 +252,7 @@ fn paths_decide_inside_tls_for_programs_that_know_nothing_of_it() {
          curl -sS https://127.0.0.2:{port}/shut >> answer.txt; \
          python3 -c \"import urllib.request as u; print(u.urlopen('https://127.0.0.2:{port}/open/b').read().decode().strip())\" >> answer.txt 2>&1; true"
     );
-    let world = world(&policy, NAMED, &agent).env("SSL_CERT_FILE", &cert);
+    let world = world(&policy, &named(port), &agent).env("SSL_CERT_FILE", &cert);
     let told = world.run();
     serving.kill().unwrap();
     serving.wait().unwrap();
@@ -273,12 +279,15 @@ fn a_configuration_that_forbids_works_at_once_for_an_agent_that_runs() {
         at.port()
     );
     let agent = format!("while curl -sSf http://{at}/again; do :; done; echo 42 > answer.txt");
-    let world = world(&policy, NAMED, &agent);
+    let world = world(&policy, &named(at.port()), &agent);
     let running = world.start(&["run", "--plan", "none", "--json", PROMPT]);
     assert_eq!(server.asked.recv_timeout(DEADLINE).unwrap(), "/again");
     configure(
         &world,
-        &format!("{NAMED}[[egress.deny]]\nhost = \"127.0.0.0/8\"\n"),
+        &format!(
+            "{}[[egress.deny]]\nhost = \"127.0.0.0/8\"\n",
+            named(at.port())
+        ),
     );
     running.finish(DEADLINE).expect_code(0);
     assert_eq!(world.integrated("answer.txt"), "42\n");
@@ -296,8 +305,11 @@ fn without_a_policy_there_is_no_proxy_and_a_user_can_refuse_what_repositories_as
         "env | grep -ci _proxy > answer.txt; curl -sS -m 5 http://{at}/ >> answer.txt; true"
     );
     for (policy, config) in [
-        ("", NAMED.to_owned()),
-        (policy.as_str(), format!("{NAMED}asked = false\n")),
+        ("", named(at.port())),
+        (
+            policy.as_str(),
+            named(at.port()).replace("[egress]", "[egress]\nasked = false"),
+        ),
     ] {
         let world = world(policy, &config, &agent);
         world.run();
@@ -337,10 +349,52 @@ fn what_would_happen_is_explained_by_its_rule_without_a_network() {
     let said = explain(&["http://10.0.0.1/"], 6);
     assert!(said.contains("no rule allows it"), "{said}");
     explain(&["https://127.1/"], 2);
+    let said = explain(&["https://api.example.com/x"], 0);
+    assert!(said.contains("only at public addresses"), "{said}");
     let json = world.skep(&["egress", "explain", "https://api.example.com/x", "--json"]);
     let json = json.expect_code(0).json_lines().remove(0);
     assert_eq!(json["allowed"], true);
     assert_eq!(json["rule"], "allow *.example.com (skep.toml)");
+}
+
+#[test]
+fn what_a_repository_asks_for_reaches_no_private_address_that_only_it_names() {
+    let server = Server::new();
+    let at = server.address;
+    let policy = format!(
+        "[[egress.allow]]\nfor = [\"agent\"]\nhost = \"127.0.0.2\"\nports = [{}]\n",
+        at.port()
+    );
+    let agent = format!("curl -sS http://{at}/ > answer.txt; true");
+    // The address may be connected to, for something else.
+    let config = named(9).replace("within", "allow") + "for = [\"agent\"]\n";
+    let world = world(&policy, &config, &agent);
+    world.run();
+    let answer = world.integrated("answer.txt");
+    let why = format!("names 127.0.0.2 with port {} nowhere", at.port());
+    assert!(
+        answer.contains(&why) && answer.contains("`[[egress.within]]`"),
+        "{answer}"
+    );
+    assert!(server.all().is_empty());
+    let url = format!("http://{at}/");
+    let said = world
+        .skep(&["egress", "explain", &url])
+        .expect_code(6)
+        .stdout;
+    let why = format!(
+        "your configuration does not name 127.0.0.2 with port {}",
+        at.port()
+    );
+    assert!(
+        said.contains(&why) && said.contains("hint: name 127.0.0.2"),
+        "{said}"
+    );
+    configure(&world, &named(at.port()));
+    let json = world
+        .skep(&["egress", "explain", &url, "--json"])
+        .expect_code(0);
+    assert_eq!(json.json_lines().remove(0)["private"], true);
 }
 
 #[test]

@@ -1,9 +1,15 @@
 //! Rules put together, and the decision.
 
+mod decide;
+mod reach;
+
+pub use decide::{Decision, Why, decide};
+
 use super::{
     Asked, Error, Host, MAX_MATCHERS, PORTS, Part, Pattern, Preset, Rule, Users, endpoint,
     path::{self, Glob},
 };
+use reach::Reach;
 use serde::Serialize;
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -46,95 +52,6 @@ pub enum Verdict {
     Refused,
 }
 
-/// Why, where it is not a rule that says so.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Why {
-    /// The rule that is named.
-    Rule,
-    /// No rule allows it.
-    Nothing,
-    /// The repository asks for it, and the user's configuration grants nothing that repositories
-    /// ask for.
-    NotAsked,
-    /// The repository asks for it, and it is not within what the user's configuration grants.
-    NotWithin,
-    /// The path can be read in different ways, and rules for this host have paths.
-    Path,
-    /// A rule would allow it if the connection were not to become another protocol.
-    Upgrade,
-}
-
-/// What is decided, and by which rule.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Decision {
-    /// Whether it may be made.
-    pub verdict: Verdict,
-    /// Why.
-    pub why: Why,
-    /// The rule, in words: `allow *.example.com (skep.toml)`.
-    pub rule: Option<Arc<str>>,
-}
-
-impl Decision {
-    /// Why it is refused, in words; for what is allowed, by which rule.
-    #[must_use]
-    pub fn reason(&self) -> String {
-        let rule = self.rule.as_deref().unwrap_or_default();
-        match (self.verdict, self.why) {
-            (Verdict::Allowed, _) => format!("the rule `{rule}` allows it"),
-            (Verdict::Inspected, _) => {
-                format!("the rule `{rule}` decides by method and path")
-            }
-            (_, Why::Rule) => format!("the rule `{rule}` refuses it"),
-            (_, Why::Nothing) => "no rule allows it".into(),
-            (_, Why::NotAsked) => format!(
-                "the rule `{rule}` asks for it, and the configuration grants nothing that \
-                 repositories ask for"
-            ),
-            (_, Why::NotWithin) => format!(
-                "the rule `{rule}` asks for it, and it is not within what the configuration grants"
-            ),
-            (_, Why::Path) => {
-                "its path can be read in different ways, and rules for this host have paths".into()
-            }
-            (_, Why::Upgrade) => {
-                "the rule that matches does not allow another protocol (`upgrade`)".into()
-            }
-        }
-    }
-
-    /// What a person can do about a refusal.
-    #[must_use]
-    pub fn remedy(&self, part: Part, host: &Host) -> String {
-        match self.why {
-            Why::Rule => "change that rule".into(),
-            Why::Nothing => format!(
-                "allow it with `[[egress.allow]]`, `for = [\"{part}\"]`, `host = \"{}\"` in \
-                 {} or in your configuration",
-                host.to_string().trim_matches(['[', ']']),
-                crate::policy::FILE,
-            ),
-            Why::NotAsked => {
-                "set `asked` in `[egress]` of your configuration, or allow it there".into()
-            }
-            Why::NotWithin => {
-                "widen `[[egress.within]]` in your configuration, or allow it there".into()
-            }
-            Why::Path => "write the path without `.`, `..`, `//`, `;` and encoded slashes".into(),
-            Why::Upgrade => "set `upgrade = true` in it".into(),
-        }
-    }
-
-    fn refused(why: Why, rule: Option<&Matcher>) -> Self {
-        Self {
-            verdict: Verdict::Refused,
-            why,
-            rule: rule.map(|rule| Arc::clone(&rule.words)),
-        }
-    }
-}
-
 /// The rules of an attempt, ready to decide.
 #[derive(Debug, Clone, Default)]
 pub struct Rules {
@@ -142,6 +59,7 @@ pub struct Rules {
     is_granted: bool,
     users: Vec<Matcher>,
     within: Option<Vec<Matcher>>,
+    reach: Reach,
     unknown: Vec<String>,
 }
 
@@ -186,6 +104,18 @@ impl Matcher {
         path && (self.methods.is_empty() || self.methods.iter().any(is))
     }
 
+    /// Whether it is about this request, all of it.
+    fn takes(&self, request: &Request<'_>) -> bool {
+        self.is_near(request)
+            && match &request.asked {
+                None => !self.has_conditions(),
+                Some(asks) => {
+                    self.meets(asks.method, path::plain(asks.target).as_deref())
+                        && (!asks.upgrade || self.upgrade)
+                }
+            }
+    }
+
     fn weight(&self) -> Weight {
         let path = self.path.as_ref().map_or(0, |path| path.literal() + 1);
         (
@@ -195,11 +125,6 @@ impl Matcher {
             !self.methods.is_empty(),
         )
     }
-}
-
-/// Of what matches, what counts: the most special; among equals a denial.
-fn first<'a>(all: impl Iterator<Item = &'a Matcher>) -> Option<&'a Matcher> {
-    all.max_by_key(|one| (one.weight(), !one.allow))
 }
 
 impl Rules {
@@ -243,6 +168,7 @@ impl Rules {
             is_granted: users.asked,
             users: of_users,
             within: (!users.within.is_empty()).then_some(within),
+            reach: Reach::new(users),
             unknown,
         })
     }
@@ -346,105 +272,4 @@ fn matchers(
         }
     }
     Ok(())
-}
-
-/// Decides whether a request may be made.
-///
-/// In each of the two files the most special rule that matches counts, and among equals a denial.
-/// A file whose rule denies has decided. Else it is allowed if the user's file allows it, or if the
-/// repository's does within what the user grants.
-#[must_use]
-pub fn decide(rules: &Rules, request: &Request<'_>) -> Decision {
-    match &request.asked {
-        Some(asks) => decide_request(rules, request, asks),
-        None => decide_tunnel(rules, request),
-    }
-}
-
-fn decide_request(rules: &Rules, request: &Request<'_>, asks: &Asks<'_>) -> Decision {
-    let near = |list: &[Matcher]| {
-        let mut near = list.iter().filter(|rule| rule.is_near(request));
-        near.any(|rule| rule.path.is_some())
-    };
-    let plain = path::plain(asks.target);
-    let within = rules.within.as_deref();
-    if plain.is_none() && (near(&rules.asked) || near(&rules.users) || within.is_some_and(near)) {
-        return Decision::refused(Why::Path, None);
-    }
-    let met = |rule: &&Matcher| rule.is_near(request) && rule.meets(asks.method, plain.as_deref());
-    // A rule without `upgrade` does not allow one; it denies one all the same.
-    let fits = |rule: &&Matcher| met(rule) && (!rule.allow || !asks.upgrade || rule.upgrade);
-    let mut decision = settle(
-        rules,
-        first(rules.users.iter().filter(fits)),
-        first(rules.asked.iter().filter(fits)),
-        || within.is_none_or(|within| within.iter().any(|rule| fits(&rule))),
-    );
-    let allows = |list: &[Matcher]| list.iter().any(|rule| rule.allow && met(&rule));
-    if decision.why == Why::Nothing
-        && asks.upgrade
-        && (allows(&rules.users) || allows(&rules.asked))
-    {
-        decision.why = Why::Upgrade;
-    }
-    decision
-}
-
-fn decide_tunnel(rules: &Rules, request: &Request<'_>) -> Decision {
-    let near = |rule: &&Matcher| rule.is_near(request);
-    let users: Vec<_> = rules.users.iter().filter(near).collect();
-    let asked: Vec<_> = rules.asked.iter().filter(near).collect();
-    let within = rules.within.as_deref();
-    let within: Option<Vec<_>> = within.map(|list| list.iter().filter(near).collect());
-    // What no request within could get past.
-    let closed = |list: &[&Matcher]| {
-        list.iter().all(|rule| !rule.allow) && list.iter().any(|rule| !rule.has_conditions())
-    };
-    let may = users.iter().any(|rule| rule.allow)
-        || (rules.is_granted
-            && asked.iter().any(|rule| rule.allow)
-            && within.as_ref().is_none_or(|within| !within.is_empty()));
-    let conditions = users
-        .iter()
-        .chain(&asked)
-        .chain(within.iter().flatten())
-        .find(|rule| rule.has_conditions());
-    if may
-        && !closed(&users)
-        && !closed(&asked)
-        && let Some(rule) = conditions
-    {
-        return Decision {
-            verdict: Verdict::Inspected,
-            why: Why::Rule,
-            rule: Some(Arc::clone(&rule.words)),
-        };
-    }
-    let users = first(users.into_iter().filter(|rule| !rule.has_conditions()));
-    let asked = first(asked.into_iter().filter(|rule| !rule.has_conditions()));
-    settle(rules, users, asked, || {
-        within.is_none_or(|within| !within.is_empty())
-    })
-}
-
-fn settle(
-    rules: &Rules,
-    users: Option<&Matcher>,
-    asked: Option<&Matcher>,
-    is_within: impl FnOnce() -> bool,
-) -> Decision {
-    let allowed = |rule: &Matcher| Decision {
-        verdict: Verdict::Allowed,
-        why: Why::Rule,
-        rule: Some(Arc::clone(&rule.words)),
-    };
-    match (users, asked) {
-        (Some(rule), _) if !rule.allow => Decision::refused(Why::Rule, Some(rule)),
-        (_, Some(rule)) if !rule.allow => Decision::refused(Why::Rule, Some(rule)),
-        (Some(rule), _) => allowed(rule),
-        (None, Some(rule)) if !rules.is_granted => Decision::refused(Why::NotAsked, Some(rule)),
-        (None, Some(rule)) if is_within() => allowed(rule),
-        (None, Some(rule)) => Decision::refused(Why::NotWithin, Some(rule)),
-        (None, None) => Decision::refused(Why::Nothing, None),
-    }
 }

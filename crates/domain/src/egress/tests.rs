@@ -407,22 +407,79 @@ fn addresses_that_are_not_public_are_known_in_every_dress() {
 }
 
 #[test]
-fn an_address_that_is_not_public_is_connected_to_only_where_it_is_named() {
+fn an_address_that_is_not_public_is_connected_to_only_where_the_user_names_it_and_its_host() {
+    let own = |host: &str, ports: &[u16]| Rule {
+        ports: ports.to_vec(),
+        ..allow(host)
+    };
     let users = Users {
+        allow: vec![
+            own("a.test", &[8080]),
+            own("*.corp.test", &[]),
+            own("[::1]".trim_matches(['[', ']']), &[]),
+            own("*", &[]),
+            Rule {
+                paths: vec!["/open".into()],
+                ..own("paths.test", &[])
+            },
+        ],
         addresses: vec!["10.1.0.0/16".parse().unwrap(), "::1".parse().unwrap()],
         hosts: [("packages.internal".into(), "192.168.0.9".parse().unwrap())].into(),
+        presets: [(
+            "team".into(),
+            Preset {
+                hosts: vec!["mirror.internal:8443".into()],
+            },
+        )]
+        .into(),
         ..Users::default()
     };
     users.validate().unwrap();
-    let may = |host: &str, address: &str| {
-        users.may_connect(&Host::parse(host).unwrap(), address.parse().unwrap())
+    // A repository may ask for what it likes.
+    let asked = Asked {
+        allow: vec![
+            own("*", &[]),
+            own("10.0.0.0/8", &[]),
+            own("127.0.0.0/8", &[]),
+        ],
+        deny: Vec::new(),
     };
-    assert!(may("a.test", "10.1.255.1") && may("a.test", "::ffff:10.1.0.1"));
-    assert!(!may("a.test", "10.2.0.1"));
-    assert!(may("[::1]", "::1") && !may("127.0.0.1", "127.0.0.1"));
-    assert!(may("packages.internal", "192.168.0.9"));
-    assert!(!may("other.internal", "192.168.0.9"));
-    assert!(may("a.test", "9.9.9.9"));
+    let rules = rules(&asked, &users);
+    let may = |host: &str, port: u16, target: &str, address: &str| {
+        let host = Host::parse(host).unwrap();
+        let request = Request {
+            part: Part::Agent,
+            host: &host,
+            port,
+            asked: Some(Asks {
+                method: "GET",
+                target,
+                upgrade: false,
+            }),
+        };
+        rules.may_connect(&request, address.parse().unwrap())
+    };
+    assert!(may("a.test", 8080, "/", "10.1.255.1") && may("a.test", 8080, "/", "::ffff:10.1.0.1"));
+    assert!(!may("a.test", 443, "/", "10.1.255.1"), "another port");
+    assert!(!may("a.test", 8080, "/", "10.2.0.1"), "another address");
+    assert!(may("x.corp.test", 443, "/", "10.1.0.1") && !may("x.corp.test", 22, "/", "10.1.0.1"));
+    assert!(!may("evil.test", 443, "/", "10.1.0.1"), "`*` names nobody");
+    assert!(
+        !may("10.1.0.1", 443, "/", "10.1.0.1"),
+        "only the repository names it"
+    );
+    assert!(may("paths.test", 443, "/open", "10.1.0.1"));
+    assert!(!may("paths.test", 443, "/shut", "10.1.0.1"));
+    assert!(may("[::1]", 443, "/", "::1") && !may("127.0.0.1", 443, "/", "127.0.0.1"));
+    assert!(may("packages.internal", 443, "/", "192.168.0.9"));
+    assert!(!may("packages.internal", 22, "/", "192.168.0.9"));
+    assert!(!may("other.internal", 443, "/", "192.168.0.9"));
+    assert!(may("mirror.internal", 8443, "/", "10.1.0.1"));
+    assert!(!may("mirror.internal", 443, "/", "10.1.0.1"));
+    assert!(
+        may("evil.test", 443, "/", "9.9.9.9"),
+        "what is public is as it was"
+    );
 }
 
 #[test]
@@ -529,6 +586,57 @@ fn a_denial_by_a_preset_that_nobody_knows_is_an_error_and_denies_not_nothing() {
         error.to_string(),
         "`egress.deny`: the preset `nobody` has no hosts on this machine"
     );
+}
+
+#[test]
+fn whether_a_connection_may_become_another_protocol_is_for_the_most_special_rule_to_say() {
+    let upgrade = |host: &str, upgrade| Rule {
+        upgrade,
+        ..allow(host)
+    };
+    let says = |asked: &[Rule], own: &[Rule], within: &[Rule]| {
+        let asked = Asked {
+            allow: asked.to_vec(),
+            deny: Vec::new(),
+        };
+        let users = Users {
+            allow: own.to_vec(),
+            within: within.to_vec(),
+            ..Users::default()
+        };
+        let made = Made(Part::Agent, "api.example.com", 443, "GET", "/", true);
+        made.decide(&rules(&asked, &users)).why
+    };
+    let (all, one) = (upgrade("*", true), upgrade("api.example.com", true));
+    let not_one = upgrade("api.example.com", false);
+    let none: [Rule; 0] = [];
+    assert_eq!(says(std::slice::from_ref(&all), &none, &none), Why::Rule);
+    assert_eq!(
+        says(&[all.clone(), not_one.clone()], &none, &none),
+        Why::Upgrade
+    );
+    assert_eq!(
+        says(&[not_one.clone(), all.clone()], &none, &none),
+        Why::Upgrade
+    );
+    assert_eq!(
+        says(&[not_one.clone(), one.clone()], &none, &none),
+        Why::Rule
+    );
+    assert_eq!(
+        says(&none, &[all.clone(), not_one.clone()], &none),
+        Why::Upgrade
+    );
+    // A rule of the user that says nothing of it denies nothing.
+    assert_eq!(
+        says(
+            std::slice::from_ref(&one),
+            std::slice::from_ref(&not_one),
+            &none
+        ),
+        Why::Rule
+    );
+    assert_eq!(says(&[one], &none, &[all, not_one]), Why::NotWithin);
 }
 
 #[test]

@@ -3,13 +3,15 @@
 
 use super::{Standing, State};
 use async_trait::async_trait;
-use domain::egress::{Host, Kind, kind};
+use domain::egress::{Host, Kind, Request, kind};
 use std::{
     io,
     net::{IpAddr, SocketAddr, UdpSocket},
+    path::Path,
     sync::Arc,
 };
 use tokio::{
+    io::AsyncReadExt,
     net::TcpStream,
     time::{Instant, timeout, timeout_at},
 };
@@ -27,14 +29,54 @@ pub trait Resolver: Send + Sync {
     async fn addresses(&self, name: &str) -> io::Result<Vec<IpAddr>>;
 }
 
-/// The machine's own way of looking up names.
+/// The machine's table of hosts.
+const TABLE: &str = "/etc/hosts";
+
+/// The longest table that is read, in bytes.
+const TABLE_BYTES: u64 = 4 << 20;
+
+/// A name that nothing is added to.
+fn whole(name: &str) -> String {
+    format!("{name}.")
+}
+
+async fn read(table: &Path) -> String {
+    let mut text = String::new();
+    if let Ok(file) = tokio::fs::File::open(table).await
+        && let Err(error) = file.take(TABLE_BYTES).read_to_string(&mut text).await
+    {
+        tracing::debug!(%error, "the table of hosts cannot be read");
+    }
+    text
+}
+
+/// The addresses that a table has for a name: `ADDRESS NAME...` in each line, `#` begins a comment.
+fn in_table(table: &str, name: &str) -> Vec<IpAddr> {
+    let entry = |line: &str| {
+        let mut words = line.split('#').next()?.split_whitespace();
+        let address = words.next()?.parse().ok()?;
+        words
+            .any(|word| word.eq_ignore_ascii_case(name))
+            .then_some(address)
+    };
+    table.lines().filter_map(entry).take(TRIES).collect()
+}
+
+/// The machine's own way of looking up names, each as it is.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemResolver;
 
 #[async_trait]
 impl Resolver for SystemResolver {
     async fn addresses(&self, name: &str) -> io::Result<Vec<IpAddr>> {
-        let found = tokio::net::lookup_host((name, 0)).await?;
+        // A name with a dot at its end is in no table, and one without may be asked for with the
+        // machine's search domains added: then it is another host that is reached.
+        let table = read(Path::new(TABLE)).await;
+        let known = in_table(&table, name);
+        if !known.is_empty() {
+            return Ok(known);
+        }
+        let found = tokio::net::lookup_host((whole(name), 0)).await?;
         Ok(found.map(|address| address.ip()).collect())
     }
 }
@@ -47,14 +89,14 @@ pub(super) enum Error {
     Unknown { name: String, why: String },
     /// It leads to where nobody may connect.
     #[error(
-        "{host} leads to {address}, which is {}: only `egress.addresses` or `egress.hosts` of your \
-         configuration can allow it",
+        "{host} leads to {address}, which is {}: only your own configuration can lead there. {missing}",
         described(*kind)
     )]
     Address {
         host: String,
         address: IpAddr,
         kind: Kind,
+        missing: String,
     },
     /// Nobody answers.
     #[error("{host} port {port} cannot be reached: {why}")]
@@ -75,17 +117,32 @@ fn described(kind: Kind) -> &'static str {
     }
 }
 
-/// A connection to a host.
+/// What a configuration lacks that is to lead to an address.
+fn missing(standing: &Standing, request: &Request<'_>, address: IpAddr) -> String {
+    let Request { host, port, .. } = request;
+    if standing.rules.has_address(host, address) {
+        return format!(
+            "It has the address, but names {host} with port {port} nowhere: add `[[egress.within]]` \
+             or `[[egress.allow]]` with `host` and `ports` to it"
+        );
+    }
+    "Its `egress.addresses` and `egress.hosts` do not have the address: name it in one of them, and \
+     the host with its port in `[[egress.within]]` or `[[egress.allow]]`"
+        .into()
+}
+
+/// A connection to where a request leads.
 pub(super) async fn connect(
     state: &State,
     standing: &Standing,
-    host: &Host,
-    port: u16,
+    request: &Request<'_>,
 ) -> Result<TcpStream, Error> {
+    let (host, port) = (request.host, request.port);
     let all = addresses(state, standing, host).await?;
     let may = |address: &&IpAddr| {
-        let users = &standing.users;
-        users.names(host, **address) || (users.may_connect(host, **address) && !is_own(**address))
+        let rules = &standing.rules;
+        rules.opens(request, **address)
+            || (rules.may_connect(request, **address) && !is_own(**address))
     };
     let checked: Vec<IpAddr> = all.iter().filter(may).take(TRIES).copied().collect();
     if checked.is_empty() {
@@ -99,6 +156,7 @@ pub(super) async fn connect(
                     Kind::Public => Kind::Loopback,
                     other => other,
                 },
+                missing: missing(standing, request, address),
             },
             None => Error::Unknown {
                 name: host.to_string(),
@@ -175,6 +233,19 @@ async fn addresses(state: &State, standing: &Standing, host: &Host) -> Result<Ve
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_is_looked_up_as_it_is_and_not_below_a_search_domain() {
+        assert_eq!(whole("api.example"), "api.example.");
+        let table = "127.0.0.1\tlocalhost here\n# 10.0.0.1 api.example\n\n10.0.0.2 x Api.Example # y\n\
+                     bad api.example\n::1 api.example\n";
+        let found: Vec<_> = in_table(table, "api.example")
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(found, ["10.0.0.2", "::1"]);
+        assert!(in_table(table, "example").is_empty() && in_table(table, "y").is_empty());
+    }
 
     #[test]
     fn an_address_of_this_machine_is_told_from_others() {

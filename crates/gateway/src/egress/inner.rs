@@ -2,7 +2,8 @@
 
 use super::{
     Answer, State, headers,
-    proxy::{Target, exchange},
+    proxy::{Target, exchange, key},
+    record::Key,
     refused,
 };
 use http::{Method, Request, StatusCode};
@@ -10,7 +11,10 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::{
     convert::Infallible,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -21,15 +25,18 @@ use tokio::{
 /// Largest head of a request.
 const HEAD_BYTES: usize = 64 << 10;
 
-/// Serves the requests of a tunnel to one target. `ready` is a connection to it for the first.
+/// Serves the requests of a tunnel to one target. `ready` is a connection to it for the first. `told`
+/// becomes true when there is anything to record of it.
 pub(super) async fn serve(
     state: &Arc<State>,
     inside: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     target: &Target,
     ready: Option<TcpStream>,
+    told: &AtomicBool,
 ) {
     let ready = Mutex::new(ready);
     let service = service_fn(|request| async {
+        told.store(true, Ordering::Relaxed);
         let first = ready.lock().unwrap_or_else(PoisonError::into_inner).take();
         Ok::<_, Infallible>(answer(state, request, target, first).await)
     });
@@ -42,7 +49,12 @@ pub(super) async fn serve(
         .with_upgrades();
     match timeout(state.bounds.total, serving).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!(%error, "a tunnel of requests ended"),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "a tunnel of requests ended");
+            if state.unreadable(Some((&target.host, target.port)), &error) {
+                told.store(true, Ordering::Relaxed);
+            }
+        }
         Err(_) => tracing::debug!("a tunnel of requests lasted too long"),
     }
 }
@@ -57,10 +69,12 @@ async fn answer(
         headers::parts(authority, target.usual_port()) == Some((target.host.clone(), target.port))
     });
     if request.method() == Method::CONNECT || !same {
-        let words = format!(
-            "skep refuses this: this tunnel leads to {} only",
-            target.host
-        );
+        let why = format!("this tunnel leads to {} only", target.host);
+        let words = format!("skep refuses this: {why}");
+        state.refuse(Key {
+            reason: Some(why),
+            ..key(state, &request, &target.host, target.port)
+        });
         return refused::text(StatusCode::FORBIDDEN, &words);
     }
     exchange(state, request, target, ready).await

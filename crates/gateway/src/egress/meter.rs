@@ -1,6 +1,6 @@
-//! Bodies and streams that are measured and bounded as they pass.
+//! Bodies and streams that are watched as they pass.
 
-use super::passage::{Passage, Way};
+use super::passage::Passage;
 use bytes::Bytes;
 use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
@@ -24,24 +24,22 @@ pub(crate) struct Ended(String);
 /// How much is read at once.
 const CHUNK: usize = 64 << 10;
 
-/// A body that is measured. It ends with an error when a bound strikes, or it is not allowed any
-/// more.
-pub(super) struct Metered {
+/// A body that passes. It ends with an error when a bound of time strikes, or it is not allowed any
+/// more. Its bytes are counted on the connection.
+pub(super) struct Watched {
     body: Incoming,
     passage: Arc<Passage>,
-    way: Way,
     quiet: Pin<Box<Sleep>>,
     end: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
-impl Metered {
-    pub(super) fn new(body: Incoming, passage: Arc<Passage>, way: Way) -> Self {
+impl Watched {
+    pub(super) fn new(body: Incoming, passage: Arc<Passage>) -> Self {
         let until = (Instant::now() + passage.idle()).min(passage.deadline);
         let end = passage.end.clone().cancelled_owned();
         Self {
             body,
             passage,
-            way,
             quiet: Box::pin(sleep_until(until)),
             end: Box::pin(end),
         }
@@ -53,7 +51,7 @@ impl Metered {
     }
 }
 
-impl Body for Metered {
+impl Body for Watched {
     type Data = Bytes;
     type Error = Ended;
 
@@ -67,10 +65,6 @@ impl Body for Metered {
         }
         match Pin::new(&mut self.body).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
-                let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
-                if let Err(why) = self.passage.count(self.way, bytes) {
-                    return Poll::Ready(Some(Err(self.fail(why))));
-                }
                 let until = (Instant::now() + self.passage.idle()).min(self.passage.deadline);
                 self.quiet.as_mut().reset(until);
                 Poll::Ready(Some(Ok(frame)))
@@ -112,7 +106,8 @@ fn too_long(passage: &Passage) -> String {
     }
 }
 
-/// Passes bytes both ways until both ends are done, or a bound strikes.
+/// Passes bytes both ways until both ends are done, or a bound strikes. The connection out counts
+/// them.
 pub(super) async fn splice(
     inside: impl AsyncRead + AsyncWrite,
     outside: impl AsyncRead + AsyncWrite,
@@ -122,8 +117,8 @@ pub(super) async fn splice(
     let (from_outside, to_outside) = tokio::io::split(outside);
     let both = async {
         tokio::try_join!(
-            pass(from_inside, to_outside, passage, Way::Up),
-            pass(from_outside, to_inside, passage, Way::Down),
+            pass(from_inside, to_outside, passage),
+            pass(from_outside, to_inside, passage),
         )
     };
     tokio::select! {
@@ -143,7 +138,6 @@ async fn pass(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     passage: &Passage,
-    way: Way,
 ) -> Result<(), Option<String>> {
     let ends = |_: io::Error| None;
     let mut chunk = vec![0; CHUNK];
@@ -157,7 +151,6 @@ async fn pass(
         let Some(bytes) = chunk.get(..count).filter(|bytes| !bytes.is_empty()) else {
             return to.shutdown().await.map_err(ends);
         };
-        passage.count(way, count as u64).map_err(Some)?;
         let write = tokio::time::timeout(passage.idle(), to.write_all(bytes)).await;
         write.map_err(|_| Some(too_long(passage)))?.map_err(ends)?;
     }

@@ -265,7 +265,14 @@ impl Outlet {
         if standing.is_ok_and(|standing| !standing.rules.grants(part)) {
             return None;
         }
-        Some(self.gateway.egress(EgressSpec {
+        Some(self.any(part))
+    }
+
+    /// The same where nothing may leave it, too: what is asked for is refused and recorded, for a
+    /// sandbox that has a channel in any case.
+    #[must_use]
+    pub fn any(&self, part: Part) -> Egress {
+        self.gateway.egress(EgressSpec {
             part,
             policies: Arc::clone(&self.policies),
             resolver: Arc::clone(&self.leads.resolver),
@@ -273,7 +280,7 @@ impl Outlet {
             bounds: self.leads.bounds,
             tls: None,
             cancel: self.cancel.clone(),
-        }))
+        })
     }
 
     /// What may leave a sandbox in which this part of the work happens, as a text that is the same as

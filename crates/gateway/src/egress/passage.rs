@@ -1,7 +1,7 @@
 //! What is open: one allowed connection or exchange, measured, bounded, and ended when it is not
 //! allowed any more.
 
-use super::{State, record::Key};
+use super::{Standing, State, record::Key};
 use domain::egress::{Asks, Host, Request, Verdict, decide};
 use std::{
     collections::HashMap,
@@ -65,26 +65,35 @@ impl Open {
         }
         let standing = state.standing();
         for question in open.1.values() {
-            let holds = standing.as_ref().is_ok_and(|standing| {
-                let request = Request {
-                    part: state.part,
-                    host: &question.host,
-                    port: question.port,
-                    asked: question.asked.as_ref().map(Asked::as_asks),
-                };
-                let now = decide(&standing.rules, &request).verdict;
-                // A tunnel that nobody looks into does not become one that somebody does.
-                let is_same = now == question.verdict
-                    || (question.verdict == Verdict::Inspected && now == Verdict::Allowed);
-                let may = |address| standing.users.may_connect(&question.host, address);
-                is_same && question.address.is_none_or(may)
-            });
-            if !holds {
+            if !question.holds(state, &standing) {
                 question.end.cancel();
             }
         }
     }
 }
+
+impl Question {
+    /// Whether it would be decided in the same way now.
+    fn holds(&self, state: &State, standing: &Result<Standing, String>) -> bool {
+        standing.as_ref().is_ok_and(|standing| {
+            let request = Request {
+                part: state.part,
+                host: &self.host,
+                port: self.port,
+                asked: self.asked.as_ref().map(Asked::as_asks),
+            };
+            let now = decide(&standing.rules, &request).verdict;
+            // A tunnel that nobody looks into does not become one that somebody does.
+            let is_same = now == self.verdict
+                || (self.verdict == Verdict::Inspected && now == Verdict::Allowed);
+            let may = |address| standing.rules.may_connect(&request, address);
+            is_same && self.address.is_none_or(may)
+        })
+    }
+}
+
+/// What is said of what was allowed and is not any more.
+pub(super) const NOT_ANY_MORE: &str = "it is not allowed any more";
 
 /// One allowed connection or exchange. It is recorded when it is dropped.
 pub(super) struct Passage {
@@ -113,6 +122,11 @@ pub(super) enum Way {
 }
 
 impl Passage {
+    /// Opens one, if it is still allowed: looking up a name and connecting take their time, and the
+    /// rules may have changed meanwhile. One that is not is recorded as refused.
+    ///
+    /// # Errors
+    /// Why not.
     pub(super) fn open(
         state: &Arc<State>,
         key: Key,
@@ -121,7 +135,7 @@ impl Passage {
         asked: Option<Asked>,
         verdict: Verdict,
         outside: &TcpStream,
-    ) -> Self {
+    ) -> Result<Arc<Self>, &'static str> {
         let end = state.cancel.child_token();
         let question = Question {
             host: host.clone(),
@@ -131,16 +145,25 @@ impl Passage {
             address: outside.peer_addr().ok().map(|address| address.ip()),
             end: end.clone(),
         };
+        // First among those that are looked at again, then decided: no edit falls in between.
         let number = {
             let mut open = state.open.lock();
             open.0 += 1;
             let number = open.0;
-            open.1.insert(number, question);
+            open.1.insert(number, question.clone());
             number
         };
+        if !question.holds(state, &state.standing()) {
+            state.open.lock().1.remove(&number);
+            state.refuse(Key {
+                reason: Some(NOT_ANY_MORE.into()),
+                ..key
+            });
+            return Err(NOT_ANY_MORE);
+        }
         state.record.add(key.clone(), 1, 0, 0);
         state.wake.notify_one();
-        Self {
+        Ok(Arc::new(Self {
             state: Arc::clone(state),
             number,
             key,
@@ -151,24 +174,49 @@ impl Passage {
             ended: Mutex::default(),
             end,
             deadline: Instant::now() + state.bounds.total,
-        }
+        }))
     }
 
-    /// Counts bytes, and says which bound they pass.
-    pub(super) fn count(&self, way: Way, bytes: u64) -> Result<(), String> {
-        let bounds = &self.state.bounds;
-        let (mine, all, most, word) = match way {
-            Way::Up => (&self.up, &self.state.up, bounds.up, "out of"),
-            Way::Down => (&self.down, &self.state.down, bounds.down, "into"),
+    /// Counts bytes that passed.
+    pub(super) fn count(&self, way: Way, bytes: u64) {
+        let (mine, all) = match way {
+            Way::Up => (&self.up, &self.state.up),
+            Way::Down => (&self.down, &self.state.down),
         };
         mine.fetch_add(bytes, Ordering::Relaxed);
+        all.fetch_add(bytes, Ordering::Relaxed);
         let passed = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.last.store(passed, Ordering::Relaxed);
-        let before = all.fetch_add(bytes, Ordering::Relaxed);
-        if before.saturating_add(bytes) > most {
-            return Err(format!("more than {most} bytes {word} this sandbox"));
-        }
-        Ok(())
+    }
+
+    /// How many bytes may still pass, of all connections of the sandbox.
+    pub(super) fn room(&self, way: Way) -> u64 {
+        let (all, most) = self.passed(way);
+        most.saturating_sub(all)
+    }
+
+    /// Whether more have passed than may.
+    pub(super) fn is_over(&self, way: Way) -> bool {
+        let (all, most) = self.passed(way);
+        all > most
+    }
+
+    /// Which bound that is.
+    pub(super) fn too_much(&self, way: Way) -> String {
+        let (_, most) = self.passed(way);
+        let word = match way {
+            Way::Up => "out of",
+            Way::Down => "into",
+        };
+        format!("more than {most} bytes {word} this sandbox")
+    }
+
+    fn passed(&self, way: Way) -> (u64, u64) {
+        let (all, most) = match way {
+            Way::Up => (&self.state.up, self.state.bounds.up),
+            Way::Down => (&self.state.down, self.state.bounds.down),
+        };
+        (all.load(Ordering::Relaxed), most)
     }
 
     pub(super) fn idle(&self) -> std::time::Duration {
@@ -208,7 +256,7 @@ impl Passage {
         if self.state.cancel.is_cancelled() {
             "the sandbox ended"
         } else {
-            "it is not allowed any more"
+            NOT_ANY_MORE
         }
     }
 }

@@ -3,8 +3,9 @@
 use super::{
     Egress, Standing, State,
     connect::{self, connect},
+    counted::Counted,
     headers,
-    meter::{Metered, Passed, own, splice},
+    meter::{Passed, Watched, own, splice},
     passage::{Asked, Passage, Way},
     record::Key,
     refused, tunnel,
@@ -25,7 +26,7 @@ use std::{net::SocketAddr, sync::Arc};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
-    time::{Instant, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 use tokio_rustls::TlsConnector;
 
@@ -34,6 +35,9 @@ pub(crate) type Answer = Response<Passed>;
 
 /// Largest head of an answer.
 const HEAD_BYTES: usize = 64 << 10;
+
+/// The host of what names none.
+const UNKNOWN: &str = "(unknown)";
 
 /// The longest path that is recorded, in bytes.
 const PATH_BYTES: usize = 300;
@@ -79,10 +83,9 @@ pub(crate) async fn answer(egress: Option<&Egress>, request: Request<Incoming>) 
             };
             exchange(state, request, &target, None).await
         }
-        None => refused::text(
-            StatusCode::BAD_REQUEST,
-            "skep does not understand this address: a host is a name or an address, and `https` is \
-             asked for with CONNECT",
+        None => state.not_understood(
+            request.method(),
+            "a host is a name or an address, and `https` is asked for with CONNECT",
         ),
     }
 }
@@ -125,6 +128,44 @@ impl State {
         }
         self.standing()
             .map_err(|why| refuse(format!("the configuration cannot be read: {why}")))
+    }
+
+    /// Records that an address cannot be understood, and says so.
+    pub(super) fn not_understood(&self, method: &Method, how: &str) -> Answer {
+        let why = format!("skep does not understand its address: {how}");
+        self.refuse(Key {
+            host: UNKNOWN.into(),
+            port: 0,
+            method: Some(method.as_str().chars().take(METHOD_CHARS).collect()),
+            path: None,
+            rule: None,
+            allowed: false,
+            reason: Some(why.clone()),
+        });
+        refused::text(StatusCode::BAD_REQUEST, &why)
+    }
+
+    /// Records that what came on a connection is no request, if that is what ended it. Says whether it
+    /// is.
+    pub(crate) fn unreadable(&self, to: Option<(&Host, u16)>, error: &hyper::Error) -> bool {
+        let why = if error.is_parse_too_large() {
+            "the head of a request is too long"
+        } else if error.is_parse() {
+            "what came is no request of HTTP/1"
+        } else {
+            return false;
+        };
+        let (host, port) = to.map_or((UNKNOWN.into(), 0), |(host, port)| (host.to_string(), port));
+        self.refuse(Key {
+            host,
+            port,
+            method: None,
+            path: None,
+            rule: None,
+            allowed: false,
+            reason: Some(why.into()),
+        });
+        true
     }
 
     /// Records a refusal.
@@ -173,6 +214,20 @@ impl State {
     }
 }
 
+/// What is recorded of a request.
+pub(super) fn key<B>(state: &State, request: &Request<B>, host: &Host, port: u16) -> Key {
+    let method = request.method().as_str().chars();
+    Key {
+        host: host.to_string(),
+        port,
+        method: Some(method.take(METHOD_CHARS).collect()),
+        path: Some(shown(state, request.uri())),
+        rule: None,
+        allowed: true,
+        reason: None,
+    }
+}
+
 /// The beginning of a path, without its query and without keys of providers.
 fn shown(state: &State, uri: &Uri) -> String {
     let path = state.gateway.redactor.text(uri.path().to_owned());
@@ -206,22 +261,7 @@ pub(super) async fn exchange(
     target: &Target,
     ready: Option<TcpStream>,
 ) -> Answer {
-    let mut key = Key {
-        host: target.host.to_string(),
-        port: target.port,
-        method: Some(
-            request
-                .method()
-                .as_str()
-                .chars()
-                .take(METHOD_CHARS)
-                .collect(),
-        ),
-        path: Some(shown(state, request.uri())),
-        rule: None,
-        allowed: true,
-        reason: None,
-    };
+    let mut key = key(state, &request, &target.host, target.port);
     let standing = match state.admit(&key) {
         Ok(standing) => standing,
         Err(refused) => return *refused,
@@ -261,11 +301,12 @@ pub(super) async fn exchange(
     key.rule = decision.rule.as_deref().map(str::to_owned);
     let stream = match ready {
         Some(stream) => stream,
-        None => match connect(state, &standing, host, port).await {
+        None => match connect(state, &standing, &question).await {
             Ok(stream) => stream,
             Err(error) => return state.no_connection(&key, &error),
         },
     };
+    let asked = asked.clone();
     let passage = Passage::open(
         state,
         key,
@@ -275,12 +316,19 @@ pub(super) async fn exchange(
         Verdict::Allowed,
         &stream,
     );
-    let passage = Arc::new(passage);
-    // A head can carry as much as a body, and is not looked at any more than that.
-    if let Err(why) = passage.count(Way::Up, head_bytes(&request)) {
+    let passage = match passage {
+        Ok(passage) => passage,
+        Err(why) => {
+            return refused::text(StatusCode::FORBIDDEN, &format!("skep refuses this: {why}"));
+        }
+    };
+    // Before any of it leaves. A head can carry as much as a body.
+    if head_bytes(&request) > passage.room(Way::Up) {
+        let why = passage.too_much(Way::Up);
         passage.ended(why.clone());
         return refused::text(StatusCode::FORBIDDEN, &format!("skep refuses this: {why}"));
     }
+    let stream = Counted::new(stream, Arc::clone(&passage));
     let sent = send(state, request, target, upgrade.as_ref(), stream, &passage).await;
     let mut response = match sent {
         Ok(response) => response,
@@ -306,12 +354,24 @@ pub(super) async fn exchange(
             passage.ended(why);
             return refused::text(StatusCode::SERVICE_UNAVAILABLE, &words);
         };
-        let ends = passage.end.clone();
+        let (ends, patience) = (passage.end.clone(), state.bounds.greeting);
         state.tasks.spawn(async move {
+            // The program may not have said all of its request, and never do.
             let both = async { tokio::try_join!(on_upgrade, outside) };
-            if let Some(Ok((inside, outside))) = ends.run_until_cancelled(both).await {
-                splice(TokioIo::new(inside), TokioIo::new(outside), &passage).await;
+            let both = timeout(patience, both);
+            match ends.run_until_cancelled(both).await {
+                Some(Ok(Ok((inside, outside)))) => {
+                    splice(TokioIo::new(inside), TokioIo::new(outside), &passage).await;
+                }
+                Some(Ok(Err(error))) => passage.ended(format!("no other protocol: {error}")),
+                Some(Err(_)) => {
+                    let seconds = patience.as_secs();
+                    passage.ended(format!("it became no other protocol for {seconds} s"));
+                }
+                None => passage.ended(passage.stopped()),
             }
+            // Whoever sends the request may be at it still.
+            ends.cancel();
             drop(room);
         });
         let (parts, _) = response.into_parts();
@@ -321,8 +381,8 @@ pub(super) async fn exchange(
     headers::strip(response.headers_mut());
     response.headers_mut().remove(refused::MARK);
     response.map(|body| {
-        let metered = Metered::new(body, passage, Way::Down);
-        metered.boxed_unsync()
+        let watched = Watched::new(body, passage);
+        watched.boxed_unsync()
     })
 }
 
@@ -332,11 +392,16 @@ async fn send(
     request: Request<Incoming>,
     target: &Target,
     upgrade: Option<&HeaderValue>,
-    stream: TcpStream,
+    stream: Counted,
     passage: &Arc<Passage>,
 ) -> Result<Response<Incoming>, String> {
     let stream: Box<dyn Stream> = if target.is_secure {
-        Box::new(secure(state, target, stream).await?)
+        let ends = &passage.end;
+        let secured = ends.run_until_cancelled(secure(state, target, stream));
+        let secured = secured
+            .await
+            .unwrap_or_else(|| Err(passage.stopped().into()));
+        Box::new(secured?)
     } else {
         Box::new(stream)
     };
@@ -394,7 +459,7 @@ fn outgoing(
         parts.headers.insert(CONNECTION, upgrade);
     }
     parts.version = http::Version::HTTP_11;
-    let body = Metered::new(body, Arc::clone(passage), Way::Up);
+    let body = Watched::new(body, Arc::clone(passage));
     let mut out = Request::new(body.boxed_unsync());
     *out.method_mut() = parts.method;
     *out.uri_mut() = parts.uri;
@@ -406,8 +471,8 @@ fn outgoing(
 async fn secure(
     state: &State,
     target: &Target,
-    stream: TcpStream,
-) -> Result<tokio_rustls::client::TlsStream<TcpStream>, String> {
+    stream: Counted,
+) -> Result<tokio_rustls::client::TlsStream<Counted>, String> {
     let config = state
         .upstream()
         .ok_or("the certificates of this system cannot be read")?;

@@ -31,10 +31,17 @@ pub(super) fn text(status: StatusCode, words: &str) -> Answer {
     response
 }
 
+/// The longest of what was asked for that is said, in characters: a remedy comes after it.
+const WHAT: usize = 300;
+
 /// That the rules refuse it.
 pub(super) fn decided(decision: &Decision, part: Part, host: &Host, what: &str) -> Answer {
+    let mut short: String = what.chars().take(WHAT).collect();
+    if short.len() < what.len() {
+        short.push_str("...");
+    }
     let words = format!(
-        "skep refuses {what} for the {part}: {}; {}",
+        "skep refuses {short} for the {part}: {}; {}",
         decision.reason(),
         decision.remedy(part, host)
     );

@@ -3,21 +3,28 @@
 use super::{
     Answer, State,
     connect::connect,
+    counted::Counted,
     greeting::{self, Greeting},
     headers, inner,
     meter::{own, splice},
-    passage::{Passage, Way},
+    passage::{NOT_ANY_MORE, Passage},
     proxy::Target,
     record::Key,
     refused,
 };
 use crate::body::Body;
 use bytes::Bytes;
-use domain::egress::{Host, Verdict};
+use domain::egress::{Host, Request as Question, Verdict, decide};
 use http::{Request, Response, StatusCode};
 use hyper::{body::Incoming, upgrade::Upgraded};
 use hyper_util::rt::TokioIo;
-use std::{io::Cursor, sync::Arc};
+use std::{
+    io::Cursor,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -28,15 +35,15 @@ use tokio_rustls::TlsAcceptor;
 /// A fatal alert: unrecognized_name (RFC 6066, 3), in a TLS record.
 const UNRECOGNIZED_NAME: [u8; 7] = [0x15, 3, 3, 0, 2, 2, 112];
 
+/// What is said where a rule with paths came after the sandbox.
+const NOT_TRUSTED: &str = "this sandbox was made before there was such a rule: programs in it trust no certificate of Skep";
+
 /// Answers `CONNECT`.
 pub(super) async fn open(state: &Arc<State>, request: Request<Incoming>) -> Answer {
     let authority = request.uri().authority().filter(|it| it.port().is_some());
     let Some((host, port)) = authority.and_then(|authority| headers::parts(authority, 443)) else {
-        return refused::text(
-            StatusCode::BAD_REQUEST,
-            "skep does not understand this address: CONNECT takes HOST:PORT, and a host is a name or \
-             an address",
-        );
+        let how = "CONNECT takes HOST:PORT, and a host is a name or an address";
+        return state.not_understood(request.method(), how);
     };
     let mut key = Key {
         host: host.to_string(),
@@ -51,22 +58,53 @@ pub(super) async fn open(state: &Arc<State>, request: Request<Incoming>) -> Answ
         Ok(standing) => standing,
         Err(refused) => return *refused,
     };
-    let decision = state.decide(&standing.rules, &host, port);
+    let question = Question {
+        part: state.part,
+        host: &host,
+        port,
+        asked: None,
+    };
+    let decision = decide(&standing.rules, &question);
     if decision.verdict == Verdict::Refused {
         state.refuse_by(&key, &decision);
         let what = format!("CONNECT {host}:{port}");
         return refused::decided(&decision, state.part, &host, &what);
     }
     key.rule = decision.rule.as_deref().map(str::to_owned);
+    if decision.verdict == Verdict::Inspected && !state.is_trusted() {
+        let why = decision.reason();
+        state.refuse(Key {
+            reason: Some(format!("{why}, and {NOT_TRUSTED}")),
+            ..key
+        });
+        let words = format!(
+            "skep refuses CONNECT {host}:{port} for the {}: {why}, and {NOT_TRUSTED}; sandboxes that \
+             are made from now on do: start the work again, or leave `methods` and `paths` out of the \
+             rules for this host",
+            state.part
+        );
+        return refused::text(StatusCode::FORBIDDEN, &words);
+    }
     // Where each request is decided by itself, each has a connection of its own, too.
     let outside = if decision.verdict == Verdict::Allowed {
-        match connect(state, &standing, &host, port).await {
+        match connect(state, &standing, &question).await {
             Ok(stream) => Some(stream),
             Err(error) => return state.no_connection(&key, &error),
         }
     } else {
         None
     };
+    // Looking up a name and connecting take their time.
+    let now = state.standing();
+    let now = now.map(|now| decide(&now.rules, &question).verdict);
+    if now != Ok(decision.verdict) {
+        state.refuse(Key {
+            reason: Some(NOT_ANY_MORE.into()),
+            ..key
+        });
+        let words = format!("skep refuses this for the {}: {NOT_ANY_MORE}", state.part);
+        return refused::text(StatusCode::FORBIDDEN, &words);
+    }
     let Some(room) = state.room() else {
         let why = format!("more than {} tunnels at once", super::TUNNELS);
         let words = format!("skep refuses this for the {}: {why}", state.part);
@@ -79,6 +117,7 @@ pub(super) async fn open(state: &Arc<State>, request: Request<Incoming>) -> Answ
         host,
         port,
         key,
+        told: AtomicBool::new(false),
     };
     let upgrade = hyper::upgrade::on(request);
     let cancel = state.cancel.clone();
@@ -100,6 +139,22 @@ struct Tunnel {
     host: Host,
     port: u16,
     key: Key,
+    /// Whether anything was recorded of it.
+    told: AtomicBool,
+}
+
+impl Drop for Tunnel {
+    /// However it ends: it was allowed, and the other side may have heard of it.
+    fn drop(&mut self) {
+        if !self.told.load(Ordering::Relaxed) {
+            let key = Key {
+                reason: Some("it ended without a word".into()),
+                ..self.key.clone()
+            };
+            self.state.record.add(key, 1, 0, 0);
+            self.state.wake.notify_one();
+        }
+    }
 }
 
 impl Tunnel {
@@ -117,15 +172,7 @@ impl Tunnel {
             ..plain.clone()
         };
         match greeting {
-            // It ended without a word, which the other side may have heard of all the same.
-            Ok(None) => {
-                let key = Key {
-                    reason: Some("it ended without a word".into()),
-                    ..self.key.clone()
-                };
-                self.state.record.add(key, 1, 0, 0);
-                self.state.wake.notify_one();
-            }
+            Ok(None) => {}
             Ok(Some(Greeting::Tls(name))) => {
                 if let Err(why) = self.is_named(name.as_deref()) {
                     self.refuse(why);
@@ -142,7 +189,7 @@ impl Tunnel {
             Ok(Some(Greeting::Plain)) => {
                 let (reader, writer) = tokio::io::split(inside);
                 let whole = tokio::io::join(Cursor::new(begun).chain(reader), writer);
-                inner::serve(&self.state, whole, &plain, outside).await;
+                inner::serve(&self.state, whole, &plain, outside, &self.told).await;
             }
             Ok(Some(Greeting::Other | Greeting::Short)) => {
                 self.refuse("a tunnel carries TLS or HTTP/1, and this is neither".into());
@@ -171,6 +218,7 @@ impl Tunnel {
     }
 
     fn refuse(&self, why: String) {
+        self.told.store(true, Ordering::Relaxed);
         self.state.refuse(Key {
             reason: Some(why),
             ..self.key.clone()
@@ -178,8 +226,9 @@ impl Tunnel {
     }
 
     /// Passes what nobody looks into.
-    async fn pass(self, inside: TokioIo<Upgraded>, begun: Vec<u8>, mut outside: TcpStream) {
-        let passage = Passage::open(
+    async fn pass(self, inside: TokioIo<Upgraded>, begun: Vec<u8>, outside: TcpStream) {
+        self.told.store(true, Ordering::Relaxed);
+        let opened = Passage::open(
             &self.state,
             self.key.clone(),
             &self.host,
@@ -188,10 +237,8 @@ impl Tunnel {
             Verdict::Allowed,
             &outside,
         );
-        if let Err(why) = passage.count(Way::Up, begun.len() as u64) {
-            passage.ended(why);
-            return;
-        }
+        let Ok(passage) = opened else { return };
+        let mut outside = Counted::new(outside, Arc::clone(&passage));
         let written = timeout(passage.idle(), outside.write_all(&begun)).await;
         if matches!(written, Ok(Ok(()))) {
             splice(inside, outside, &passage).await;
@@ -215,7 +262,7 @@ impl Tunnel {
         let whole = tokio::io::join(Cursor::new(begun).chain(reader), writer);
         let accepting = TlsAcceptor::from(config).accept(whole);
         match timeout(self.state.bounds.greeting, accepting).await {
-            Ok(Ok(stream)) => inner::serve(&self.state, stream, target, None).await,
+            Ok(Ok(stream)) => inner::serve(&self.state, stream, target, None, &self.told).await,
             Ok(Err(error)) => self.refuse(format!(
                 "no TLS with the program inside, which must trust the certificate that \
                  SSL_CERT_FILE names: {error}"

@@ -259,7 +259,7 @@ async fn what_leaves_in_the_head_of_a_request_is_counted_and_bounded() {
     }
     let seen = world.close().await;
     assert!(
-        seen.iter().map(|seen| seen.up).sum::<u64>() > 40_000,
+        (20_000..30_000).contains(&seen.iter().map(|seen| seen.up).sum::<u64>()),
         "{seen:?}"
     );
 }

@@ -20,7 +20,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     process::Command,
-    sync::watch,
+    sync::{Semaphore, watch},
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
@@ -65,32 +65,55 @@ impl Policies for Told {
 }
 
 /// Names with the addresses that they have one after the other; the last one stays.
-#[derive(Default)]
-pub(crate) struct Names(Mutex<HashMap<String, Vec<Vec<IpAddr>>>>, Mutex<usize>);
+pub(crate) struct Names {
+    known: Mutex<HashMap<String, Vec<Vec<IpAddr>>>>,
+    asked: watch::Sender<usize>,
+    gate: Semaphore,
+}
 
 impl Names {
+    fn new() -> Self {
+        Self {
+            known: Mutex::default(),
+            asked: watch::channel(0).0,
+            gate: Semaphore::new(0),
+        }
+    }
+
+    /// Waits until something was looked up, and says the answers that wait only when this is done.
+    pub(crate) async fn meanwhile(&self, does: impl FnOnce()) {
+        let mut asked = self.asked.subscribe();
+        let waited = timeout(PATIENCE, asked.wait_for(|asked| *asked > 0)).await;
+        waited.expect("nothing is looked up").unwrap();
+        does();
+        self.gate.add_permits(1);
+    }
+
     pub(crate) fn set(&self, name: &str, answers: &[&[&str]]) {
         let answers = answers
             .iter()
             .map(|all| all.iter().map(|one| one.parse().unwrap()).collect())
             .collect();
-        self.0.lock().unwrap().insert(name.into(), answers);
+        self.known.lock().unwrap().insert(name.into(), answers);
     }
 
     pub(crate) fn asked(&self) -> usize {
-        *self.1.lock().unwrap()
+        *self.asked.borrow()
     }
 }
 
 #[async_trait]
 impl Resolver for Names {
     async fn addresses(&self, name: &str) -> io::Result<Vec<IpAddr>> {
-        *self.1.lock().unwrap() += 1;
+        self.asked.send_modify(|asked| *asked += 1);
+        if name.starts_with("later") {
+            self.gate.acquire().await.unwrap().forget();
+        }
         if name.starts_with("never") {
             // As a thread that goes on, whoever waits for it.
             return std::future::pending().await;
         }
-        let mut known = self.0.lock().unwrap();
+        let mut known = self.known.lock().unwrap();
         let answers = known
             .get_mut(name)
             .ok_or_else(|| io::Error::other("no such name"))?;
@@ -134,9 +157,10 @@ impl World {
         roots: Option<RootCertStore>,
     ) -> Self {
         let told = Arc::new(Told(Mutex::new(Err("nothing was said".into()))));
-        told.say(&Asked { allow, deny }, users());
-        let names = Arc::new(Names::default());
-        for name in ["a.test", "b.test", "c.test"] {
+        let asked = Asked { allow, deny };
+        told.say(&asked, naming(&asked));
+        let names = Arc::new(Names::new());
+        for name in ["a.test", "b.test", "c.test", "later.test"] {
             names.set(name, &[&["127.0.0.1"]]);
         }
         let kept = Arc::new(Kept(watch::channel(Vec::new()).0));
@@ -232,8 +256,16 @@ impl World {
     }
 }
 
-pub(crate) fn users() -> Users {
+/// A configuration that names what is asked for, so that it may be on loopback.
+pub(crate) fn naming(asked: &Asked) -> Users {
+    let named = |rule: &Rule| Rule {
+        host: rule.host.clone(),
+        ports: rule.ports.clone(),
+        upgrade: true,
+        ..Rule::default()
+    };
     Users {
+        within: asked.allow.iter().map(named).collect(),
         addresses: vec!["127.0.0.0/8".parse().unwrap()],
         ..Users::default()
     }

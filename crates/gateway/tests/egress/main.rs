@@ -11,6 +11,8 @@ mod bounds;
 #[cfg(test)]
 mod clients;
 #[cfg(test)]
+mod events;
+#[cfg(test)]
 mod fixture;
 #[cfg(test)]
 mod inspected;

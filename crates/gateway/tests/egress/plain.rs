@@ -6,7 +6,7 @@ use domain::egress::{Asked, Rule, Users};
 use tokio::io::AsyncWriteExt;
 
 use crate::{
-    fixture::{AT_ONCE, World, allow, head, text, users},
+    fixture::{AT_ONCE, World, allow, head, naming, text},
     origin::{Origin, echo},
 };
 
@@ -258,6 +258,7 @@ async fn private_addresses_are_refused_after_the_name_was_looked_up() {
     assert!(origin.heads().is_empty());
     // One that is named in the configuration may be connected to, and only under that name.
     let pinned = Users {
+        allow: vec![allow("b.test", &[port])],
         hosts: [("b.test".to_owned(), "127.0.0.1".parse().unwrap())].into(),
         ..Users::default()
     };
@@ -272,6 +273,53 @@ async fn private_addresses_are_refused_after_the_name_was_looked_up() {
 }
 
 #[tokio::test]
+async fn what_only_a_repository_asks_for_leads_to_no_private_address_under_any_name() {
+    let origin = Origin::plain().await;
+    let port = origin.port();
+    let world = World::new(Vec::new());
+    let hosts = ["a.test", "*", "*.test", "127.0.0.1", "127.0.0.0/8"];
+    let asked = Asked {
+        allow: hosts.map(|host| allow(host, &[port])).into(),
+        deny: Vec::new(),
+    };
+    let may = |own: Vec<Rule>| Users {
+        allow: own,
+        addresses: vec!["127.0.0.0/8".parse().unwrap()],
+        ..Users::default()
+    };
+    let status = async |host: &str| {
+        let ask = format!(
+            "GET http://{host}:{port}/ HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n"
+        );
+        let said = world.raw(ask.as_bytes()).await;
+        let (_, tunnel) = world.tunnel(&format!("{host}:{port}")).await;
+        assert_eq!(said.get(9..12), tunnel.get(9..12), "{said} {tunnel}");
+        said
+    };
+    for own in [
+        Vec::new(),
+        vec![allow("*", &[port])],
+        vec![allow("a.test", &[443])],
+        vec![allow("b.test", &[port])],
+    ] {
+        world.told.say(&asked, may(own));
+        for host in ["a.test", "127.0.0.1"] {
+            let said = status(host).await;
+            assert!(said.starts_with("HTTP/1.1 403"), "{said}");
+            let wanted = format!("names {host} with port {port} nowhere");
+            assert!(
+                said.contains(&wanted) && said.contains("`[[egress.within]]`"),
+                "{said}"
+            );
+        }
+    }
+    assert!(origin.heads().is_empty());
+    world.told.say(&asked, may(vec![allow("a.test", &[port])]));
+    assert!(status("a.test").await.starts_with("HTTP/1.1 200"));
+    assert!(status("127.0.0.1").await.starts_with("HTTP/1.1 403"));
+}
+
+#[tokio::test]
 async fn a_name_that_changes_its_address_between_looks_gains_nothing() {
     let origin = Origin::plain().await;
     let port = origin.port();
@@ -282,7 +330,7 @@ async fn a_name_that_changes_its_address_between_looks_gains_nothing() {
     };
     let only = Users {
         addresses: vec!["127.0.0.1".parse().unwrap()],
-        ..Users::default()
+        ..naming(&asked)
     };
     world.told.say(&asked, only);
     // The first answer is allowed, and every later one leads elsewhere.
@@ -331,7 +379,7 @@ async fn an_edit_of_the_configuration_holds_from_the_next_request_on_and_a_broke
             host: Some("*".into()),
             ..Rule::default()
         }],
-        ..users()
+        ..naming(&asked)
     };
     world.told.say(&asked, forbids);
     let said = world.raw(ask.as_bytes()).await;
@@ -345,6 +393,6 @@ async fn an_edit_of_the_configuration_holds_from_the_next_request_on_and_a_broke
         said.contains("the configuration cannot be read: line 3"),
         "{said}"
     );
-    world.told.say(&asked, users());
+    world.told.say(&asked, naming(&asked));
     assert!(world.raw(ask.as_bytes()).await.starts_with("HTTP/1.1 200"));
 }

@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use crate::{
-    fixture::{AT_ONCE, PATIENCE, World, allow, head, text, users},
+    fixture::{AT_ONCE, PATIENCE, World, allow, head, text},
     origin::{Authority, Origin, echo},
 };
 
@@ -196,7 +196,7 @@ async fn a_tunnel_to_an_address_or_to_what_is_no_host_needs_a_rule_of_its_own() 
 async fn an_open_tunnel_is_cut_when_the_configuration_forbids_it() {
     let nothing_asked = Users {
         asked: false,
-        ..users()
+        ..Users::default()
     };
     is_cut_by(nothing_asked).await;
 }

@@ -13,9 +13,7 @@ use crate::{
 };
 use domain::{
     AttemptId, RequestId,
-    egress::{
-        Asked, Asks, Decision, Host, Kind, Part, Request, Rules, Users, Verdict, decide, kind,
-    },
+    egress::{Asked, Asks, Decision, Host, Part, Request, Rules, Users, Verdict, decide, kind},
     event::Body,
 };
 use ledger::{Found, Ledger};
@@ -84,6 +82,7 @@ struct Object<'a> {
     rule: Option<&'a str>,
     reason: &'a str,
     remedy: Option<&'a str>,
+    private: bool,
     unknown_presets: &'a [String],
 }
 
@@ -130,6 +129,14 @@ fn target(text: &str) -> Option<Target<'_>> {
     })
 }
 
+fn asks<'a>(method: &'a str, path: &'a str) -> Asks<'a> {
+    Asks {
+        method,
+        target: path,
+        upgrade: false,
+    }
+}
+
 /// What is decided, and whether Skep looks into TLS for it.
 fn decided(rules: &Rules, part: Part, target: &Target<'_>, method: &str) -> (Decision, bool) {
     let ask = |asked| {
@@ -141,11 +148,7 @@ fn decided(rules: &Rules, part: Part, target: &Target<'_>, method: &str) -> (Dec
         };
         decide(rules, &request)
     };
-    let asks = |path| Asks {
-        method,
-        target: path,
-        upgrade: false,
-    };
+    let asks = |path| asks(method, path);
     if !target.tunnel {
         return (ask(Some(asks(target.path.unwrap_or("/")))), false);
     }
@@ -156,19 +159,32 @@ fn decided(rules: &Rules, part: Part, target: &Target<'_>, method: &str) -> (Dec
     }
 }
 
-/// Why an allowed host could not be connected to, where that is known without a network.
-fn closed(users: &Users, host: &Host) -> Option<String> {
+/// Why an allowed host could not be connected to, where that is known without a network, and what a
+/// person can do about it.
+fn closed(rules: &Rules, users: &Users, request: &Request<'_>) -> Option<(String, String)> {
+    let host = request.host;
     let address = match host {
         Host::Address(address) => *address,
         Host::Name(name) => users.pinned(name)?,
     };
-    (!users.may_connect(host, address)).then(|| {
-        let what = kind(address);
-        debug_assert_ne!(what, Kind::Public);
-        format!(
-            "{address} is {}, and `egress.addresses` does not name it",
-            what.as_str()
-        )
+    if rules.may_connect(request, address) {
+        return None;
+    }
+    let what = kind(address).as_str();
+    let name = format!(
+        "name {host} with `ports = [{}]` in `[[egress.within]]` or `[[egress.allow]]` of your \
+         configuration",
+        request.port
+    );
+    Some(if rules.has_address(host, address) {
+        let why = format!(
+            "{address} is {what}, and your configuration does not name {host} with port {}",
+            request.port
+        );
+        (why, name)
+    } else {
+        let why = format!("{address} is {what}, and `egress.addresses` does not have it");
+        (why, format!("add it there, and {name}"))
     })
 }
 
@@ -191,15 +207,22 @@ async fn would(args: &Args, context: &Context) -> Result<Exit, Error> {
     let rules = gateway::rules(&asked, &users, &*configured)
         .map_err(|error| Error::Usage(error.to_string()))?;
     let (decision, inspected) = decided(&rules, part, &target, &args.method);
-    let closed = closed(&users, &target.host).filter(|_| decision.verdict != Verdict::Refused);
+    let is_seen = inspected || !target.tunnel;
+    let request = Request {
+        part,
+        host: &target.host,
+        port: target.port,
+        asked: is_seen.then(|| asks(&args.method, target.path.unwrap_or("/"))),
+    };
+    let closed = closed(&rules, &users, &request);
+    let closed = closed.filter(|_| decision.verdict != Verdict::Refused);
     let allowed = decision.verdict != Verdict::Refused && closed.is_none();
     let remedy = match &closed {
-        Some(_) => Some("name it there, in your configuration".to_owned()),
+        Some((_, remedy)) => Some(remedy.clone()),
         None if allowed => None,
         None => Some(decision.remedy(part, &target.host)),
     };
-    let reason = closed.unwrap_or_else(|| decision.reason());
-    let is_seen = inspected || !target.tunnel;
+    let reason = closed.map_or_else(|| decision.reason(), |(why, _)| why);
     let object = Object {
         url: &args.what,
         r#for: part,
@@ -212,6 +235,7 @@ async fn would(args: &Args, context: &Context) -> Result<Exit, Error> {
         rule: decision.rule.as_deref(),
         reason: &reason,
         remedy: remedy.as_deref(),
+        private: allowed && rules.is_named(&request),
         unknown_presets: rules.unknown_presets(),
     };
     if context.output.is_json() {
@@ -236,6 +260,11 @@ fn render(object: &Object<'_>) -> String {
     out.push_str(&format!("  {}\n", text::line(object.reason)));
     if object.inspected {
         out.push_str("  its TLS is looked into, with a certificate of the sandbox's own\n");
+    }
+    if object.allowed && !object.private {
+        out.push_str(
+            "  only at public addresses: your configuration does not name this host and port\n",
+        );
     }
     for preset in object.unknown_presets {
         out.push_str(&format!(
@@ -382,6 +411,7 @@ mod tests {
                 rule: decision.rule.as_deref(),
                 reason: &decision.reason(),
                 remedy: (!allowed).then_some(remedy.as_str()),
+                private: false,
                 unknown_presets: &[],
             }))
         };
@@ -389,7 +419,8 @@ mod tests {
             said("https://api.test/x", "GET"),
             "GET https://api.test/x for the agent: allowed\n  \
              the rule `allow api.test GET (skep.toml)` allows it\n  \
-             its TLS is looked into, with a certificate of the sandbox's own\n"
+             its TLS is looked into, with a certificate of the sandbox's own\n  \
+             only at public addresses: your configuration does not name this host and port\n"
         );
         assert_eq!(
             said("https://api.test/x", "POST"),
