@@ -5,6 +5,7 @@
 //! adds ([`Users`]). Both are put together to [`Rules`], which [`decide`] reads.
 
 mod address;
+mod artefact;
 mod host;
 mod path;
 mod rules;
@@ -12,6 +13,7 @@ mod rules;
 mod tests;
 
 pub use address::{Address, Kind, kind};
+pub use artefact::{Digest, Registry};
 pub use host::{Host, Pattern};
 pub use rules::{Asks, Decision, Presets, Request, Rules, Verdict, Why, decide};
 
@@ -114,6 +116,9 @@ pub struct Asked {
 pub struct Users {
     /// Whether anything that repositories ask for is granted.
     pub asked: bool,
+    /// Whether what registries never change is kept for all sandboxes, and their TLS looked into for
+    /// that.
+    pub cache: bool,
     /// What may leave, whether a repository asks for it or not.
     pub allow: Vec<Rule>,
     /// What may not, whoever asks.
@@ -133,6 +138,7 @@ impl Default for Users {
     fn default() -> Self {
         Self {
             asked: true,
+            cache: true,
             allow: Vec::new(),
             deny: Vec::new(),
             within: Vec::new(),

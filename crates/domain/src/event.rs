@@ -233,6 +233,9 @@ pub enum Body {
         up: u64,
         /// Bytes that came in.
         down: u64,
+        /// That the answers were kept ones of a package registry, and nothing was connected to.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cached: Option<bool>,
     },
     /// A gate passed and made a change.
     ChangeMade {

@@ -10,6 +10,7 @@ mod greeting;
 mod headers;
 pub mod hostile;
 mod inner;
+mod kept;
 mod meter;
 mod outlet;
 mod passage;
@@ -26,9 +27,9 @@ pub(crate) use meter::own;
 pub(crate) use outlet::Leads;
 pub(crate) use proxy::{Answer, answer, is_for_proxy};
 
-use crate::{gateway::Shared, serve::Served};
+use crate::{gateway::Shared, packages::Packages, serve::Served};
 use authority::Authority;
-use domain::egress::{Part, Rules, Users};
+use domain::egress::{Part, Registry, Rules, Users};
 use passage::Open;
 use record::Record;
 use rustls::ClientConfig;
@@ -127,6 +128,8 @@ pub struct EgressSpec {
     pub bounds: EgressBounds,
     /// How real servers are recognized; by the system's certificates where this is none.
     pub tls: Option<Arc<ClientConfig>>,
+    /// What is kept of package registries.
+    pub packages: Option<Arc<Packages>>,
     /// Ends it.
     pub cancel: CancellationToken,
 }
@@ -144,6 +147,7 @@ pub(crate) struct State {
     resolver: Arc<dyn Resolver>,
     bounds: EgressBounds,
     record: Record,
+    packages: Option<Arc<Packages>>,
     open: Open,
     up: AtomicU64,
     down: AtomicU64,
@@ -181,6 +185,7 @@ impl Egress {
             resolver: spec.resolver,
             record: Record::new(spec.part, spec.witness, spec.bounds.events),
             bounds: spec.bounds,
+            packages: spec.packages,
             open: Open::default(),
             up: AtomicU64::new(0),
             down: AtomicU64::new(0),
@@ -208,6 +213,16 @@ impl Egress {
     /// When the listener cannot be used.
     pub fn serve(&self, listener: std::net::TcpListener) -> io::Result<Served> {
         Served::start(None, Some(self.clone()), listener, None)
+    }
+
+    /// The package registries whose presets are allowed to it.
+    #[must_use]
+    pub fn registries(&self) -> Vec<Registry> {
+        let standing = self.state.policies.standing();
+        standing.map_or_else(
+            |_| Vec::new(),
+            |standing| standing.rules.presets(self.state.part),
+        )
     }
 
     /// The certificates that programs inside must trust: the system's, and that of this sandbox's

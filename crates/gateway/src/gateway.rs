@@ -11,6 +11,7 @@ use crate::{
     egress::{Configured, Egress, EgressSpec, Leads, Outlet},
     error::Error,
     grant::{Grant, GrantSpec},
+    packages::Packages,
     provider::{Provider, Times},
     providers::Providers,
     redact::Redactor,
@@ -126,6 +127,18 @@ impl Gateway {
     #[must_use]
     pub fn letting_out(mut self, configured: Arc<dyn Configured>) -> Self {
         self.leads = Some(Arc::new(Leads::new(configured)));
+        self
+    }
+
+    /// Keeps what package registries never change, for all sandboxes.
+    #[must_use]
+    pub fn keeping(mut self, packages: Packages) -> Self {
+        if let Some(leads) = &self.leads {
+            self.leads = Some(Arc::new(Leads {
+                packages: Some(Arc::new(packages)),
+                ..Leads::clone(leads)
+            }));
+        }
         self
     }
 

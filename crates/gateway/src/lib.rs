@@ -4,7 +4,8 @@
 //! spender reaches a model. It never trusts the agent's account of anything: it checks what is
 //! asked, reserves before it calls, meters what passes from the bytes themselves, settles once,
 //! and records the exchange without any key. It never reads the environment, nor a
-//! file but the system's certificates and its table of hosts, and never tries a call again.
+//! file but the system's certificates, its table of hosts and what it keeps of package registries
+//! ([`Packages`]), and never tries a call again.
 //!
 //! What leaves a sandbox besides such calls passes here, too: [`Egress`] decides, measures and
 //! records every request.
@@ -27,6 +28,7 @@ mod grant;
 mod headers;
 mod hook;
 mod ledger_funds;
+mod packages;
 mod page;
 mod provider;
 mod providers;
@@ -50,6 +52,7 @@ pub use gateway::{Bounds, Gateway, Options};
 pub use grant::{Call, Grant, GrantSpec, Limits, Mode, Response};
 pub use hook::{Error as HookError, Hook};
 pub use ledger_funds::{CassetteError, LedgerFunds, cassette, plan_cassette};
+pub use packages::{PACKAGES_BYTES, Packages};
 pub use page::{Error as PageError, read as read_page};
 pub use provider::{Provider, Settings, Times};
 pub use providers::{Error as RouteError, Providers, Route};

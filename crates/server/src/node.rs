@@ -91,7 +91,8 @@ impl Node {
             providers: options.providers.clone(),
             bounds: Bounds::default(),
         })?
-        .letting_out(Arc::clone(&options.egress));
+        .letting_out(Arc::clone(&options.egress))
+        .keeping(site::packages(&options.data));
         let agents: Arc<dyn Agents> = Arc::new(HostAgents {
             path: options.path.clone(),
         });

@@ -4,6 +4,7 @@ use crate::{
     error::Error,
     open::{blocking, open_attempts},
 };
+use gateway::{PACKAGES_BYTES, Packages};
 use git::Leftovers;
 use ledger::Ledger;
 use std::{
@@ -44,6 +45,8 @@ pub struct Usage {
     pub mirrors: Vec<(String, u64)>,
     /// The copies of repositories that were given by URLs, sorted by name.
     pub fetched: Vec<Fetched>,
+    /// What is kept of package registries, in bytes.
+    pub packages: u64,
     /// The most that all of it may take, in bytes.
     pub max: u64,
     /// What must stay free, in bytes.
@@ -85,9 +88,8 @@ impl Usage {
     pub fn bytes(&self) -> u64 {
         let mirrors = self.mirrors.iter().map(|(_, bytes)| *bytes);
         let fetched = self.fetched.iter().map(|copy| copy.bytes);
-        mirrors
-            .chain(fetched)
-            .fold(self.space.bytes(), u64::saturating_add)
+        let rest = self.space.bytes().saturating_add(self.packages);
+        mirrors.chain(fetched).fold(rest, u64::saturating_add)
     }
 
     /// How much of it has to go for the bounds to hold, beside the trash.
@@ -98,6 +100,22 @@ impl Usage {
         taken
             .saturating_sub(self.max)
             .max(self.must_stay_free.saturating_sub(free))
+    }
+
+    /// How much may stay of what is kept of registries, which goes before any base: each of its files
+    /// comes again at once when it is asked for.
+    fn packages_may(&self, all: bool) -> u64 {
+        match all {
+            true => 0,
+            false => self.packages.saturating_sub(self.over()),
+        }
+    }
+
+    /// The same when so much of that has gone.
+    fn without_packages(mut self, freed: u64) -> Self {
+        self.packages = self.packages.saturating_sub(freed);
+        self.free = self.free.saturating_add(freed);
+        self
     }
 
     /// The bases to evict, in this order.
@@ -121,7 +139,7 @@ impl Usage {
 pub struct Collect {
     /// The bounds.
     pub bounds: StoreBounds,
-    /// Evict every base that nobody uses, within the bounds or not.
+    /// Evict every base that nobody uses and all that is kept of registries, within the bounds or not.
     pub all: bool,
     /// Only find out what would be done.
     pub dry_run: bool,
@@ -144,6 +162,8 @@ pub struct Collection {
     pub fetched: Vec<String>,
     /// Temporary files of killed processes in mirrors.
     pub leftovers: Leftovers,
+    /// What went of what is kept of package registries, in bytes.
+    pub packages: u64,
     /// What was deleted, in bytes: what was in the trash before too.
     pub freed: u64,
     /// What could not be deleted, and why.
@@ -198,6 +218,8 @@ pub async fn collect(
         drop(sandbox::Namespace::new());
         sandbox::Namespace::clear(&directory);
         let now = usage(&store, &directory, how.bounds, &stop)?;
+        let packages = shrink(&directory, now.packages_may(how.all))?;
+        let now = now.without_packages(packages);
         let evicted = evict(&store, &now.to_evict(how.all))?;
         let trash = store.space(&stop)?.trash;
         let emptied =
@@ -211,9 +233,11 @@ pub async fn collect(
             layers,
             fetched,
             leftovers,
+            packages,
             freed: trash
                 .bytes
                 .saturating_sub(left.bytes)
+                .saturating_add(packages)
                 .saturating_add(leftovers.bytes),
             failed: emptied
                 .failed
@@ -275,6 +299,8 @@ fn would(
             base.used_by = None;
         }
     }
+    let packages = after.packages.saturating_sub(after.packages_may(how.all));
+    let after = after.without_packages(packages);
     let bases = after.to_evict(how.all);
     let mut leftovers = Leftovers::default();
     for mirror in mirrors(directory)? {
@@ -285,7 +311,8 @@ fn would(
     freed = bases
         .iter()
         .map(|base| base.bytes)
-        .fold(freed.saturating_add(leftovers.bytes), u64::saturating_add);
+        .fold(freed.saturating_add(leftovers.bytes), u64::saturating_add)
+        .saturating_add(packages);
     Ok(Collection {
         before,
         workspaces: swept.workspaces,
@@ -294,6 +321,7 @@ fn would(
         layers,
         fetched,
         leftovers,
+        packages,
         freed,
         failed: Vec::new(),
     })
@@ -307,7 +335,8 @@ pub(crate) fn keep(
     stop: &AtomicBool,
 ) -> Result<(), Error> {
     let usage = usage(store, directory, bounds, stop)?;
-    let evicted = evict(store, &usage.to_evict(false))?;
+    let freed = shrink(directory, usage.packages_may(false))?;
+    let evicted = evict(store, &usage.without_packages(freed).to_evict(false))?;
     if !evicted.is_empty() {
         tracing::info!(?evicted, "bases that nobody used made room");
     }
@@ -347,6 +376,9 @@ fn usage(
         space,
         mirrors: sizes,
         fetched: fetched(directory, stop)?,
+        packages: packages(directory)
+            .bytes()
+            .map_err(|error| unreadable(&directory.join(PACKAGES), error))?,
         max: bounds.max.unwrap_or(total / PART),
         must_stay_free: must_stay_free(bounds, total),
         free: disk.f_bavail.saturating_mul(disk.f_frsize),
@@ -429,6 +461,21 @@ fn retire(directory: &Path, fetched: &[Fetched], all: bool) -> Result<Vec<String
         }
     }
     Ok(retired)
+}
+
+/// Where artefacts of package registries are kept, in a directory of sites.
+const PACKAGES: &str = "packages";
+
+/// What is kept of package registries in a directory of sites.
+#[must_use]
+pub fn packages(directory: &Path) -> Packages {
+    Packages::new(directory.join(PACKAGES), PACKAGES_BYTES)
+}
+
+/// Removes of that what is too much.
+fn shrink(directory: &Path, most: u64) -> Result<u64, Error> {
+    let shrunk = packages(directory).shrink(most);
+    shrunk.map_err(|error| unreadable(&directory.join(PACKAGES), error))
 }
 
 /// Where mirrors are kept, in a directory of sites.

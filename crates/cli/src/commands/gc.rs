@@ -25,15 +25,17 @@ use std::{
 /// Workspaces that nobody owns and what killed processes left are deleted. Bases (checked-out
 /// commits that workspaces share) go where they, with workspaces and mirrors, take more than
 /// `[store]` in the configuration allows: the longest unused first, and never one that is in use or
-/// that another lies over. Copies of repositories given by URLs go when nothing was fetched into
-/// them for 30 days, unless they hold integrated work or a request works on them. What is gone is
-/// made again when it is needed. It may run beside everything else.
+/// that another lies over. Kept packages of registries go before them. Copies of repositories given
+/// by URLs go when nothing was fetched into them for 30 days, unless they hold integrated work or a
+/// request works on them. What is gone is made again when it is needed. It may run beside
+/// everything else.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  skep gc --dry-run\n  skep gc\n  skep gc --all\n\nOld requests are another matter: `skep ledger prune`."
 )]
 pub(crate) struct Args {
-    /// Remove every base that nobody uses, and copies of URLs that were not used for a day
+    /// Remove every base that nobody uses, every kept package of a registry, and copies of URLs that
+    /// were not used for a day
     #[arg(long)]
     all: bool,
     /// Only say what takes how much, and what would be removed
@@ -51,6 +53,7 @@ struct Object<'a> {
     fetched: &'a [String],
     unfinished: u64,
     leftovers: u64,
+    packages: u64,
     failed: Vec<FailedObject<'a>>,
     before: UsageObject<'a>,
 }
@@ -73,6 +76,7 @@ struct UsageObject<'a> {
     layers: u64,
     fetched: Vec<FetchedObject<'a>>,
     trash: u64,
+    packages: u64,
 }
 
 #[derive(serde::Serialize)]
@@ -161,6 +165,7 @@ fn object(collected: &Collection, dry_run: bool) -> Object<'_> {
         fetched: &collected.fetched,
         unfinished: collected.unfinished,
         leftovers: collected.leftovers.entries,
+        packages: collected.packages,
         failed: collected
             .failed
             .iter()
@@ -211,6 +216,7 @@ fn object(collected: &Collection, dry_run: bool) -> Object<'_> {
                 })
                 .collect(),
             trash: space.trash.bytes,
+            packages: usage.packages,
         },
     }
 }
@@ -261,7 +267,7 @@ fn render(collected: &Collection, dry_run: bool, width: usize) -> String {
 /// What goes, in words.
 fn parts(collected: &Collection) -> Vec<String> {
     let number = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
-    [
+    let counted = [
         (collected.workspaces.len(), "workspace", "that nobody owns"),
         (collected.bases.len(), "base", "that nobody uses"),
         (number(collected.layers), "layer", "that no fork needs"),
@@ -286,8 +292,12 @@ fn parts(collected: &Collection) -> Vec<String> {
             (_, Some(stem)) => format!("{count} {stem}ies"),
         };
         format!("{counted} {which}")
-    })
-    .collect()
+    });
+    let packages = (collected.packages > 0).then(|| {
+        let bytes = format::bytes(collected.packages);
+        format!("{bytes} of packages of registries")
+    });
+    counted.chain(packages).collect()
 }
 
 /// What takes how much.
@@ -324,6 +334,10 @@ fn taken(usage: &Usage, width: usize) -> String {
     if !space.layers.is_empty() {
         let note = format::count(space.layers.len(), "layer");
         rows.push(row("shared by forks", shared(space), note));
+    }
+    if usage.packages > 0 {
+        let note = "of registries, kept for all sandboxes".to_owned();
+        rows.push(row("packages", usage.packages, note));
     }
     if space.trash.entries > 0 {
         let note = "to be deleted".to_owned();
@@ -385,6 +399,7 @@ mod tests {
                     last_use: UNIX_EPOCH,
                     stays: Some("holds integrated work"),
                 }],
+                packages: 50 << 20,
                 max: 80 << 30,
                 must_stay_free: 8 << 30,
                 free: 40 << 30,
@@ -398,6 +413,7 @@ mod tests {
                 entries: 1,
                 bytes: 4_096,
             },
+            packages: 3 << 20,
             freed: 700 << 20,
             failed: vec![("a-2.1".into(), "cannot delete \u{1b}[2Jx".into())],
         }
@@ -413,6 +429,7 @@ mod tests {
             layers: 0,
             fetched: Vec::new(),
             leftovers: Leftovers::default(),
+            packages: 0,
             failed: Vec::new(),
             ..all.clone()
         };

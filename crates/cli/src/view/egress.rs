@@ -17,6 +17,7 @@ pub(crate) fn words(body: &Body) -> String {
         count,
         up,
         down,
+        cached,
         ..
     } = body
     else {
@@ -40,6 +41,9 @@ pub(crate) fn words(body: &Body) -> String {
         (false, None, _) => "refused".into(),
     };
     let mut numbers = Vec::new();
+    if *cached == Some(true) {
+        numbers.push("from what is kept".to_owned());
+    }
     if *count > 1 {
         numbers.push(format!("{count} times"));
     }
@@ -78,6 +82,7 @@ mod tests {
             count: 3,
             up: 900,
             down: 5_000_000,
+            cached: None,
         };
         assert_eq!(
             words(&body),
@@ -104,6 +109,24 @@ mod tests {
         assert_eq!(
             words(&body),
             "egress of setup: GET packages.example.com:443/x refused: no rule allows it"
+        );
+        if let Body::Egress {
+            allowed,
+            rule,
+            reason,
+            down,
+            cached,
+            ..
+        } = &mut body
+        {
+            (*allowed, *reason, *down) = (true, None, 5_000_000);
+            *rule = Some("allow packages.example.com, preset npm (skep.toml)".into());
+            *cached = Some(true);
+        }
+        assert_eq!(
+            words(&body),
+            "egress of setup: GET packages.example.com:443/x by `allow packages.example.com, preset \
+             npm (skep.toml)` (from what is kept, 0 B out, 4 MB in)"
         );
     }
 }

@@ -6,7 +6,8 @@ mod reach;
 pub use decide::{Decision, Why, decide};
 
 use super::{
-    Asked, Error, Host, MAX_MATCHERS, PORTS, Part, Pattern, Preset, Rule, Users, endpoint,
+    Asked, Error, Host, MAX_MATCHERS, PORTS, Part, Pattern, Preset, Registry, Rule, Users,
+    endpoint,
     path::{self, Glob},
 };
 use reach::Reach;
@@ -52,6 +53,9 @@ pub enum Verdict {
     Refused,
 }
 
+/// The word of a rule that narrows.
+const WITHIN: &str = "within";
+
 /// The rules of an attempt, ready to decide.
 #[derive(Debug, Clone, Default)]
 pub struct Rules {
@@ -75,6 +79,10 @@ struct Matcher {
     methods: Vec<String>,
     path: Option<Glob>,
     upgrade: bool,
+    /// The registry whose preset it allows.
+    registry: Option<Registry>,
+    /// Whether what that one never changes is to be kept.
+    keeps: bool,
     words: Arc<str>,
 }
 
@@ -90,6 +98,11 @@ impl Matcher {
 
     fn has_conditions(&self) -> bool {
         !self.methods.is_empty() || self.path.is_some()
+    }
+
+    /// Whether requests are to be seen although nothing depends on what they ask for.
+    fn is_kept(&self) -> bool {
+        self.keeps && self.registry.is_some_and(Registry::trusts_variables)
     }
 
     fn meets(&self, method: &str, plain: Option<&str>) -> bool {
@@ -137,6 +150,7 @@ impl Rules {
         asked.validate()?;
         users.validate()?;
         let mut unknown = Vec::new();
+        let keeps = users.cache;
         let mut add = |list: &mut Vec<Matcher>, rules: &[Rule], allow: bool, word, file| {
             for rule in rules {
                 let hosts = match hosts(rule, users, machine) {
@@ -152,7 +166,13 @@ impl Rules {
                         continue;
                     }
                 };
+                let from = list.len();
                 matchers(list, rule, hosts, allow, word, file)?;
+                let registry = rule.preset.as_deref().and_then(Registry::of);
+                let registry = registry.filter(|_| allow && word != WITHIN);
+                for matcher in list.iter_mut().skip(from) {
+                    (matcher.registry, matcher.keeps) = (registry, keeps);
+                }
             }
             Ok::<_, Error>(())
         };
@@ -162,7 +182,7 @@ impl Rules {
         add(&mut of_asked, &asked.deny, false, "deny", theirs)?;
         add(&mut of_users, &users.allow, true, "allow", own)?;
         add(&mut of_users, &users.deny, false, "deny", own)?;
-        add(&mut within, &users.within, true, "within", own)?;
+        add(&mut within, &users.within, true, WITHIN, own)?;
         Ok(Self {
             asked: of_asked,
             is_granted: users.asked,
@@ -186,12 +206,22 @@ impl Rules {
         self.users.iter().any(allows) || (self.is_granted && self.asked.iter().any(allows))
     }
 
+    /// The registries whose presets are allowed for this part of the work.
+    #[must_use]
+    pub fn presets(&self, part: Part) -> Vec<Registry> {
+        let asked = self.asked.iter().filter(|_| self.is_granted);
+        let all = self.users.iter().chain(asked);
+        let of_part = all.filter(|rule| rule.parts.contains(&part));
+        of_part.filter_map(|rule| rule.registry).collect()
+    }
+
     /// Whether any rule for this part of the work needs to see methods or paths.
     #[must_use]
     pub fn inspects(&self, part: Part) -> bool {
         let all = self.asked.iter().chain(&self.users);
         all.chain(self.within.iter().flatten()).any(|rule| {
-            rule.has_conditions() && (rule.parts.is_empty() || rule.parts.contains(&part))
+            (rule.has_conditions() || rule.is_kept())
+                && (rule.parts.is_empty() || rule.parts.contains(&part))
         })
     }
 }
@@ -261,6 +291,8 @@ fn matchers(
                 methods: rule.methods.clone(),
                 path: glob,
                 upgrade: rule.upgrade,
+                registry: None,
+                keeps: false,
                 words: format!("{words} ({file})").into(),
             }
         };

@@ -19,7 +19,7 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 /// Why a body that passes ends before its end.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub(crate) struct Ended(String);
+pub(crate) struct Ended(pub(super) String);
 
 /// How much is read at once.
 const CHUNK: usize = 64 << 10;

@@ -4,7 +4,7 @@
 use super::{
     Egress, EgressBounds, EgressSpec, Policies, Resolver, Seen, Standing, SystemResolver, Witness,
 };
-use crate::gateway::Gateway;
+use crate::{gateway::Gateway, packages::Packages};
 use async_trait::async_trait;
 use domain::{
     AttemptId,
@@ -52,6 +52,7 @@ pub(crate) struct Leads {
     pub(crate) configured: Arc<dyn Configured>,
     pub(crate) resolver: Arc<dyn Resolver>,
     pub(crate) bounds: EgressBounds,
+    pub(crate) packages: Option<Arc<Packages>>,
 }
 
 impl Leads {
@@ -60,6 +61,7 @@ impl Leads {
             configured,
             resolver: Arc::new(SystemResolver),
             bounds: EgressBounds::default(),
+            packages: None,
         }
     }
 }
@@ -143,6 +145,7 @@ impl Witness for LedgerWitness {
             count: seen.count,
             up: seen.up,
             down: seen.down,
+            cached: seen.cached.then_some(true),
         };
         let bodies = decisions.into_iter().map(body).collect();
         if let Err(error) = self.ledger.record(&self.lease, bodies).await {
@@ -171,9 +174,12 @@ impl Witness for LogWitness {
                 up,
                 down,
                 allowed,
+                cached,
             } = seen;
             if allowed {
-                tracing::info!(%part, host, port, method, path, rule, count, up, down, "egress");
+                tracing::info!(
+                    %part, host, port, method, path, rule, count, up, down, cached, "egress"
+                );
             } else {
                 tracing::warn!(%part, host, port, method, path, reason, count, "egress was refused");
             }
@@ -279,6 +285,7 @@ impl Outlet {
             witness: Arc::clone(&self.witness),
             bounds: self.leads.bounds,
             tls: None,
+            packages: self.leads.packages.clone(),
             cancel: self.cancel.clone(),
         })
     }

@@ -82,10 +82,13 @@ impl Question {
                 port: self.port,
                 asked: self.asked.as_ref().map(Asked::as_asks),
             };
-            let now = decide(&standing.rules, &request).verdict;
-            // A tunnel that nobody looks into does not become one that somebody does.
-            let is_same = now == self.verdict
-                || (self.verdict == Verdict::Inspected && now == Verdict::Allowed);
+            let now = decide(&standing.rules, &request);
+            // A tunnel that nobody looks into does not become one that somebody must look into.
+            let is_same = match now.verdict {
+                Verdict::Allowed => true,
+                Verdict::Inspected => self.verdict == Verdict::Inspected || now.registry.is_some(),
+                Verdict::Refused => false,
+            };
             let may = |address| standing.rules.may_connect(&request, address);
             is_same && self.address.is_none_or(may)
         })

@@ -4,7 +4,7 @@ use super::{
     Egress, Standing, State,
     connect::{self, connect},
     counted::Counted,
-    headers,
+    headers, kept,
     meter::{Passed, Watched, own, splice},
     passage::{Asked, Passage, Way},
     record::Key,
@@ -141,6 +141,7 @@ impl State {
             rule: None,
             allowed: false,
             reason: Some(why.clone()),
+            cached: false,
         });
         refused::text(StatusCode::BAD_REQUEST, &why)
     }
@@ -164,6 +165,7 @@ impl State {
             rule: None,
             allowed: false,
             reason: Some(why.into()),
+            cached: false,
         });
         true
     }
@@ -225,6 +227,7 @@ pub(super) fn key<B>(state: &State, request: &Request<B>, host: &Host, port: u16
         rule: None,
         allowed: true,
         reason: None,
+        cached: false,
     }
 }
 
@@ -299,6 +302,23 @@ pub(super) async fn exchange(
         return refused::decided(&decision, state.part, host, &what);
     }
     key.rule = decision.rule.as_deref().map(str::to_owned);
+    let scheme = if target.is_secure { "https" } else { "http" };
+    let at = format!("{scheme}://{host}:{port}");
+    let artefact = kept::artefact(
+        state,
+        &standing.rules,
+        &question,
+        &request,
+        &at,
+        upgrade.is_some(),
+    );
+    if let Some(artefact) = &artefact {
+        let given = artefact.answer(state, &standing.rules, &question, &key);
+        if let Some(answer) = given.await {
+            return answer;
+        }
+        kept::Artefact::plain(request.headers_mut());
+    }
     let stream = match ready {
         Some(stream) => stream,
         None => match connect(state, &standing, &question).await {
@@ -328,6 +348,7 @@ pub(super) async fn exchange(
         passage.ended(why.clone());
         return refused::text(StatusCode::FORBIDDEN, &format!("skep refuses this: {why}"));
     }
+    let from = stream.peer_addr().ok().map(|address| address.ip());
     let stream = Counted::new(stream, Arc::clone(&passage));
     let sent = send(state, request, target, upgrade.as_ref(), stream, &passage).await;
     let mut response = match sent {
@@ -380,10 +401,13 @@ pub(super) async fn exchange(
     }
     headers::strip(response.headers_mut());
     response.headers_mut().remove(refused::MARK);
-    response.map(|body| {
-        let watched = Watched::new(body, passage);
-        watched.boxed_unsync()
-    })
+    let (parts, body) = response.into_parts();
+    let body = Watched::new(body, passage);
+    let body = match artefact {
+        Some(artefact) => artefact.keep(&parts.headers, parts.status, from, body),
+        None => body.boxed_unsync(),
+    };
+    Response::from_parts(parts, body)
 }
 
 /// Sends a request on a connection of its own, and waits for the head of its answer.

@@ -46,6 +46,8 @@ pub struct Seen {
     pub up: u64,
     /// Bytes that came in since then.
     pub down: u64,
+    /// Whether the answer was one that is kept, and nothing was connected to.
+    pub cached: bool,
 }
 
 /// Is told of decisions.
@@ -65,6 +67,7 @@ pub(super) struct Key {
     pub(super) rule: Option<String>,
     pub(super) allowed: bool,
     pub(super) reason: Option<String>,
+    pub(super) cached: bool,
 }
 
 #[derive(Debug)]
@@ -135,6 +138,7 @@ impl Record {
                 rule: None,
                 allowed: key.allowed,
                 reason: None,
+                cached: false,
             };
         }
         let order = book.entries.len();
@@ -218,6 +222,7 @@ impl Record {
                     count,
                     up,
                     down,
+                    cached: false,
                 });
             }
         }
@@ -237,6 +242,7 @@ impl Record {
             count: entry.count,
             up: entry.up,
             down: entry.down,
+            cached: key.cached,
         }
     }
 }
@@ -261,6 +267,7 @@ mod tests {
             rule: None,
             allowed: false,
             reason: None,
+            cached: false,
         }
     }
 

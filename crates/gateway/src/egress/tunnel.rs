@@ -53,6 +53,7 @@ pub(super) async fn open(state: &Arc<State>, request: Request<Incoming>) -> Answ
         rule: None,
         allowed: true,
         reason: None,
+        cached: false,
     };
     let standing = match state.admit(&key) {
         Ok(standing) => standing,
@@ -71,7 +72,12 @@ pub(super) async fn open(state: &Arc<State>, request: Request<Incoming>) -> Answ
         return refused::decided(&decision, state.part, &host, &what);
     }
     key.rule = decision.rule.as_deref().map(str::to_owned);
-    if decision.verdict == Verdict::Inspected && !state.is_trusted() {
+    // Keeping what passes is no reason to refuse it.
+    let verdict = match (decision.verdict, decision.registry) {
+        (Verdict::Inspected, Some(_)) if !state.is_trusted() => Verdict::Allowed,
+        (verdict, _) => verdict,
+    };
+    if verdict == Verdict::Inspected && !state.is_trusted() {
         let why = decision.reason();
         state.refuse(Key {
             reason: Some(format!("{why}, and {NOT_TRUSTED}")),
@@ -86,7 +92,7 @@ pub(super) async fn open(state: &Arc<State>, request: Request<Incoming>) -> Answ
         return refused::text(StatusCode::FORBIDDEN, &words);
     }
     // Where each request is decided by itself, each has a connection of its own, too.
-    let outside = if decision.verdict == Verdict::Allowed {
+    let outside = if verdict == Verdict::Allowed {
         match connect(state, &standing, &question).await {
             Ok(stream) => Some(stream),
             Err(error) => return state.no_connection(&key, &error),

@@ -13,8 +13,8 @@ use async_trait::async_trait;
 use domain::egress::{Asked, Part, Presets, Rule, Rules, Users};
 use rustls::{ClientConfig, RootCertStore, crypto::ring};
 use skep_gateway::{
-    Bounds, Egress, EgressBounds, EgressSpec, Gateway, Options, Policies, Providers, Resolver,
-    Seen, Served, Standing, Witness,
+    Bounds, Egress, EgressBounds, EgressSpec, Gateway, Options, Packages, Policies, Providers,
+    Resolver, Seen, Served, Standing, Witness,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -156,9 +156,21 @@ impl World {
         bounds: EgressBounds,
         roots: Option<RootCertStore>,
     ) -> Self {
-        let told = Arc::new(Told(Mutex::new(Err("nothing was said".into()))));
         let asked = Asked { allow, deny };
-        told.say(&asked, naming(&asked));
+        let users = naming(&asked);
+        Self::made(&asked, users, bounds, roots, None)
+    }
+
+    /// One of many that share what is kept of registries.
+    pub(crate) fn made(
+        asked: &Asked,
+        users: Users,
+        bounds: EgressBounds,
+        roots: Option<RootCertStore>,
+        packages: Option<Arc<Packages>>,
+    ) -> Self {
+        let told = Arc::new(Told(Mutex::new(Err("nothing was said".into()))));
+        told.say(asked, users);
         let names = Arc::new(Names::new());
         for name in ["a.test", "b.test", "c.test", "later.test"] {
             names.set(name, &[&["127.0.0.1"]]);
@@ -186,6 +198,7 @@ impl World {
             witness: kept.clone(),
             bounds,
             tls,
+            packages,
             cancel: CancellationToken::new(),
         });
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

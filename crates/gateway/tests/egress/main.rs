@@ -19,6 +19,8 @@ mod inspected;
 #[cfg(test)]
 mod origin;
 #[cfg(test)]
+mod packages;
+#[cfg(test)]
 mod plain;
 #[cfg(test)]
 mod tunnels;

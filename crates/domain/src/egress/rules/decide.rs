@@ -1,7 +1,7 @@
 //! The decision.
 
 use super::{Asks, Matcher, Request, Rules, Verdict};
-use crate::egress::{Host, Part, path};
+use crate::egress::{Host, Part, Registry, path};
 use serde::Serialize;
 use std::sync::Arc;
 
@@ -33,6 +33,9 @@ pub struct Decision {
     pub why: Why,
     /// The rule, in words: `allow *.example.com (skep.toml)`.
     pub rule: Option<Arc<str>>,
+    /// The registry that it is a request to, where that one's artefacts are kept. Of a tunnel: nothing
+    /// but this asks for a look into it.
+    pub registry: Option<Registry>,
 }
 
 impl Decision {
@@ -42,6 +45,9 @@ impl Decision {
         let rule = self.rule.as_deref().unwrap_or_default();
         match (self.verdict, self.why) {
             (Verdict::Allowed, _) => format!("the rule `{rule}` allows it"),
+            (Verdict::Inspected, _) if self.registry.is_some() => {
+                format!("the rule `{rule}` allows it, as far as each request in it is allowed")
+            }
             (Verdict::Inspected, _) => {
                 format!("the rule `{rule}` decides by method and path")
             }
@@ -94,6 +100,7 @@ impl Decision {
             verdict: Verdict::Refused,
             why,
             rule: rule.map(|rule| Arc::clone(&rule.words)),
+            registry: None,
         }
     }
 }
@@ -157,15 +164,17 @@ fn decide_tunnel(rules: &Rules, request: &Request<'_>) -> Decision {
         .chain(&asked)
         .chain(within.iter().flatten())
         .find(|rule| rule.has_conditions());
+    let kept = users.iter().chain(&asked).find(|rule| rule.is_kept());
     if may
         && !closed(&users)
         && !closed(&asked)
-        && let Some(rule) = conditions
+        && let Some(rule) = conditions.or(kept)
     {
         return Decision {
             verdict: Verdict::Inspected,
             why: Why::Rule,
             rule: Some(Arc::clone(&rule.words)),
+            registry: rule.registry.filter(|_| conditions.is_none()),
         };
     }
     let users = first(users.into_iter().filter(|rule| !rule.has_conditions()));
@@ -192,6 +201,7 @@ fn settle(
         verdict: Verdict::Allowed,
         why: Why::Rule,
         rule: Some(Arc::clone(&rule.words)),
+        registry: rule.registry.filter(|_| rule.keeps),
     };
     let denies = |rule: &&Matcher| !rule.allow;
     if let Some(rule) = users.filter(denies).or(asked.filter(denies)) {

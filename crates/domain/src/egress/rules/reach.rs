@@ -5,7 +5,7 @@
 //! a repository asks for, under whatever name, opens a network of the user's.
 
 use super::{Matcher, PORTS, Request, Rules};
-use crate::egress::{Address, Host, Kind, Pattern, Users, endpoint, kind};
+use crate::egress::{Address, Host, Kind, Pattern, Registry, Users, endpoint, kind};
 use std::{collections::BTreeMap, net::IpAddr};
 
 /// What the user's configuration says of addresses.
@@ -56,6 +56,14 @@ impl Rules {
     pub fn has_address(&self, host: &Host, address: IpAddr) -> bool {
         let mut all = self.reach.addresses.iter();
         all.any(|known| known.contains(address)) || self.reach.is_pinned(host, Some(address))
+    }
+
+    /// The registries whose presets name where this request leads, where their artefacts are kept.
+    #[must_use]
+    pub fn registries(&self, request: &Request<'_>) -> Vec<Registry> {
+        let all = self.users.iter().chain(&self.asked);
+        let near = all.filter(|rule| rule.keeps && rule.is_near(request));
+        near.filter_map(|rule| rule.registry).collect()
     }
 
     /// Whether the user's configuration names the host of this request with its port: in a rule of
