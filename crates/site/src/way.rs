@@ -1,6 +1,7 @@
 //! What leads out of a sandbox besides models, and how programs inside find it.
 
 use crate::{Error, site::MAX_OUTPUT};
+use domain::egress::Registry;
 use gateway::{Egress, Served};
 use sandbox::{Command, Sandbox, Stdin};
 use std::{ffi::OsString, sync::Arc, time::Duration};
@@ -61,6 +62,20 @@ impl Way {
     }
 }
 
+/// What tells the programs of a registry that they may ask it: without a network, what a sandbox gets of
+/// a toolchain says that they must not.
+fn asks(registry: Registry) -> Option<(OsString, OsString)> {
+    let (name, value) = match registry {
+        Registry::Cargo => ("CARGO_NET_OFFLINE", "false"),
+        Registry::Npm => ("npm_config_offline", "false"),
+        Registry::Pypi => ("PIP_NO_INDEX", "0"),
+        // Empty, it is what `go` has by itself.
+        Registry::Go => ("GOPROXY", ""),
+        Registry::Maven | Registry::Apt => return None,
+    };
+    Some((name.into(), value.into()))
+}
+
 /// What commands in a sandbox need in their environment so that they find its egress at this port of
 /// its channel. Where requests are looked into, the certificates are written into its home.
 ///
@@ -80,6 +95,7 @@ pub async fn environment_of(
         .chain(node)
         .map(|(name, value)| (name.into(), value.into()))
         .collect();
+    environment.extend(egress.registries().into_iter().filter_map(asks));
     if let Some(certificates) = egress.certificates() {
         let file = sandbox.home().join(".skep-certificates.pem");
         // By a command inside, because an agent may have left a link there.

@@ -31,6 +31,7 @@ mod operations;
 mod ordinary_user;
 mod policy;
 mod refusals;
+mod registries;
 mod repositories;
 mod resume;
 mod resume_together;
