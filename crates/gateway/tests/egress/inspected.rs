@@ -83,6 +83,31 @@ async fn a_server_that_is_not_who_it_should_be_is_refused() {
 }
 
 #[tokio::test]
+async fn a_redirect_inside_tls_leads_no_further_than_the_rules() {
+    let authority = Authority::new();
+    let origin = Origin::secure(&authority, &["a.test", "b.test", "c.test"]).await;
+    let port = origin.port();
+    let open = |host: &str| Rule {
+        paths: vec!["/open".into(), "/redirect".into()],
+        ..allow(host, &[port])
+    };
+    let (world, bundle) = world(&authority, vec![open("a.test"), open("b.test")]);
+    let own = bundle.path().to_str().unwrap();
+    for (to, expected) in [
+        ("b.test:PORT/open", "GET /open"),
+        ("b.test:PORT/shut", "no rule allows it"),
+        ("c.test:PORT/open", "response 403"),
+    ] {
+        let to = to.replace("PORT", &port.to_string());
+        let url = format!("https://a.test:{port}/redirect?https://{to}");
+        let words = ["curl", "-sSL", "--cacert", own, &url];
+        let said = text(&world.run(&words, &[]).await);
+        assert!(said.contains(expected), "{to}: {said}");
+    }
+    assert_eq!(origin.heads().len(), 4);
+}
+
+#[tokio::test]
 async fn each_sandbox_has_an_authority_of_its_own_and_none_where_nobody_asks() {
     let authority = Authority::new();
     let rule = Rule {

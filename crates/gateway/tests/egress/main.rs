@@ -24,3 +24,5 @@ mod packages;
 mod plain;
 #[cfg(test)]
 mod tunnels;
+#[cfg(test)]
+mod websockets;
