@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use crate::error::Error;
+use crate::leftovers::entries;
 use crate::remote::url_of;
 
 /// A copy of a repository that was given by a URL.
@@ -28,25 +29,16 @@ const DEEPEST: usize = 16;
 
 /// The copies in `place`, sorted by name; none where there is no such directory.
 pub fn copies(place: &Path) -> Result<Vec<Copied>, Error> {
-    let failed = |e| Error::io("reading", place, e);
-    let listed = match fs::read_dir(place) {
-        Ok(listed) => listed,
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(failed(e)),
-    };
-    let mut found = Vec::new();
-    for entry in listed {
-        let entry = entry.map_err(failed)?;
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            let directory = entry.path();
-            found.push(Copied {
-                url: url_of(&directory),
-                last_use: last_use(&directory),
-                holds_work: holds_work(&directory),
-                directory,
-            });
-        }
-    }
+    let mut found: Vec<Copied> = entries(place)?
+        .into_iter()
+        .filter(|(_, metadata)| metadata.is_dir())
+        .map(|(directory, _)| Copied {
+            url: url_of(&directory),
+            last_use: last_use(&directory),
+            holds_work: holds_work(&directory),
+            directory,
+        })
+        .collect();
     found.sort_by(|one, other| one.directory.cmp(&other.directory));
     Ok(found)
 }

@@ -67,7 +67,7 @@ pub fn leftovers(directory: &Path, remove: bool) -> Result<Leftovers, Error> {
 }
 
 /// What is in a directory; nothing where there is none.
-fn entries(directory: &Path) -> Result<Vec<(PathBuf, fs::Metadata)>, Error> {
+pub(crate) fn entries(directory: &Path) -> Result<Vec<(PathBuf, fs::Metadata)>, Error> {
     let failed = |e| Error::io("reading", directory, e);
     let listed = match fs::read_dir(directory) {
         Ok(listed) => listed,

@@ -149,6 +149,17 @@ pub struct Abilities {
     pub switch: bool,
 }
 
+impl Abilities {
+    /// All of it.
+    pub const ALL: Self = Self {
+        layers: true,
+        mounts: true,
+        masks: true,
+        limits: true,
+        switch: true,
+    };
+}
+
 /// A kind of sandbox on this machine.
 #[async_trait]
 pub trait Backend: Send + Sync {

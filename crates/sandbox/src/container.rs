@@ -168,13 +168,7 @@ impl Backend for Container {
     }
 
     fn abilities(&self) -> Abilities {
-        Abilities {
-            layers: true,
-            mounts: true,
-            masks: true,
-            limits: true,
-            switch: true,
-        }
+        Abilities::ALL
     }
 
     async fn probe(&self, place: &Path) -> Vec<Finding> {

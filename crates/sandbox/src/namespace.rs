@@ -129,13 +129,7 @@ impl Backend for Namespace {
     }
 
     fn abilities(&self) -> Abilities {
-        Abilities {
-            layers: true,
-            mounts: true,
-            masks: true,
-            limits: true,
-            switch: true,
-        }
+        Abilities::ALL
     }
 
     async fn probe(&self, place: &Path) -> Vec<Finding> {
