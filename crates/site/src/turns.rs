@@ -236,6 +236,8 @@ impl Site {
         id: &str,
         toolchains: Option<&Toolchains>,
     ) -> Result<Workspace, Error> {
+        // Layers move to where forks share them: not while the sandbox is shown where they are.
+        let _one = self.turns.changing.lock().await;
         self.turns.check()?;
         self.check_snapshots()?;
         let (files, moment) = (self.files()?, moment.map(str::to_owned));

@@ -177,6 +177,33 @@ async fn a_fork_goes_its_own_way_and_outlives_its_source() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn forks_that_are_made_while_layers_change_hinder_nothing_and_lose_nothing() {
+    let place = Place::new().await;
+    let site = place.site("one").await;
+    says(&site, "echo 1 > one").await;
+    site.snapshot("start").await.unwrap();
+    let forks = async {
+        for number in 0..8 {
+            let id = format!("fork{number}");
+            drop(site.fork_for_another("start", &id).await.unwrap());
+        }
+    };
+    let snapshots = async {
+        for number in 0..8 {
+            site.snapshot(&format!("s{number}")).await.unwrap();
+        }
+    };
+    tokio::join!(forks, snapshots);
+    site.undo(Some("start")).await.unwrap();
+    assert_eq!(says(&site, "cat one").await, "1\n");
+    assert_eq!(
+        place.extracted(&site).await,
+        [".gitignore", "gone", "kept", "one"]
+    );
+    site.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn while_something_runs_there_is_no_snapshot_and_nothing_is_lost() {
     let place = Place::new().await;
     let site = place.site("busy").await;

@@ -166,8 +166,11 @@ impl Workspace {
     /// # Errors
     /// [`Error::Io`].
     pub fn take_back(&mut self, before: Before) -> Result<(), Error> {
-        before.0.write(&self.dir)?;
-        self.record = before.0;
+        let Before(mut record) = before;
+        // A fork may have moved layers since.
+        record.shared |= self.record.shared;
+        record.write(&self.dir)?;
+        self.record = record;
         self.settle()
     }
 
