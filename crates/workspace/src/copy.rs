@@ -1,6 +1,6 @@
 //! Workspaces that are a copy of their base: making one, and finding what changed in it.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ffi::CStr;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use bstr::BString;
-use rustix::fs::{self, FileType, Mode, OFlags, Timespec, Timestamps};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, SeekFrom, Timespec, Timestamps};
 use rustix::io::Errno;
 
 use crate::base::make_dir;
 use crate::change::{Emitter, GitDir, Limits, Summary, Visitor, Why, moved};
 use crate::descent::{Descent, Trail};
-use crate::dir::{Access, Dir, Meta};
+use crate::dir::{Access, Dir, Id, Meta};
 use crate::error::{Error, io, std_io};
 use crate::manifest::{Entry, Manifest};
 use crate::names::is_git_directory;
@@ -23,6 +23,8 @@ use crate::tree::{Listed, as_path, chosen, listing};
 
 /// Files up to this size are copied through a buffer, which is quicker than asking the kernel to.
 const SMALL: u64 = 256 * 1024;
+/// The most files whose further names are recognised: what comes after is copied under each.
+const MOST_TWICE: usize = 200_000;
 
 /// Copies the trees of a base (nearest first) into the new directory `to`, as the one tree that they
 /// make together: permissions and modification times of files are kept, so that what compares them
@@ -40,8 +42,9 @@ pub(crate) fn copy(trees: &[PathBuf], to: &Path) -> Result<Manifest, Error> {
     }
 }
 
-/// Copies a home into the new directory `to`, as [`copy`] does. Sockets, pipes and devices are of no
-/// use to whoever gets it, and are left out.
+/// Copies a home into the new directory `to`, as [`copy`] does, so that the copy takes what the home
+/// does: holes stay holes, and names of one file are names of one file. Sockets, pipes and devices are
+/// of no use to whoever gets it, and are left out.
 pub(crate) fn copy_home(home: &Path, to: &Path) -> Result<(), Error> {
     make_dir(to)?;
     lay(home, to, false, Others::LeftOut).map(drop)
@@ -65,6 +68,13 @@ fn lay(base: &Path, to: &Path, over: bool, others: Others) -> Result<Manifest, E
         over,
         others,
         buffer: Vec::new(),
+        twice: match others {
+            Others::Refused => None,
+            Others::LeftOut => Some(Twice {
+                root: Dir::open(to).map_err(io("open", to))?,
+                first: HashMap::new(),
+            }),
+        },
     };
     let names = copier.list(&from_root)?;
     let mut from = Descent::new(from_root, names);
@@ -141,6 +151,14 @@ struct Copier {
     over: bool,
     others: Others,
     buffer: Vec<u8>,
+    /// Where files with several names stay one file.
+    twice: Option<Twice>,
+}
+
+/// Files with several names, and the first of each in the copy.
+struct Twice {
+    root: Dir,
+    first: HashMap<Id, BString>,
 }
 
 impl Copier {
@@ -216,6 +234,20 @@ impl Copier {
         path: &BString,
     ) -> Result<Meta, Error> {
         let (mut from, meta, _) = source.file(name).map_err(io("open", as_path(path)))?;
+        let several = self.twice.as_mut().filter(|_| meta.links > 1);
+        if let Some(Twice { root, first }) = several {
+            if let Some(known) = first.get(&meta.id) {
+                let known = known.as_slice();
+                let linked = fs::linkat(&*root, known, target, name, AtFlags::empty())
+                    .and_then(|()| target.look(name));
+                // It may lie too deep for one path, or have as many names as a file can have.
+                if let Ok(linked) = linked {
+                    return Ok(linked);
+                }
+            } else if first.len() < MOST_TWICE {
+                first.insert(meta.id, path.clone());
+            }
+        }
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut to = File::from(
@@ -232,7 +264,7 @@ impl Copier {
                 from.read_to_end(&mut self.buffer)
                     .and_then(|_| to.write_all(&self.buffer))
             } else {
-                std::io::copy(&mut from, &mut to).map(drop)
+                copy_data(&mut from, &mut to, meta.size)
             };
             copied.map_err(std_io("copy", as_path(path)))?;
         }
@@ -254,6 +286,34 @@ impl Copier {
         };
         finish().map_err(io("finish the copy of", as_path(path)))
     }
+}
+
+/// Copies what was written of a file of this size. What never was stays a hole.
+fn copy_data(from: &mut File, to: &mut File, size: u64) -> std::io::Result<()> {
+    let mut at = 0;
+    while at < size {
+        let start = match fs::seek(&*from, SeekFrom::Data(at)) {
+            Ok(start) => start,
+            // There is nothing but a hole.
+            Err(Errno::NXIO) => break,
+            // The file system does not tell where its holes are.
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => at,
+            Err(errno) => return Err(errno.into()),
+        };
+        let end = match fs::seek(&*from, SeekFrom::Hole(start)) {
+            Ok(end) => end,
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => size,
+            Err(errno) => return Err(errno.into()),
+        };
+        fs::seek(&*from, SeekFrom::Start(start))?;
+        fs::seek(&*to, SeekFrom::Start(start))?;
+        let length = end.saturating_sub(start);
+        if std::io::copy(&mut from.take(length), to)? < length {
+            break;
+        }
+        at = end.max(start + 1);
+    }
+    to.set_len(size)
 }
 
 /// Visits how the copy at `root` differs from its manifest.
@@ -434,5 +494,47 @@ impl<E: From<Error>> Walk<'_, E> {
                 Ok(None)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{FileExt, MetadataExt};
+
+    #[test]
+    fn a_home_with_holes_and_files_of_several_names_takes_no_more_when_it_is_copied() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = dir.path().join("home");
+        std::fs::create_dir_all(home.join("deep/er")).unwrap();
+        let sparse = File::create(home.join("sparse")).unwrap();
+        sparse.set_len(8 << 30).unwrap();
+        sparse.write_all_at(b"in the middle", 3 << 30).unwrap();
+        File::create(home.join("hole"))
+            .unwrap()
+            .set_len(8 << 30)
+            .unwrap();
+        let many = vec![7; 1 << 20];
+        std::fs::write(home.join("deep/er/first"), &many).unwrap();
+        for number in 0..20 {
+            let name = home.join(format!("name{number}"));
+            std::fs::hard_link(home.join("deep/er/first"), name).unwrap();
+        }
+        let copy = dir.path().join("copy");
+        copy_home(&home, &copy).unwrap();
+        let taken = |root: &Path| crate::usage::bytes(root).unwrap();
+        assert!(taken(&copy) <= taken(&home) + (1 << 20), "{}", taken(&copy));
+        let sparse = File::open(copy.join("sparse")).unwrap();
+        assert_eq!(sparse.metadata().unwrap().len(), 8 << 30);
+        let mut read = [0; 13];
+        sparse.read_exact_at(&mut read, 3 << 30).unwrap();
+        assert_eq!(&read, b"in the middle");
+        assert_eq!(std::fs::metadata(copy.join("hole")).unwrap().len(), 8 << 30);
+        let first = std::fs::metadata(copy.join("deep/er/first")).unwrap();
+        assert_eq!((first.nlink(), first.len()), (21, 1 << 20));
+        assert_eq!(std::fs::read(copy.join("name19")).unwrap(), many);
+        // Nobody writes through them into the home.
+        let original = std::fs::metadata(home.join("deep/er/first")).unwrap();
+        assert_ne!(original.ino(), first.ino());
     }
 }
