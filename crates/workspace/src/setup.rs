@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use bstr::{BStr, BString};
 use rustix::fs::{self, FileType, Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::base::{Base, Use};
 use crate::copy;
@@ -157,7 +158,7 @@ impl SetupBuilder {
         let put = || {
             let moves = [(workspace.written(), "tree"), (workspace.home(), HOME)];
             for (from, part) in moves {
-                rename_new(&from, &fresh.join(part)).map_err(io("keep", &from))?;
+                move_directory(&from, &fresh.join(part)).map_err(io("keep", &from))?;
             }
             let milliseconds = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
             record::write(&fresh.join(TOOK), &milliseconds.to_string())?;
@@ -176,6 +177,18 @@ impl SetupBuilder {
         let base = Base::new(key, vec![place.join("tree")], vec![held]);
         Ok(SetupLayer { base, took })
     }
+}
+
+/// Moves a directory to another parent, which takes the right to write it: a setup may have taken that
+/// from its owner.
+fn move_directory(from: &Path, to: &Path) -> Result<(), Errno> {
+    let mode = Mode::from_raw_mode(fs::lstat(from)?.st_mode & 0o7777);
+    if mode.contains(Mode::WUSR) {
+        return rename_new(from, to);
+    }
+    fs::chmod(from, mode | Mode::RWXU)?;
+    rename_new(from, to)?;
+    fs::chmod(to, mode)
 }
 
 impl SetupLayer {
@@ -271,4 +284,24 @@ fn is_whole(dir: &Path) -> bool {
     }
     let made = std::fs::read_to_string(dir.join(BOOT)).ok();
     made.is_some() && made == record::this_boot()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_directory_that_its_owner_may_not_write_is_moved_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to) = (dir.path().join("a/home"), dir.path().join("b/home"));
+        std::fs::create_dir_all(&from).unwrap();
+        std::fs::create_dir(dir.path().join("b")).unwrap();
+        std::fs::write(from.join("file"), "x").unwrap();
+        std::fs::set_permissions(&from, std::fs::Permissions::from_mode(0o500)).unwrap();
+        move_directory(&from, &to).unwrap();
+        assert_eq!(std::fs::read(to.join("file")).unwrap(), b"x");
+        let mode = std::fs::metadata(&to).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o500);
+    }
 }
