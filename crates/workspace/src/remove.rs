@@ -110,7 +110,8 @@ pub(crate) fn tree(root: &Dir, name: &CStr, stop: &AtomicBool) -> Result<(), Err
             });
         }
         match clear(dir, &mut level.below, stop) {
-            Ok(()) => {}
+            // Where it is gone, somebody else deleted it.
+            Ok(()) | Err(Clear::System(Errno::NOENT, _)) => {}
             Err(Clear::Stopped) => return Err(Error::Stopped),
             Err(Clear::System(errno, name)) => {
                 return Err(io("delete", as_path(&trail.join(&name)))(errno));
