@@ -4,7 +4,7 @@
 //! - [`hold`] keeps a place for as long as it was asked for, and serves it on a socket: the life of a
 //!   process of its own. [`Berth`] is that process's directory.
 //! - [`Place::snapshot`], [`Place::undo`] and [`Fork`] are of its files between commands.
-//! - [`Held`] is what others do with a place that a process holds; [`list`] and [`find`] have them.
+//! - [`Held`] is what others do with a place that a process holds; [`list`], [`find`] and [`find_whole`] have them.
 //!
 //! The holder's lock on its directory says that it lives. Its end, however it comes about, ends the
 //! sandbox and frees the locks of directory and workspace: whoever looks next removes both.
@@ -21,7 +21,7 @@ mod talk;
 
 pub use berth::{Berth, MOST, Record, sweep};
 pub use error::{Error, Unable};
-pub use held::{Held, State, find, list};
+pub use held::{Held, State, find, find_whole, list};
 pub use hold::{Of, Order, hold};
 pub use moments::{Fork, ForkOf, Moment, Moments};
 pub use patches::{MOST_PATCHES, keep_patch};

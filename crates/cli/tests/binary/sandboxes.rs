@@ -119,6 +119,8 @@ fn a_sandbox_stays_until_it_is_destroyed_and_commands_in_it_are_as_on_the_host()
         "{text}"
     );
 
+    // What is gone is gone: no other sandbox is taken for the one that was meant.
+    world.skep(&["sandbox", "destroy", "tr"]).expect_code(5);
     let destroyed = json(&world, &["destroy", "try"]);
     assert_eq!(destroyed["destroyed"][0], *id);
     world.assert_nothing_left();

@@ -48,28 +48,34 @@ pub fn list(data: &Path) -> Result<Vec<Held>, Error> {
         .collect())
 }
 
+/// The one with this id or this name, whole: for what cannot be taken back.
+///
+/// # Errors
+/// [`Error::NotFound`].
+pub fn find_whole(data: &Path, name: &str) -> Result<Held, Error> {
+    let mut all = list(data)?.into_iter();
+    let found = all.find(|held| held.is_called(name));
+    found.ok_or_else(|| Error::NotFound { name: name.into() })
+}
+
 /// The one with this id, this name, or an id or a name that begins like this.
 ///
 /// # Errors
 /// [`Error::NotFound`] and [`Error::Ambiguous`].
 pub fn find(data: &Path, name: &str) -> Result<Held, Error> {
     let mut all = list(data)?;
-    let named = |held: &Held| held.record.name.as_deref() == Some(name);
-    let of_id = |held: &Held, whole: bool| {
+    let of_id = |held: &Held| {
         let id = held.record.id.to_string();
-        match whole {
-            true => id == name,
-            false => id.starts_with(name) || id.get(2..).is_some_and(|it| it.starts_with(name)),
-        }
+        id.starts_with(name) || id.get(2..).is_some_and(|it| it.starts_with(name))
     };
-    let exact = all.iter().position(|held| of_id(held, true) || named(held));
+    let exact = all.iter().position(|held| held.is_called(name));
     let places: Vec<usize> = match exact {
         Some(place) => vec![place],
         None => (0..all.len())
             .filter(|place| {
                 all.get(*place).is_some_and(|held| {
                     let of_name = held.record.name.as_deref();
-                    of_id(held, false) || of_name.is_some_and(|it| it.starts_with(name))
+                    of_id(held) || of_name.is_some_and(|it| it.starts_with(name))
                 })
             })
             .collect(),
@@ -90,6 +96,10 @@ pub fn find(data: &Path, name: &str) -> Result<Held, Error> {
 }
 
 impl Held {
+    fn is_called(&self, name: &str) -> bool {
+        self.record.name.as_deref() == Some(name) || self.record.id.to_string() == name
+    }
+
     /// How it is; with `changes` also what was changed in it. A holder that does not answer is shown
     /// without.
     pub async fn state(self, changes: bool) -> State {

@@ -2,13 +2,13 @@
 
 use super::data;
 use crate::{context::Context, exit::Exit, report::Error};
-use server::standing::{Held, find, list};
+use server::standing::{Held, find_whole, list};
 
 /// End sandboxes, with all that runs in them and all that was changed
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  skep sandbox destroy try x-7k2\n  skep sandbox destroy --all")]
+#[command(after_help = "Examples:\n  skep sandbox destroy try\n  skep sandbox destroy --all")]
 pub(super) struct Args {
-    /// The sandboxes, by their ids or names or the beginnings of them
+    /// The sandboxes, by their ids or names, whole
     #[arg(
         required_unless_present = "all",
         conflicts_with = "all",
@@ -31,7 +31,7 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
         list(&data).map_err(server::Error::from)?
     } else {
         // All are found before the first one ends.
-        let found: Result<Vec<_>, _> = args.ids.iter().map(|id| find(&data, id)).collect();
+        let found: Result<Vec<_>, _> = args.ids.iter().map(|id| find_whole(&data, id)).collect();
         found.map_err(server::Error::from)?
     };
     let mut destroyed = Vec::new();
