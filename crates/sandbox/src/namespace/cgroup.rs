@@ -408,16 +408,34 @@ fn owner_of(name: &str) -> Option<(u32, u64)> {
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
-/// When a process started, in clock ticks since the machine did (field 22 of `/proc/PID/stat`).
+/// When a process started, in clock ticks since the machine did (field 22 of `/proc/PID/stat`); none
+/// of one that has ended, whether it was waited for or not.
 pub(crate) fn start_time(pid: u32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    started(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+fn started(stat: &str) -> Option<u64> {
     let (_, rest) = stat.rsplit_once(") ")?;
+    if rest.starts_with(['Z', 'X']) {
+        return None;
+    }
     rest.split(' ').nth(19)?.parse().ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_that_has_ended_owns_nothing_although_nobody_has_waited_for_it() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let options =
+            rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT;
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::waitid(rustix::process::WaitId::Pid(pid), options).unwrap();
+        assert_eq!(start_time(child.id()), None);
+        child.wait().unwrap();
+    }
 
     #[test]
     fn a_groups_name_names_its_owner() {
