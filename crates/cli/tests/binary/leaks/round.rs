@@ -132,7 +132,7 @@ fn assert_nothing_left(world: &World) -> u64 {
     let deadline = Instant::now() + DEADLINE;
     // One whose client was killed while it was made ends by itself.
     for holder in holders(world) {
-        let left = deadline.saturating_duration_since(Instant::now());
+        let left = left_until(deadline);
         let holder = testkit::leaks::Process {
             pid: holder,
             command: String::new(),
@@ -140,6 +140,9 @@ fn assert_nothing_left(world: &World) -> u64 {
         assert!(holder.ends_within(left), "a holder stays: {holder:?}");
     }
     let attempts = attempts(world);
+    // A process that was killed is in its control group until it is gone.
+    let left = testkit::leaks::wait_until_none(&world.data(), left_until(deadline));
+    assert!(left.is_empty(), "still alive: {left:?}");
     world.skep(&["gc", "--all"]).expect_code(0);
     world.assert_nothing_left();
     let disk = Disk::of(&world.data());
@@ -152,6 +155,10 @@ fn assert_nothing_left(world: &World) -> u64 {
     );
     eprintln!("  {attempts} attempts, {} KB kept", disk.kept >> 10);
     attempts
+}
+
+fn left_until(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
 }
 
 /// The attempts that were made. The ledger must hold.
