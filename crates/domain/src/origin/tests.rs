@@ -422,3 +422,11 @@ proptest! {
         drop(super::named(&text));
     }
 }
+
+#[test]
+fn a_page_below_groups_that_are_named_like_pages_is_refused() {
+    let text = "https://gitlab.org/a/b/tree/main/r/-/tree/x";
+    assert!(matches!(text.parse::<Origin>(), Err(Error::Page)));
+    let text = "https://gitlab.org/a/b/c/r/-/tree/x";
+    assert!(text.parse::<Origin>().is_ok());
+}

@@ -16,6 +16,11 @@ pub(super) fn page(scheme: Scheme, host: &str, path: &str) -> Result<Option<Remo
         let rest = rest.get(1..).unwrap_or_default();
         let shown = gitlab(rest)?;
         is_plain(repository)?;
+        // A group whose name makes the repository's own URL a page of another forge.
+        let behind = repository.get(2..).unwrap_or_default();
+        if behind.len() > 1 && others(behind)?.is_some() {
+            return Err(Error::Page);
+        }
         return Ok(Some(found(scheme, host, repository, shown, Forge::GitLab)));
     }
     if parts.len() < 4 {
