@@ -110,6 +110,8 @@ struct State {
     asked: Vec<Asked>,
     /// Makes and ends them.
     keeper: Option<JoinHandle<()>>,
+    /// None is made any more.
+    closed: bool,
 }
 
 /// Those of one process.
@@ -143,6 +145,10 @@ impl Pool {
     /// What to make next, and what has to go.
     fn plan(&self, warm: Warm, now: Instant) -> (Option<(String, Recipe)>, Vec<Ready>) {
         let mut state = lock(&self.state);
+        if state.closed {
+            state.asked.clear();
+            return (None, std::mem::take(&mut state.ready));
+        }
         state
             .asked
             .retain(|asked| now.saturating_duration_since(asked.last) < IDLE);
@@ -234,6 +240,9 @@ impl Sites {
     fn keep_warm(&self) {
         let mut state = lock(&self.pool().state);
         self.pool().changed.notify_one();
+        if state.closed {
+            return;
+        }
         if state.keeper.as_ref().is_none_or(JoinHandle::is_finished) {
             state.keeper = Some(tokio::spawn(self.clone().keeper()));
         }
@@ -305,14 +314,18 @@ impl Sites {
 
     /// Ends all that is ready, and prepares no more.
     pub(crate) async fn cool(&self) {
-        let keeper = lock(&self.pool().state).keeper.take();
-        if let Some(keeper) = keeper {
-            keeper.abort();
-            if let Err(error) = keeper.await
-                && !error.is_cancelled()
-            {
-                tracing::warn!(%error, "the task that prepares sandboxes failed");
-            }
+        let keeper = {
+            let mut state = lock(&self.pool().state);
+            state.closed = true;
+            state.keeper.take()
+        };
+        self.pool().changed.notify_one();
+        // One that is being made is waited for: given up in the middle, it would end after the process
+        // had seen to what it leaves, or not at all.
+        if let Some(keeper) = keeper
+            && let Err(error) = keeper.await
+        {
+            tracing::warn!(%error, "the task that prepares sandboxes failed");
         }
         let all = self.pool().take_all();
         self.end(all).await;
