@@ -169,7 +169,27 @@ impl Store {
     /// # Errors
     /// [`Error::Io`].
     pub fn sweep(&self, live: impl Fn(&str) -> bool) -> Result<Swept, Error> {
-        self.swept(live, |place| self.discard(place))
+        let swept = self.swept(live, |place| self.discard(place))?;
+        self.clear_locks()?;
+        Ok(swept)
+    }
+
+    /// Removes the locks of bases that were never made. Whoever waits for one sees that its file is
+    /// another now.
+    fn clear_locks(&self) -> Result<(), Error> {
+        for key in names_in(&self.locks())? {
+            let path = self.locks().join(&key);
+            if self.is_present(&key) {
+                continue;
+            }
+            let Some(_lock) = Lock::file(&path, Hold::Alone)? else {
+                continue;
+            };
+            if !self.is_present(&key) {
+                std::fs::remove_file(&path).map_err(std_io("remove", &path))?;
+            }
+        }
+        Ok(())
     }
 
     /// What [`Store::sweep`] would move to the trash now.
