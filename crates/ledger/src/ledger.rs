@@ -121,9 +121,6 @@ impl Ledger {
             run: run.clone(),
             blobs,
         });
-        let connect = |writes| {
-            schema::connect(&directory, writes).map_err(|trouble| trouble.during("open its file"))
-        };
         let log = Log::new(&directory);
         let durable = Arc::new(Durable::new(
             log.path().to_owned(),
@@ -136,6 +133,16 @@ impl Ledger {
             .map_err(|trouble| trouble.during("open its file"))?;
         let syncer = Syncer::start(Arc::clone(&durable))
             .map_err(|error| Error::file("start a thread", error))?;
+        let reading = Arc::new(Mutex::new(reading));
+        let mut readers = Vec::with_capacity(reader::READERS);
+        for _ in 0..reader::READERS {
+            let sql = schema::connect(&directory, false)
+                .map_err(|trouble| trouble.during("open its file"))?;
+            let (queue, durable) = (Arc::clone(&reading), Arc::clone(&durable));
+            readers.push(spawn("ledger-read", move || {
+                reader::work(&Sql::from(sql), &queue, &durable);
+            })?);
+        }
         let work = {
             let (context, wake, durable) = (
                 Arc::clone(&context),
@@ -152,6 +159,7 @@ impl Ledger {
                     known: Default::default(),
                     counts: Default::default(),
                     log,
+                    readers,
                     kill: crate::kill::KillPoints::wanted(),
                     seen: None,
                 };
@@ -159,14 +167,6 @@ impl Ledger {
             }
         };
         let mut threads = vec![spawn("ledger-write", work)?];
-        let reading = Arc::new(Mutex::new(reading));
-        for _ in 0..reader::READERS {
-            let sql = connect(false)?;
-            let (queue, durable) = (Arc::clone(&reading), Arc::clone(&durable));
-            threads.push(spawn("ledger-read", move || {
-                reader::work(&Sql::from(sql), &queue, &durable);
-            })?);
-        }
         let (listening, weak, tick) = (Arc::clone(&wake), writer.downgrade(), options.tick);
         threads.push(spawn("ledger-wake", move || {
             wake::listen(socket, &listening, &weak, tick);

@@ -24,6 +24,7 @@ use std::{
     ops::Deref,
     path::PathBuf,
     sync::Arc,
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 use tokio::sync::{mpsc, oneshot};
@@ -165,6 +166,8 @@ pub(crate) struct Writer {
     pub(crate) known: Known,
     pub(crate) counts: Counts,
     pub(crate) log: Log,
+    /// The threads that read. They end before this one does.
+    pub(crate) readers: Vec<JoinHandle<()>>,
     /// Where a test wants this process to die.
     pub(crate) kill: Option<KillPoints>,
     /// The version of the data at the last look.
@@ -191,6 +194,12 @@ impl Writer {
             self.log.keep_ahead(&self.sql, queue.is_empty());
             if look {
                 self.look();
+            }
+        }
+        // Of connections that close at the same moment none is the last, and the log stays.
+        for reader in self.readers {
+            if reader.join().is_err() {
+                tracing::error!("a thread of the ledger ended with a panic");
             }
         }
         self.syncer.end();

@@ -319,6 +319,21 @@ async fn a_closed_ledger_finishes_what_it_was_given_and_takes_nothing_more() {
     assert_eq!(again.last_sequence(place.session).await.unwrap(), 1 + done);
 }
 
+#[tokio::test]
+async fn a_closed_ledger_is_one_file_without_a_log() {
+    let place = place().await;
+    place.ledger.close().await;
+    let log = place.directory.path().join("ledger.db-wal");
+    for _ in 0..50 {
+        let ledger = open(place.directory.path()).await.unwrap();
+        ledger.note(place.session, None, "n").await.unwrap();
+        ledger.sessions(None, 1).await.unwrap();
+        assert!(log.exists());
+        ledger.close().await;
+        assert!(!log.exists());
+    }
+}
+
 /// What the check says after this was done behind the ledger's back.
 async fn tampered(place: &Place, statement: &str) -> String {
     let file = Connection::open(place.directory.path().join("ledger.db")).unwrap();
