@@ -31,7 +31,7 @@ const fn at_least(program: &'static str, package: &'static str, least: (u32, u32
     }
 }
 
-const NEEDS: [Need; 13] = [
+const NEEDS: [Need; 14] = [
     at_least("git", "git", (2, 38)),
     at_least("python3", "python3", (3, 8)),
     at_least("node", "nodejs", (20, 0)),
@@ -49,6 +49,7 @@ const NEEDS: [Need; 13] = [
     any("tar", "tar"),
     at_least("podman", "podman", (4, 0)),
     any("runc", "runc"),
+    at_least("dockerd", "docker.io", (20, 10)),
     any("bash", "bash"),
 ];
 
@@ -117,6 +118,8 @@ fn install(package: &str) -> Result<(), String> {
         &["install", "--yes", "--no-install-recommends", package],
     );
     install.env("DEBIAN_FRONTEND", "noninteractive");
+    // What serves others is not started: in this runlevel nothing is.
+    install.env("RUNLEVEL", "1");
     let name = format!("install {package}");
     if step::run(&name, &mut install).is_ok() {
         return Ok(());

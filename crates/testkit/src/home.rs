@@ -234,6 +234,25 @@ impl Home {
         self.start(program, args, dir).finish(deadline)
     }
 
+    /// The program that runs this test, where another user can reach it too.
+    pub fn this_program(&self) -> Command {
+        let program = self.root.join("this-program");
+        if !program.exists() {
+            let own = std::env::current_exe().expect("this program");
+            fs::copy(own, &program).expect("a copy of this program");
+            fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("its mode");
+        }
+        self.command(program)
+    }
+
+    /// Runs tests of the program that runs this one; all of them must pass.
+    pub fn run_tests<const N: usize>(&self, args: [&str; N], deadline: Duration) {
+        let mut command = self.this_program();
+        command.args(args);
+        let ran = Started::spawn(command).finish(deadline);
+        assert!(ran.status.success(), "{}\n{}", ran.stdout, ran.stderr);
+    }
+
     /// Starts a program in a directory, in a process group of its own.
     pub fn start<I, S>(&self, program: impl AsRef<OsStr>, args: I, dir: &Path) -> Started
     where

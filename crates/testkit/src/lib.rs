@@ -16,6 +16,7 @@
     clippy::indexing_slicing
 )]
 
+mod docker;
 mod generate;
 pub mod home;
 pub mod leaks;
@@ -26,6 +27,7 @@ mod snapshot;
 mod started;
 pub mod web;
 
+pub use docker::Docker;
 pub use home::Home;
 pub use podman::Podman;
 pub use repo::Repo;

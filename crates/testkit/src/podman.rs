@@ -2,14 +2,14 @@
 //! are neither seen nor touched.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::{Home, leaks};
+use crate::{Home, Ran, Started, leaks};
 
 /// How long a question to it may take, and how long its processes may take to end.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -64,25 +64,51 @@ impl Podman {
 
     /// The program that runs this test, in its home, where another user can reach it too.
     pub fn this_program(&self) -> Command {
-        self.home.command(self.copy())
+        self.home.this_program()
     }
 
     /// Runs tests of the program that runs this one; all of them must pass.
     pub fn run_tests<const N: usize>(&self, args: [&str; N], deadline: Duration) {
-        let ran = self
-            .home
-            .run(self.copy(), args, &self.home.home(), deadline);
-        assert!(ran.status.success(), "{}\n{}", ran.stdout, ran.stderr);
+        self.home.run_tests(args, deadline);
     }
 
-    fn copy(&self) -> PathBuf {
-        let program = self.home.root().join("this-program");
-        if !program.exists() {
-            let own = std::env::current_exe().expect("this program");
-            fs::copy(own, &program).expect("a copy of this program");
-            fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("its mode");
+    /// Runs the program that runs this test in a container with these options: it has this machine's
+    /// programs, and a directory for temporary files.
+    pub fn run_inside<const N: usize, const M: usize>(
+        &self,
+        options: [&str; N],
+        args: [&str; M],
+        deadline: Duration,
+    ) -> Ran {
+        let root = self.root().join("inside");
+        for directory in ["usr", "etc", "proc", "sys", "dev", "tmp", "run"] {
+            fs::create_dir_all(root.join(directory)).expect("a directory of its root");
         }
-        program
+        let open = fs::Permissions::from_mode(0o1777);
+        fs::set_permissions(root.join("tmp"), open).expect("its mode");
+        for link in ["bin", "lib", "lib64", "sbin"] {
+            drop(symlink(Path::new("usr").join(link), root.join(link)));
+        }
+        let program = self.home.this_program();
+        let program = Path::new(program.get_program()).display();
+        let mut command = self.home.command("podman");
+        command
+            .args([
+                "run",
+                "--rm",
+                "--volume=/usr:/usr:ro",
+                "--volume=/etc:/etc:ro",
+            ])
+            .arg(format!("--volume={program}:/run/this-program:ro"))
+            .arg(format!("--volume={}:/tmp", root.join("tmp").display()))
+            // Its own defaults can be more than this process may have.
+            .args(["--ulimit=nofile=4096:4096", "--ulimit=nproc=4096:4096"])
+            .args(options)
+            .arg("--rootfs")
+            .arg(&root)
+            .arg("/run/this-program")
+            .args(args);
+        Started::spawn(command).finish(deadline)
     }
 
     /// Waits until no process of it is left but one that waits for nothing: the service ends some

@@ -7,11 +7,15 @@ use std::path::{Path, PathBuf};
 
 use crate::{Error, Trouble};
 
+/// The variables by which people name an engine to its own programs.
+const NAMES: [&str; 2] = ["CONTAINER_HOST", "DOCKER_HOST"];
+
 /// Which engine makes containers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Choice {
-    /// The first of: Podman where its socket is served; Podman, started for as long as it is needed;
-    /// Docker. Those of this user before those of root.
+    /// The one that `CONTAINER_HOST` or `DOCKER_HOST` names; else the first of: Podman where its socket
+    /// is served; Podman, started for as long as it is needed; Docker. Those of this user before those
+    /// of root.
     #[default]
     Found,
     /// One that listens at this socket.
@@ -48,13 +52,14 @@ pub(super) fn look(choice: &Choice) -> Result<Way, Error> {
             .collect(),
     };
     match choice {
-        Choice::Socket(path) => UnixStream::connect(path)
-            .map(|_| Way::Socket(path.clone()))
-            .map_err(|error| unreachable(path, &error)),
+        Choice::Socket(path) => served(path),
         Choice::Podman(arguments) => program("podman")
             .map(|podman| start(podman, arguments))
             .ok_or_else(missing),
         Choice::Found => {
+            if let Some(named) = NAMES.iter().find_map(|name| named(name)) {
+                return named;
+            }
             let [podman, docker] = sockets();
             serving(&podman)
                 .or_else(|| program("podman").map(|podman| start(podman, &[])))
@@ -62,6 +67,26 @@ pub(super) fn look(choice: &Choice) -> Result<Way, Error> {
                 .ok_or_else(|| refused(&docker).unwrap_or_else(missing))
         }
     }
+}
+
+fn served(path: &Path) -> Result<Way, Error> {
+    UnixStream::connect(path)
+        .map(|_| Way::Socket(path.to_owned()))
+        .map_err(|error| unreachable(path, &error))
+}
+
+/// The engine that this variable names, where it names one.
+fn named(variable: &str) -> Option<Result<Way, Error>> {
+    let address = std::env::var_os(variable).filter(|address| !address.is_empty())?;
+    let path = address.to_str().and_then(|it| it.strip_prefix("unix://"));
+    Some(match path {
+        Some(path) => served(Path::new(path)),
+        // What it holds may be a secret.
+        None => Err(Error::engine(
+            Trouble::EngineUnreachable,
+            format!("{variable} names no socket of this machine (unix://PATH)"),
+        )),
+    })
 }
 
 /// Where Podman and Docker listen by custom.

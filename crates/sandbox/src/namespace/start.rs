@@ -388,11 +388,12 @@ pub(super) fn overlay_refused(source: std::io::Error) -> Error {
     }
 }
 
+/// What a container must be given so that there can be sandboxes in it.
+const UNMASK: &str = "inside a container, run it with an unmasked /proc (Podman: `--security-opt=unmask=ALL`; Docker: `--security-opt=systempaths=unconfined`)";
+
 fn step_remedy(code: u32) -> &'static str {
     match code {
-        wire::STEP_PROC => {
-            "inside a container, run it with an unmasked /proc (`--security-opt systempaths=unconfined`)"
-        }
+        wire::STEP_PROC => UNMASK,
         wire::STEP_BIND | wire::STEP_STASH => {
             "check that the path exists and that you may read it; Linux 5.12 or later is needed"
         }

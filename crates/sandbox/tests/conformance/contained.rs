@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use skep_sandbox::Container;
 use skep_sandbox::container::{Choice, Options};
-use testkit::{Home, Podman};
+use testkit::{Docker, Home, Podman};
 
 /// How long all of it may take.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -16,11 +16,22 @@ pub(crate) fn backend() -> Container {
     static BACKEND: OnceLock<Container> = OnceLock::new();
     let backend = BACKEND.get_or_init(|| {
         Container::new(Options {
-            engine: Choice::Podman(Vec::new()),
+            engine: engine(),
             ..Options::default()
         })
     });
     backend.clone()
+}
+
+/// Without it, Podman hides parts of `/proc`, and the kernel lets nobody in the container mount one.
+const UNMASKED: &str = "--security-opt=unmask=ALL";
+
+/// The machine's own is none of them.
+fn engine() -> Choice {
+    match std::env::var_os("DOCKER_HOST") {
+        Some(_) => Choice::Found,
+        None => Choice::Podman(Vec::new()),
+    }
 }
 
 /// As whoever runs programs in that home.
@@ -38,4 +49,48 @@ fn a_container_keeps_every_promise_and_leaves_nothing() {
 #[test]
 fn a_container_of_an_ordinary_user_keeps_every_promise_too() {
     keeps_every_promise(Home::new().as_user(65534));
+}
+
+#[test]
+fn a_container_of_docker_keeps_every_promise_too() {
+    let docker = Docker::start(Home::new());
+    docker.run_tests(["--test-threads=2", "--ignored", "container::"], PATIENCE);
+    docker.assert_nothing_left();
+}
+
+/// The kind `namespace` for whoever works in a container himself, as that user.
+fn namespaces_keep_every_promise_in_a_container(user: &str) {
+    let podman = Podman::new(Home::new());
+    let ran = podman.run_inside(
+        ["--network=none", UNMASKED, "--user", user],
+        [
+            "--test-threads=2",
+            "namespace::",
+            "namespace_without_control_groups::",
+        ],
+        PATIENCE,
+    );
+    assert!(ran.status.success(), "{}\n{}", ran.stdout, ran.stderr);
+    podman.assert_nothing_left();
+}
+
+#[test]
+fn namespaces_keep_every_promise_in_a_container_too() {
+    namespaces_keep_every_promise_in_a_container("0");
+}
+
+#[test]
+fn namespaces_keep_every_promise_to_an_ordinary_user_of_a_container() {
+    namespaces_keep_every_promise_in_a_container("65534");
+}
+
+#[test]
+fn a_container_that_hides_what_a_sandbox_needs_is_told_what_to_do() {
+    let podman = Podman::new(Home::new());
+    let test = "namespace::tells::a_probe_says_what_is_there_and_leaves_nothing";
+    let ran = podman.run_inside(["--network=none"], ["--exact", test], PATIENCE);
+    assert_eq!(ran.status.code(), Some(101));
+    let said = ran.stdout + &ran.stderr;
+    assert!(said.contains(UNMASKED), "{said}");
+    podman.assert_nothing_left();
 }

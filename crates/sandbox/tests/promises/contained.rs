@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use skep_sandbox::container::{Choice, Options};
 use skep_sandbox::{Backend, Container, Error, Namespace, Spec, Trouble, Workspace};
-use testkit::{Home, Podman, leaks};
+use testkit::{Docker, Home, Podman, leaks};
 
 /// How long all of it may take.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -25,32 +25,39 @@ pub(crate) fn kind() -> Arc<dyn Backend> {
 }
 
 fn container() -> Container {
+    let engine = match std::env::var_os("DOCKER_HOST") {
+        Some(_) => Choice::Found,
+        // The machine's own is not it.
+        None => Choice::Podman(Vec::new()),
+    };
     Container::new(Options {
-        engine: Choice::Podman(Vec::new()),
+        engine,
         ..Options::default()
     })
 }
 
+/// What is promised of a seal.
+const SEAL: [&str; 13] = [
+    "--test-threads=2",
+    "rooms_are",
+    "seal::",
+    "escapes::",
+    "network::",
+    "layers::",
+    "system_calls::",
+    "limits::files_and_descriptors",
+    "limits::processor_time",
+    "limits::what_is_in_force",
+    "workspaces::writes_land",
+    // That one is of the other kind alone.
+    "--skip",
+    "empty_files_in_memory",
+];
+
 /// As whoever runs programs in that home.
 fn all_of_the_seal_holds(home: Home) {
     let podman = Podman::new(home.env(KIND, "container"));
-    let args = [
-        "--test-threads=2",
-        "rooms_are",
-        "seal::",
-        "escapes::",
-        "network::",
-        "layers::",
-        "system_calls::",
-        "limits::files_and_descriptors",
-        "limits::processor_time",
-        "limits::what_is_in_force",
-        "workspaces::writes_land",
-        // That one is of the other kind alone.
-        "--skip",
-        "empty_files_in_memory",
-    ];
-    podman.run_tests(args, PATIENCE);
+    podman.run_tests(SEAL, PATIENCE);
     podman.assert_nothing_left();
 }
 
@@ -62,6 +69,13 @@ fn all_of_the_seal_holds_in_a_container_too() {
 #[test]
 fn all_of_the_seal_holds_in_a_container_of_an_ordinary_user() {
     all_of_the_seal_holds(Home::new().as_user(65534));
+}
+
+#[test]
+fn all_of_the_seal_holds_in_a_container_of_docker() {
+    let docker = Docker::start(Home::new().env(KIND, "container"));
+    docker.run_tests(SEAL, PATIENCE);
+    docker.assert_nothing_left();
 }
 
 #[tokio::test]
