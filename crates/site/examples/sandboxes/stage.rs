@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use git::{CommitId, Program, Source};
@@ -24,6 +25,10 @@ const FILES: usize = 90_000;
 const MEMORY: u64 = 8 << 30;
 /// What is kept of a command's output.
 const OUTPUT: usize = 4_096;
+/// What making a directory takes at most where nothing was deleted of late.
+const SETTLED: Duration = Duration::from_micros(300);
+/// How long that is waited for. ext4 remembers a deleted file for 95 seconds at the longest.
+const UNSETTLED: Duration = Duration::from_secs(120);
 /// The name of the repository.
 const NAME: &str = "bench";
 
@@ -77,6 +82,7 @@ impl Stage {
         sites.close(true).await;
         let plain = data.path().join("plain");
         std::fs::create_dir(&plain)?;
+        settle(data.path())?;
         Ok(Stage {
             shared: Arc::new(Shared {
                 store: Store::open(data.path(), Layering::Overlay)?,
@@ -138,6 +144,36 @@ impl Stage {
         self.shared.store.empty_trash(&AtomicBool::new(false))?;
         Ok(())
     }
+}
+
+/// Waits until making a directory is as fast as it can be. For a minute or two after many files were
+/// deleted, as at the end of an earlier measurement, ext4 looks at each of their numbers before it
+/// gives one to a new file: making one takes a millisecond then, and a life makes some fifteen.
+fn settle(place: &Path) -> Result<(), Failed> {
+    let began = Instant::now();
+    while usual_mkdir(place)? > SETTLED {
+        if began.elapsed() > UNSETTLED {
+            eprintln!("making a directory is slow here: the lives with a workspace are, too");
+            break;
+        }
+        std::thread::sleep(Duration::from_secs(2));
+    }
+    Ok(())
+}
+
+/// What making a directory takes, usually.
+fn usual_mkdir(place: &Path) -> Result<Duration, Failed> {
+    let mut took = [Duration::ZERO; 9];
+    for it in &mut took {
+        let fresh = tempfile::Builder::new()
+            .prefix("settle-")
+            .tempdir_in(place)?;
+        let began = Instant::now();
+        std::fs::create_dir(fresh.path().join("of-it"))?;
+        *it = began.elapsed();
+    }
+    took.sort();
+    Ok(took[took.len() / 2])
 }
 
 impl Made {
