@@ -8,7 +8,7 @@ use crate::{
     context::Context,
     report::Error,
 };
-use domain::Amount;
+use domain::{Amount, entity::Ask};
 use gateway::Providers;
 use sandbox::Kind;
 use std::sync::Arc;
@@ -97,6 +97,13 @@ impl Settings {
             },
         })
     }
+}
+
+/// The kind of sandbox in which a request is worked on: the one that it was asked for in, whatever is
+/// configured meanwhile. `otherwise` is for requests of versions that did not keep it.
+pub(crate) fn kind_of(ask: &Ask, otherwise: Kind) -> Kind {
+    let asked = ask.sandbox.as_deref().and_then(Kind::named);
+    asked.unwrap_or(otherwise)
 }
 
 /// A budget in money alone would not hold for a model whose price is unknown: tokens are limited

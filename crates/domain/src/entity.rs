@@ -125,6 +125,9 @@ pub struct Ask {
     /// Where its repositories come from.
     #[serde(default, skip_serializing_if = "Sources::is_default")]
     pub sources: Sources,
+    /// The kind of sandbox that was asked for; none in requests of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<String>,
 }
 
 /// Where the repositories of a request come from, besides a path of this machine.

@@ -33,6 +33,7 @@ async fn caller(ledger: Ledger, name: usize, rounds: usize) -> Result<(), Error>
         retry_of: None,
         included: Vec::new(),
         sources: Default::default(),
+        sandbox: None,
     };
     let blob = ledger.put_blob("a result").await?;
     for _ in 0..rounds {

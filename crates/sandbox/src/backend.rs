@@ -30,6 +30,21 @@ impl Kind {
             Self::Host => false,
         }
     }
+
+    /// The word by which a person asks for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Namespace => "namespace",
+            Self::Container => "container",
+            Self::Host => "host",
+        }
+    }
+
+    /// The one that is asked for by this word.
+    pub fn named(word: &str) -> Option<Self> {
+        let all = [Self::Namespace, Self::Container, Self::Host];
+        all.into_iter().find(|kind| kind.name() == word)
+    }
 }
 
 impl std::fmt::Display for Kind {

@@ -174,6 +174,7 @@ impl Node {
             retry_of: new.retry_of,
             included,
             sources: new.chosen.into_sources(),
+            sandbox: Some(self.options.sandbox.name().to_owned()),
         };
         let not_before = self.still_to_come(&ask);
         let sources = ask.sources.clone();

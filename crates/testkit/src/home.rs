@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -14,15 +15,16 @@ use tempfile::TempDir;
 use crate::repo::give;
 use crate::started::{Ran, Started};
 
-/// An isolated home: the directories, the environment and the user that programs run with.
-#[derive(Debug)]
+/// An isolated home: the directories, the environment and the user that programs run with. Its
+/// directories go with the last clone.
+#[derive(Clone, Debug)]
 pub struct Home {
     root: PathBuf,
     uid: Option<u32>,
     env: Vec<(OsString, OsString)>,
     /// What the programs see at another place: a directory of the machine, and where.
     binds: Vec<(PathBuf, PathBuf)>,
-    _dir: TempDir,
+    _dir: Arc<TempDir>,
 }
 
 /// Mounts pairs of directories, then becomes the program as an ordinary user. Nothing is forked, so
@@ -56,7 +58,7 @@ impl Home {
             uid: None,
             env: Vec::new(),
             binds: Vec::new(),
-            _dir: dir,
+            _dir: Arc::new(dir),
         };
         for (name, place) in [
             ("HOME", "home"),

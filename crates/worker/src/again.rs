@@ -108,6 +108,15 @@ impl Taker<'_> {
             (true, None) => return Err(Unable::Lost("its tree is not recorded".into())),
             (false, _) => None,
         };
+        let kind = self.worker.sites.kind().to_string();
+        // What the agent has done was done in the sandbox that the attempt is labelled with.
+        if tree.is_none() && attempt.sandbox != kind {
+            let why = format!(
+                "it ran in a sandbox of the kind {}, and this one is {kind}",
+                attempt.sandbox
+            );
+            return Err(Unable::Lost(why));
+        }
         if let Some(tree) = &tree
             && !self.has_made(&wanted, tree).await
         {

@@ -309,6 +309,7 @@ mod tests {
                 retry_of: None,
                 included: Vec::new(),
                 sources: Default::default(),
+                sandbox: None,
             };
             ledger.submit(session, ask, None).await.unwrap();
             let request = ledger.claim_request(&owner, None).await.unwrap().unwrap();

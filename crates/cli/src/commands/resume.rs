@@ -5,7 +5,7 @@ use crate::{
     context::Context,
     exit::Exit,
     report::Error,
-    settings::{Flags, Settings},
+    settings::{Flags, Settings, kind_of},
     signals::Signals,
     view::{
         format,
@@ -16,6 +16,7 @@ use crate::{
 };
 use domain::RequestState;
 use ledger::Found;
+use sandbox::Kind;
 use server::{Node, Room, Submitted};
 
 /// Go on with requests that were paused, or whose process has ended
@@ -25,7 +26,8 @@ use server::{Node, Room, Submitted};
 /// first of them that did not end well.
 ///
 /// Everything that was done is kept: a finished turn of an agent is not run again, and a change
-/// lands once. Requests that another process works on are left to it. What is paused, and what is
+/// lands once. Each request goes on in the kind of sandbox that it was asked for in. Requests that
+/// another process works on are left to it. What is paused, and what is
 /// not to begin yet, goes on only where it is named; the process that works on its request, if
 /// there is one, takes it up.
 /// Notifications that no process has told yet are told.
@@ -39,9 +41,68 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
     let settings = Settings::read(context, Flags::default())?;
-    let (sandbox, parallel) = (settings.options.sandbox, settings.parallel);
     let mut signals = Signals::listen()?;
-    let node = signals.or(Node::open(settings.options)).await??;
+    let kinds = kinds(&args, context, settings.options.sandbox);
+    let kinds = signals.or(kinds).await??;
+    let mut come = Ok(Exit::Done);
+    for kind in kinds {
+        let options = server::Options {
+            sandbox: kind,
+            ..settings.options.clone()
+        };
+        let this = go_on(&args, context, (options, settings.parallel), &mut signals).await;
+        let is_over = matches!(
+            this,
+            Ok(Exit::Cancelled | Exit::HungUp | Exit::OutputClosed | Exit::Terminated)
+                | Err(Error::Quit(_) | Error::OutputClosed)
+        );
+        // Where no sandbox of one kind can be made, there is still work for the others.
+        if is_over || matches!(come, Ok(Exit::Done)) {
+            come = this;
+        }
+        if is_over {
+            break;
+        }
+    }
+    come
+}
+
+/// The kinds of sandboxes that there is work for, in the order of the oldest request of each: a
+/// process has one kind at a time. One at least.
+async fn kinds(args: &Args, context: &Context, configured: Kind) -> Result<Vec<Kind>, Error> {
+    let ledger = context.ledger().await?;
+    let requests = match &args.id {
+        Some(id) => match ledger.find(id).await? {
+            Found::Request(id) => vec![ledger.request(id).await?],
+            Found::Job(id) => vec![ledger.request(ledger.job(id).await?.request).await?],
+            // It is refused with what can be named.
+            _ => Vec::new(),
+        },
+        None => ledger.interrupted().await?,
+    };
+    ledger.close().await;
+    let mut kinds: Vec<Kind> = Vec::new();
+    for request in &requests {
+        let kind = kind_of(&request.ask, configured);
+        if !kinds.contains(&kind) {
+            kinds.push(kind);
+        }
+    }
+    if kinds.is_empty() {
+        kinds.push(configured);
+    }
+    Ok(kinds)
+}
+
+/// Goes on with those that are in sandboxes of one kind.
+async fn go_on(
+    args: &Args,
+    context: &Context,
+    (options, parallel): (server::Options, u32),
+    signals: &mut Signals,
+) -> Result<Exit, Error> {
+    let sandbox = options.sandbox;
+    let node = signals.or(Node::open(options)).await??;
     node.tidy().await?;
     let submitted = match &args.id {
         Some(id) => match node.ledger().find(id).await? {
@@ -58,7 +119,13 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
             other => return Err(super::wrong_kind(other, "resume", "a request or a job")),
         },
         None => {
-            let all = node.interrupted().await?;
+            let mut all = Vec::new();
+            for one in node.interrupted().await? {
+                let ask = node.ledger().request(one.request).await?.ask;
+                if kind_of(&ask, sandbox) == sandbox {
+                    all.push(one);
+                }
+            }
             let (later, now): (Vec<_>, Vec<_>) =
                 all.into_iter().partition(|one| one.not_before.is_some());
             say_later(&later, context);
@@ -96,7 +163,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
         watch.add(one.request, one.session);
     }
     let mut ended = Vec::new();
-    while let Some(one) = watch.next(&mut signals, &mut None).await? {
+    while let Some(one) = watch.next(signals, &mut None).await? {
         match say(&node, &submitted, &one, context).await {
             Err(error @ Error::OutputClosed) => watch.unheard(&error),
             said => said?,

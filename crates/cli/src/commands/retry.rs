@@ -7,16 +7,17 @@ use crate::{
     context::Context,
     exit::Exit,
     report::Error,
-    settings::{Flags, Settings},
+    settings::{Flags, Settings, kind_of},
     signals::Signals,
 };
 use ledger::Found;
+use sandbox::Kind;
 use server::Node;
 
 /// Try again what did not work, from the tip of the integration branch
 ///
 /// A request tries again those of its jobs that are not integrated; a job, attempt or change
-/// tries its job again. A request that no process works on any more goes on where it was. What a
+/// tries its job again, in the kind of sandbox that the request was asked for in. A request that no process works on any more goes on where it was. What a
 /// request took along (`skep run --dirty`) is taken along again. A notification that was given up is
 /// told again, to those only that it did not reach.
 #[derive(Debug, clap::Args)]
@@ -31,9 +32,9 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
     let settings = Settings::read(context, Flags::default())?;
-    let sandbox = settings.options.sandbox;
+    let mut options = settings.options;
     let mut signals = Signals::listen()?;
-    let node = signals.or(Node::open(settings.options)).await??;
+    let mut node = signals.or(Node::open(options.clone())).await??;
     let found = match &args.id {
         Some(id) => node.ledger().find(id).await?,
         None => Found::Request(node.latest(&context.directory).await?),
@@ -43,6 +44,13 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
         node.close().await;
         return Ok(exit);
     }
+    let kind = asked_in(&node, found, options.sandbox).await?;
+    if kind != options.sandbox {
+        node.close().await;
+        options.sandbox = kind;
+        node = signals.or(Node::open(options.clone())).await??;
+    }
+    let sandbox = options.sandbox;
     let submitted = signals.or(node.retry(found)).await??;
     let ask = node.ledger().request(submitted.request).await?.ask;
     if !context.output.is_json() {
@@ -56,4 +64,18 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
     let exit = to_the_end(&node, &submitted, context.output, &mut signals, None).await?;
     node.close().await;
     Ok(exit)
+}
+
+/// The kind of sandbox that the request of this was asked for in.
+async fn asked_in(node: &Node, found: Found, configured: Kind) -> Result<Kind, Error> {
+    let ledger = node.ledger();
+    let request = match found {
+        Found::Request(id) => id,
+        Found::Job(id) => ledger.job(id).await?.request,
+        Found::Attempt(id) => ledger.attempt(id).await?.request,
+        Found::Change(id) => ledger.change(id).await?.request,
+        // Neither is tried again.
+        Found::Session(_) | Found::Notification(_) => return Ok(configured),
+    };
+    Ok(kind_of(&ledger.request(request).await?.ask, configured))
 }

@@ -169,15 +169,9 @@ pub(crate) struct How {
 }
 
 fn kind(text: &str) -> Result<Kind, String> {
-    match text {
-        "namespace" => Ok(Kind::Namespace),
-        "container" => Ok(Kind::Container),
-        "host" => Ok(Kind::Host),
-        _ => Err(
-            "write `namespace` or `container`, or `host` to run agents unsealed on this machine"
-                .into(),
-        ),
-    }
+    Kind::named(text).ok_or_else(|| {
+        "write `namespace` or `container`, or `host` to run agents unsealed on this machine".into()
+    })
 }
 
 impl How {

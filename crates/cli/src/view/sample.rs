@@ -394,6 +394,7 @@ pub(crate) fn request(state: RequestState) -> Request {
             retry_of: None,
             included: Vec::new(),
             sources: Default::default(),
+            sandbox: None,
         },
         state,
         failure: (state == RequestState::Failed)

@@ -13,6 +13,7 @@ mod bad_agents;
 mod bad_input;
 mod bad_models;
 mod claude_code;
+mod containers;
 mod demo;
 mod dice;
 mod docs;

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 use testkit::models::{Dialect, Job, Script, Scripted, Step};
-use testkit::{Home, Ran, Repo, Snapshot, Started, leaks};
+use testkit::{Home, Podman, Ran, Repo, Snapshot, Started, leaks};
 
 /// How long a command may take before it, and the test, is stopped. Machines that build at the
 /// same time are slow.
@@ -32,6 +32,8 @@ pub struct World {
     pub model: Scripted,
     /// The key that the model wants: no other test has the same.
     pub key: String,
+    /// The engine of containers, where this user has one.
+    pub podman: Option<Podman>,
     skep: PathBuf,
     /// How the names of the control groups begin that its processes make.
     groups: Mutex<BTreeSet<String>>,
@@ -51,6 +53,28 @@ impl World {
         World::build(dialect, repo, script, with_toolchains(home), skep)
     }
 
+    /// The user who runs the tests, with a Podman of the test's own.
+    pub fn with_podman(repo: Repo, script: Script) -> World {
+        let skep = PathBuf::from(env!("CARGO_BIN_EXE_skep"));
+        let podman = Podman::new(Home::new());
+        World::contained(podman, repo, script, skep)
+    }
+
+    /// The same for an ordinary user: another one where root runs the tests.
+    pub fn with_podman_of_ordinary_user(repo: Repo, script: Script) -> World {
+        let (home, skep) = ordinary_home();
+        repo.give_to(NOBODY);
+        World::contained(Podman::new(home), repo, script, skep)
+    }
+
+    fn contained(podman: Podman, repo: Repo, script: Script, skep: PathBuf) -> World {
+        let home = podman.home().clone();
+        World {
+            podman: Some(podman),
+            ..World::build(Dialect::Chat, repo, script, home, skep)
+        }
+    }
+
     fn build(dialect: Dialect, repo: Repo, script: Script, home: Home, skep: PathBuf) -> World {
         let key = unique_key();
         let model = Scripted::with_key(script, &key);
@@ -60,6 +84,7 @@ impl World {
             home,
             model,
             key,
+            podman: None,
             skep,
             groups: Mutex::default(),
         }
@@ -210,9 +235,12 @@ impl World {
         }
     }
 
-    /// Asserts that no process, mount, control group or workspace of this user is left.
+    /// Asserts that no process, mount, control group, container or workspace of this user is left.
     #[track_caller]
     pub fn assert_nothing_left(&self) {
+        if let Some(podman) = &self.podman {
+            podman.assert_nothing_left();
+        }
         leaks::assert_none(&self.data());
         for place in ["workspaces", "layers", "run"] {
             let left = entries(&self.data().join(place));

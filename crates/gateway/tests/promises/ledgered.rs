@@ -56,6 +56,7 @@ async fn work(directory: &Path, tokens: u64) -> Work {
         retry_of: None,
         included: Default::default(),
         sources: Default::default(),
+        sandbox: None,
     };
     let request = ledger.submit(session, ask, None).await.unwrap();
     let owner = ledger.owner().await.unwrap();

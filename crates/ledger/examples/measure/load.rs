@@ -36,6 +36,7 @@ pub(crate) fn ask(repository: RepositoryId, parallel: u32) -> Ask {
         retry_of: None,
         included: Vec::new(),
         sources: Default::default(),
+        sandbox: None,
         dirty: Default::default(),
         placement: Default::default(),
     }

@@ -89,6 +89,7 @@ pub(crate) async fn submit(ledger: &Ledger, jobs: &[&str]) -> RequestId {
         retry_of: None,
         included: Vec::new(),
         sources: Default::default(),
+        sandbox: None,
     };
     let request = ledger.submit(session, ask, None).await.unwrap();
     let owner = ledger.owner().await.unwrap();

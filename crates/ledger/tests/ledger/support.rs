@@ -139,6 +139,7 @@ impl Place {
             retry_of: None,
             included: Vec::new(),
             sources: Default::default(),
+            sandbox: None,
         }
     }
 

@@ -64,6 +64,7 @@ impl Client {
             repository,
             repository_path: "/r".into(),
             sources: Default::default(),
+            sandbox: None,
             base: "a".repeat(40),
             prompt: "Mend the parser".into(),
             planning: Planning::Auto,
