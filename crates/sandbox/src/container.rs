@@ -8,6 +8,7 @@
 
 mod engine;
 mod find;
+mod left;
 mod meeting;
 mod owner;
 mod place;
@@ -26,6 +27,8 @@ use tokio::sync::Mutex;
 use self::engine::Engine;
 pub use self::find::Choice;
 use self::find::Way;
+use self::left::Stale;
+pub use self::left::{clear, left};
 use self::meeting::Meeting;
 use self::running::{ContainerSandbox, Running};
 use crate::namespace::cgroup::Cgroup;
@@ -86,8 +89,13 @@ impl Shared {
         *known = None;
         let choice = self.options.engine.clone();
         let way: Way = blocking("look for an engine", move || find::look(&choice)).await?;
-        let engine = Arc::new(Engine::reach(way).await?);
-        engine.sweep().await;
+        let data = self.options.data.as_deref();
+        let stale = Stale::of(data);
+        let engine = Arc::new(Engine::reach(way, data).await?);
+        match engine.sweep().await {
+            Ok(_) => stale.forget(),
+            Err(error) => tracing::warn!(%error, "containers that were left behind stay"),
+        }
         *known = Some(Arc::clone(&engine));
         Ok(engine)
     }

@@ -74,6 +74,8 @@ pub async fn doctor(options: &Options, online: bool) -> Vec<Finding> {
     };
     let mut findings = vec![git(options), data];
     findings.extend(restored(options).await);
+    // Asked before an engine is used: whoever uses one removes them.
+    findings.extend(left_in_engine(options).await);
     let mut found = backend(options).probe(&place).await;
     if options.sandbox != sandbox::Kind::Container {
         found.extend(sandbox::container::found());
@@ -166,6 +168,25 @@ async fn restored(options: &Options) -> Option<Finding> {
         detail,
         "when the ledger that was backed up does not work any more, run `skep ledger take-over`",
     ))
+}
+
+/// Containers whose owners have ended. Where none can be there, no engine is asked.
+async fn left_in_engine(options: &Options) -> Option<Finding> {
+    let of = sandbox::container::Options {
+        data: Some(options.data.clone()),
+        ..sandbox::container::Options::default()
+    };
+    let (name, remedy) = ("left containers", "run `skep gc`");
+    let detail = match sandbox::container::left(&of).await {
+        Ok(left) if left.is_empty() => return None,
+        Ok(left) => format!("of processes that have ended: {}", left.join(", ")),
+        Err(error) => format!(
+            "processes that have ended used containers, and whether some are left is not known: {}",
+            domain::failure::chain(&error)
+        ),
+    };
+    let lacking = Health::Lacking;
+    Some(Finding::bad("sandbox", name, lacking, detail, remedy))
 }
 
 /// The toolchains that a sandbox shows, each asked for its version inside one.

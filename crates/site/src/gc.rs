@@ -8,6 +8,7 @@ use gateway::{PACKAGES_BYTES, Packages};
 use git::Leftovers;
 use ledger::Ledger;
 use std::{
+    collections::HashSet,
     fs,
     io::ErrorKind,
     path::{Path, PathBuf},
@@ -154,6 +155,8 @@ pub struct Collection {
     pub workspaces: Vec<String>,
     /// Bases and workspaces whose builder died.
     pub unfinished: u64,
+    /// Containers whose owners had ended, by their ids.
+    pub containers: Vec<String>,
     /// Bases that were evicted.
     pub bases: Vec<String>,
     /// Layers that workspaces shared, and that none needs any more.
@@ -196,10 +199,44 @@ pub async fn collect(
     let open = open_attempts(ledger).await?;
     let needed = ledger.open_repositories().await?;
     let directory = directory.to_owned();
+    told(Step::Measuring);
+    // First: what runs in them may hold workspaces.
+    let contained = containers(&directory, how.dry_run).await;
+    let mut collected = collect_files(directory, how, stop, told, open, needed).await?;
+    match contained {
+        Ok(containers) => collected.containers = containers,
+        Err(error) => {
+            let why = domain::failure::chain(&error);
+            collected.failed.push(("containers".to_owned(), why));
+        }
+    }
+    Ok(collected)
+}
+
+/// Removes, or only finds, containers whose owners have ended.
+async fn containers(directory: &Path, dry_run: bool) -> Result<Vec<String>, sandbox::Error> {
+    let options = sandbox::container::Options {
+        data: Some(directory.to_owned()),
+        ..sandbox::container::Options::default()
+    };
+    match dry_run {
+        true => sandbox::container::left(&options).await,
+        false => sandbox::container::clear(&options).await,
+    }
+}
+
+/// Collects what lies in the directory.
+async fn collect_files(
+    directory: PathBuf,
+    how: Collect,
+    stop: Arc<AtomicBool>,
+    mut told: impl FnMut(Step) + Send + 'static,
+    open: HashSet<String>,
+    needed: Vec<String>,
+) -> Result<Collection, Error> {
     blocking(move || {
         // How new workspaces would lie over their bases does not matter: none is made.
         let store = Store::open(&directory, Layering::Copy)?;
-        told(Step::Measuring);
         let mut before = usage(&store, &directory, how.bounds, &stop)?;
         mark_needed(&directory, &mut before.fetched, &needed);
         if how.dry_run {
@@ -229,6 +266,7 @@ pub async fn collect(
             before,
             workspaces: swept.workspaces,
             unfinished: swept.unfinished,
+            containers: Vec::new(),
             bases: evicted,
             layers,
             fetched,
@@ -317,6 +355,7 @@ fn would(
         before,
         workspaces: swept.workspaces,
         unfinished: swept.unfinished,
+        containers: Vec::new(),
         bases: bases.into_iter().map(|base| base.key).collect(),
         layers,
         fetched,

@@ -22,7 +22,7 @@ use std::{
 
 /// Give back the disk space that nothing needs
 ///
-/// Workspaces that nobody owns and what killed processes left are deleted. Bases (checked-out
+/// Workspaces that nobody owns and what killed processes left, containers too, are deleted. Bases (checked-out
 /// commits that workspaces share) go where they, with workspaces and mirrors, take more than
 /// `[store]` in the configuration allows: the longest unused first, and never one that is in use or
 /// that another lies over. Kept packages of registries go before them. Copies of repositories given
@@ -50,6 +50,7 @@ struct Object<'a> {
     workspaces: &'a [String],
     bases: &'a [String],
     layers: u64,
+    containers: &'a [String],
     fetched: &'a [String],
     unfinished: u64,
     leftovers: u64,
@@ -162,6 +163,7 @@ fn object(collected: &Collection, dry_run: bool) -> Object<'_> {
         workspaces: &collected.workspaces,
         bases: &collected.bases,
         layers: collected.layers,
+        containers: &collected.containers,
         fetched: &collected.fetched,
         unfinished: collected.unfinished,
         leftovers: collected.leftovers.entries,
@@ -257,7 +259,7 @@ fn render(collected: &Collection, dry_run: bool, width: usize) -> String {
             text::line(why)
         ));
     }
-    if dry_run && collected.freed > 0 {
+    if dry_run && (collected.freed > 0 || !collected.containers.is_empty()) {
         out.push('\n');
         out.push_str(&result::commands(&[("skep gc".into(), "remove it")]));
     }
@@ -269,6 +271,11 @@ fn parts(collected: &Collection) -> Vec<String> {
     let number = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
     let counted = [
         (collected.workspaces.len(), "workspace", "that nobody owns"),
+        (
+            collected.containers.len(),
+            "container",
+            "of killed processes",
+        ),
         (collected.bases.len(), "base", "that nobody uses"),
         (number(collected.layers), "layer", "that no fork needs"),
         (collected.fetched.len(), "copy", "of long unused URLs"),
@@ -406,6 +413,7 @@ mod tests {
             },
             workspaces: vec!["a-2".into(), "a-\u{1b}[31m3".into()],
             unfinished: 2,
+            containers: vec!["0123456789ab".into()],
             bases: vec!["p-1-bbbb".into()],
             layers: 1,
             fetched: vec!["lib-5678".into(), "old-1".into()],
@@ -425,6 +433,7 @@ mod tests {
         let trash = Collection {
             workspaces: Vec::new(),
             unfinished: 0,
+            containers: Vec::new(),
             bases: Vec::new(),
             layers: 0,
             fetched: Vec::new(),

@@ -1,5 +1,11 @@
 //! Agents whose sandboxes are containers: all of a request, and what a kill leaves of it.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use testkit::leaks;
 use testkit::models::{Hold, Job, Script, Step};
 
 use crate::world::{DEADLINE, PROMPT, Told, World, mending, wrong_answer};
@@ -79,6 +85,8 @@ fn goes_on(world: World, hold: &Hold) {
     assert_eq!(began[0]["sandbox"], "container");
     assert_eq!(world.integrated("answer.txt"), "42\n");
     assert_eq!(world.integrated("log.txt"), "one\n");
+    // That somebody was killed who had an engine is known until one looks what it left.
+    world.skep(&["gc"]).expect_code(0);
     world.assert_nothing_left();
 }
 
@@ -138,5 +146,76 @@ fn requests_in_containers_and_others_are_gone_on_with_each_in_its_kind() {
     for name in names {
         assert_eq!(world.integrated(name), format!("{name}\n"));
     }
+    world.skep(&["gc"]).expect_code(0);
     world.assert_nothing_left();
+}
+
+/// The container of a run that was killed, and with it whoever would have cleared that away.
+fn left_behind(world: &World, hold: &Hold) -> String {
+    let podman = world.podman.as_ref().unwrap();
+    let mut running = world.start(&RUN);
+    world.model.wait_for_count(DEADLINE, 2);
+    for process in leaks::processes_of(podman.root()) {
+        if process.command.contains("conmon") {
+            kill_process(Pid::from_raw(process.pid).unwrap(), Signal::KILL).unwrap();
+        }
+    }
+    running.kill();
+    hold.release();
+    podman.wait_until_quiet();
+    let left = podman.containers();
+    assert_eq!(left.len(), 1, "{left:?}");
+    left[0].split(' ').next().unwrap().to_owned()
+}
+
+fn object(world: &World, args: &[&str]) -> Value {
+    world.skep(args).json_lines().remove(0)
+}
+
+#[test]
+fn what_a_killed_run_left_in_an_engine_is_named_by_doctor_and_removed_by_gc() {
+    let hold = Hold::new();
+    let world = World::with_podman(wrong_answer(), two_steps(&hold));
+    let podman = world.podman.as_ref().unwrap();
+    let id = left_behind(&world, &hold);
+    let told = object(&world, &["doctor", "--json"]);
+    let findings = told["findings"].as_array().unwrap();
+    let found = findings.iter().find(|it| it["name"] == "left containers");
+    let found = found.unwrap_or_else(|| panic!("{told:#}"));
+    assert!(found["detail"].as_str().unwrap().contains(&id), "{found}");
+    assert_eq!(found["health"], "lacking");
+    let would = object(&world, &["gc", "--dry-run", "--json"]);
+    assert_eq!(would["containers"], json!([id]));
+    assert_eq!(podman.containers().len(), 1);
+    let did = world.skep(&["gc"]).expect_code(0).stdout;
+    assert!(did.contains("1 container of killed processes"), "{did}");
+    assert_eq!(podman.containers(), Vec::<String>::new());
+    let again = object(&world, &["gc", "--json"]);
+    assert_eq!(again["containers"], json!([]));
+    world.skep(&["resume", "--json"]).expect_code(0);
+    world.assert_nothing_left();
+}
+
+#[test]
+fn whoever_never_used_containers_never_waits_for_an_engine() {
+    let world = World::simple();
+    let (dir, asked) = (
+        world.home.root().join("bin"),
+        world.home.root().join("asked"),
+    );
+    let path = world.home.variable("PATH").unwrap().to_owned();
+    let mut first = dir.clone().into_os_string();
+    first.push(":");
+    first.push(path);
+    let script = format!("#!/bin/sh\ntouch {}\nexit 1\n", asked.display());
+    let program = world.home.file("bin/podman", script);
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let world = world.env("PATH", first);
+    world.run();
+    world.skep(&["gc"]).expect_code(0);
+    world.skep(&["gc", "--dry-run"]).expect_code(0);
+    world.skep(&["doctor"]).expect_code(0);
+    assert!(!asked.exists(), "podman was started");
+    world.skep(&["run", "--sandbox", "container", PROMPT]);
+    assert!(asked.exists(), "it would have been seen");
 }

@@ -1,6 +1,7 @@
 //! The engine, as far as it is asked: an image with nothing in it, and containers that start and go.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use bollard::{API_DEFAULT_VERSION, Docker};
 use futures_util::StreamExt as _;
 
 use super::find::Way;
+use super::left::Mark;
 use super::owner;
 use super::place::Place;
 use super::request::{BOOT, OWNER};
@@ -36,6 +38,8 @@ pub(super) struct Engine {
     docker: Docker,
     service: Option<Mutex<Service>>,
     pub(super) place: Place,
+    #[expect(dead_code, reason = "it is there until the engine is let go")]
+    mark: Option<Mark>,
     /// Its name and version, for people.
     pub(super) name: String,
     pub(super) is_podman: bool,
@@ -44,8 +48,10 @@ pub(super) struct Engine {
 }
 
 impl Engine {
-    pub(super) async fn reach(way: Way) -> Result<Self, Error> {
+    /// Reaches it, for an owner with this data directory.
+    pub(super) async fn reach(way: Way, data: Option<&Path>) -> Result<Self, Error> {
         let place = Place::new()?;
+        let mark = data.and_then(|data| Mark::make(data, place.name(), &place.socket()));
         let (socket, service) = match way {
             Way::Socket(socket) => (socket, None),
             Way::Start { podman, arguments } => {
@@ -79,6 +85,7 @@ impl Engine {
             docker,
             service,
             place,
+            mark,
             name: format!("{name} {}", about.version.unwrap_or_default()),
             is_podman,
             rootless,
@@ -183,27 +190,33 @@ impl Engine {
         }
     }
 
-    /// Removes the containers whose owners have ended.
-    pub(super) async fn sweep(&self) {
+    /// The containers whose owners have ended, by their ids.
+    pub(super) async fn stale(&self) -> Result<Vec<String>, Error> {
         let labels = HashMap::from([("label".to_owned(), vec![OWNER.to_owned()])]);
         let options = ListContainersOptionsBuilder::new()
             .all(true)
             .filters(&labels);
         let listed = self.docker.list_containers(Some(options.build())).await;
-        let listed = listed.unwrap_or_else(|error| {
-            tracing::warn!(%error, "containers that were left behind are not looked for");
-            Vec::new()
-        });
-        for container in listed {
+        let listed = listed.map_err(|error| refused("list containers", error))?;
+        let stale = listed.into_iter().filter_map(|container| {
             let labels = container.labels.unwrap_or_default();
             let label = |name: &str| labels.get(name).map_or("", String::as_str);
             let stale = label(BOOT) != owner::boot() || owner::has_ended(label(OWNER));
-            if let Some(id) = container.id.filter(|_| stale)
-                && let Err(error) = self.remove(&id).await
-            {
-                tracing::warn!(%error, id, "a container that was left behind stays");
+            container.id.filter(|_| stale)
+        });
+        Ok(stale.collect())
+    }
+
+    /// Removes them, each that can be.
+    pub(super) async fn sweep(&self) -> Result<Vec<String>, Error> {
+        let (mut removed, mut failed) = (Vec::new(), None);
+        for id in self.stale().await? {
+            match self.remove(&id).await {
+                Ok(()) => removed.push(id),
+                Err(error) => failed = Some(error),
             }
         }
+        failed.map_or(Ok(removed), Err)
     }
 }
 

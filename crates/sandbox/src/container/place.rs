@@ -44,6 +44,13 @@ impl Place {
         Ok(place)
     }
 
+    /// Its owner, and which of that one's it is.
+    pub(super) fn name(&self) -> &str {
+        let name = self.path.file_name().and_then(|name| name.to_str());
+        name.and_then(|name| name.strip_prefix(PREFIX))
+            .unwrap_or_default()
+    }
+
     /// Our program, as a container executes it.
     pub(super) fn program(&self) -> PathBuf {
         self.path.join("init")
@@ -81,7 +88,7 @@ fn remove(path: &Path) {
 }
 
 /// Removes what processes of this user left that have ended.
-fn sweep(parent: &Path) {
+pub(super) fn sweep(parent: &Path) {
     let own = rustix::process::geteuid().as_raw();
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         let name = entry.file_name();
