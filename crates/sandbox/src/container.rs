@@ -8,6 +8,7 @@
 
 mod engine;
 mod find;
+mod groups;
 mod left;
 mod meeting;
 mod owner;
@@ -118,7 +119,7 @@ impl Shared {
         match inside(&engine, &running, &meeting, plan, spec).await {
             Ok(inner) => Ok(Box::new(ContainerSandbox::new(inner, running))),
             Err(error) => {
-                if let Err(other) = engine.remove(running.id()).await {
+                if let Err(other) = running.gone().await {
                     tracing::warn!(error = %other, id = running.id(), "a container stays");
                 }
                 Err(error)

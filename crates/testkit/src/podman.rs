@@ -1,6 +1,7 @@
 //! A Podman of a test's own: its containers, images and locks are in a [`Home`], and the machine's own
 //! are neither seen nor touched.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
@@ -124,10 +125,52 @@ impl Podman {
         }
     }
 
-    /// Asserts that nothing of it is left: no container, no process, no mount.
+    /// Its pods and volumes.
+    fn others(&self) -> String {
+        let lists = [["pod", "ps", "--quiet"], ["volume", "ls", "--quiet"]];
+        lists
+            .map(|args| {
+                let ran = self.home.run("podman", args, &self.home.home(), PATIENCE);
+                ran.expect_code(0).stdout
+            })
+            .concat()
+    }
+
+    /// What its containers would have left in the file system, by their ids: as many have been made
+    /// as its log of events tells.
+    fn traces(&self) -> Vec<PathBuf> {
+        let log = self.root().join("podman/tmp/events/events.log");
+        let log = fs::read_to_string(log).unwrap_or_default();
+        let ids: BTreeSet<String> = log
+            .lines()
+            .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+            .filter(|event| event["Type"] == "container")
+            .filter_map(|event| Some(event["ID"].as_str()?.to_owned()))
+            .collect();
+        let mut found = Vec::new();
+        let places = [self.root().to_owned(), "/sys/fs/cgroup".into()];
+        let mut queue = Vec::from(places);
+        while let Some(dir) = queue.pop() {
+            // What has gone meanwhile is not left.
+            for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                if ids.iter().any(|id| name.contains(id.as_str())) {
+                    found.push(entry.path());
+                } else if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                    queue.push(entry.path());
+                }
+            }
+        }
+        found
+    }
+
+    /// Asserts that nothing of it is left: no container, pod or volume, no directory or control group
+    /// of one, no process, no mount.
     pub fn assert_nothing_left(&self) {
         self.wait_until_quiet();
         assert_eq!(self.containers(), Vec::<String>::new());
+        assert_eq!(self.others(), "");
+        assert_eq!(self.traces(), Vec::<PathBuf>::new());
         self.end_pause();
         leaks::assert_none(self.home.root());
     }

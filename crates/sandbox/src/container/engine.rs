@@ -13,6 +13,7 @@ use bollard::{API_DEFAULT_VERSION, Docker};
 use futures_util::StreamExt as _;
 
 use super::find::Way;
+use super::groups;
 use super::left::Mark;
 use super::owner;
 use super::place::Place;
@@ -38,7 +39,7 @@ pub(super) struct Engine {
     docker: Docker,
     service: Option<Mutex<Service>>,
     pub(super) place: Place,
-    #[expect(dead_code, reason = "it is there until the engine is let go")]
+    /// There until the engine is let go.
     mark: Option<Mark>,
     /// Its name and version, for people.
     pub(super) name: String,
@@ -102,6 +103,13 @@ impl Engine {
         })
     }
 
+    /// Notes that a container may be left.
+    pub(super) fn leave(&self) {
+        if let Some(mark) = &self.mark {
+            mark.keep();
+        }
+    }
+
     async fn make_image(&self) -> Result<(), Error> {
         match self.docker.inspect_image(NOTHING).await {
             Ok(_) => return Ok(()),
@@ -135,11 +143,16 @@ impl Engine {
                 Trouble::ImageMissing,
                 format!("{} has no image {image}", self.name),
             ),
-            false => refused("make a container", error),
+            false => {
+                // It may be made all the same.
+                self.leave();
+                refused("make a container", error)
+            }
         })?;
         if let Err(error) = self.docker.start_container(&made.id, None).await {
             let error = refused("start a container", error);
             if let Err(other) = self.remove(&made.id).await {
+                self.leave();
                 tracing::warn!(error = %other, id = made.id, "a container stays");
             }
             return Err(error);
@@ -178,8 +191,8 @@ impl Engine {
                 .remove_container(id, Some(options.build()))
                 .await
             {
-                Ok(()) => return Ok(()),
-                Err(error) if is_missing(&error) => return Ok(()),
+                Ok(()) => break,
+                Err(error) if is_missing(&error) => break,
                 Err(error) if Instant::now() > deadline => {
                     return Err(refused("remove a container", error));
                 }
@@ -188,6 +201,8 @@ impl Engine {
             }
             tokio::time::sleep(LOOK).await;
         }
+        groups::clear(id);
+        Ok(())
     }
 
     /// The containers whose owners have ended, by their ids.

@@ -8,6 +8,7 @@ use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::engine::Engine;
@@ -22,10 +23,11 @@ const PREFIX: &str = "engine.";
 const ENDS_WITHIN: Duration = Duration::from_secs(15);
 const LOOK: Duration = Duration::from_millis(50);
 
-/// That a process uses an engine. Removed on drop.
+/// That a process uses an engine. Removed on drop, unless something of it may be left.
 #[derive(Debug)]
 pub(super) struct Mark {
     path: PathBuf,
+    stays: AtomicBool,
 }
 
 impl Mark {
@@ -40,7 +42,10 @@ impl Mark {
             .open(&path)
             .and_then(|mut file| file.write_all(socket.as_os_str().as_encoded_bytes()));
         match made {
-            Ok(()) => Some(Self { path }),
+            Ok(()) => Some(Self {
+                path,
+                stays: AtomicBool::new(false),
+            }),
             // Nothing was ever kept in such a data directory.
             Err(error) => {
                 tracing::debug!(%error, path = %path.display(), "the use of an engine is not marked");
@@ -50,9 +55,18 @@ impl Mark {
     }
 }
 
+impl Mark {
+    /// Something may be left when this process has ended: it is looked for then.
+    pub(super) fn keep(&self) {
+        self.stays.store(true, Ordering::Relaxed);
+    }
+}
+
 impl Drop for Mark {
     fn drop(&mut self) {
-        forget(&self.path);
+        if !self.stays.load(Ordering::Relaxed) {
+            forget(&self.path);
+        }
     }
 }
 
@@ -189,7 +203,11 @@ mod tests {
         assert!(!earlier.exists() && own.path.exists());
         drop(listener);
         Stale::of(Some(data.path())).forget();
+        own.keep();
+        let kept = own.path.clone();
         drop(own);
+        assert!(kept.exists(), "something of it may be left");
+        fs::remove_file(kept).unwrap();
         let left: Vec<_> = fs::read_dir(&run).unwrap().collect();
         assert_eq!(left.len(), 1, "what is no mark stays");
     }

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 
@@ -16,11 +17,16 @@ use crate::{
 pub(super) struct Running {
     engine: Arc<Engine>,
     id: String,
+    is_gone: AtomicBool,
 }
 
 impl Running {
     pub(super) fn new(engine: Arc<Engine>, id: String) -> Self {
-        Self { engine, id }
+        Self {
+            engine,
+            id,
+            is_gone: AtomicBool::new(false),
+        }
     }
 
     pub(super) fn id(&self) -> &str {
@@ -28,8 +34,18 @@ impl Running {
     }
 
     /// Waits until nothing of it is left.
-    async fn gone(&self) -> Result<(), Error> {
-        self.engine.remove(&self.id).await
+    pub(super) async fn gone(&self) -> Result<(), Error> {
+        self.engine.remove(&self.id).await?;
+        self.is_gone.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !self.is_gone.load(Ordering::Relaxed) {
+            self.engine.leave();
+        }
     }
 }
 

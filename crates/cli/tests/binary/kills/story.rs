@@ -38,6 +38,13 @@ impl Story {
 
     /// A world in which so many requests can be made.
     pub fn world(self, requests: u64) -> World {
+        self.world_by(requests, |repo, script| {
+            World::new(Dialect::Chat, repo, script)
+        })
+    }
+
+    /// The same, made in another way.
+    pub fn world_by(self, requests: u64, make: fn(Repo, Script) -> World) -> World {
         let repo = Repo::new();
         repo.file("list.txt", "one\n")
             .file("skep.toml", self.policy);
@@ -48,7 +55,7 @@ impl Story {
                 script = script.job(self.job(request, name, rounds));
             }
         }
-        World::new(Dialect::Chat, repo, script)
+        make(repo, script)
     }
 }
 
