@@ -23,9 +23,11 @@ Usage: cargo xtask <COMMAND>
   kills [--kills N] [--seed S]
                         Kill processes at random while agents work, and see that nothing is lost:
                         1,000 times, or N, in rounds of 4 whose seeds count up from 1, or from S.
-  leaks [--attempts N] [--seed S]
+  leaks [--attempts N] [--seed S] [--kind namespace|container]
                         Kill workers, sandboxes, helpers, commands and holders of sandboxes at random
-                        until there were 500 attempts, or N, and see that nothing is left behind.
+                        until there were 500 attempts, or N, and see that nothing is left behind;
+                        then a fifth as many in containers, where engines are killed too. With
+                        --kind, those of one kind only.
   fuzz [--seconds N] [TARGET ...]
                         Run libFuzzer on the parsers that face hostile input, 5 minutes on each, or N
                         seconds, or on those that are named.

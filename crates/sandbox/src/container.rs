@@ -8,15 +8,16 @@
 
 mod engine;
 mod find;
-mod groups;
 mod left;
 mod meeting;
+mod orphans;
 mod owner;
 mod place;
 mod probe;
 mod request;
 mod running;
 mod service;
+mod traces;
 
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -93,9 +94,8 @@ impl Shared {
         let data = self.options.data.as_deref();
         let stale = Stale::of(data);
         let engine = Arc::new(Engine::reach(way, data).await?);
-        match engine.sweep().await {
-            Ok(_) => stale.forget(),
-            Err(error) => tracing::warn!(%error, "containers that were left behind stay"),
+        if let Err(error) = left::take_away(&engine, stale).await {
+            tracing::warn!(%error, "containers that were left behind stay");
         }
         *known = Some(Arc::clone(&engine));
         Ok(engine)

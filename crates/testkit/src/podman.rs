@@ -26,13 +26,24 @@ pub struct Podman {
 }
 
 impl Podman {
-    /// Nothing is started: a program in this home does that.
+    /// Nothing is started: a program in this home does that. Files of images lie in directories as
+    /// they are, which works on any machine.
     pub fn new(home: Home) -> Podman {
+        Podman::with(home, "vfs")
+    }
+
+    /// The same over overlays, as people have it.
+    pub fn over_overlays(home: Home) -> Podman {
+        Podman::with(home, "overlay")
+    }
+
+    fn with(home: Home, driver: &str) -> Podman {
         let root = home.root().to_owned();
         let place = |name: &str| root.join(name).display().to_string();
         let settings = format!("{SETTINGS}tmp_dir = \"{}\"\n", place("podman/tmp"));
         let storage = format!(
-            "[storage]\ndriver = \"vfs\"\ngraphroot = \"{}\"\nrunroot = \"{}\"\n",
+            "[storage]\ndriver = \"{driver}\"\ngraphroot = \"{}\"\nrunroot = \"{}\"\n\
+             [storage.options.overlay]\nskip_mount_home = \"true\"\n",
             place("podman/root"),
             place("podman/run"),
         );
@@ -71,6 +82,11 @@ impl Podman {
     /// Runs tests of the program that runs this one; all of them must pass.
     pub fn run_tests<const N: usize>(&self, args: [&str; N], deadline: Duration) {
         self.home.run_tests(args, deadline);
+    }
+
+    /// Runs the program that runs this to its end, without arguments.
+    pub fn run_this_program(&self, deadline: Duration) -> Ran {
+        Started::spawn(self.home.this_program()).finish(deadline)
     }
 
     /// Runs the program that runs this test in a container with these options: it has this machine's
@@ -149,6 +165,10 @@ impl Podman {
             .collect();
         let mut found = Vec::new();
         let places = [self.root().to_owned(), "/sys/fs/cgroup".into()];
+        // What the runtime of root keeps of each; that of others does so in the home.
+        let kept = ["/run/runc", "/run/crun"].map(Path::new).into_iter();
+        let kept = kept.flat_map(|place| ids.iter().map(|id| place.join(id)));
+        found.extend(kept.filter(|path| path.exists()));
         let mut queue = Vec::from(places);
         while let Some(dir) = queue.pop() {
             // What has gone meanwhile is not left.

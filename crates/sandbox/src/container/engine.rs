@@ -13,13 +13,13 @@ use bollard::{API_DEFAULT_VERSION, Docker};
 use futures_util::StreamExt as _;
 
 use super::find::Way;
-use super::groups;
 use super::left::Mark;
-use super::owner;
 use super::place::Place;
 use super::request::{BOOT, OWNER};
 use super::running::Running;
 use super::service::Service;
+use super::traces;
+use super::{orphans, owner};
 use crate::{Error, Trouble};
 
 /// The image that is made here, of nothing: all that a sandbox sees comes from the host. Podman before
@@ -58,10 +58,15 @@ impl Engine {
             Way::Start { podman, arguments } => {
                 let socket = place.socket();
                 let at = socket.clone();
-                let service = super::blocking("start the engine", move || {
+                let started = super::blocking("start the engine", move || {
                     Service::start(&podman, &arguments, &at)
-                })
-                .await?;
+                });
+                let service = started.await.inspect_err(|_| {
+                    // Something of it may still be about to start.
+                    if let Some(mark) = &mark {
+                        mark.keep();
+                    }
+                })?;
                 (socket, Some(Mutex::new(service)))
             }
         };
@@ -101,6 +106,19 @@ impl Engine {
             let mut service = service.lock().unwrap_or_else(PoisonError::into_inner);
             service.lives()
         })
+    }
+
+    /// Ends what is in a container that is not to be: an engine that does not know whether it was
+    /// started removes it without that.
+    async fn end_in(&self, id: &str) {
+        let id = id.to_owned();
+        let ended = super::blocking("end what is in a container", move || {
+            orphans::end_of(&id);
+            Ok(())
+        });
+        if let Err(error) = ended.await {
+            tracing::warn!(%error, "what is in a container was not looked for");
+        }
     }
 
     /// Notes that a container may be left.
@@ -151,6 +169,7 @@ impl Engine {
         })?;
         if let Err(error) = self.docker.start_container(&made.id, None).await {
             let error = refused("start a container", error);
+            self.end_in(&made.id).await;
             if let Err(other) = self.remove(&made.id).await {
                 self.leave();
                 tracing::warn!(error = %other, id = made.id, "a container stays");
@@ -201,7 +220,7 @@ impl Engine {
             }
             tokio::time::sleep(LOOK).await;
         }
-        groups::clear(id);
+        traces::clear(id);
         Ok(())
     }
 
@@ -226,6 +245,7 @@ impl Engine {
     pub(super) async fn sweep(&self) -> Result<Vec<String>, Error> {
         let (mut removed, mut failed) = (Vec::new(), None);
         for id in self.stale().await? {
+            self.end_in(&id).await;
             match self.remove(&id).await {
                 Ok(()) => removed.push(id),
                 Err(error) => failed = Some(error),

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::engine::Engine;
-use super::{Options, Way, blocking, find, owner, place};
+use super::{Options, Way, blocking, find, orphans, owner, place, traces};
 use crate::{Error, Trouble};
 
 /// Where marks are, in a data directory, and how their names begin.
@@ -115,6 +115,11 @@ impl Stale {
 /// Whether the engine that a mark names serves its socket.
 fn still_serves(mark: &Path) -> bool {
     let socket = fs::read_to_string(mark).unwrap_or_default();
+    is_served(&socket)
+}
+
+/// Whether a process listens, or talks, at this socket.
+pub(super) fn is_served(socket: &str) -> bool {
     let listening = fs::read_to_string("/proc/net/unix").unwrap_or_default();
     let end = format!(" {socket}");
     !socket.is_empty() && listening.lines().any(|line| line.ends_with(&end))
@@ -154,7 +159,20 @@ pub async fn clear(options: &Options) -> Result<Vec<String>, Error> {
     let Some(engine) = reach(options).await? else {
         return Ok(Vec::new());
     };
+    take_away(&engine, stale).await
+}
+
+/// Removes what owners left that have ended, those of these marks among them.
+pub(super) async fn take_away(engine: &Engine, stale: Stale) -> Result<Vec<String>, Error> {
+    let mut orphans = Vec::new();
+    if !stale.is_empty() {
+        let ended = || Ok(orphans::end());
+        orphans = blocking("end what a killed process left", ended).await?;
+    }
     let removed = engine.sweep().await?;
+    for id in &orphans {
+        traces::clear(id);
+    }
     stale.forget();
     Ok(removed)
 }

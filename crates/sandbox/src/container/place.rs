@@ -87,16 +87,19 @@ fn remove(path: &Path) {
     }
 }
 
+/// The owner of the directory with this name, if it is such a one.
+pub(super) fn owner_in(name: &str) -> Option<&str> {
+    let (owner, _) = name.strip_prefix(PREFIX)?.rsplit_once('-')?;
+    Some(owner)
+}
+
 /// Removes what processes of this user left that have ended.
 pub(super) fn sweep(parent: &Path) {
     let own = rustix::process::geteuid().as_raw();
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         let name = entry.file_name();
-        let stale = name
-            .to_str()
-            .and_then(|name| name.strip_prefix(PREFIX))
-            .and_then(|name| name.rsplit_once('-'))
-            .is_some_and(|(owner, _)| owner::has_ended(owner));
+        let owner = name.to_str().and_then(owner_in);
+        let stale = owner.is_some_and(owner::has_ended);
         let mine = || {
             entry
                 .metadata()

@@ -17,6 +17,10 @@ use crate::world::{DEADLINE, World};
 
 /// The attempts of the ordinary test.
 const ORDINARY: u64 = 20;
+/// The same in containers, each of which takes a hundred times as long to make: one round, with one
+/// request and kills of a worker, of its engine and of a container's watcher.
+const ORDINARY_IN_CONTAINERS: u64 = 1;
+const SEED_IN_CONTAINERS: u64 = 5;
 /// The kills of a round.
 const STRIKES: usize = 6;
 /// The latest that a kill comes after the one before, in milliseconds.
@@ -49,11 +53,44 @@ struct Came {
     struck: Tally,
 }
 
-fn round(seed: u64) -> Came {
+/// The sandboxes of a round.
+#[derive(Clone, Copy)]
+enum Kind {
+    Namespace,
+    /// Of an engine of root's, or in every other round of an ordinary user's.
+    Container,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Kind::Namespace => "namespace",
+            Kind::Container => "container",
+        }
+    }
+
+    fn world(self, seed: u64, requests: u64) -> World {
+        let world = match self {
+            Kind::Namespace => return STORY.world(requests),
+            Kind::Container if seed.is_multiple_of(2) => {
+                STORY.world_by(requests, World::with_podman_of_ordinary_user)
+            }
+            Kind::Container => STORY.world_by(requests, World::with_podman),
+        };
+        let kind = "[sandbox]\nkind = \"container\"\n";
+        world.home.file("config/skep/config.toml", kind);
+        world
+    }
+}
+
+fn round(kind: Kind, seed: u64) -> Came {
     let mut dice = Dice(seed);
     let requests = 1 + dice.below(2);
-    eprintln!("{requests} requests; to repeat: cargo xtask leaks --attempts 1 --seed {seed}");
-    let world = STORY.world(requests);
+    eprintln!(
+        "{requests} requests; to repeat: cargo xtask leaks --kind {} --attempts 1 --seed {seed}",
+        kind.name()
+    );
+    let world = kind.world(seed, requests);
     let mut cast = Cast {
         workers: (0..requests).map(|it| start(&world, it)).collect(),
         clients: vec![create(&world)],
@@ -79,7 +116,7 @@ fn round(seed: u64) -> Came {
                 cast.clients.push(create(&world));
                 stands = false;
             }
-            Victim::Newborn | Victim::Of(_) => {}
+            Victim::Newborn | Victim::Of(_) | Victim::Engine | Victim::Watcher => {}
         }
     }
     finish(&world, cast, requests);
@@ -184,11 +221,20 @@ fn attempts(world: &World) -> u64 {
 
 #[test]
 fn whoever_is_killed_at_whatever_moment_nothing_is_left_on_the_machine() {
-    let wants = wanted("SKEP_ATTEMPTS").unwrap_or(ORDINARY);
-    let first = wanted("SKEP_SEED").unwrap_or(1);
+    rounds(Kind::Namespace, ORDINARY, 1);
+}
+
+#[test]
+fn whoever_is_killed_at_whatever_moment_no_container_is_left_on_the_machine() {
+    rounds(Kind::Container, ORDINARY_IN_CONTAINERS, SEED_IN_CONTAINERS);
+}
+
+fn rounds(kind: Kind, ordinary: u64, seed: u64) {
+    let wants = wanted("SKEP_ATTEMPTS").unwrap_or(ordinary);
+    let first = wanted("SKEP_SEED").unwrap_or(seed);
     let (mut attempts, mut struck) = (0, Tally::new());
     for seed in (first..).take(wants as usize) {
-        let came = round(seed);
+        let came = round(kind, seed);
         attempts += came.attempts;
         for (victim, times) in came.struck {
             *struck.entry(victim).or_default() += times;

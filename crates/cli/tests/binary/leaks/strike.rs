@@ -32,6 +32,10 @@ pub enum Victim {
     Held(Role),
     /// A person's command: `skep sandbox create` or `exec`.
     Client,
+    /// The engine's process that answers a worker or a holder, or makes a container for it.
+    Engine,
+    /// Who watches over a container and has it cleared away.
+    Watcher,
 }
 
 /// Each kind, as often as it is to come.
@@ -53,6 +57,24 @@ const VICTIMS: [Victim; 15] = [
     Victim::Client,
 ];
 
+/// The same where sandboxes are containers: what is in them is no descendant of a worker.
+const AROUND_CONTAINERS: [Victim; 14] = [
+    Victim::Worker,
+    Victim::Worker,
+    Victim::Workers,
+    Victim::Newborn,
+    Victim::Newborn,
+    Victim::Engine,
+    Victim::Engine,
+    Victim::Watcher,
+    Victim::Watcher,
+    Victim::Of(Role::First),
+    Victim::Of(Role::Minder),
+    Victim::Of(Role::Command),
+    Victim::Holder,
+    Victim::Client,
+];
+
 /// What runs in a round.
 #[derive(Default)]
 pub struct Cast {
@@ -68,7 +90,11 @@ pub type Tally = BTreeMap<Victim, usize>;
 impl Cast {
     /// Kills one at random, if such a one comes in time. Says who it was.
     pub fn strike(&mut self, world: &World, dice: &mut Dice) -> Option<Victim> {
-        let victim = VICTIMS[dice.below(VICTIMS.len() as u64) as usize];
+        let victims: &[Victim] = match world.podman {
+            Some(_) => &AROUND_CONTAINERS,
+            None => &VICTIMS,
+        };
+        let victim = victims[dice.below(victims.len() as u64) as usize];
         let struck = match victim {
             Victim::Worker => one(&mut self.workers, dice),
             Victim::Workers => {
@@ -83,7 +109,12 @@ impl Cast {
                 one(&mut self.clients, dice)
             }
             Victim::Newborn => self.newborn(world, dice),
-            Victim::Of(role) => self.member(dice, role, |it| it.worker_ids()),
+            Victim::Of(role) => self.member(dice, role, |it| match world.podman {
+                Some(_) => engine(world, true),
+                None => it.worker_ids(),
+            }),
+            Victim::Engine => self.soon(dice, |_| engine(world, false)),
+            Victim::Watcher => self.soon(dice, |_| engine(world, true)),
             Victim::Held(role) => self.member(dice, role, |_| holders(world)),
             Victim::Holder => dice.one_of(holders(world)).is_some_and(kill),
         };
@@ -102,12 +133,18 @@ impl Cast {
         role: Role,
         mut owners: impl FnMut(&mut Cast) -> Vec<i32>,
     ) -> bool {
+        self.soon(dice, |cast| {
+            let members = owners(cast).into_iter().flat_map(descendants);
+            let fitting = members.filter(|it| it.role == role);
+            fitting.map(|it| it.pid).collect()
+        })
+    }
+
+    /// Kills one of these as soon as there is one.
+    fn soon(&mut self, dice: &mut Dice, mut these: impl FnMut(&mut Cast) -> Vec<i32>) -> bool {
         let end = Instant::now() + PATIENCE;
         while Instant::now() < end {
-            let owners = owners(self);
-            let members = owners.into_iter().flat_map(descendants);
-            let fitting = members.filter(|it| it.role == role).map(|it| it.pid);
-            if dice.one_of(fitting.collect()).is_some_and(kill) {
+            if dice.one_of(these(self)).is_some_and(kill) {
                 return true;
             }
             self.pause();
@@ -155,6 +192,21 @@ pub fn holders(world: &World) -> Vec<i32> {
         .map(|it| it.pid)
         .filter(|it| world.know(*it))
         .collect()
+}
+
+/// The processes of an engine outside of containers: those that watch over one, or all others.
+fn engine(world: &World, watching: bool) -> Vec<i32> {
+    let all = leaks::processes_of(world.home.root());
+    let of_engine = all.iter().filter_map(|it| {
+        let program = it.command.split(' ').next()?;
+        let program = program.rsplit('/').next()?;
+        let fits = match watching {
+            true => program == "conmon",
+            false => program == "podman" || program == "runc",
+        };
+        fits.then_some(it.pid)
+    });
+    of_engine.collect()
 }
 
 fn is_alive(it: &mut Started) -> bool {

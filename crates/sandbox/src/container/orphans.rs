@@ -1,0 +1,154 @@
+//! Processes in containers that nobody wants any more.
+//!
+//! An engine or a runtime that is killed while it makes a container can forget what waits in there to
+//! be started, and that waits for ever. Of an owner that has ended it is known by what it has mounted:
+//! the owner's directory; so is an engine by its socket there. Of a container it is known by its control group, and by its watcher, whose
+//! child it is.
+
+use std::fs;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use super::{left, owner, place, traces};
+use crate::namespace::start::wait_readable;
+
+/// The longest list of mounts that is read, in bytes.
+const MOST: usize = 1 << 20;
+/// How long one of them may take to end.
+const ENDS_WITHIN: Duration = Duration::from_secs(5);
+
+/// The program of a watcher.
+const WATCHER: &str = "conmon";
+
+/// Ends those of owners that have ended, and waits for their ends. The ids of their containers.
+pub(super) fn end() -> Vec<String> {
+    let mut ids: Vec<String> = numbers()
+        .filter_map(|number| {
+            let mut id = None;
+            end_if(number, || {
+                if is_idle_engine(number) {
+                    return true;
+                }
+                let mounts = read(number, "mountinfo");
+                let orphaned = mounts.len() <= MOST && is_orphaned(&mounts);
+                id = container(&read(number, "cgroup"));
+                orphaned
+            })
+            .then_some(id)
+            .flatten()
+        })
+        .collect();
+    ids.sort_unstable();
+    ids.dedup();
+    ids
+}
+
+/// Ends those in the container `id`, and waits for their ends. Its watcher ends by itself then.
+pub(super) fn end_of(id: &str) {
+    if !traces::is_id(id) {
+        return;
+    }
+    let watches = |number: i32| {
+        read(number, "comm").trim_end() == WATCHER && read(number, "cmdline").contains(id)
+    };
+    for number in numbers() {
+        end_if(number, || {
+            let inside = container(&read(number, "cgroup")).as_deref() == Some(id);
+            let status = read(number, "status");
+            let parent = crate::stats::line(&status, "PPid:").and_then(|it| i32::try_from(it).ok());
+            (inside && !watches(number)) || parent.is_some_and(watches)
+        });
+    }
+}
+
+fn numbers() -> impl Iterator<Item = i32> {
+    let listed = fs::read_dir("/proc").into_iter().flatten().flatten();
+    listed.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// What the kernel says of a process; nothing of one that has gone, or that may not be looked at.
+fn read(number: i32, what: &str) -> String {
+    let bytes = fs::read(format!("/proc/{number}/{what}")).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Ends a process if it is one that shall end, and waits for that. Whether it was.
+fn end_if(number: i32, shall: impl FnOnce() -> bool) -> bool {
+    // The descriptor first: what is read then is of this process, or there is nothing to read.
+    let Some(process) = Pid::from_raw(number)
+        .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok())
+        .filter(|_| shall())
+    else {
+        return false;
+    };
+    if let Err(error) = pidfd_send_signal(&process, Signal::KILL) {
+        tracing::debug!(%error, number, "a process in a container is not ended");
+        return false;
+    }
+    if let Err(error) = wait_readable(process.as_fd(), Instant::now() + ENDS_WITHIN) {
+        tracing::debug!(%error, number, "a process in a container goes on");
+    }
+    true
+}
+
+/// Whether it is the engine of an owner that has ended and serves nobody: one of which a part was
+/// killed while it started waits for that part for ever.
+fn is_idle_engine(number: i32) -> bool {
+    let line = read(number, "cmdline");
+    let mut words = line.split('\0').filter(|word| !word.is_empty());
+    let (Some(socket), true) = (words.next_back(), words.any(|word| word == "service")) else {
+        return false;
+    };
+    let Some(socket) = socket.strip_prefix("unix://") else {
+        return false;
+    };
+    is_orphaned(socket) && !left::is_served(socket)
+}
+
+/// Whether something of an owner that has ended is named there.
+fn is_orphaned(text: &str) -> bool {
+    text.split('/')
+        .filter_map(place::owner_in)
+        .any(owner::has_ended)
+}
+
+/// The container that control groups are of.
+fn container(groups: &str) -> Option<String> {
+    let names = groups.lines().flat_map(|line| line.split(['/', '-', '.']));
+    let mut ids = names.filter(|name| traces::is_id(name));
+    ids.next().map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_the_directory_of_an_ended_owner_mounted_is_orphaned_and_nothing_else_is() {
+        let own = owner::this_process();
+        let (pid, rest) = own.split_once('-').unwrap();
+        let (_, among) = rest.split_once('-').unwrap();
+        let line = |owner: &str| {
+            format!("36 35 8:1 /tmp/skep-engine-{owner}-0/init /.skep-init ro - ext4 /dev/sda rw\n")
+        };
+        let other = "22 1 8:1 / / rw - ext4 /dev/sda rw\n".to_owned();
+        assert!(!is_orphaned(&(other.clone() + &line(&own))), "it lives");
+        assert!(!is_orphaned(&other));
+        assert!(is_orphaned(&(other + &line(&format!("{pid}-1-{among}")))));
+    }
+
+    #[test]
+    fn a_container_is_known_by_its_control_group() {
+        let id = "0123456789abcdef".repeat(4);
+        for groups in [
+            format!("3:pids:/libpod_parent/libpod-{id}\n0::/\n"),
+            format!("0::/machine.slice/libpod-{id}.scope/container\n"),
+            format!("0::/docker/{id}\n"),
+        ] {
+            assert_eq!(container(&groups), Some(id.clone()));
+        }
+        assert_eq!(container("0::/user.slice/session-1.scope\n"), None);
+    }
+}
