@@ -1,0 +1,248 @@
+//! The figures.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicBool},
+    time::{Duration, Instant},
+};
+
+use git::{CommitId, Mirror, Program, Source};
+use sandbox::{Backend, Command, Container, Limits, Sandbox, Spec, Tmp, exec_captured};
+use skep_site::{DiskBounds, Host, Options, Sites, Wanted, Warm};
+use testkit::Repo;
+use workspace::{Base, Layering, Layers, Store, Workspace};
+
+use crate::{Failed, figure, ms, peer};
+
+/// Files of the repository; `SKEP_BENCH_FILES` takes another number.
+const FILES: usize = 2_000;
+/// How often a container is made, how many commands are run in one, and how many are taken from the
+/// pool.
+const ROUNDS: usize = 20;
+const COMMANDS: usize = 200;
+const TAKEN: usize = 12;
+/// Rounds before that, which are not counted.
+const BEFORE: usize = 2;
+/// How long a sandbox may take to be ready.
+const DEADLINE: Duration = Duration::from_secs(120);
+/// What one container may use of the machine's memory.
+const MEMORY: u64 = 1 << 30;
+/// What is kept of a command's output.
+const OUTPUT: usize = 4_096;
+/// The name of the repository.
+const NAME: &str = "bench";
+
+/// What all of them have in common.
+struct Stage {
+    data: tempfile::TempDir,
+    git: Program,
+    backend: Container,
+    mirror: Mirror,
+    commit: CommitId,
+    _repo: Repo,
+}
+
+/// A workspace with its container.
+struct Made {
+    workspace: Workspace,
+    sandbox: Box<dyn Sandbox>,
+}
+
+pub(crate) async fn all() -> Result<(), Failed> {
+    let stage = Stage::new().await?;
+    stage.cold().await?;
+    stage.warm().await
+}
+
+impl Stage {
+    async fn new() -> Result<Stage, Failed> {
+        let files = std::env::var("SKEP_BENCH_FILES").map_or(Ok(FILES), |text| text.parse())?;
+        let repo = Repo::generated(files);
+        let data = tempfile::tempdir()?;
+        let git = Program::find(&std::env::var_os("PATH").unwrap_or_default())?;
+        let source = Source::discover(repo.path(), git.clone())?;
+        let backend = Container::default();
+        let sites = sites(&data, &git, &backend, Warm::OFF)?;
+        let mirror = sites.mirror(NAME).await?;
+        let commit: CommitId = repo.head().parse()?;
+        mirror.fetch(&source, commit)?;
+        sites.close(true).await;
+        Ok(Stage {
+            data,
+            git,
+            backend,
+            mirror,
+            commit,
+            _repo: repo,
+        })
+    }
+
+    /// A workspace and its container until commands can be started; the engine's own containers, in
+    /// turn; then commands in one.
+    async fn cold(&self) -> Result<(), Failed> {
+        let sites = sites(&self.data, &self.git, &self.backend, Warm::OFF)?;
+        let base = sites.base(NAME, &self.mirror, self.commit, None).await?;
+        let store = Store::open(self.data.path(), Layering::Overlay)?;
+        let (mut ready, mut run, mut start) = (Vec::new(), Vec::new(), Vec::new());
+        for round in 0..BEFORE + ROUNDS {
+            let began = Instant::now();
+            let made = self.open(&store, &base, round).await?;
+            ready.push(ms(began.elapsed()));
+            made.close().await?;
+
+            let began = Instant::now();
+            peer::run(MEMORY)?;
+            run.push(ms(began.elapsed()));
+
+            let began = Instant::now();
+            let id = peer::start(MEMORY)?;
+            start.push(ms(began.elapsed()));
+            peer::remove(&id)?;
+        }
+        figure("container_ready_p50_ms", "ms", counted(&ready))?;
+        figure("podman_run_p50_ms", "ms", counted(&run))?;
+        figure("podman_start_p50_ms", "ms", counted(&start))?;
+        figure("container_ready_ratio", "x", &ratios(&ready, &run))?;
+        figure("container_start_ratio", "x", &ratios(&ready, &start))?;
+
+        let made = self.open(&store, &base, BEFORE + ROUNDS).await?;
+        let mut samples = Vec::new();
+        for _ in 0..BEFORE + COMMANDS {
+            let began = Instant::now();
+            yes(&*made.sandbox).await?;
+            samples.push(ms(began.elapsed()));
+        }
+        made.close().await?;
+        store.empty_trash(&AtomicBool::new(false))?;
+        sites.close(true).await;
+        figure("container_exec_p50_ms", "ms", counted(&samples))
+    }
+
+    /// A new workspace over the base, its container ready for commands.
+    async fn open(&self, store: &Store, base: &Base, number: usize) -> Result<Made, Failed> {
+        let workspace = store.create(&format!("bench-{number}"), base)?;
+        let Layers::Overlay {
+            lowers,
+            upper,
+            work,
+        } = workspace.layers()
+        else {
+            return Err("the workspace is no overlay".into());
+        };
+        let mut spec = Spec::new(sandbox::Workspace::Overlay {
+            lowers,
+            upper,
+            work,
+            volatile: true,
+        });
+        spec.channel_port = Some(0);
+        spec.limits.memory_bytes = Some(MEMORY);
+        spec.home = Some(workspace.home());
+        spec.tmp = Tmp::Directory(workspace.tmp());
+        let sandbox = self.backend.create(spec).await?;
+        Ok(Made { workspace, sandbox })
+    }
+
+    /// A site whose container was ready before anybody asked for it.
+    async fn warm(&self) -> Result<(), Failed> {
+        let warm = Warm { all: 2, each: 2 };
+        let sites = sites(&self.data, &self.git, &self.backend, warm)?;
+        let mut samples = Vec::new();
+        // The first two are never ready.
+        for run in 0..2 + TAKEN {
+            if run >= 2 {
+                // Both, so that none is being made meanwhile.
+                let full = async {
+                    while sites.ready() < warm.each {
+                        tokio::time::sleep(Duration::from_millis(1)).await;
+                    }
+                };
+                tokio::time::timeout(DEADLINE, full).await?;
+            }
+            let wanted = self.wanted(format!("warm-{run}"));
+            let began = Instant::now();
+            let site = sites.site(&self.mirror, wanted).await?;
+            let took = began.elapsed();
+            if run >= 2 {
+                if !site.was_ready() {
+                    return Err("a container that is not from the pool was opened".into());
+                }
+                samples.push(ms(took));
+            }
+            site.close().await?;
+        }
+        sites.close(false).await;
+        figure("container_warm_p50_ms", "ms", &samples)
+    }
+
+    fn wanted(&self, id: String) -> Wanted {
+        Wanted {
+            id,
+            repository: NAME.to_owned(),
+            base: self.commit,
+            tree: None,
+            setup: None,
+            include: Arc::new(Vec::new()),
+            extra_roots: Vec::new(),
+            programs: Vec::new(),
+            channel: true,
+            part: domain::egress::Part::Agent,
+            outlet: None,
+            beside: Vec::new(),
+        }
+    }
+}
+
+impl Made {
+    async fn close(self) -> Result<(), Failed> {
+        self.sandbox.destroy().await?;
+        Ok(self.workspace.delete()?)
+    }
+}
+
+fn sites(
+    data: &tempfile::TempDir,
+    git: &Program,
+    backend: &Container,
+    warm: Warm,
+) -> Result<Sites, Failed> {
+    let limits = Limits {
+        memory_bytes: Some(MEMORY),
+        ..Limits::default()
+    };
+    Ok(Sites::open(Options {
+        directory: data.path().to_owned(),
+        backend: Arc::new(backend.clone()),
+        layering: Layering::Overlay,
+        host: Host {
+            path: std::env::var_os("PATH").unwrap_or_default(),
+            home: PathBuf::from("/nonexistent"),
+            env: Arc::new(|_| None),
+        },
+        limits,
+        disk: DiskBounds::default(),
+        warm,
+        git: git.clone(),
+    })?)
+}
+
+/// Runs the smallest of commands.
+async fn yes(sandbox: &dyn Sandbox) -> Result<(), Failed> {
+    let command = Command::new(["/usr/bin/true"], sandbox.workspace()).with_env(sandbox.base_env());
+    let output = exec_captured(sandbox, command, OUTPUT).await?;
+    match output.exit.success() {
+        true => Ok(()),
+        false => Err(format!("true: {}", output.exit).into()),
+    }
+}
+
+/// The samples without those of the first rounds.
+fn counted(samples: &[f64]) -> &[f64] {
+    samples.get(BEFORE..).unwrap_or_default()
+}
+
+/// Of neighbours, so that a slow moment of the machine is in both.
+fn ratios(ours: &[f64], theirs: &[f64]) -> Vec<f64> {
+    let pairs = counted(ours).iter().zip(counted(theirs));
+    pairs.map(|(ours, theirs)| ours / theirs).collect()
+}
