@@ -3,7 +3,7 @@
 use crate::{
     config::{
         Budget, DEFAULT_AGENT, DEFAULT_PARALLEL, Error as ConfigError, MAX_PARALLEL,
-        egress::Watched, forges, notify, providers::Configured,
+        egress::Watched, forges, notify, providers::Configured, shares::Image,
     },
     context::Context,
     report::Error,
@@ -26,6 +26,8 @@ pub(crate) struct Flags {
     pub(crate) parallel: Option<u32>,
     /// `--sandbox`.
     pub(crate) sandbox: Option<Kind>,
+    /// `--image`, which asks for a container.
+    pub(crate) image: Option<Image>,
 }
 
 /// What a command that runs agents works with.
@@ -62,6 +64,12 @@ impl Settings {
             Some(parallel) => Some(parallel),
             None => env_parallel(env.text("SKEP_PARALLEL"))?,
         };
+        let mut container = file.sandbox.container();
+        let mut sandbox = flags.sandbox;
+        if let Some(Image(name)) = flags.image {
+            container.image = Some(name);
+            sandbox = Some(Kind::Container);
+        }
         Ok(Self {
             agent: flags
                 .agent
@@ -81,10 +89,8 @@ impl Settings {
                 env: env.without(configured.key_variables),
                 providers: Providers::new(configured.settings, configured.prices)?,
                 default_model: None,
-                sandbox: flags
-                    .sandbox
-                    .or(file.sandbox.kind())
-                    .unwrap_or(Kind::Namespace),
+                container,
+                sandbox: sandbox.or(file.sandbox.kind()).unwrap_or(Kind::Namespace),
                 notify: notify::sinks(&file, env),
                 disk: server::DiskBounds {
                     store: file.store.bounds(),

@@ -12,6 +12,7 @@ mod intrinsics;
 mod layers;
 mod link;
 mod minder;
+mod root;
 mod seal;
 mod serve;
 mod setup;

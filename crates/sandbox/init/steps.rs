@@ -3,7 +3,7 @@
 use crate::layers::Layers;
 use crate::sys::{self, ENOENT, EPERM, Result, Text, nr};
 use crate::wire::*;
-use crate::{link, seal, text};
+use crate::{link, root, seal, text};
 
 /// What the plan leaves behind for the service.
 pub struct Done {
@@ -206,6 +206,7 @@ fn step(reader: &mut Reader<'_>, done: &mut Done) -> Result<()> {
             done.stash.first += 1;
             stashed.take().map_or(Ok(()), |tree| place(tree, target))
         }
+        STEP_SPREAD => root::spread(reader),
         STEP_END_MASKS => {
             sys::remove(text!("/.nothing"), false)?;
             sys::remove(text!("/.empty"), true)
@@ -284,11 +285,20 @@ fn bind(source: Text<'_>, target: Text<'_>, attributes: u32) -> Result<()> {
 
 /// A detached copy of `source`, with all that is mounted below it, with `attributes`.
 pub fn open_tree(source: Text<'_>, attributes: u32) -> Result<i32> {
+    open_tree_at(sys::AT_FDCWD, source, 0, attributes)
+}
+
+/// As [`open_tree`], of a name in the directory `at`, which is no link.
+pub fn open_tree_in(at: i32, name: Text<'_>, attributes: u32) -> Result<i32> {
+    open_tree_at(at as usize, name, sys::AT_SYMLINK_NOFOLLOW, attributes)
+}
+
+fn open_tree_at(at: usize, source: Text<'_>, how: usize, attributes: u32) -> Result<i32> {
     const OPEN_TREE_CLONE_CLOEXEC: usize = 1 | 0o2000000;
     let arguments = [
-        sys::AT_FDCWD,
+        at,
         source.pointer(),
-        OPEN_TREE_CLONE_CLOEXEC | AT_RECURSIVE,
+        OPEN_TREE_CLONE_CLOEXEC | AT_RECURSIVE | how,
     ];
     // SAFETY: the path ends with a zero byte.
     let tree = unsafe { sys::call(nr::OPEN_TREE, arguments) }? as i32;
@@ -315,7 +325,7 @@ fn place(tree: i32, target: Text<'_>) -> Result<()> {
 }
 
 /// The same in the fresh root, where nobody else has made anything: there is no link to look at first.
-fn place_in_root(tree: i32, target: Text<'_>) -> Result<()> {
+pub fn place_in_root(tree: i32, target: Text<'_>) -> Result<()> {
     let placed = match attach(tree, target) {
         Err(ENOENT) => make_for(tree, target).and_then(|()| attach(tree, target)),
         other => other,

@@ -92,13 +92,14 @@ pub fn exit(code: i32) -> ! {
 
 pub const AT_FDCWD: usize = -100isize as usize;
 pub const AT_EMPTY_PATH: usize = 0x1000;
+pub const AT_SYMLINK_NOFOLLOW: usize = 0x100;
 pub const O_RDONLY: usize = 0;
 pub const O_WRONLY: usize = 1;
 pub const O_CREAT: usize = 0o100;
 pub const O_EXCL: usize = 0o200;
 pub const O_CLOEXEC: usize = 0o2000000;
 pub const O_PATH: usize = 0o10000000;
-pub use arch::O_DIRECTORY;
+pub use arch::{O_DIRECTORY, O_NOFOLLOW};
 
 pub fn open(path: Text<'_>, flags: usize, mode: usize) -> Result<i32> {
     // SAFETY: the path ends with a zero byte.

@@ -42,8 +42,20 @@ pub fn each_process(visit: impl FnMut(i32)) -> Result<()> {
 /// Calls `visit` with every name in a directory that begins with a number.
 pub fn each_number(path: Text<'_>, mut visit: impl FnMut(i32)) -> Result<()> {
     let directory = sys::open(path, O_RDONLY | sys::O_DIRECTORY, 0)?;
+    let outcome = each_name(directory, |name| {
+        if let Some((pid, _)) = number(name) {
+            visit(pid as i32);
+        }
+        Ok(())
+    });
+    sys::close(directory);
+    outcome
+}
+
+/// Calls `visit` with every name in an open directory, and what follows its zero byte, until it fails.
+pub fn each_name(directory: i32, mut visit: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
     let mut buffer = [0u8; 4096];
-    let outcome = loop {
+    loop {
         let arguments = [
             directory as usize,
             buffer.as_mut_ptr() as usize,
@@ -51,24 +63,19 @@ pub fn each_number(path: Text<'_>, mut visit: impl FnMut(i32)) -> Result<()> {
         ];
         // SAFETY: the kernel writes at most the buffer's length.
         let length = match unsafe { sys::call(nr::GETDENTS64, arguments) } {
-            Ok(0) => break Ok(()),
-            Ok(length) => length,
-            Err(error) => break Err(error),
+            Ok(0) => return Ok(()),
+            other => other?,
         };
         let mut rest = buffer.get(..length).unwrap_or(&[]);
         // `struct linux_dirent64`: its own length is at 16, the name from 19.
         while let (Some(&low), Some(&high), Some(name)) =
             (rest.get(16), rest.get(17), rest.get(19..))
         {
-            if let Some((pid, _)) = number(name) {
-                visit(pid as i32);
-            }
+            visit(name)?;
             let size = usize::from(u16::from_le_bytes([low, high])).max(1);
             rest = rest.get(size..).unwrap_or(&[]);
         }
-    };
-    sys::close(directory);
-    outcome
+    }
 }
 
 /// The decimal number at the beginning of `text`, and what follows it.

@@ -96,6 +96,8 @@ pub const MEETING: &str = "/.skep";
 pub const MEETING_SOCKET: &str = "/.skep/socket";
 /// Where a container has the parts of its host.
 pub const BEHIND: &str = "/.skep-host";
+/// Where it has our program.
+pub const PROGRAM: &str = "/.skep-init";
 /// The empty file and the empty directory that masks are made of.
 pub const EMPTY_FILE: &str = "/.nothing";
 /// See [`EMPTY_FILE`].
@@ -148,6 +150,9 @@ pub const STEP_ATTACH: u32 = 20;
 pub const STEP_END_MASKS: u32 = 21;
 /// `count: u32, paths…`: as masks, at places that the kernel made and that are mostly files
 pub const STEP_HIDE: u32 = 22;
+/// `source, target, attributes: u32, count: u32, names…`: every entry of one directory appears in
+/// another, but for those names; links as links
+pub const STEP_SPREAD: u32 = 23;
 
 /// Of [`STEP_WATCH`]: `/dev/shm` is in memory.
 pub const PLACE_SHM: u32 = 1;

@@ -186,6 +186,21 @@ pub trait Backend: Send + Sync {
         Abilities::default()
     }
 
+    /// The image whose root its sandboxes have, by its name, where that is not the host's: nothing of
+    /// the host's toolchains is inside then.
+    fn image(&self) -> Option<&str> {
+        None
+    }
+
+    /// Which image that is, whatever its name may come to mean; nothing where there is none. It stays
+    /// the same for as long as this lives.
+    ///
+    /// # Errors
+    /// [`Error::ImageMissing`] where it is not there; others where nobody can say.
+    async fn image_id(&self) -> Result<Option<String>, Error> {
+        Ok(None)
+    }
+
     /// Tries everything that this kind needs, for real, and says what to do about what is missing.
     /// What it needs on a disk it makes in `place`, and removes: the directory that workspaces will
     /// be in, because not every file system can hold the layers of an overlay.

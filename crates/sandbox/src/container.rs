@@ -8,6 +8,7 @@
 
 mod engine;
 mod find;
+mod image;
 mod left;
 mod meeting;
 mod orphans;
@@ -24,18 +25,21 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OnceCell};
 
-use self::engine::Engine;
+use self::engine::{Engine, NOTHING};
 pub use self::find::Choice;
 use self::find::Way;
+use self::image::Image;
 use self::left::Stale;
 pub use self::left::{clear, left};
 use self::meeting::Meeting;
 use self::running::{ContainerSandbox, Running};
 use crate::namespace::cgroup::Cgroup;
+use crate::namespace::layout::Root;
 use crate::namespace::plan::Plan;
 use crate::namespace::{self, Built, NamespaceSandbox, layout, start, wire};
+use crate::stdio::DEFAULT_PATH;
 use crate::{Abilities, Backend, Enforcement, Error, Finding, Kind, Sandbox, Spec, Workspace};
 
 /// Our processes in a container that are not the sandbox's: the first one, and process 1 inside.
@@ -48,6 +52,8 @@ pub struct Options {
     pub engine: Choice,
     /// The data directory of whoever makes them: a label of each, for people.
     pub data: Option<PathBuf>,
+    /// The image whose root they have; without one it is the host's. It must be there.
+    pub image: Option<String>,
 }
 
 /// Which engine there is, for whoever uses another kind: nothing is started, and nothing is said where
@@ -67,6 +73,8 @@ pub struct Container {
 struct Shared {
     options: Options,
     engine: Mutex<Option<Arc<Engine>>>,
+    /// The image, once it has been looked up: all sandboxes have the same.
+    image: OnceCell<Image>,
 }
 
 impl Container {
@@ -76,6 +84,7 @@ impl Container {
             shared: Arc::new(Shared {
                 options,
                 engine: Mutex::default(),
+                image: OnceCell::new(),
             }),
         }
     }
@@ -101,23 +110,45 @@ impl Shared {
         Ok(engine)
     }
 
+    /// The image, if there is to be one.
+    async fn image(&self, engine: &Engine) -> Result<Option<&Image>, Error> {
+        let Some(name) = &self.options.image else {
+            return Ok(None);
+        };
+        self.image
+            .get_or_try_init(|| engine.image(name))
+            .await
+            .map(Some)
+    }
+
     async fn create(&self, spec: Spec) -> Result<Box<dyn Sandbox>, Error> {
         let engine = self.engine().await?;
+        let image = self.image(&engine).await?;
+        let root = match image {
+            Some(_) => Root::Image,
+            None => Root::Host,
+        };
         let (plan, spec) = blocking("read what a sandbox holds", move || {
-            Ok((layout::files(&spec, Plan::behind(wire::BEHIND))?, spec))
+            Ok((
+                layout::files(&spec, Plan::behind(wire::BEHIND), root)?,
+                spec,
+            ))
         })
         .await?;
         let meeting = engine.place.meeting()?;
         let asked = request::of(
             &engine,
             &self.options,
+            image,
             &spec,
             plan.needed(),
             meeting.directory(),
         )?;
-        let running = engine.start(asked).await?;
+        let path = image.map_or_else(|| DEFAULT_PATH.into(), Image::path);
+        let name = image.map_or(NOTHING, |image| &image.name);
+        let running = engine.start(asked, name).await?;
         match inside(&engine, &running, &meeting, plan, spec).await {
-            Ok(inner) => Ok(Box::new(ContainerSandbox::new(inner, running))),
+            Ok(inner) => Ok(Box::new(ContainerSandbox::new(inner, running, path))),
             Err(error) => {
                 if let Err(other) = running.gone().await {
                     tracing::warn!(error = %other, id = running.id(), "a container stays");
@@ -178,6 +209,19 @@ impl Backend for Container {
 
     fn abilities(&self) -> Abilities {
         Abilities::ALL
+    }
+
+    fn image(&self) -> Option<&str> {
+        self.shared.options.image.as_deref()
+    }
+
+    async fn image_id(&self) -> Result<Option<String>, Error> {
+        if self.image().is_none() {
+            return Ok(None);
+        }
+        let engine = self.shared.engine().await?;
+        let image = self.shared.image(&engine).await?;
+        Ok(image.map(|image| image.id.clone()))
     }
 
     async fn probe(&self, place: &Path) -> Vec<Finding> {

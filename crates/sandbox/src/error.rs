@@ -33,6 +33,18 @@ pub enum Error {
         /// What was seen.
         what: String,
     },
+    /// The engine of containers does not have the image.
+    #[error(
+        "cannot make a container: {engine} has no image {image}; get it with `{program} pull {image}`: nothing is downloaded for a job"
+    )]
+    ImageMissing {
+        /// Its name and version.
+        engine: String,
+        /// The image, as it was asked for.
+        image: String,
+        /// The engine's own program.
+        program: &'static str,
+    },
     /// A step of the set-up inside failed.
     #[error("cannot set up the sandbox: {step} {subject}; {remedy}")]
     Setup {

@@ -31,6 +31,7 @@ use async_trait::async_trait;
 use tokio::task::JoinHandle;
 
 use self::cgroup::{Cgroup, Hierarchy, Parent};
+use self::layout::Root;
 use self::link::Link;
 use self::plan::Plan;
 use self::start::{First, Inside};
@@ -166,7 +167,7 @@ fn build(
     parent: Option<Arc<Parent>>,
     spec: &Spec,
 ) -> Result<Built, Error> {
-    let mut plan = layout::files(spec, Plan::default())?;
+    let mut plan = layout::files(spec, Plan::default(), Root::Host)?;
     let bounded = spec.limits.memory_bytes.is_some()
         || spec.limits.processes.is_some()
         || spec.limits.cpu_milli.is_some()

@@ -86,6 +86,7 @@ impl Trouble {
         match error {
             Error::NamespacesRefused { .. } => Some(Self::NamespacesOff),
             Error::Engine { trouble, .. } => Some(*trouble),
+            Error::ImageMissing { .. } => Some(Self::ImageMissing),
             Error::NotFound { .. } => Some(Self::ProgramNotFound),
             Error::TooManyProcesses => Some(Self::TooManyProcesses),
             Error::Struck { limit } => Some(Self::of_limit(*limit)),

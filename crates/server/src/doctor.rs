@@ -197,6 +197,8 @@ async fn toolchains_inside(options: &Options) -> Vec<Finding> {
             home: options.home.clone(),
             env: std::sync::Arc::clone(&options.env),
         })
+    } else if backend(options).image().is_some() {
+        site::of_image()
     } else {
         toolchains::discover(&toolchains::Input {
             path: options.path.clone(),

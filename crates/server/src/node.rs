@@ -32,6 +32,8 @@ pub struct Options {
     pub default_model: Option<String>,
     /// The kind of sandbox.
     pub sandbox: Kind,
+    /// What containers are made of, where they are of that kind.
+    pub container: sandbox::container::Options,
     /// Who is told when a request has ended or waits for a person.
     pub notify: Vec<Sink>,
     /// What each sandbox may take on disk.
@@ -143,7 +145,7 @@ pub(crate) fn backend(options: &Options) -> Arc<dyn Backend> {
         Kind::Host => Arc::new(sandbox::Host),
         Kind::Container => Arc::new(sandbox::Container::new(sandbox::container::Options {
             data: Some(options.data.clone()),
-            ..sandbox::container::Options::default()
+            ..options.container.clone()
         })),
         _ => Arc::new(sandbox::Namespace::new().bounded(options.shares.all)),
     }

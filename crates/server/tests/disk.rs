@@ -44,6 +44,7 @@ async fn node(data: &Path, model: &Scripted, disk: DiskBounds, kind: sandbox::Ki
         providers: Providers::new([settings], Prices::default()).unwrap(),
         default_model: None,
         sandbox: kind,
+        container: sandbox::container::Options::default(),
         disk,
         shares: Shares::default(),
         admission: ledger::Admission::default(),

@@ -30,6 +30,9 @@ impl Sites {
         if self.kind() == sandbox::Kind::Host {
             return unsealed(host);
         }
+        if self.options().backend.image().is_some() {
+            return of_image();
+        }
         toolchains::discover(&toolchains::Input {
             path: host.path.clone(),
             home: host.home.clone(),
@@ -48,6 +51,20 @@ impl Sites {
         };
         toolchains::agent_roots(program, &input)
     }
+}
+
+/// The toolchains where an image has them: nothing of the host is shown, and `PATH` is the image's.
+#[must_use]
+pub fn of_image() -> Toolchains {
+    Toolchains {
+        env: vec![no_compiled_files()],
+        ..Toolchains::default()
+    }
+}
+
+/// Compiled files are no part of a change.
+fn no_compiled_files() -> (OsString, OsString) {
+    ("PYTHONDONTWRITEBYTECODE".into(), "1".into())
 }
 
 /// Variables that say where toolchains are when the home is another one.
@@ -70,10 +87,8 @@ pub fn unsealed(host: &Host) -> Toolchains {
         path: host.path.clone(),
         ..Toolchains::default()
     };
-    // As in a sealed sandbox: compiled files are no part of a change.
-    found
-        .env
-        .push(("PYTHONDONTWRITEBYTECODE".into(), "1".into()));
+    // As in a sealed sandbox.
+    found.env.push(no_compiled_files());
     for name in TOOLCHAIN_VARIABLES {
         let usual = match name {
             "CARGO_HOME" => Some(host.home.join(".cargo")),

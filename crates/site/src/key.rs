@@ -201,11 +201,19 @@ pub(crate) fn lay_out(
 }
 
 /// The key of what a setup leaves: the same where it sees the same.
-pub(crate) fn key(kind: sandbox::Kind, ground: &Ground<'_>, sees: &Sees) -> String {
+pub(crate) fn key(
+    kind: sandbox::Kind,
+    image: Option<&str>,
+    ground: &Ground<'_>,
+    sees: &Sees,
+) -> String {
     let mut all = Parts(Sha256::new());
     let wanted = ground.wanted;
     all.add("version", VERSION);
     all.add("sandbox", kind.to_string());
+    if let Some(image) = image {
+        all.add("image", image);
+    }
     all.add("command", &ground.setup.command);
     let outlet = wanted.outlet.as_ref();
     let leaves = outlet.map_or_else(String::new, |outlet| outlet.terms(Part::Setup));

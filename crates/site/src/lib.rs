@@ -38,7 +38,7 @@ pub use disk::{DiskBounds, Full};
 pub use error::Error;
 pub use extract::{Extracted, MAX_REPORTED};
 pub use gc::{Collect, Collection, FETCHED, Fetched, Step, StoreBounds, Usage, collect, packages};
-pub use host::{Environment, Host, unsealed};
+pub use host::{Environment, Host, of_image, unsealed};
 pub use include::{Included, MAX_INCLUDED_BYTES, MAX_INCLUDED_FILES, included, load};
 pub use open::{Options, Sites, sweep};
 pub use pool::Warm;

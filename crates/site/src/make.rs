@@ -199,10 +199,11 @@ impl Sites {
         spec.limits = options.limits;
         spec.channel_port = channel.then_some(0);
         toolchains.mount_into(&mut spec);
-        // Without a seal, programs are where the host has them.
-        let sealed = self.kind() != sandbox::Kind::Host;
+        // Without a seal, programs are where the host has them; those of an image are in it.
+        let is_shown =
+            self.kind() != sandbox::Kind::Host && self.options().backend.image().is_none();
         spec.mounts.extend(shown.iter().map(Shown::mount));
-        for program in wanted.programs.iter().filter(|_| sealed) {
+        for program in wanted.programs.iter().filter(|_| is_shown) {
             let mounts = self.program(program);
             for mount in mounts.iter().filter_map(ToolMount::without_layer) {
                 if spec.mounts.iter().all(|known| known.target != mount.inside) {

@@ -93,6 +93,12 @@ impl Sites {
         self.shared.options.backend.kind()
     }
 
+    /// The image whose root its sandboxes have, where that is not the host's.
+    #[must_use]
+    pub fn image(&self) -> Option<String> {
+        self.shared.options.backend.image().map(str::to_owned)
+    }
+
     /// What that kind can do.
     #[must_use]
     pub fn abilities(&self) -> sandbox::Abilities {

@@ -273,7 +273,11 @@ pub fn environment(
     ];
     let mut environment = sandbox.base_env();
     let set = toolchains.env.iter().cloned();
-    let own = own.map(|(name, value)| (OsString::from(name), value));
+    let own = own
+        .into_iter()
+        // Where no toolchain is shown, programs are where the sandbox says.
+        .filter(|(_, value)| !value.is_empty())
+        .map(|(name, value)| (OsString::from(name), value));
     for (name, value) in set.chain(besides.iter().cloned()).chain(own) {
         environment.retain(|(known, _)| *known != name);
         environment.push((name, value));

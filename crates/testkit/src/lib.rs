@@ -19,6 +19,7 @@
 mod docker;
 mod generate;
 pub mod home;
+mod image;
 pub mod leaks;
 pub mod models;
 mod podman;
@@ -29,6 +30,7 @@ pub mod web;
 
 pub use docker::Docker;
 pub use home::Home;
+pub use image::Image;
 pub use podman::Podman;
 pub use repo::Repo;
 pub use snapshot::{Difference, Options, Snapshot};

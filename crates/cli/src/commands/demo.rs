@@ -333,6 +333,7 @@ impl Tour<'_> {
             providers: Providers::new([scripted], prices)?,
             default_model: None,
             sandbox: Kind::Namespace,
+            container: sandbox::container::Options::default(),
             notify: Vec::new(),
             disk: server::DiskBounds::default(),
             shares: server::Shares::default(),

@@ -187,6 +187,7 @@ impl How {
                 .fold(Budget::default(), |sum, one| one.or(sum)),
             parallel: self.parallel,
             sandbox: self.sandbox,
+            image: None,
         }
     }
 }

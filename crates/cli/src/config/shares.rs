@@ -1,6 +1,6 @@
 //! What sandboxes get of the machine.
 
-use sandbox::Kind;
+use sandbox::{Kind, container::Options as Containers};
 use serde::Deserialize;
 use server::Shares;
 
@@ -22,12 +22,44 @@ enum Chosen {
     Container,
 }
 
+/// The name of an image, as engines take it.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct Image(pub(crate) String);
+
+impl TryFrom<String> for Image {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<Self, String> {
+        const LONGEST: usize = 400;
+        let fits = |c: char| c.is_ascii_alphanumeric() || "-_.:/@".contains(c);
+        let begins = name.starts_with(|c: char| c.is_ascii_alphanumeric());
+        if begins && name.len() <= LONGEST && name.chars().all(fits) {
+            return Ok(Self(name));
+        }
+        Err(format!(
+            "`{}` is no name of an image: write one like `docker.io/library/debian:12`",
+            name.escape_debug()
+        ))
+    }
+}
+
+impl std::str::FromStr for Image {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        name.to_owned().try_into()
+    }
+}
+
 /// The table `[sandbox]`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Sandbox {
     /// The kind of all of them.
     kind: Option<Chosen>,
+    /// The image of containers.
+    image: Option<Image>,
     /// The memory of one.
     #[serde(deserialize_with = "size")]
     memory: Option<u64>,
@@ -51,15 +83,23 @@ pub(crate) struct Sandbox {
 
 impl Sandbox {
     /// The kind, if one is chosen.
-    pub(crate) fn kind(self) -> Option<Kind> {
+    pub(crate) fn kind(&self) -> Option<Kind> {
         self.kind.map(|kind| match kind {
             Chosen::Namespace => Kind::Namespace,
             Chosen::Container => Kind::Container,
         })
     }
 
+    /// What containers are made of.
+    pub(crate) fn container(&self) -> Containers {
+        Containers {
+            image: self.image.as_ref().map(|image| image.0.clone()),
+            ..Containers::default()
+        }
+    }
+
     /// What is set, and what is usual where nothing is.
-    pub(crate) fn shares(self) -> Shares {
+    pub(crate) fn shares(&self) -> Shares {
         let mut shares = Shares::default();
         let (one, all) = (&mut shares.one, &mut shares.all);
         one.memory_bytes = self.memory.or(one.memory_bytes);
@@ -73,13 +113,19 @@ impl Sandbox {
     }
 
     /// Says which of them makes no sense.
-    pub(super) fn validate(self) -> Result<(), String> {
+    pub(super) fn validate(&self) -> Result<(), String> {
         let least = |name: &str, value: Option<u64>, least: u64, words: &str| match value {
             Some(value) if value < least => Err(format!(
                 "`{name}` in `[sandbox]` is too little; it must be at least {words}"
             )),
             _ => Ok(()),
         };
+        if self.image.is_some() && self.kind != Some(Chosen::Container) {
+            return Err(
+                "`image` in `[sandbox]` is for containers; write `kind = \"container\"` beside it"
+                    .to_owned(),
+            );
+        }
         least("memory", self.memory, LEAST_MEMORY, "`16MiB`")?;
         least("total_memory", self.total_memory, LEAST_MEMORY, "`16MiB`")?;
         least("file_size", self.file_size, LEAST_FILE, "`1MiB`")?;
@@ -164,6 +210,21 @@ mod tests {
                 .unwrap_err()
                 .contains("unknown variant `host`")
         );
+    }
+
+    #[test]
+    fn an_image_is_for_containers_and_is_named_as_engines_name_them() {
+        let text = "kind = 'container'\nimage = 'docker.io/library/debian:12'";
+        let image = read(text).unwrap().container().image;
+        assert_eq!(image.as_deref(), Some("docker.io/library/debian:12"));
+        for text in ["image = 'debian'", "kind = 'namespace'\nimage = 'debian'"] {
+            let error = read(text).unwrap_err();
+            assert!(error.contains("`kind = \"container\"`"), "{error}");
+        }
+        for name in ["", "-x", "a b", "a\u{1b}[0m", &"x".repeat(401)] {
+            let error = Image::try_from(name.to_owned()).unwrap_err();
+            assert!(error.contains("is no name of an image"), "{error}");
+        }
     }
 
     #[test]

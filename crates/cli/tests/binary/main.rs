@@ -18,6 +18,7 @@ mod demo;
 mod dice;
 mod docs;
 mod egress;
+mod images;
 mod init_doctor;
 mod integration_branch;
 mod kills;

@@ -1,6 +1,7 @@
 //! aarch64: the call instruction and the numbers (`include/uapi/asm-generic/unistd.h`).
 
 pub const O_DIRECTORY: usize = 0o40000;
+pub const O_NOFOLLOW: usize = 0o100000;
 
 pub unsafe fn raw(number: usize, arguments: [usize; 6]) -> isize {
     let [a, b, c, d, e, f] = arguments;
@@ -20,6 +21,7 @@ pub mod nr {
     pub const MKDIRAT: usize = 34;
     pub const UNLINKAT: usize = 35;
     pub const SYMLINKAT: usize = 36;
+    pub const READLINKAT: usize = 78;
     pub const UMOUNT2: usize = 39;
     pub const MOUNT: usize = 40;
     pub const PIVOT_ROOT: usize = 41;

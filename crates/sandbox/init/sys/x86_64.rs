@@ -1,6 +1,7 @@
 //! x86_64: the call instruction and the numbers (`arch/x86/entry/syscalls/syscall_64.tbl`).
 
 pub const O_DIRECTORY: usize = 0o200000;
+pub const O_NOFOLLOW: usize = 0o400000;
 
 pub unsafe fn raw(number: usize, arguments: [usize; 6]) -> isize {
     let [a, b, c, d, e, f] = arguments;
@@ -58,6 +59,7 @@ pub mod nr {
     pub const MKDIRAT: usize = 258;
     pub const UNLINKAT: usize = 263;
     pub const SYMLINKAT: usize = 266;
+    pub const READLINKAT: usize = 267;
     pub const PPOLL: usize = 271;
     pub const UNSHARE: usize = 272;
     pub const SIGNALFD4: usize = 289;

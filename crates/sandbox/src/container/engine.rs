@@ -36,7 +36,7 @@ const BLOCK: usize = 512;
 /// One that answers. The fields are dropped in this order: the service has its socket in the place.
 #[derive(Debug)]
 pub(super) struct Engine {
-    docker: Docker,
+    pub(super) docker: Docker,
     service: Option<Mutex<Service>>,
     pub(super) place: Place,
     /// There until the engine is let go.
@@ -149,18 +149,15 @@ impl Engine {
         Ok(())
     }
 
-    /// Makes a container, and starts it.
+    /// Makes a container of the image that people call so, and starts it.
     pub(super) async fn start(
         self: &Arc<Self>,
         asked: ContainerCreateBody,
+        image: &str,
     ) -> Result<Running, Error> {
-        let image = asked.image.clone().unwrap_or_default();
         let made = self.docker.create_container(None, asked).await;
         let made = made.map_err(|error| match is_missing(&error) {
-            true => Error::engine(
-                Trouble::ImageMissing,
-                format!("{} has no image {image}", self.name),
-            ),
+            true => self.no_image(image),
             false => {
                 // It may be made all the same.
                 self.leave();
@@ -255,7 +252,7 @@ impl Engine {
     }
 }
 
-fn is_missing(error: &bollard::errors::Error) -> bool {
+pub(super) fn is_missing(error: &bollard::errors::Error) -> bool {
     use bollard::errors::Error::DockerResponseServerError as Answer;
     matches!(
         error,
@@ -291,7 +288,7 @@ fn unreachable(error: bollard::errors::Error) -> Error {
     Error::engine(Trouble::EngineUnreachable, what)
 }
 
-fn refused(doing: &str, error: bollard::errors::Error) -> Error {
+pub(super) fn refused(doing: &str, error: bollard::errors::Error) -> Error {
     let answered = matches!(
         error,
         bollard::errors::Error::DockerResponseServerError { .. }

@@ -18,6 +18,13 @@ pub(super) async fn probe(backend: &Container, place: &Path) -> Vec<Finding> {
     if !found {
         return findings;
     }
+    if let Some(image) = image(backend).await {
+        let found = image.ok;
+        findings.push(image);
+        if !found {
+            return findings;
+        }
+    }
     findings.extend(inside(backend, place).await);
     findings.push(probe::overlay(backend, place).await);
     findings.push(probe::landlock());
@@ -51,6 +58,24 @@ async fn engine(backend: &Container) -> Finding {
         },
         Err(error) => failed(name, false, &error),
     }
+}
+
+/// Whether the image of the configuration is there, if it names one.
+async fn image(backend: &Container) -> Option<Finding> {
+    let (name, image) = ("image", backend.image()?);
+    Some(match backend.image_id().await {
+        Ok(id) => Finding {
+            name,
+            ok: true,
+            optional: false,
+            detail: format!(
+                "{image} is there ({})",
+                id.unwrap_or_default().chars().take(12).collect::<String>()
+            ),
+            remedy: None,
+        },
+        Err(error) => failed(name, false, &error),
+    })
 }
 
 /// Runs a command in a container that has a limit, and says who keeps that.

@@ -4,14 +4,16 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use bollard::models::{
-    ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount, MountType, ResourcesUlimits,
+    ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, Mount, MountType,
+    ResourcesUlimits,
 };
 use rustix::process::{Resource, getrlimit};
 
 use super::engine::{Engine, NOTHING};
+use super::image::Image;
 use super::{BESIDE, Options, owner};
 use crate::namespace::plan::Needed;
-use crate::namespace::wire::{BEHIND, MEETING};
+use crate::namespace::wire::{BEHIND, MEETING, PROGRAM};
 use crate::{Error, Spec};
 
 /// Labels: which sandbox, whose, since which start of the machine, for which data directory.
@@ -19,8 +21,6 @@ pub(super) const SANDBOX: &str = "skep.sandbox";
 pub(super) const OWNER: &str = "skep.owner";
 pub(super) const BOOT: &str = "skep.boot";
 pub(super) const DATA: &str = "skep.data";
-/// Our program, inside.
-const PROGRAM: &str = "/.skep-init";
 /// What our program needs to map the user 0 that it is: it gives it up before anything else runs.
 const MAP_ROOT: &str = "SETFCAP";
 /// Limits per process of our program, which sets tighter ones. An engine may have lowered its own.
@@ -33,6 +33,7 @@ const NEVER: [&str; 6] = ["/", "/home", "/root", "/run", "/tmp", "/var"];
 pub(super) fn of(
     engine: &Engine,
     options: &Options,
+    image: Option<&Image>,
     spec: &Spec,
     needed: &[Needed],
     meeting: &Path,
@@ -73,7 +74,7 @@ pub(super) fn of(
         .map(|(name, value)| (name.to_owned(), value))
         .collect();
     Ok(ContainerCreateBody {
-        image: Some(NOTHING.to_owned()),
+        image: Some(image.map_or(NOTHING, |image| &image.id).to_owned()),
         entrypoint: Some(vec![PROGRAM.to_owned()]),
         cmd: Some(Vec::new()),
         working_dir: Some("/".to_owned()),
@@ -81,6 +82,11 @@ pub(super) fn of(
         hostname: Some("skep".to_owned()),
         user: Some(user),
         stop_signal: Some("SIGKILL".to_owned()),
+        // What an image has for that would run beside the inner wall.
+        healthcheck: Some(HealthConfig {
+            test: Some(vec!["NONE".to_owned()]),
+            ..HealthConfig::default()
+        }),
         labels: Some(labels),
         host_config: Some(wall(engine, spec, mounts, is_0)),
         ..ContainerCreateBody::default()

@@ -53,11 +53,17 @@ impl Drop for Running {
 pub(super) struct ContainerSandbox {
     inner: NamespaceSandbox,
     running: Running,
+    /// Where programs are looked for inside.
+    path: OsString,
 }
 
 impl ContainerSandbox {
-    pub(super) fn new(inner: NamespaceSandbox, running: Running) -> Self {
-        Self { inner, running }
+    pub(super) fn new(inner: NamespaceSandbox, running: Running, path: OsString) -> Self {
+        Self {
+            inner,
+            running,
+            path,
+        }
     }
 }
 
@@ -76,7 +82,7 @@ impl Sandbox for ContainerSandbox {
     }
 
     fn base_env(&self) -> Vec<(OsString, OsString)> {
-        self.inner.base_env()
+        crate::stdio::base_env(self.path.clone(), self.home())
     }
 
     fn take_channel(&self) -> Option<Channel> {
@@ -123,7 +129,7 @@ impl Sandbox for ContainerSandbox {
     }
 
     async fn destroy(self: Box<Self>) -> Result<(), Error> {
-        let Self { inner, running } = *self;
+        let Self { inner, running, .. } = *self;
         Box::new(inner).destroy().await?;
         running.gone().await
     }

@@ -4,6 +4,8 @@
 //! process list of its own, a handful of devices, the private home and tmp, the mounts of the
 //! specification, and the workspace. Nothing is there because it was not taken away.
 
+mod image;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
@@ -21,6 +23,15 @@ const HOSTS: &str = "127.0.0.1 localhost skep\n::1 localhost\n";
 const NSSWITCH: &str =
     "passwd: files\ngroup: files\nhosts: files\nservices: files\nprotocols: files\n";
 pub(super) const HOSTNAME: &str = "skep";
+/// Files of `/etc` that are ours in every sandbox.
+const FILES: [(&str, &str); 6] = [
+    ("passwd", PASSWD),
+    ("group", GROUP),
+    ("hosts", HOSTS),
+    ("nsswitch.conf", NSSWITCH),
+    ("resolv.conf", ""),
+    ("hostname", "skep\n"),
+];
 
 /// Parts of `/etc` that programs need and that hold no secret.
 const ETC: [&str; 26] = [
@@ -110,9 +121,18 @@ struct Layout {
     memory_bytes: u64,
 }
 
+/// Whose programs and settings the root has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Root {
+    /// The host's.
+    Host,
+    /// Those of the image in whose root process 1 begins.
+    Image,
+}
+
 /// The plan's part about files: everything up to the point from which nothing of the host can be
 /// reached any more, and the mounts on top.
-pub(crate) fn files(spec: &Spec, plan: Plan) -> Result<Plan, Error> {
+pub(crate) fn files(spec: &Spec, plan: Plan, root: Root) -> Result<Plan, Error> {
     let workspace = spec.workspace_path()?;
     check(spec)?;
     let mut layout = Layout {
@@ -128,8 +148,13 @@ pub(crate) fn files(spec: &Spec, plan: Plan) -> Result<Plan, Error> {
         .directory(Path::new(wire::EMPTY_DIRECTORY), 0o555);
     layout.proc();
     layout.devices();
-    layout.programs();
-    layout.etc();
+    match root {
+        Root::Host => {
+            layout.programs();
+            layout.etc();
+        }
+        Root::Image => layout.image(),
+    }
     layout.private(spec)?;
     layout.workspace(&spec.workspace, &workspace)?;
     for mount in &spec.mounts {
@@ -312,16 +337,7 @@ impl Layout {
     fn etc(&mut self) {
         let etc = Path::new("/etc");
         self.parents(&etc.join("passwd"));
-        for (name, content) in [
-            ("passwd", PASSWD),
-            ("group", GROUP),
-            ("hosts", HOSTS),
-            ("nsswitch.conf", NSSWITCH),
-            ("resolv.conf", ""),
-            ("hostname", "skep\n"),
-        ] {
-            self.plan.file(&etc.join(name), 0o644, content);
-        }
+        self.own_files(etc);
         let versioned = std::fs::read_dir(etc).into_iter().flatten().flatten();
         let versioned = versioned.map(|entry| entry.file_name()).filter(|name| {
             let name = name.to_string_lossy();
@@ -330,6 +346,12 @@ impl Layout {
         let names: Vec<_> = ETC.iter().map(Into::into).chain(versioned).collect();
         for name in names {
             self.link_or_bind(&etc.join(name));
+        }
+    }
+
+    fn own_files(&mut self, etc: &Path) {
+        for (name, content) in FILES {
+            self.plan.file(&etc.join(name), 0o644, content);
         }
     }
 
@@ -450,7 +472,10 @@ mod tests {
     fn refused(mount: Mount) -> bool {
         let mut spec = Spec::new(Workspace::Directory("/usr".into()));
         spec.mounts = vec![mount];
-        matches!(files(&spec, Plan::default()), Err(Error::Spec { .. }))
+        matches!(
+            files(&spec, Plan::default(), Root::Host),
+            Err(Error::Spec { .. })
+        )
     }
 
     #[test]
@@ -482,7 +507,7 @@ mod tests {
         let mut spec = Spec::new(Workspace::Directory("/usr".into()));
         for name in ["", ".", "..", "a/b", "/a"] {
             spec.workspace_name = name.to_owned();
-            assert!(files(&spec, Plan::default()).is_err(), "{name}");
+            assert!(files(&spec, Plan::default(), Root::Host).is_err(), "{name}");
         }
     }
 }

@@ -210,6 +210,26 @@ impl Plan {
         }
     }
 
+    /// Makes all that is in a directory of the image in which process 1 begins appear in `target`.
+    pub(crate) fn spread(&mut self, of: &Path, target: &Path, attributes: u32, left_out: &[&str]) {
+        self.begin(
+            wire::STEP_SPREAD,
+            "mount the image's",
+            of.display().to_string(),
+        );
+        let mut seen = wire::OLD_ROOT.as_bytes().to_vec();
+        seen.extend_from_slice(of.as_os_str().as_bytes());
+        self.text(seen);
+        // The fresh root needs no slash before the names in it.
+        match target == Path::new("/") {
+            true => self.text(""),
+            false => self.path(target),
+        }
+        self.word(attributes);
+        self.word(u32::try_from(left_out.len()).unwrap_or(u32::MAX));
+        left_out.iter().for_each(|name| self.text(name));
+    }
+
     pub(crate) fn overlay(
         &mut self,
         target: &Path,

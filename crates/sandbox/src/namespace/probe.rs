@@ -58,6 +58,7 @@ pub(crate) fn failed(name: &'static str, optional: bool, error: &Error) -> Findi
         Error::NamespacesRefused { remedy, .. }
         | Error::OverlayRefused { remedy, .. }
         | Error::Setup { remedy, .. } => remedy.clone(),
+        Error::ImageMissing { program, image, .. } => format!("`{program} pull {image}`"),
         Error::Engine { trouble, .. } => trouble.remedy().to_owned(),
         _ => start::namespaces_remedy(),
     };

@@ -397,6 +397,9 @@ fn step_remedy(code: u32) -> &'static str {
         wire::STEP_BIND | wire::STEP_STASH => {
             "check that the path exists and that you may read it; Linux 5.12 or later is needed"
         }
+        wire::STEP_SPREAD => {
+            "an image has ordinary directories at `/`, `/etc` and `/home`, with at most 4,096 entries each"
+        }
         wire::STEP_ATTACH => "its parent must be there or in a place that can be written inside",
         wire::STEP_SECCOMP => "the kernel must have CONFIG_SECCOMP_FILTER",
         wire::STEP_LISTEN => "choose another port, or 0",

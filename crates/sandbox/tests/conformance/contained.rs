@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use skep_sandbox::Container;
 use skep_sandbox::container::{Choice, Options};
-use testkit::{Docker, Home, Podman};
+use testkit::{Docker, Home, Image, Podman};
 
 /// How long all of it may take.
 const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Names the image whose root the containers have, where they have one.
+const IMAGE: &str = "SKEP_TEST_IMAGE";
 
 /// The engine that the environment names.
 pub(crate) fn backend() -> Container {
@@ -17,6 +20,7 @@ pub(crate) fn backend() -> Container {
     let backend = BACKEND.get_or_init(|| {
         Container::new(Options {
             engine: engine(),
+            image: std::env::var(IMAGE).ok(),
             ..Options::default()
         })
     });
@@ -92,5 +96,26 @@ fn a_container_that_hides_what_a_sandbox_needs_is_told_what_to_do() {
     assert_eq!(ran.status.code(), Some(101));
     let said = ran.stdout + &ran.stderr;
     assert!(said.contains(UNMASKED), "{said}");
+    podman.assert_nothing_left();
+}
+
+#[test]
+fn a_container_with_the_root_of_an_image_keeps_every_promise_too() {
+    let name = "localhost/skep-test:latest";
+    let podman = Podman::new(Home::new().env(IMAGE, name));
+    let image = Image::of([
+        "sh", "bash", "cat", "chmod", "env", "head", "id", "ls", "mkdir", "mkfifo", "pwd", "seq",
+        "setsid", "sleep", "tail", "touch", "true", "wc",
+    ]);
+    image.import(&podman, name);
+    let args = [
+        "--test-threads=2",
+        "--ignored",
+        "container::",
+        // That one is of Python's use of memory.
+        "--skip",
+        "figures_are_of_what_ran",
+    ];
+    podman.run_tests(args, PATIENCE);
     podman.assert_nothing_left();
 }

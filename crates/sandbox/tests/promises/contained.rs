@@ -13,7 +13,9 @@ use testkit::{Docker, Home, Podman, leaks};
 /// How long all of it may take.
 const PATIENCE: Duration = Duration::from_secs(300);
 /// Names the kind that rooms are of, where it is another one.
-const KIND: &str = "SKEP_TEST_KIND";
+pub(crate) const KIND: &str = "SKEP_TEST_KIND";
+/// Names the image whose root containers have, where they have one.
+pub(crate) const IMAGE: &str = "SKEP_TEST_IMAGE";
 
 /// The kind of a room of which nothing else is said.
 pub(crate) fn kind() -> Arc<dyn Backend> {
@@ -32,6 +34,7 @@ fn container() -> Container {
     };
     Container::new(Options {
         engine,
+        image: std::env::var(IMAGE).ok(),
         ..Options::default()
     })
 }
@@ -53,6 +56,17 @@ const SEAL: [&str; 13] = [
     "--skip",
     "empty_files_in_memory",
 ];
+
+/// The one container that this program's Podman has.
+pub(crate) fn only_container() -> String {
+    let listed = Command::new("podman")
+        .args(["ps", "--no-trunc", "--format", "{{.ID}}"])
+        .output()
+        .unwrap();
+    let ids = String::from_utf8(listed.stdout).unwrap();
+    assert_eq!(ids.lines().count(), 1, "{ids}");
+    ids.trim().to_owned()
+}
 
 /// As whoever runs programs in that home.
 fn all_of_the_seal_holds(home: Home) {

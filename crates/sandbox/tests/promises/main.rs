@@ -17,6 +17,7 @@ mod contained;
 mod ends;
 mod escapes;
 mod host;
+mod image;
 mod layers;
 mod limits;
 mod network;

@@ -24,6 +24,8 @@ fn all_of_this_holds_for_an_ordinary_user() {
         // These do it themselves.
         "--skip",
         "contained::",
+        "--skip",
+        "image::",
         // The toolchain of these tests may lie in root's home.
         "--skip",
         "with_its_toolchain_mounted",

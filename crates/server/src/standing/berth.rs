@@ -38,6 +38,9 @@ pub struct Record {
     pub commit: String,
     /// The kind.
     pub kind: Kind,
+    /// The image whose root it has, where that is not the host's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
     /// What it is a fork of, if it is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fork_of: Option<ForkOf>,
@@ -302,6 +305,7 @@ mod tests {
             repository: "/repository".into(),
             commit: "1a2b3c4d".into(),
             kind: Kind::Namespace,
+            image: None,
             fork_of: None,
             created: Timestamp(1),
             ends: Timestamp(2),

@@ -160,6 +160,7 @@ fn begin(
         repository: place.repository.clone(),
         commit: place.commit.clone(),
         kind: place.kind(),
+        image: place.image(),
         fork_of: place.fork_of.clone(),
         created: now,
         ends: now.plus(order.lasts),

@@ -149,6 +149,12 @@ impl Place {
         self.sites.kind()
     }
 
+    /// The image whose root its sandbox has, where that is not the host's.
+    #[must_use]
+    pub fn image(&self) -> Option<String> {
+        self.sites.image()
+    }
+
     /// Where the workspace is, as commands see it.
     #[must_use]
     pub fn inside(&self) -> PathBuf {

@@ -56,6 +56,7 @@ impl World {
             providers,
             default_model: None,
             sandbox: sandbox::Kind::Namespace,
+            container: sandbox::container::Options::default(),
             notify: Vec::new(),
             disk: skep_server::DiskBounds::default(),
             shares: skep_server::Shares::default(),

@@ -5,6 +5,7 @@ use super::{
     span,
 };
 use crate::{
+    config::shares::Image,
     context::Context,
     exit::Exit,
     report::Error,
@@ -18,7 +19,7 @@ use std::time::Duration;
 /// It ends with `skep sandbox destroy`, or at its time.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  skep sandbox create\n  skep sandbox create --name try --ref v1.2 --for 2h"
+    after_help = "Examples:\n  skep sandbox create\n  skep sandbox create --name try --ref v1.2 --for 2h\n  skep sandbox create --image docker.io/library/debian:12"
 )]
 pub(super) struct Args {
     /// The commit to work on: a branch, a tag, a commit [default: HEAD]
@@ -27,6 +28,9 @@ pub(super) struct Args {
     /// Without the setup of `skep.toml`
     #[arg(long)]
     no_setup: bool,
+    /// Make it in a container with the root of this image, which the engine must have
+    #[arg(long, value_name = "IMAGE")]
+    image: Option<Image>,
     /// A name for it, beside its id
     #[arg(long)]
     name: Option<String>,
@@ -36,7 +40,11 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
-    let settings = Settings::read(context, Flags::default())?;
+    let flags = Flags {
+        image: args.image.clone(),
+        ..Flags::default()
+    };
+    let settings = Settings::read(context, flags)?;
     let data = settings.options.data;
     let order = Order {
         name: args.name.clone(),
@@ -46,6 +54,9 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
     let mut of = Vec::new();
     if let Some(revision) = &args.revision {
         of.push(format!("--ref={revision}").into());
+    }
+    if let Some(Image(image)) = &args.image {
+        of.push(format!("--image={image}").into());
     }
     if args.no_setup {
         of.push("--no-setup".into());

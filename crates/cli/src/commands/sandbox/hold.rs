@@ -2,6 +2,7 @@
 
 use super::{holder::Said, span};
 use crate::{
+    config::shares::Image,
     context::Context,
     exit::Exit,
     report::{Error, Report},
@@ -27,6 +28,8 @@ pub(super) struct Args {
     fork_of: Option<String>,
     #[arg(long, requires = "fork_of")]
     at: Option<String>,
+    #[arg(long)]
+    image: Option<Image>,
     #[arg(long)]
     name: Option<String>,
     #[arg(long = "for", value_parser = span)]
@@ -60,7 +63,11 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
 
 async fn hold(args: Args, context: &Context, told: &mut bool) -> Result<(), Error> {
     let mut signals = Signals::listen()?;
-    let settings = Settings::read(context, Flags::default())?;
+    let flags = Flags {
+        image: args.image,
+        ..Flags::default()
+    };
+    let settings = Settings::read(context, flags)?;
     let berth = Berth::join(&settings.options.data, args.id).map_err(server::Error::from)?;
     let node = Node::open(settings.options).await?;
     let of = match (args.fork_of, args.at) {

@@ -80,6 +80,9 @@ fn render(state: &State, width: usize) -> String {
     );
     line("commit", record.commit.clone());
     line("kind", record.kind.to_string());
+    if let Some(image) = &record.image {
+        line("image", image.clone());
+    }
     line("created", format::moment(record.created, &zone));
     line("ends", format::moment(record.ends, &zone));
     line("holder", format!("process {}", record.pid));

@@ -115,6 +115,7 @@ mod tests {
             repository: "/home/ann/worklog".into(),
             commit: "1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d".into(),
             kind: sandbox::Kind::Namespace,
+            image: None,
             fork_of: None,
             created: Timestamp(0),
             ends: Timestamp(7_200_000_000),
