@@ -121,7 +121,7 @@ impl Shared {
             .map(Some)
     }
 
-    async fn create(&self, spec: Spec) -> Result<Box<dyn Sandbox>, Error> {
+    async fn create(self: &Arc<Self>, spec: Spec) -> Result<Box<dyn Sandbox>, Error> {
         let engine = self.engine().await?;
         let image = self.image(&engine).await?;
         let root = match image {
@@ -146,7 +146,8 @@ impl Shared {
         )?;
         let path = image.map_or_else(|| DEFAULT_PATH.into(), Image::path);
         let name = image.map_or(NOTHING, |image| &image.name);
-        let running = engine.start(asked, name).await?;
+        let id = engine.start(asked, name).await?;
+        let running = Running::new(self, &engine, id);
         match inside(&engine, &running, &meeting, plan, spec).await {
             Ok(inner) => Ok(Box::new(ContainerSandbox::new(inner, running, path))),
             Err(error) => {

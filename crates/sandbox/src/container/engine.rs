@@ -1,8 +1,9 @@
 //! The engine, as far as it is asked: an image with nothing in it, and containers that start and go.
 
 use std::collections::HashMap;
-use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bollard::models::{ContainerCreateBody, ContainerState};
@@ -16,7 +17,6 @@ use super::find::Way;
 use super::left::Mark;
 use super::place::Place;
 use super::request::{BOOT, OWNER};
-use super::running::Running;
 use super::service::Service;
 use super::traces;
 use super::{orphans, owner};
@@ -38,6 +38,8 @@ const BLOCK: usize = 512;
 pub(super) struct Engine {
     pub(super) docker: Docker,
     service: Option<Mutex<Service>>,
+    /// Where it listens.
+    socket: PathBuf,
     pub(super) place: Place,
     /// There until the engine is let go.
     mark: Option<Mark>,
@@ -90,6 +92,7 @@ impl Engine {
         let engine = Self {
             docker,
             service,
+            socket,
             place,
             mark,
             name: format!("{name} {}", about.version.unwrap_or_default()),
@@ -100,12 +103,15 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Whether it can be asked: one that was started here may have ended.
+    /// Whether it can be asked: it may have ended.
     pub(super) fn lives(&self) -> bool {
-        self.service.as_ref().is_none_or(|service| {
-            let mut service = service.lock().unwrap_or_else(PoisonError::into_inner);
-            service.lives()
-        })
+        match &self.service {
+            Some(service) => {
+                let mut service = service.lock().unwrap_or_else(PoisonError::into_inner);
+                service.lives()
+            }
+            None => UnixStream::connect(&self.socket).is_ok(),
+        }
     }
 
     /// Ends what is in a container that is not to be: an engine that does not know whether it was
@@ -149,12 +155,12 @@ impl Engine {
         Ok(())
     }
 
-    /// Makes a container of the image that people call so, and starts it.
+    /// Makes a container of the image that people call so, and starts it; its id.
     pub(super) async fn start(
-        self: &Arc<Self>,
+        &self,
         asked: ContainerCreateBody,
         image: &str,
-    ) -> Result<Running, Error> {
+    ) -> Result<String, Error> {
         let made = self.docker.create_container(None, asked).await;
         let made = made.map_err(|error| match is_missing(&error) {
             true => self.no_image(image),
@@ -173,7 +179,7 @@ impl Engine {
             }
             return Err(error);
         }
-        Ok(Running::new(Arc::clone(self), made.id))
+        Ok(made.id)
     }
 
     async fn state(&self, id: &str) -> Option<ContainerState> {
@@ -197,19 +203,22 @@ impl Engine {
         Error::engine(Trouble::RuntimeRefuses, what)
     }
 
-    /// Removes a container, whatever its state is, and waits until it is gone.
+    /// Removes a container, whatever its state is, and waits until it is gone. An engine that does not
+    /// answer is not waited for: it may have been killed.
     pub(super) async fn remove(&self, id: &str) -> Result<(), Error> {
         let deadline = Instant::now() + GONE_WITHIN;
         loop {
             let options = RemoveContainerOptionsBuilder::new().force(true).v(true);
-            match self
-                .docker
-                .remove_container(id, Some(options.build()))
-                .await
-            {
+            let asked = self.docker.remove_container(id, Some(options.build()));
+            let left = deadline.saturating_duration_since(Instant::now());
+            let Ok(answer) = tokio::time::timeout(left.max(LOOK), asked).await else {
+                let what = "the engine does not answer";
+                return Err(Error::engine(Trouble::EngineUnreachable, what.to_owned()));
+            };
+            match answer {
                 Ok(()) => break,
                 Err(error) if is_missing(&error) => break,
-                Err(error) if Instant::now() > deadline => {
+                Err(error) if !has_answered(&error) || Instant::now() > deadline => {
                     return Err(refused("remove a container", error));
                 }
                 // It is being removed already: it was made to go at its end.
@@ -263,6 +272,13 @@ pub(super) fn is_missing(error: &bollard::errors::Error) -> bool {
     )
 }
 
+fn has_answered(error: &bollard::errors::Error) -> bool {
+    matches!(
+        error,
+        bollard::errors::Error::DockerResponseServerError { .. }
+    )
+}
+
 /// What an engine says, without what is said of the saying.
 fn words(error: bollard::errors::Error) -> String {
     match error {
@@ -289,11 +305,7 @@ fn unreachable(error: bollard::errors::Error) -> Error {
 }
 
 pub(super) fn refused(doing: &str, error: bollard::errors::Error) -> Error {
-    let answered = matches!(
-        error,
-        bollard::errors::Error::DockerResponseServerError { .. }
-    );
-    if !answered {
+    if !has_answered(&error) {
         return unreachable(error);
     }
     let what = format!("the engine cannot {doing} ({})", words(error));

@@ -7,23 +7,27 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 
+use super::Shared;
 use super::engine::Engine;
 use crate::namespace::NamespaceSandbox;
 use crate::{
-    Channel, Command, Diagnosis, Error, Kind, Output, Process, Sandbox, Stats, Strike, Workspace,
+    Channel, Command, Diagnosis, Error, Kind, Output, Process, Sandbox, Stats, Strike, Trouble,
+    Workspace,
 };
 
 /// A container that was started. Its end is that of its first process; the engine removes it then.
 pub(super) struct Running {
+    shared: Arc<Shared>,
     engine: Arc<Engine>,
     id: String,
     is_gone: AtomicBool,
 }
 
 impl Running {
-    pub(super) fn new(engine: Arc<Engine>, id: String) -> Self {
+    pub(super) fn new(shared: &Arc<Shared>, engine: &Arc<Engine>, id: String) -> Self {
         Self {
-            engine,
+            shared: Arc::clone(shared),
+            engine: Arc::clone(engine),
             id,
             is_gone: AtomicBool::new(false),
         }
@@ -33,9 +37,20 @@ impl Running {
         &self.id
     }
 
-    /// Waits until nothing of it is left.
+    /// Waits until nothing of it is left. Where the engine has been killed, one that is started in its
+    /// place says so, or does it.
     pub(super) async fn gone(&self) -> Result<(), Error> {
-        self.engine.remove(&self.id).await?;
+        match self.engine.remove(&self.id).await {
+            Err(error) if Trouble::of_error(&error) == Some(Trouble::EngineUnreachable) => {
+                let engine = self.shared.engine().await?;
+                // The same one does not answer a second time either.
+                if Arc::ptr_eq(&engine, &self.engine) {
+                    return Err(error);
+                }
+                engine.remove(&self.id).await?;
+            }
+            other => other?,
+        }
         self.is_gone.store(true, Ordering::Relaxed);
         Ok(())
     }

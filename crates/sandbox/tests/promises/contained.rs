@@ -57,15 +57,14 @@ const SEAL: [&str; 13] = [
     "empty_files_in_memory",
 ];
 
-/// The one container that this program's Podman has.
-pub(crate) fn only_container() -> String {
+/// The containers that this program's Podman has.
+pub(crate) fn containers() -> Vec<String> {
     let listed = Command::new("podman")
-        .args(["ps", "--no-trunc", "--format", "{{.ID}}"])
+        .args(["ps", "--all", "--no-trunc", "--format", "{{.ID}}"])
         .output()
         .unwrap();
     let ids = String::from_utf8(listed.stdout).unwrap();
-    assert_eq!(ids.lines().count(), 1, "{ids}");
-    ids.trim().to_owned()
+    ids.lines().map(str::to_owned).collect()
 }
 
 /// As whoever runs programs in that home.
@@ -185,4 +184,39 @@ async fn an_engine_that_does_not_answer_is_named_with_what_to_do() {
     let findings = backend.probe(place.path()).await;
     assert_eq!(findings.len(), 1);
     assert!(!findings[0].ok && !findings[0].optional && findings[0].remedy.is_some());
+}
+
+#[test]
+fn a_sandbox_whose_engine_was_killed_is_gone_in_a_few_seconds() {
+    let podman = Podman::new(Home::new());
+    let test = "contained::the_engine_of_a_sandbox_is_killed";
+    podman.run_tests(["--exact", test, "--ignored"], PATIENCE);
+    podman.assert_nothing_left();
+}
+
+#[tokio::test]
+#[ignore = "run by another test, which has an engine"]
+async fn the_engine_of_a_sandbox_is_killed() {
+    let room = crate::room::Room::of(&container(), |_| {}).await;
+    let own = std::process::id();
+    let children = format!("/proc/{own}/task");
+    let mut killed = 0;
+    for thread in fs::read_dir(children).unwrap().flatten() {
+        let children = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+        for child in children.split_whitespace() {
+            let line = fs::read_to_string(format!("/proc/{child}/cmdline")).unwrap_or_default();
+            if line.contains("podman") && line.contains("service") {
+                let pid = Pid::from_raw(child.parse().unwrap()).unwrap();
+                kill_process(pid, Signal::KILL).unwrap();
+                killed += 1;
+            }
+        }
+    }
+    assert_eq!(killed, 1, "the service is a child of this process");
+    assert_eq!(room.says("echo on").await, "on", "the engine is not needed");
+    let began = std::time::Instant::now();
+    room.sandbox.destroy().await.unwrap();
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    assert_eq!(containers(), Vec::<String>::new());
 }

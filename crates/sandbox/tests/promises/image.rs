@@ -160,7 +160,7 @@ fn a_check_of_health_that_an_image_brings_never_runs() {
 #[ignore = "run by another test, which makes its image"]
 async fn nothing_runs_beside_the_sandbox() {
     let room = Room::of(&backend(CHECKED), |_| {}).await;
-    let id = crate::contained::only_container();
+    let id = crate::contained::containers().remove(0);
     let ran = std::process::Command::new("podman")
         .args(["healthcheck", "run", &id])
         .output()
