@@ -11,6 +11,7 @@ pub(crate) mod place;
 pub(crate) mod presets;
 pub(crate) mod providers;
 pub(crate) mod shares;
+mod sidecars;
 pub(crate) mod store;
 
 pub(crate) use budget::Budget;

@@ -11,6 +11,7 @@
 mod intrinsics;
 mod layers;
 mod link;
+mod loopback;
 mod minder;
 mod root;
 mod seal;

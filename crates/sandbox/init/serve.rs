@@ -1,7 +1,9 @@
 //! Process 1's service: one loop over the owner's socket and the ends of children.
 
 use crate::link::{self, Message};
+use crate::loopback;
 use crate::minder::{self, PR_SET_CHILD_SUBREAPER, Start};
+use crate::seal;
 use crate::steps::Watch;
 use crate::sys::{self, Poll};
 use crate::tree;
@@ -45,6 +47,16 @@ pub fn run_unsealed(socket: i32) -> ! {
     let prepared = unsafe { sys::call(sys::nr::SETSID, []) }
         .and_then(|_| sys::prctl(PR_SET_CHILD_SUBREAPER, 1, 0));
     if prepared.is_err() {
+        sys::exit(7)
+    }
+    link::send(socket, &[READY, 0], None);
+    run(socket, -1, None)
+}
+
+/// Serves the container of which it is the first process: all that is in it ends with it. Whatever runs
+/// there is kept from looking into it.
+pub fn run_beside(socket: i32) -> ! {
+    if seal::undumpable().is_err() {
         sys::exit(7)
     }
     link::send(socket, &[READY, 0], None);
@@ -123,6 +135,11 @@ impl Service {
             [EXEC, id, flags, bytes, size, ..] => self.start(Start { id, flags, bytes, size }, message),
             [SIGNAL, id, signal, ..] => self.signal(id, signal),
             [LEND, ..] => self.lend(),
+            [REACH, port, ..] => {
+                let reached = loopback::reach(port as u16);
+                let errno = reached.map_or_else(|error| error.0, |()| 0);
+                link::send(self.socket, &[REACHED, errno], None);
+            }
             _ => {}
         }
         message.close();

@@ -9,7 +9,7 @@ use crate::setup;
 use crate::sys::{self, Result, nr};
 use crate::text;
 use crate::switch;
-use crate::wire::{BORN, MEETING, MEETING_SOCKET, PLAN, STAGE_CGROUP, STAGE_CLONE, SWITCH, UNSEALED};
+use crate::wire::{BESIDE, BORN, MEETING, MEETING_SOCKET, PLAN, STAGE_CGROUP, STAGE_CLONE, SWITCH, UNSEALED};
 
 const CLONE_PIDFD: u64 = 0x1000;
 const CLONE_PARENT: u64 = 0x8000;
@@ -49,6 +49,10 @@ pub fn run() -> ! {
         [UNSEALED, score, ..] => {
             prefer_for_the_kernel(score);
             serve::run_unsealed(socket)
+        }
+        [BESIDE, score, ..] => {
+            prefer_for_the_kernel(score);
+            serve::run_beside(socket)
         }
         [SWITCH, bytes, ..] => switch::run(socket, bytes as usize, &message),
         _ => sys::exit(5),

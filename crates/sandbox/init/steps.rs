@@ -3,7 +3,7 @@
 use crate::layers::Layers;
 use crate::sys::{self, ENOENT, EPERM, Result, Text, nr};
 use crate::wire::*;
-use crate::{link, root, seal, text};
+use crate::{link, loopback, root, seal, text};
 
 /// What the plan leaves behind for the service.
 pub struct Done {
@@ -149,9 +149,9 @@ fn step(reader: &mut Reader<'_>, done: &mut Done) -> Result<()> {
                 set => set.map(drop),
             }
         }
-        STEP_LOOPBACK => loopback_up(),
+        STEP_LOOPBACK => loopback::up(),
         STEP_LISTEN => {
-            let (listener, port) = listen(reader.word()? as u16)?;
+            let (listener, port) = loopback::listen(reader.word()? as u16)?;
             (done.listener, done.port) = (Some(listener), port);
             Ok(())
         }
@@ -417,59 +417,6 @@ pub fn append_bytes(at: usize, to: &mut [u8], bytes: &[u8]) -> usize {
             at + bytes.len()
         }
         None => at,
-    }
-}
-
-fn internet_socket(kind: usize) -> Result<i32> {
-    const AF_INET: usize = 2;
-    const SOCK_CLOEXEC: usize = 0o2000000;
-    // SAFETY: touches no memory.
-    unsafe { sys::call(nr::SOCKET, [AF_INET, kind | SOCK_CLOEXEC, 0]) }.map(|fd| fd as i32)
-}
-
-fn loopback_up() -> Result<()> {
-    const SIOCSIFFLAGS: usize = 0x8914;
-    const IFF_UP: u8 = 1;
-    const SOCK_DGRAM: usize = 2;
-    let socket = internet_socket(SOCK_DGRAM)?;
-    // `struct ifreq`: sixteen bytes of name, then the flags.
-    let mut request = [0u8; 40];
-    append_bytes(0, &mut request, b"lo");
-    append_bytes(16, &mut request, &[IFF_UP]);
-    let arguments = [socket as usize, SIOCSIFFLAGS, request.as_ptr() as usize];
-    // SAFETY: the request has the size of `struct ifreq`.
-    let up = unsafe { sys::call(nr::IOCTL, arguments) };
-    sys::close(socket);
-    up.map(drop)
-}
-
-/// A listener on 127.0.0.1; returns it with its port.
-fn listen(port: u16) -> Result<(i32, u16)> {
-    const SOCK_STREAM: usize = 1;
-    const BACKLOG: usize = 1024;
-    let socket = internet_socket(SOCK_STREAM)?;
-    let [high, low] = port.to_be_bytes();
-    // `struct sockaddr_in`: family (native), port and address (network order), padding.
-    let mut name = [0u8; 16];
-    append_bytes(0, &mut name, &2u16.to_ne_bytes());
-    append_bytes(2, &mut name, &[high, low, 127, 0, 0, 1]);
-    let mut length = name.len() as u32;
-    // SAFETY: the name has the length that is said, and the kernel writes no more than that.
-    unsafe {
-        sys::call(
-            nr::BIND,
-            [socket as usize, name.as_ptr() as usize, name.len()],
-        )?;
-        sys::call(nr::LISTEN, [socket as usize, BACKLOG])?;
-        let arguments = [
-            socket as usize,
-            name.as_mut_ptr() as usize,
-            &raw mut length as usize,
-        ];
-        sys::call(nr::GETSOCKNAME, arguments)?;
-    }
-    match name {
-        [_, _, high, low, ..] => Ok((socket, u16::from_be_bytes([high, low]))),
     }
 }
 

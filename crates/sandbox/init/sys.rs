@@ -13,6 +13,7 @@ pub const EAGAIN: Errno = Errno(11);
 pub const EEXIST: Errno = Errno(17);
 pub const EINVAL: Errno = Errno(22);
 pub const ENOSYS: Errno = Errno(38);
+pub const EINPROGRESS: Errno = Errno(115);
 
 pub type Result<T> = core::result::Result<T, Errno>;
 

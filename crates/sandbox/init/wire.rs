@@ -25,6 +25,11 @@ pub const UNSEALED: u32 = 4;
 pub const SWITCH: u32 = 6;
 /// To process 1: `[tag]`: it lends its mount namespace.
 pub const LEND: u32 = 5;
+/// To the first process of a container beside a sandbox's, instead of [`PLAN`]: `[tag, score]`: it makes
+/// no namespace, and serves its container.
+pub const BESIDE: u32 = 7;
+/// To process 1: `[tag, port]`: whether anything answers there on its loopback.
+pub const REACH: u32 = 8;
 
 /// From the helper: `[tag, pid]` with process 1's pidfd.
 pub const BORN: u32 = 16;
@@ -45,6 +50,9 @@ pub const STRUCK: u32 = 22;
 pub const LENT: u32 = 23;
 /// From the helper: `[tag]`: the layers are in place.
 pub const SWITCHED: u32 = 24;
+
+/// From process 1: `[tag, errno]`: whether a connection was made; 0 if it was.
+pub const REACHED: u32 = 25;
 
 /// Stages of [`FAILED`].
 pub const STAGE_CGROUP: u32 = 1;

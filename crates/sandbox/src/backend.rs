@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::{Command, Error, Last, Limit, Output, Process, Spec, Stats, Trouble, Workspace};
+use crate::{Command, Error, Exit, Last, Limit, Output, Process, Spec, Stats, Trouble, Workspace};
 
 /// A kind of sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -125,6 +125,26 @@ pub struct Diagnosis {
     pub commands: usize,
     /// The command that ended, or failed to start, last.
     pub last: Last,
+    /// Containers beside it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sidecars: Vec<Beside>,
+}
+
+/// A container beside a sandbox's, for a person who asks why something failed.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Beside {
+    /// Its name.
+    pub name: String,
+    /// Its image.
+    pub image: String,
+    /// Its container, as the engine knows it.
+    pub container: String,
+    /// Whether its command runs.
+    pub alive: bool,
+    /// How its command ended, if it has.
+    pub exit: Option<Exit>,
+    /// Its last lines, at most 50, without the values of its variables.
+    pub output: Vec<String>,
 }
 
 impl Diagnosis {
@@ -192,12 +212,13 @@ pub trait Backend: Send + Sync {
         None
     }
 
-    /// Which image that is, whatever its name may come to mean; nothing where there is none. It stays
-    /// the same for as long as this lives.
+    /// Which images its sandboxes are made of, whatever their names may come to mean: the root's, and
+    /// those of what runs beside it; nothing where there are none. It stays the same for as long as
+    /// this lives.
     ///
     /// # Errors
     /// [`Error::ImageMissing`] where it is not there; others where nobody can say.
-    async fn image_id(&self) -> Result<Option<String>, Error> {
+    async fn images(&self) -> Result<Option<String>, Error> {
         Ok(None)
     }
 

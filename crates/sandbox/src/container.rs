@@ -6,6 +6,7 @@
 //! there: all that a sandbox of the kind `namespace` is. From then on owner and inside talk to each
 //! other, and the engine is not asked again until the end.
 
+mod beside;
 mod engine;
 mod find;
 mod image;
@@ -18,15 +19,19 @@ mod probe;
 mod request;
 mod running;
 mod service;
+mod sidecar;
 mod traces;
 
+use std::collections::HashMap;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures_util::future::join_all;
 use tokio::sync::{Mutex, OnceCell};
 
+use self::beside::{Around, Mate};
 use self::engine::{Engine, NOTHING};
 pub use self::find::Choice;
 use self::find::Way;
@@ -35,6 +40,7 @@ use self::left::Stale;
 pub use self::left::{clear, left};
 use self::meeting::Meeting;
 use self::running::{ContainerSandbox, Running};
+pub use self::sidecar::{Hidden, Ready, Sidecar, When};
 use crate::namespace::cgroup::Cgroup;
 use crate::namespace::layout::Root;
 use crate::namespace::plan::Plan;
@@ -54,6 +60,8 @@ pub struct Options {
     pub data: Option<PathBuf>,
     /// The image whose root they have; without one it is the host's. It must be there.
     pub image: Option<String>,
+    /// Containers beside each of them.
+    pub sidecars: Vec<Sidecar>,
 }
 
 /// Which engine there is, for whoever uses another kind: nothing is started, and nothing is said where
@@ -73,8 +81,8 @@ pub struct Container {
 struct Shared {
     options: Options,
     engine: Mutex<Option<Arc<Engine>>>,
-    /// The image, once it has been looked up: all sandboxes have the same.
-    image: OnceCell<Image>,
+    /// The images, once they have been looked up: all sandboxes have the same.
+    images: OnceCell<Images>,
 }
 
 impl Container {
@@ -84,7 +92,7 @@ impl Container {
             shared: Arc::new(Shared {
                 options,
                 engine: Mutex::default(),
-                image: OnceCell::new(),
+                images: OnceCell::new(),
             }),
         }
     }
@@ -110,20 +118,56 @@ impl Shared {
         Ok(engine)
     }
 
-    /// The image, if there is to be one.
-    async fn image(&self, engine: &Engine) -> Result<Option<&Image>, Error> {
-        let Some(name) = &self.options.image else {
-            return Ok(None);
+    /// The images of the configuration.
+    async fn images(&self, engine: &Engine) -> Result<&Images, Error> {
+        let look = async || {
+            let mut images = Images::default();
+            if let Some(name) = &self.options.image {
+                images.root = Some(engine.image(name).await?);
+            }
+            for sidecar in &self.options.sidecars {
+                images.beside.push(engine.image(&sidecar.image).await?);
+            }
+            Ok(images)
         };
-        self.image
-            .get_or_try_init(|| engine.image(name))
-            .await
-            .map(Some)
+        self.images.get_or_try_init(look).await
+    }
+
+    /// Starts all that runs beside the container `of`, and waits until it is ready. Where one is not,
+    /// none is left.
+    async fn mates(
+        self: &Arc<Self>,
+        engine: &Arc<Engine>,
+        of: &str,
+        labels: &HashMap<String, String>,
+    ) -> Result<Vec<Mate>, Error> {
+        let images = &self.images(engine).await?.beside;
+        let around = Around {
+            shared: self,
+            engine,
+            labels,
+            of,
+        };
+        let each = self.options.sidecars.iter().zip(images);
+        let started = join_all(each.map(|(sidecar, image)| around.start(sidecar, image))).await;
+        let mut mates = Vec::new();
+        let mut failed = None;
+        for started in started {
+            match started {
+                Ok(mate) => mates.push(mate),
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        let Some(error) = failed else {
+            return Ok(mates);
+        };
+        end_all(&mates).await;
+        Err(error)
     }
 
     async fn create(self: &Arc<Self>, spec: Spec) -> Result<Box<dyn Sandbox>, Error> {
         let engine = self.engine().await?;
-        let image = self.image(&engine).await?;
+        let image = self.images(&engine).await?.root.as_ref();
         let root = match image {
             Some(_) => Root::Image,
             None => Root::Host,
@@ -148,8 +192,22 @@ impl Shared {
         let name = image.map_or(NOTHING, |image| &image.name);
         let id = engine.start(asked, name).await?;
         let running = Running::new(self, &engine, id);
-        match inside(&engine, &running, &meeting, plan, spec).await {
-            Ok(inner) => Ok(Box::new(ContainerSandbox::new(inner, running, path))),
+        let labels = request::labels(&self.options, meeting.directory());
+        let made = async {
+            let inner = inside(&engine, &running, &meeting, plan, spec).await?;
+            let mates = self.mates(&engine, running.id(), &labels).await?;
+            // Had it ended, the network that they joined by a number may be another one.
+            if !mates.is_empty() && !inner.diagnose().await.alive {
+                end_all(&mates).await;
+                return Err(Error::Gone);
+            }
+            Ok((inner, mates))
+        };
+        match made.await {
+            Ok((inner, mates)) => {
+                let sandbox = ContainerSandbox::new(inner, mates, running, path);
+                Ok(Box::new(sandbox))
+            }
             Err(error) => {
                 if let Err(other) = running.gone().await {
                     tracing::warn!(error = %other, id = running.id(), "a container stays");
@@ -158,6 +216,25 @@ impl Shared {
             }
         }
     }
+}
+
+/// What the names in the configuration mean.
+#[derive(Debug, Default)]
+struct Images {
+    root: Option<Image>,
+    /// In the order of the sidecars.
+    beside: Vec<Image>,
+}
+
+/// Ends what runs beside a sandbox, and waits until it is gone; the first failure.
+async fn end_all(mates: &[Mate]) -> Option<Error> {
+    let ended = join_all(mates.iter().map(Mate::end)).await;
+    let mut failed = ended.into_iter().filter_map(Result::err);
+    let first = failed.next();
+    for error in first.iter().chain(&failed.collect::<Vec<_>>()) {
+        tracing::warn!(%error, "a sidecar stays");
+    }
+    first
 }
 
 /// Meets the first process of a container, and has it make the inside.
@@ -216,13 +293,16 @@ impl Backend for Container {
         self.shared.options.image.as_deref()
     }
 
-    async fn image_id(&self) -> Result<Option<String>, Error> {
-        if self.image().is_none() {
+    async fn images(&self) -> Result<Option<String>, Error> {
+        let options = &self.shared.options;
+        if options.image.is_none() && options.sidecars.is_empty() {
             return Ok(None);
         }
         let engine = self.shared.engine().await?;
-        let image = self.shared.image(&engine).await?;
-        Ok(image.map(|image| image.id.clone()))
+        let images = self.shared.images(&engine).await?;
+        let ids = images.root.iter().chain(&images.beside);
+        let ids: Vec<&str> = ids.map(|image| image.id.as_str()).collect();
+        Ok(Some(ids.join(" ")))
     }
 
     async fn probe(&self, place: &Path) -> Vec<Finding> {

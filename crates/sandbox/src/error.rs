@@ -45,6 +45,9 @@ pub enum Error {
         /// The engine's own program.
         program: &'static str,
     },
+    /// A container beside the sandbox's is not ready.
+    #[error("{0}")]
+    Sidecar(Box<Unready>),
     /// A step of the set-up inside failed.
     #[error("cannot set up the sandbox: {step} {subject}; {remedy}")]
     Setup {
@@ -148,6 +151,29 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+}
+
+/// A container beside a sandbox's that does not become ready.
+#[derive(Debug, thiserror::Error)]
+#[error("the sidecar {name} ({image}) is not ready: {what}; it is {state}; {}{}", crate::Trouble::SidecarNotReady.remedy(), last_lines(output))]
+pub struct Unready {
+    /// Its name.
+    pub name: String,
+    /// Its image.
+    pub image: String,
+    /// What was waited for, or went wrong.
+    pub what: String,
+    /// Whether it still runs, or how its command ended.
+    pub state: String,
+    /// Its last lines, at most 50, without the values of its variables.
+    pub output: Vec<String>,
+}
+
+fn last_lines(output: &[String]) -> String {
+    match output {
+        [] => "; it has printed nothing".to_owned(),
+        lines => format!("; it printed last:\n{}", lines.join("\n")),
+    }
 }
 
 impl Error {

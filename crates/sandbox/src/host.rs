@@ -200,6 +200,7 @@ impl Sandbox for HostSandbox {
             out_of_memory_kills: None,
             commands: self.link.commands(),
             last: self.link.last(),
+            sidecars: Vec::new(),
         }
     }
 

@@ -26,12 +26,13 @@ pub mod toolchains;
 mod trouble;
 
 pub use backend::{
-    Abilities, Backend, Channel, Diagnosis, Enforcement, Finding, Kind, OVERLAY, Sandbox, Strike,
+    Abilities, Backend, Beside, Channel, Diagnosis, Enforcement, Finding, Kind, OVERLAY, Sandbox,
+    Strike,
 };
 pub use capture::{Captured, Output, exec_captured, keep};
 pub use command::{Command, Exit, Limit, Stdin};
 pub use container::Container;
-pub use error::Error;
+pub use error::{Error, Unready};
 pub use host::Host;
 pub use inherit::pass_nothing_on;
 pub use namespace::Namespace;

@@ -398,6 +398,7 @@ impl Sandbox for NamespaceSandbox {
             out_of_memory_kills: cgroup.map(|cgroup| cgroup.strikes().memory),
             commands: self.link.commands(),
             last: self.link.last(),
+            sidecars: Vec::new(),
         }
     }
 

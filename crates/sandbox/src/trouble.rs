@@ -23,6 +23,8 @@ pub enum Trouble {
     ImageMissing,
     /// The engine, or what runs its containers, refuses one.
     RuntimeRefuses,
+    /// A container beside the sandbox's is not ready in time.
+    SidecarNotReady,
     /// There is no such program inside.
     ProgramNotFound,
     /// The limit of memory struck.
@@ -60,6 +62,9 @@ impl Trouble {
             Self::RuntimeRefuses => {
                 "try `podman run` by hand; where control groups are not of version 2, install runc and set `runtime = \"runc\"` under `[engine]` in containers.conf"
             }
+            Self::SidecarNotReady => {
+                "see what it printed, and its `command`, `env`, `user` and `ready` under `[[sandbox.sidecar]]`"
+            }
             Self::ProgramNotFound => {
                 "check the program's name and PATH, and that its toolchain is one that is mounted"
             }
@@ -86,6 +91,7 @@ impl Trouble {
         match error {
             Error::NamespacesRefused { .. } => Some(Self::NamespacesOff),
             Error::Engine { trouble, .. } => Some(*trouble),
+            Error::Sidecar(_) => Some(Self::SidecarNotReady),
             Error::ImageMissing { .. } => Some(Self::ImageMissing),
             Error::NotFound { .. } => Some(Self::ProgramNotFound),
             Error::TooManyProcesses => Some(Self::TooManyProcesses),

@@ -203,7 +203,7 @@ pub(crate) fn lay_out(
 /// The key of what a setup leaves: the same where it sees the same.
 pub(crate) fn key(
     kind: sandbox::Kind,
-    image: Option<&str>,
+    images: Option<&str>,
     ground: &Ground<'_>,
     sees: &Sees,
 ) -> String {
@@ -211,8 +211,8 @@ pub(crate) fn key(
     let wanted = ground.wanted;
     all.add("version", VERSION);
     all.add("sandbox", kind.to_string());
-    if let Some(image) = image {
-        all.add("image", image);
+    if let Some(images) = images {
+        all.add("images", images);
     }
     all.add("command", &ground.setup.command);
     let outlet = wanted.outlet.as_ref();

@@ -161,8 +161,8 @@ impl Sites {
     }
 
     async fn layer(&self, ground: &Ground<'_>, sees: &Sees) -> Result<(SetupLayer, SetUp), Error> {
-        let image = self.options().backend.image_id().await?;
-        let key = key::key(self.kind(), image.as_deref(), ground, sees);
+        let images = self.options().backend.images().await?;
+        let key = key::key(self.kind(), images.as_deref(), ground, sees);
         let flight = self.flights().of(&key);
         let failures = flight.failures();
         let _turn = flight.turn.lock().await;

@@ -1,12 +1,13 @@
 //! What sandboxes get of the machine.
 
+use super::sidecars::{self, Sidecar};
 use sandbox::{Kind, container::Options as Containers};
 use serde::Deserialize;
 use server::Shares;
 
 /// The least memory in which anything starts.
-const LEAST_MEMORY: u64 = 16 << 20;
-const LEAST_PROCESSES: u64 = 8;
+pub(super) const LEAST_MEMORY: u64 = 16 << 20;
+pub(super) const LEAST_PROCESSES: u64 = 8;
 const MOST_PROCESSES: u64 = 1 << 20;
 const MOST_WARM: usize = 256;
 const LEAST_FILE: u64 = 1 << 20;
@@ -60,6 +61,8 @@ pub(crate) struct Sandbox {
     kind: Option<Chosen>,
     /// The image of containers.
     image: Option<Image>,
+    /// What runs beside containers.
+    sidecar: Vec<Sidecar>,
     /// The memory of one.
     #[serde(deserialize_with = "size")]
     memory: Option<u64>,
@@ -94,6 +97,7 @@ impl Sandbox {
     pub(crate) fn container(&self) -> Containers {
         Containers {
             image: self.image.as_ref().map(|image| image.0.clone()),
+            sidecars: self.sidecar.iter().map(Sidecar::made).collect(),
             ..Containers::default()
         }
     }
@@ -120,12 +124,17 @@ impl Sandbox {
             )),
             _ => Ok(()),
         };
-        if self.image.is_some() && self.kind != Some(Chosen::Container) {
-            return Err(
-                "`image` in `[sandbox]` is for containers; write `kind = \"container\"` beside it"
-                    .to_owned(),
-            );
+        for (name, is_set) in [
+            ("image", self.image.is_some()),
+            ("sidecar", !self.sidecar.is_empty()),
+        ] {
+            if is_set && self.kind != Some(Chosen::Container) {
+                return Err(format!(
+                    "`{name}` in `[sandbox]` is for containers; write `kind = \"container\"` beside it"
+                ));
+            }
         }
+        sidecars::validate(&self.sidecar)?;
         least("memory", self.memory, LEAST_MEMORY, "`16MiB`")?;
         least("total_memory", self.total_memory, LEAST_MEMORY, "`16MiB`")?;
         least("file_size", self.file_size, LEAST_FILE, "`1MiB`")?;
@@ -162,7 +171,9 @@ pub(super) fn size<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<u
 }
 
 /// Reads a number of processors, in thousandths.
-fn processors<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+pub(super) fn processors<'de, D: serde::Deserializer<'de>>(
+    from: D,
+) -> Result<Option<u64>, D::Error> {
     let count = f64::deserialize(from)?;
     let milli = (0.0..=MOST_PROCESSORS)
         .contains(&count)

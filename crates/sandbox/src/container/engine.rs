@@ -187,6 +187,12 @@ impl Engine {
         told.state
     }
 
+    /// The number of its first process, here.
+    pub(super) async fn first_process(&self, id: &str) -> Option<i64> {
+        let pid = self.state(id).await?.pid?;
+        (pid > 0).then_some(pid)
+    }
+
     pub(super) async fn runs(&self, id: &str) -> bool {
         let state = self.state(id).await;
         state.is_some_and(|state| state.running == Some(true))

@@ -1,8 +1,9 @@
 //! Where a container's first process comes to its owner: a socket in a directory that only this
 //! container has. It is there for one connection, made before anything of the agent's runs.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,12 @@ pub(super) struct Meeting {
     listener: OwnedFd,
 }
 
+/// Where a container is met, in its directory.
+fn socket(directory: &Path) -> PathBuf {
+    let name = MEETING_SOCKET.strip_prefix(MEETING).unwrap_or_default();
+    directory.join(name.trim_start_matches('/'))
+}
+
 /// Who has come.
 pub(super) struct Met {
     pub(super) socket: OwnedFd,
@@ -38,9 +45,7 @@ impl Meeting {
             doing: "listen for a container (the temporary directory's path must be short)",
             source: errno.into(),
         };
-        let name = MEETING_SOCKET.strip_prefix(MEETING).unwrap_or_default();
-        let path = directory.join(name.trim_start_matches('/'));
-        let address = SocketAddrUnix::new(&path).map_err(failed)?;
+        let address = SocketAddrUnix::new(socket(&directory)).map_err(failed)?;
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let (family, kind) = (AddressFamily::UNIX, SocketType::SEQPACKET);
         let listener = rustix::net::socket_with(family, kind, flags, None).map_err(failed)?;
@@ -50,6 +55,19 @@ impl Meeting {
             directory,
             listener,
         })
+    }
+
+    /// Lets any user of the container come, who may be none that is known here. Here nobody else can:
+    /// the directory above is private.
+    pub(super) fn for_anyone(self) -> Result<Self, Error> {
+        for (path, mode) in [
+            (self.directory.clone(), 0o755),
+            (socket(&self.directory), 0o666),
+        ] {
+            fs::set_permissions(path, Permissions::from_mode(mode))
+                .map_err(Error::io("make a directory for a container"))?;
+        }
+        Ok(self)
     }
 
     pub(super) fn directory(&self) -> &Path {

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::meeting::Meeting;
 use super::owner;
 use crate::Error;
+use crate::namespace::layout::HOSTS;
 use crate::namespace::start::PROGRAM;
 
 const PREFIX: &str = "skep-engine-";
@@ -34,13 +35,20 @@ impl Place {
             meetings: AtomicU64::new(0),
         };
         private(&place.path).map_err(failed())?;
-        let mut file = fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o500)
-            .open(place.program())
-            .map_err(failed())?;
-        file.write_all(PROGRAM).map_err(failed())?;
+        // Who uses them in a container may be another user; here nobody else comes to them.
+        for (path, mode, content) in [
+            (place.program(), 0o555, PROGRAM),
+            (place.hosts(), 0o444, HOSTS.as_bytes()),
+            (place.no_servers(), 0o444, b""),
+        ] {
+            let mut file = fs::OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(mode)
+                .open(path)
+                .map_err(failed())?;
+            file.write_all(content).map_err(failed())?;
+        }
         Ok(place)
     }
 
@@ -49,6 +57,16 @@ impl Place {
         let name = self.path.file_name().and_then(|name| name.to_str());
         name.and_then(|name| name.strip_prefix(PREFIX))
             .unwrap_or_default()
+    }
+
+    /// The hosts that whatever runs beside a sandbox knows: an engine would tell it the machine's.
+    pub(super) fn hosts(&self) -> PathBuf {
+        self.path.join("hosts")
+    }
+
+    /// Servers for names: there are none.
+    pub(super) fn no_servers(&self) -> PathBuf {
+        self.path.join("resolv.conf")
     }
 
     /// Our program, as a container executes it.

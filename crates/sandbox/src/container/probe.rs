@@ -18,9 +18,9 @@ pub(super) async fn probe(backend: &Container, place: &Path) -> Vec<Finding> {
     if !found {
         return findings;
     }
-    if let Some(image) = image(backend).await {
-        let found = image.ok;
-        findings.push(image);
+    if let Some(images) = images(backend).await {
+        let found = images.ok;
+        findings.push(images);
         if !found {
             return findings;
         }
@@ -60,18 +60,27 @@ async fn engine(backend: &Container) -> Finding {
     }
 }
 
-/// Whether the image of the configuration is there, if it names one.
-async fn image(backend: &Container) -> Option<Finding> {
-    let (name, image) = ("image", backend.image()?);
-    Some(match backend.image_id().await {
-        Ok(id) => Finding {
+/// Whether the images of the configuration are there, if it names any: the root's, and the first that is
+/// missing.
+async fn images(backend: &Container) -> Option<Finding> {
+    let options = &backend.shared.options;
+    let beside = options.sidecars.iter().map(|sidecar| &sidecar.image);
+    let names: Vec<&str> = options
+        .image
+        .iter()
+        .chain(beside)
+        .map(String::as_str)
+        .collect();
+    if names.is_empty() {
+        return None;
+    }
+    let name = "images";
+    Some(match backend.images().await {
+        Ok(_) => Finding {
             name,
             ok: true,
             optional: false,
-            detail: format!(
-                "{image} is there ({})",
-                id.unwrap_or_default().chars().take(12).collect::<String>()
-            ),
+            detail: format!("there: {}", names.join(", ")),
             remedy: None,
         },
         Err(error) => failed(name, false, &error),

@@ -14,13 +14,15 @@ use super::image::Image;
 use super::{BESIDE, Options, owner};
 use crate::namespace::plan::Needed;
 use crate::namespace::wire::{BEHIND, MEETING, PROGRAM};
-use crate::{Error, Spec};
+use crate::{Error, Limits, Spec};
 
 /// Labels: which sandbox, whose, since which start of the machine, for which data directory.
 pub(super) const SANDBOX: &str = "skep.sandbox";
 pub(super) const OWNER: &str = "skep.owner";
 pub(super) const BOOT: &str = "skep.boot";
 pub(super) const DATA: &str = "skep.data";
+/// Of a container beside a sandbox's: its name.
+pub(super) const SIDECAR: &str = "skep.sidecar";
 /// What our program needs to map the user 0 that it is: it gives it up before anything else runs.
 const MAP_ROOT: &str = "SETFCAP";
 /// Limits per process of our program, which sets tighter ones. An engine may have lowered its own.
@@ -53,6 +55,18 @@ pub(super) fn of(
         false => format!("{}:{}", user.as_raw(), group.as_raw()),
     };
     let is_0 = user.starts_with("0:");
+    Ok(ContainerCreateBody {
+        image: Some(image.map_or(NOTHING, |image| &image.id).to_owned()),
+        hostname: Some("skep".to_owned()),
+        user: Some(user),
+        labels: Some(labels(options, meeting)),
+        host_config: Some(wall(engine, spec, mounts, is_0)),
+        ..ours()
+    })
+}
+
+/// Who a sandbox's containers belong to; the sandbox is named by the place at which it is met.
+pub(super) fn labels(options: &Options, meeting: &Path) -> HashMap<String, String> {
     let owner = owner::this_process();
     // Each sandbox has a place of its own to be met at.
     let number = Path::new(meeting.file_name().unwrap_or_default());
@@ -69,39 +83,32 @@ pub(super) fn of(
                 .unwrap_or_default(),
         ),
     ];
-    let labels: HashMap<_, _> = labels
+    labels
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value))
-        .collect();
-    Ok(ContainerCreateBody {
-        image: Some(image.map_or(NOTHING, |image| &image.id).to_owned()),
+        .collect()
+}
+
+/// What all containers have in common: our program is the first one, whatever the image says.
+pub(super) fn ours() -> ContainerCreateBody {
+    ContainerCreateBody {
         entrypoint: Some(vec![PROGRAM.to_owned()]),
         cmd: Some(Vec::new()),
         working_dir: Some("/".to_owned()),
         env: Some(Vec::new()),
-        hostname: Some("skep".to_owned()),
-        user: Some(user),
         stop_signal: Some("SIGKILL".to_owned()),
         // What an image has for that would run beside the inner wall.
         healthcheck: Some(HealthConfig {
             test: Some(vec!["NONE".to_owned()]),
             ..HealthConfig::default()
         }),
-        labels: Some(labels),
-        host_config: Some(wall(engine, spec, mounts, is_0)),
         ..ContainerCreateBody::default()
-    })
+    }
 }
 
 fn wall(engine: &Engine, spec: &Spec, mounts: Vec<Mount>, is_0: bool) -> HostConfig {
-    let limits = &spec.limits;
-    let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
     HostConfig {
-        auto_remove: Some(true),
         network_mode: Some("none".to_owned()),
-        // The inside has its own, and of this one nothing would be unmounted if the engine were killed.
-        ipc_mode: Some("none".to_owned()),
-        readonly_rootfs: Some(true),
         cap_drop: Some(vec!["ALL".to_owned()]),
         cap_add: is_0.then(|| vec![MAP_ROOT.to_owned()]),
         security_opt: Some(options(engine.is_podman)),
@@ -110,6 +117,18 @@ fn wall(engine: &Engine, spec: &Spec, mounts: Vec<Mount>, is_0: bool) -> HostCon
         masked_paths: Some(Vec::new()),
         readonly_paths: Some(Vec::new()),
         mounts: Some(mounts),
+        ..bounded(&spec.limits, BESIDE)
+    }
+}
+
+/// What bounds a container, and lets nothing of it stay. `beside` processes of ours do not count.
+pub(super) fn bounded(limits: &Limits, beside: u64) -> HostConfig {
+    let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    HostConfig {
+        auto_remove: Some(true),
+        // The inside has its own, and of this one nothing would be unmounted if the engine were killed.
+        ipc_mode: Some("none".to_owned()),
+        readonly_rootfs: Some(true),
         init: Some(false),
         log_config: Some(HostConfigLogConfig {
             typ: Some("none".to_owned()),
@@ -117,7 +136,7 @@ fn wall(engine: &Engine, spec: &Spec, mounts: Vec<Mount>, is_0: bool) -> HostCon
         }),
         memory: limits.memory_bytes.map(number),
         memory_swap: limits.memory_bytes.map(number),
-        pids_limit: limits.processes.map(|count| number(count + BESIDE)),
+        pids_limit: limits.processes.map(|count| number(count + beside)),
         nano_cpus: limits.cpu_milli.map(|milli| number(milli * 1_000_000)),
         // An engine's own default may be more than it may give.
         ulimits: Some(vec![
@@ -156,7 +175,7 @@ fn behind(path: &Path) -> PathBuf {
     Path::new(BEHIND).join(path.strip_prefix("/").unwrap_or(path))
 }
 
-fn bind(source: &Path, target: &Path, read_only: bool) -> Result<Mount, Error> {
+pub(super) fn bind(source: &Path, target: &Path, read_only: bool) -> Result<Mount, Error> {
     let text = |path: &Path| {
         path.to_str().map(str::to_owned).ok_or_else(|| Error::Spec {
             what: format!(

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 
 use super::Shared;
+use super::beside::Mate;
 use super::engine::Engine;
 use crate::namespace::NamespaceSandbox;
 use crate::{
@@ -67,15 +68,23 @@ impl Drop for Running {
 /// A running sandbox. Dropped, the inside is ended first, and its container ends with it.
 pub(super) struct ContainerSandbox {
     inner: NamespaceSandbox,
+    /// What runs beside it, which ends after it.
+    mates: Vec<Mate>,
     running: Running,
     /// Where programs are looked for inside.
     path: OsString,
 }
 
 impl ContainerSandbox {
-    pub(super) fn new(inner: NamespaceSandbox, running: Running, path: OsString) -> Self {
+    pub(super) fn new(
+        inner: NamespaceSandbox,
+        mates: Vec<Mate>,
+        running: Running,
+        path: OsString,
+    ) -> Self {
         Self {
             inner,
+            mates,
             running,
             path,
         }
@@ -131,6 +140,7 @@ impl Sandbox for ContainerSandbox {
             kind: Kind::Container,
             // The container's own first process is none of the sandbox's.
             processes: found.processes.map(|count| count.saturating_sub(1)),
+            sidecars: self.mates.iter().map(Mate::shown).collect(),
             ..found
         }
     }
@@ -144,8 +154,16 @@ impl Sandbox for ContainerSandbox {
     }
 
     async fn destroy(self: Box<Self>) -> Result<(), Error> {
-        let Self { inner, running, .. } = *self;
-        Box::new(inner).destroy().await?;
-        running.gone().await
+        let Self {
+            inner,
+            mates,
+            running,
+            ..
+        } = *self;
+        let ended = Box::new(inner).destroy().await;
+        // Its network is theirs: they go first.
+        let stays = super::end_all(&mates).await;
+        ended.and(running.gone().await)?;
+        stays.map_or(Ok(()), Err)
     }
 }

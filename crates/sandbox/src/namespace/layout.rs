@@ -19,7 +19,7 @@ const PASSWD: &str = "root:x:0:0:root:/:/usr/sbin/nologin\n\
      agent:x:1000:1000:agent:/home/agent:/bin/sh\n\
      nobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n";
 const GROUP: &str = "root:x:0:\nagent:x:1000:\nnogroup:x:65534:\n";
-const HOSTS: &str = "127.0.0.1 localhost skep\n::1 localhost\n";
+pub(crate) const HOSTS: &str = "127.0.0.1 localhost skep\n::1 localhost\n";
 const NSSWITCH: &str =
     "passwd: files\ngroup: files\nhosts: files\nservices: files\nprotocols: files\n";
 pub(super) const HOSTNAME: &str = "skep";

@@ -43,6 +43,8 @@ pub(crate) struct Link {
 struct State {
     /// Who waits for the mount namespace that process 1 lends.
     lent: Option<oneshot::Sender<Lent>>,
+    /// Who waits for what became of a connection.
+    reached: Option<oneshot::Sender<u32>>,
     running: HashMap<u32, Running>,
     last_id: u32,
     gone: bool,
@@ -201,6 +203,11 @@ impl Link {
             [wire::LENT, processes, ..] => {
                 if let (Some(waits), Some(namespace)) = (state.lent.take(), packet.descriptor) {
                     tell(waits, (processes, namespace));
+                }
+            }
+            [wire::REACHED, errno, ..] => {
+                if let Some(waits) = state.reached.take() {
+                    tell(waits, errno);
                 }
             }
             [wire::STRUCK, which, ..] => {
@@ -406,6 +413,31 @@ impl Link {
 }
 
 impl Link {
+    /// Whether anything answers at a port of the loopback inside. One at a time asks.
+    pub(crate) async fn reach(&self, port: u16) -> Result<bool, Error> {
+        let (sender, reached) = oneshot::channel();
+        {
+            let mut state = self.state();
+            if state.gone {
+                return Err(Error::Gone);
+            }
+            state.reached = Some(sender);
+        }
+        let words = [wire::REACH, u32::from(port)];
+        let sent = self.socket.async_io(Interest::WRITABLE, |socket| {
+            packet::send(socket, &words, &[], SendFlags::empty())
+        });
+        sent.await.map_err(|_| Error::Gone)?;
+        match tokio::time::timeout(STARTED_WITHIN, reached).await {
+            Ok(Ok(errno)) => Ok(errno == 0),
+            Ok(Err(_)) => Err(Error::Gone),
+            Err(_) => Err(Error::Silent {
+                seconds: STARTED_WITHIN.as_secs(),
+                doing: "looking at a port",
+            }),
+        }
+    }
+
     /// Sees to it that nothing runs in the sandbox, and that nothing starts.
     pub(super) async fn quiet(&self) -> Result<Quiet, Error> {
         let none_starts = Arc::clone(&self.starting).write_owned().await;
@@ -549,6 +581,7 @@ impl Drop for Ending<'_> {
         let mut state = self.0.state();
         state.gone = true;
         state.lent = None;
+        state.reached = None;
         // Whoever waits finds the sender dropped: the sandbox is gone.
         state.running.clear();
     }

@@ -59,6 +59,7 @@ pub(crate) fn failed(name: &'static str, optional: bool, error: &Error) -> Findi
         | Error::OverlayRefused { remedy, .. }
         | Error::Setup { remedy, .. } => remedy.clone(),
         Error::ImageMissing { program, image, .. } => format!("`{program} pull {image}`"),
+        Error::Sidecar(_) => crate::Trouble::SidecarNotReady.remedy().to_owned(),
         Error::Engine { trouble, .. } => trouble.remedy().to_owned(),
         _ => start::namespaces_remedy(),
     };

@@ -196,6 +196,25 @@ impl Helper {
     }
 }
 
+/// Has the first process of a container serve that, and waits until it does. Blocks.
+pub(crate) fn serve_beside(socket: &OwnedFd) -> Result<(), Error> {
+    let words = [wire::BESIDE, OUT_OF_MEMORY_SCORE];
+    packet::send(socket, &words, &[], SendFlags::empty())
+        .map_err(Error::io("start the container"))?;
+    if !wait_readable(socket.as_fd(), Instant::now() + READY_WITHIN)? {
+        return Err(Error::Silent {
+            seconds: READY_WITHIN.as_secs(),
+            doing: "starting",
+        });
+    }
+    let packet = packet::receive(socket, RecvFlags::empty())
+        .map_err(Error::io("hear from the container"))?;
+    match packet.map(|packet| packet.words) {
+        Some([wire::READY, ..]) => Ok(()),
+        _ => Err(Error::Gone),
+    }
+}
+
 pub(crate) fn send_plan(
     ours: &OwnedFd,
     plan: &Plan,

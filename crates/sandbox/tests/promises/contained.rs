@@ -35,9 +35,15 @@ fn container() -> Container {
     Container::new(Options {
         engine,
         image: std::env::var(IMAGE).ok(),
+        sidecars: std::env::var(SIDECAR)
+            .map(|image| vec![crate::sidecars::server(&image)])
+            .unwrap_or_default(),
         ..Options::default()
     })
 }
+
+/// Beside each container is one that serves, where this is set: the image of that.
+pub(crate) const SIDECAR: &str = "SKEP_TEST_SIDECAR";
 
 /// What is promised of a seal.
 const SEAL: [&str; 13] = [
@@ -100,7 +106,7 @@ async fn rooms_are_of_the_kind_that_was_asked_for() {
 }
 
 /// An ignored test of this program, in a process of its own with that Podman.
-fn test(podman: &Podman, name: &str) -> Command {
+pub(crate) fn test(podman: &Podman, name: &str) -> Command {
     let mut command = podman.this_program();
     command.args(["--exact", name, "--ignored", "--nocapture"]);
     command

@@ -213,6 +213,7 @@ fn the_seal_holds_with_the_root_of_an_image_of_an_ordinary_user_too() {
     the_seal_holds(Home::new().as_user(65534));
 }
 
+// docs/bad-input.md: An image that the engine does not have
 #[test]
 fn an_image_that_is_missing_is_named_with_the_command_that_gets_it() {
     let podman = Podman::new(Home::new());
@@ -236,7 +237,7 @@ async fn an_image_that_is_nowhere() {
     let findings = backend.probe(place.path()).await;
     let image = findings
         .iter()
-        .find(|finding| finding.name == "image")
+        .find(|finding| finding.name == "images")
         .unwrap();
     assert!(!image.ok && !image.optional);
     assert_eq!(

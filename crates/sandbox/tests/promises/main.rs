@@ -23,6 +23,7 @@ mod limits;
 mod network;
 mod room;
 mod seal;
+mod sidecars;
 mod system_calls;
 mod terminal;
 mod users;

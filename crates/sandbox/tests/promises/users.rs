@@ -26,6 +26,8 @@ fn all_of_this_holds_for_an_ordinary_user() {
         "contained::",
         "--skip",
         "image::",
+        "--skip",
+        "sidecars::",
         // The toolchain of these tests may lie in root's home.
         "--skip",
         "with_its_toolchain_mounted",

@@ -62,6 +62,22 @@ fn snapshots(kept: &serde_json::Value) -> String {
     words.join(", ")
 }
 
+/// Each container beside it, in a line of its own.
+fn sidecars(found: Option<&serde_json::Value>) -> Vec<String> {
+    let all = found.and_then(|it| it.get("sidecars")?.as_array());
+    let each = all.into_iter().flatten().filter_map(|one| {
+        let (name, image) = (one.get("name")?.as_str()?, one.get("image")?.as_str()?);
+        let exit: Option<sandbox::Exit> = serde_json::from_value(one.get("exit")?.clone()).ok()?;
+        let state = match exit {
+            None if one.get("alive")?.as_bool()? => "runs".to_owned(),
+            None => "has ended".to_owned(),
+            Some(exit) => format!("has ended: {exit}"),
+        };
+        Some(format!("{name} ({image}) {state}"))
+    });
+    each.collect()
+}
+
 fn render(state: &State, width: usize) -> String {
     let record = &state.record;
     let zone = jiff::tz::TimeZone::system();
@@ -101,6 +117,9 @@ fn render(state: &State, width: usize) -> String {
         line("fork of", format!("{}, at {}", of.id, of.snapshot));
     }
     let found = state.state.as_ref();
+    for sidecar in sidecars(found) {
+        line("sidecar", sidecar);
+    }
     if let Some(kept) = found.and_then(|it| it.get("snapshots")) {
         line("snapshots", snapshots(kept));
     }
