@@ -20,6 +20,7 @@ mod request;
 mod running;
 mod service;
 mod sidecar;
+mod totals;
 mod traces;
 
 use std::collections::HashMap;
@@ -41,12 +42,15 @@ pub use self::left::{clear, left};
 use self::meeting::Meeting;
 use self::running::{ContainerSandbox, Running};
 pub use self::sidecar::{Hidden, Ready, Sidecar, When};
+use self::totals::Bound;
 use crate::namespace::cgroup::Cgroup;
 use crate::namespace::layout::Root;
 use crate::namespace::plan::Plan;
 use crate::namespace::{self, Built, NamespaceSandbox, layout, start, wire};
 use crate::stdio::DEFAULT_PATH;
-use crate::{Abilities, Backend, Enforcement, Error, Finding, Kind, Sandbox, Spec, Workspace};
+use crate::{
+    Abilities, Backend, Enforcement, Error, Finding, Kind, Sandbox, Spec, Total, Workspace,
+};
 
 /// Our processes in a container that are not the sandbox's: the first one, and process 1 inside.
 const BESIDE: u64 = 2;
@@ -62,6 +66,8 @@ pub struct Options {
     pub image: Option<String>,
     /// Containers beside each of them.
     pub sidecars: Vec<Sidecar>,
+    /// How much all of them may use together, where the engine can be told.
+    pub total: Total,
 }
 
 /// Which engine there is, for whoever uses another kind: nothing is started, and nothing is said where
@@ -83,6 +89,8 @@ struct Shared {
     engine: Mutex<Option<Arc<Engine>>>,
     /// The images, once they have been looked up: all sandboxes have the same.
     images: OnceCell<Images>,
+    /// The group above all containers, once it was asked for.
+    above: OnceCell<Bound>,
 }
 
 impl Container {
@@ -93,6 +101,7 @@ impl Container {
                 options,
                 engine: Mutex::default(),
                 images: OnceCell::new(),
+                above: OnceCell::new(),
             }),
         }
     }
@@ -180,7 +189,11 @@ impl Shared {
         })
         .await?;
         let meeting = engine.place.meeting()?;
-        let asked = request::of(
+        let above = self
+            .bound(&engine)
+            .await
+            .and_then(|bound| bound.as_ref().ok());
+        let mut asked = request::of(
             &engine,
             &self.options,
             image,
@@ -188,6 +201,7 @@ impl Shared {
             plan.needed(),
             meeting.directory(),
         )?;
+        request::below(&mut asked, above);
         let path = image.map_or_else(|| DEFAULT_PATH.into(), Image::path);
         let name = image.map_or(NOTHING, |image| &image.name);
         let id = engine.start(asked, name).await?;

@@ -145,6 +145,7 @@ pub(crate) fn backend(options: &Options) -> Arc<dyn Backend> {
         Kind::Host => Arc::new(sandbox::Host),
         Kind::Container => Arc::new(sandbox::Container::new(sandbox::container::Options {
             data: Some(options.data.clone()),
+            total: options.shares.all,
             ..options.container.clone()
         })),
         _ => Arc::new(sandbox::Namespace::new().bounded(options.shares.all)),

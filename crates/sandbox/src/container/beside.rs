@@ -66,7 +66,7 @@ impl Around<'_> {
     /// Starts one, and waits until it is ready.
     pub(super) async fn start(&self, sidecar: &Sidecar, image: &Image) -> Result<Mate, Error> {
         let meeting = self.engine.place.meeting()?.for_anyone()?;
-        let asked = request::of(
+        let mut asked = request::of(
             self.engine,
             self.labels.clone(),
             sidecar,
@@ -74,6 +74,8 @@ impl Around<'_> {
             self.network().await?,
             meeting.directory(),
         )?;
+        let bound = self.shared.bound(self.engine).await;
+        super::request::below(&mut asked, bound.and_then(|bound| bound.as_ref().ok()));
         let id = self.engine.start(asked, &image.name).await?;
         let running = Running::new(self.shared, self.engine, id);
         let begun = async {

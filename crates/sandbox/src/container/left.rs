@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::engine::Engine;
 use super::{Options, Way, blocking, find, orphans, owner, place, traces};
+use crate::namespace::cgroup;
 use crate::{Error, Trouble};
 
 /// Where marks are, in a data directory, and how their names begin.
@@ -172,6 +173,14 @@ pub(super) async fn take_away(engine: &Engine, stale: Stale) -> Result<Vec<Strin
     let removed = engine.sweep().await?;
     for id in &orphans {
         traces::clear(id);
+    }
+    if !stale.is_empty() {
+        // Those above the containers' can only go after them.
+        let swept = || {
+            cgroup::sweep();
+            Ok(())
+        };
+        blocking("remove control groups", swept).await?;
     }
     stale.forget();
     Ok(removed)

@@ -98,17 +98,18 @@ async fn inside(backend: &Container, place: &Path) -> Vec<Finding> {
         let sandbox = backend.create(spec).await?;
         let command = Command::new(["/bin/sh", "-c", "id -u"], sandbox.workspace());
         let output = exec_captured(sandbox.as_ref(), command, OUTPUT).await?;
-        let enforcement = sandbox.diagnose().await.limits_in_force;
+        let diagnosis = sandbox.diagnose().await;
+        let together = together(backend, diagnosis.first_process).await;
         sandbox.destroy().await?;
-        Ok::<_, Error>((output, enforcement))
+        Ok::<_, Error>((output, diagnosis.limits_in_force, together))
     };
-    let (output, enforcement) = match tried.await {
+    let (output, enforcement, together) = match tried.await {
         Ok(found) => found,
         Err(error) => return vec![failed(name, false, &error)],
     };
     let ok = output.exit.success();
     let by_cgroup = enforcement != Enforcement::RlimitsAndWatcher;
-    vec![
+    let mut findings = vec![
         Finding {
             name,
             ok,
@@ -128,5 +129,33 @@ async fn inside(backend: &Container, place: &Path) -> Vec<Finding> {
                 "for limits by the kernel, let the engine use control groups of version 2, or run it with root's rights".to_owned()
             }),
         },
-    ]
+    ];
+    findings.extend(together);
+    findings
+}
+
+/// Whether what all containers use together is bounded, if that is asked for: tried with one that runs.
+async fn together(backend: &Container, first: Option<u32>) -> Option<Finding> {
+    let engine = backend.shared.engine().await.ok()?;
+    let bound = backend.shared.bound(&engine).await?;
+    let bound = match bound {
+        Ok(above) if first.is_some_and(|pid| above.holds(pid)) => Ok(above),
+        Ok(_) => Err("the engine puts containers elsewhere"),
+        Err(why) => Err(why.as_str()),
+    };
+    Some(Finding {
+        name: "limits of all",
+        ok: bound.is_ok(),
+        optional: true,
+        detail: match bound {
+            Ok(above) if above.bounds_processors() => {
+                "memory and processor time of all containers together".to_owned()
+            }
+            Ok(_) => "memory of all containers together, not processor time".to_owned(),
+            Err(why) => format!("none: {why}"),
+        },
+        remedy: bound.is_err().then(|| {
+            "for `total_memory` and `total_cpus` use the kind `namespace`, or an engine with root's rights that makes control groups itself (`cgroupfs`)".to_owned()
+        }),
+    })
 }

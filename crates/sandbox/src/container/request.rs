@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bollard::models::{
     ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, Mount, MountType,
@@ -12,6 +13,7 @@ use rustix::process::{Resource, getrlimit};
 use super::engine::{Engine, NOTHING};
 use super::image::Image;
 use super::{BESIDE, Options, owner};
+use crate::namespace::cgroup::Above;
 use crate::namespace::plan::Needed;
 use crate::namespace::wire::{BEHIND, MEETING, PROGRAM};
 use crate::{Error, Limits, Spec};
@@ -118,6 +120,13 @@ fn wall(engine: &Engine, spec: &Spec, mounts: Vec<Mount>, is_0: bool) -> HostCon
         readonly_paths: Some(Vec::new()),
         mounts: Some(mounts),
         ..bounded(&spec.limits, BESIDE)
+    }
+}
+
+/// Has a container's group made below one that bounds all of them.
+pub(super) fn below(asked: &mut ContainerCreateBody, above: Option<&Arc<Above>>) {
+    if let (Some(host), Some(above)) = (asked.host_config.as_mut(), above) {
+        host.cgroup_parent = Some(above.path().to_owned());
     }
 }
 

@@ -3,6 +3,7 @@
 //! A group's name carries its owner's process id and start time, so that a later process can remove
 //! what a killed one left behind, and never what a living one uses.
 
+mod above;
 mod found;
 mod parent;
 
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+pub(crate) use self::above::Above;
 pub(super) use self::parent::Parent;
 use self::parent::{set, v1_limits, v2_limits};
 use crate::{Enforcement, Error, Limits, Stats, stats};
@@ -73,6 +75,13 @@ impl Hierarchy {
         let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
         let own = fs::read_to_string("/proc/self/cgroup").ok()?;
         Self::version_1(&mounts, &own).or_else(|| Self::version_2(&mounts, &own))
+    }
+
+    /// The same at the top of the hierarchies, where engines make their groups: one path has to name a
+    /// group in each of them. In version 2 there is only one, and the nearest place serves.
+    fn at_the_top() -> Option<Self> {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
+        Self::version_1(&mounts, "1:memory:/\n2:pids:/\n3:cpu:/").or_else(Self::find)
     }
 
     fn version_1(mounts: &str, own: &str) -> Option<Self> {
@@ -141,7 +150,15 @@ impl Hierarchy {
     pub(super) fn sweep(&self) {
         // What stays must not keep every new process waiting.
         let mut tries = 0;
-        for parent in self.parents() {
+        let parents = self.parents();
+        // Those above an engine's groups are in all hierarchies.
+        let roots = match self {
+            Self::V1 { .. } => above::roots(),
+            Self::V2 { .. } => Vec::new(),
+        };
+        let roots = roots.iter().map(PathBuf::as_path);
+        let roots = roots.filter(|place| !parents.contains(place));
+        for parent in parents.iter().copied().chain(roots) {
             for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
                 let name = entry.file_name();
                 let stale = name
@@ -153,6 +170,13 @@ impl Hierarchy {
                 }
             }
         }
+    }
+}
+
+/// Removes the groups whose owners are gone, those above an engine's among them. Blocks.
+pub(crate) fn sweep() {
+    if let Some(hierarchy) = Hierarchy::find() {
+        hierarchy.sweep();
     }
 }
 

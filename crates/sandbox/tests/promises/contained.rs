@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use skep_sandbox::container::{Choice, Options};
-use skep_sandbox::{Backend, Container, Error, Namespace, Spec, Trouble, Workspace};
+use skep_sandbox::{Backend, Container, Error, Namespace, Spec, Total, Trouble, Workspace};
 use testkit::{Docker, Home, Podman, leaks};
 
 /// How long all of it may take.
@@ -225,4 +225,71 @@ async fn the_engine_of_a_sandbox_is_killed() {
     let took = began.elapsed();
     assert!(took < Duration::from_secs(5), "{took:?}");
     assert_eq!(containers(), Vec::<String>::new());
+}
+
+#[test]
+fn what_all_containers_use_together_is_bounded_where_the_engine_can_be_told() {
+    let podman = Podman::new(Home::new());
+    let test = "contained::containers_with_a_bound_for_all";
+    podman.run_tests(["--exact", test, "--ignored"], PATIENCE);
+    podman.assert_nothing_left();
+}
+
+#[tokio::test]
+#[ignore = "run by another test, which has an engine"]
+async fn containers_with_a_bound_for_all() {
+    let of = |total| {
+        Container::new(Options {
+            engine: Choice::Podman(Vec::new()),
+            total,
+            ..Options::default()
+        })
+    };
+    let said = async |backend: Container| {
+        let place = tempfile::tempdir().unwrap();
+        let findings = backend.probe(place.path()).await;
+        findings.into_iter().find(|it| it.name == "limits of all")
+    };
+    assert_eq!(
+        said(of(Total::default())).await,
+        None,
+        "nothing is to be bounded"
+    );
+    let backend = of(crate::limits::TOGETHER);
+    let found = said(backend.clone()).await.unwrap();
+    assert_eq!(found.ok, crate::room::is_root(), "{found:?}");
+    if found.ok {
+        crate::limits::together(backend).await;
+    }
+}
+
+#[tokio::test]
+#[ignore = "the owner that another test kills"]
+async fn an_owner_of_bounded_containers_that_waits() {
+    let backend = Container::new(Options {
+        engine: Choice::Podman(Vec::new()),
+        total: crate::limits::TOGETHER,
+        ..Options::default()
+    });
+    crate::ends::own(&backend).await;
+}
+
+#[test]
+fn the_group_above_the_containers_of_a_killed_owner_is_removed_by_the_next() {
+    let podman = Podman::new(Home::new());
+    let owner = "contained::an_owner_of_bounded_containers_that_waits";
+    let mut left = Vec::new();
+    crate::ends::killed_owner(&mut test(&podman, owner), || {
+        let all = leaks::processes_of(podman.root());
+        left = all
+            .iter()
+            .flat_map(|it| crate::ends::groups_of(it.pid.cast_unsigned()))
+            .collect();
+    });
+    assert_eq!(left.is_empty(), !crate::room::is_root());
+    podman.wait_until_quiet();
+    assert_eq!(podman.containers(), Vec::<String>::new());
+    drop(Namespace::new());
+    left.retain(|group| group.exists());
+    assert_eq!(left, Vec::<std::path::PathBuf>::new());
 }

@@ -234,10 +234,16 @@ async fn processor_time_is_bounded_where_a_control_group_can() {
 
 #[tokio::test]
 async fn what_all_sandboxes_use_together_is_bounded_where_a_control_group_can() {
-    let backend = Namespace::new().bounded(Total {
-        memory_bytes: Some(128 << 20),
-        cpu_milli: Some(300),
-    });
+    together(Namespace::new().bounded(TOGETHER)).await;
+}
+
+/// What two sandboxes may use together.
+pub(crate) const TOGETHER: Total = Total {
+    memory_bytes: Some(128 << 20),
+    cpu_milli: Some(300),
+};
+
+pub(crate) async fn together(backend: impl skep_sandbox::Backend) {
     let (one, other) = (
         Room::of(&backend, |_| {}).await,
         Room::of(&backend, |_| {}).await,
