@@ -13,7 +13,7 @@ use rustix::fs::{self, Mode};
 
 use crate::error::{Error, io, std_io};
 use crate::lock::{Hold, Lock};
-use crate::record::{self, Record};
+use crate::record::{self, Record, Stack};
 use crate::setup;
 use crate::store::{Store, check_name, names_in, rename_new};
 use crate::usage;
@@ -219,14 +219,11 @@ impl Store {
         Ok(trees)
     }
 
-    /// The trees that a workspace lies over, nearest first: what a setup left, then the base's.
-    pub(crate) fn trees_under(&self, record: &Record) -> Result<Vec<PathBuf>, Error> {
-        let over = record
-            .over
-            .iter()
-            .map(|key| self.base_dir(key).join("tree"));
+    /// The trees that layers lie over, nearest first: what a setup left, then the base's.
+    pub(crate) fn trees_under(&self, stack: &Stack) -> Result<Vec<PathBuf>, Error> {
+        let over = stack.over.iter().map(|key| self.base_dir(key).join("tree"));
         let mut trees: Vec<PathBuf> = over.collect();
-        trees.extend(self.trees_of(&record.base)?);
+        trees.extend(self.trees_of(&stack.base)?);
         Ok(trees)
     }
 
@@ -358,8 +355,10 @@ impl Store {
         let mut under = HashMap::new();
         for id in self.list()? {
             if let Ok(record) = Record::read(&self.workspace_dir(&id)) {
-                let bases = record.over.into_iter().chain([record.base]);
-                under.extend(bases.map(|base| (base, id.clone())));
+                for stack in record.stacks() {
+                    let bases = stack.over.iter().chain([&stack.base]);
+                    under.extend(bases.map(|base| (base.clone(), id.clone())));
+                }
             }
         }
         Ok(under)

@@ -8,6 +8,8 @@ use std::time::Duration;
 use bstr::BString;
 use rustix::io::Errno;
 
+use crate::record::MOST_ALSO;
+
 /// An operation on bases or workspaces that did not happen.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -68,6 +70,17 @@ pub enum Error {
         /// The id.
         id: String,
     },
+    /// Nothing of this repository is written in the workspace.
+    #[error("the workspace {id:?} holds no repository {name:?}")]
+    NoRepository {
+        /// The workspace.
+        id: String,
+        /// The name that was asked for.
+        name: String,
+    },
+    /// More repositories were to be written in one workspace than can be.
+    #[error("a workspace holds at most {} repositories that are written", MOST_ALSO + 1)]
+    TooManyRepositories,
     /// Another process has this workspace open.
     #[error("the workspace {id:?} is in use by another process")]
     WorkspaceInUse {

@@ -30,14 +30,20 @@ const ABOVE: usize = 64;
 /// How many layers become one.
 const AT_ONCE: usize = 32;
 
-/// Layers that are to become one: see [`Workspace::fold`].
+/// Layers that are to become one, of each repository: see [`Workspace::fold`].
 #[derive(Debug)]
 pub struct Fold {
+    stacks: Vec<Sources>,
+    place: PathBuf,
+}
+
+/// The layers of one repository that are to become one.
+#[derive(Debug)]
+struct Sources {
     /// The layers of consecutive turns, topmost first.
-    sources: Vec<PathBuf>,
+    layers: Vec<PathBuf>,
     /// Their names, lowest first.
     turns: Vec<String>,
-    place: PathBuf,
     name: String,
 }
 
@@ -55,17 +61,23 @@ impl Workspace {
     /// As [`Workspace::fold`], with other numbers: when more than `above` are unfolded, `at_once` of them.
     #[doc(hidden)]
     pub fn fold_some(&self, above: usize, at_once: usize) -> Option<Fold> {
-        let unfolded = self.record.turns.get(self.record.folded()..)?;
-        if unfolded.len() <= above {
+        let own = &self.record.own;
+        if own.turns.len().saturating_sub(own.folded()) <= above {
             return None;
         }
-        let turns = unfolded.iter().take(at_once);
-        let turns: Vec<String> = turns.map(|turn| turn.layer.clone()).collect();
+        // All have the same turns.
+        let stacks = self.record.stacks().map(|stack| {
+            let turns = stack.turns.iter().skip(stack.folded()).take(at_once);
+            let turns: Vec<String> = turns.map(|turn| turn.layer.clone()).collect();
+            Sources {
+                layers: turns.iter().rev().map(|turn| self.layer(turn)).collect(),
+                turns,
+                name: unique("fold"),
+            }
+        });
         Some(Fold {
-            sources: turns.iter().rev().map(|turn| self.layer(turn)).collect(),
-            turns,
+            stacks: stacks.collect(),
             place: place(&self.dir),
-            name: unique("fold"),
         })
     }
 
@@ -76,22 +88,28 @@ impl Workspace {
     /// [`Error::Io`].
     pub fn adopt(&mut self, built: Built) -> Result<(), Error> {
         let Built(fold) = built;
-        let from = fold.place.join(&fold.name);
-        let unfolded = self.record.turns.iter().skip(self.record.folded());
-        let same = unfolded
-            .take(fold.turns.len())
-            .map(|turn| &turn.layer)
-            .eq(&fold.turns);
-        if !same {
-            return self.store.discard(&from);
-        }
-        let to = self.dir.join("layers").join(&fold.name);
-        rename_new(&from, &to).map_err(io("put in place", &to))?;
-        let mut record = self.record.clone();
-        record.folds.push(Folded {
-            layer: fold.name,
-            turns: fold.turns.len(),
+        let same = self.record.stacks().zip(&fold.stacks).all(|(stack, fold)| {
+            let unfolded = stack.turns.iter().skip(stack.folded());
+            let unfolded = unfolded.take(fold.turns.len());
+            unfolded.map(|turn| &turn.layer).eq(&fold.turns)
         });
+        let mut record = self.record.clone();
+        for (stack, Sources { turns, name, .. }) in record.stacks_mut().zip(fold.stacks) {
+            let from = fold.place.join(&name);
+            if !same {
+                self.store.discard(&from)?;
+                continue;
+            }
+            let to = self.dir.join("layers").join(&name);
+            rename_new(&from, &to).map_err(io("put in place", &to))?;
+            stack.folds.push(Folded {
+                layer: name,
+                turns: turns.len(),
+            });
+        }
+        if !same {
+            return Ok(());
+        }
         record.write(&self.dir)?;
         self.record = record;
         Ok(())
@@ -107,10 +125,19 @@ impl Fold {
     /// are.
     pub fn build(self, stop: &AtomicBool) -> Result<Built, Error> {
         std::fs::create_dir_all(&self.place).map_err(std_io("make", &self.place))?;
-        let root = self.place.join(&self.name);
+        for stack in &self.stacks {
+            stack.build(&self.place, stop)?;
+        }
+        Ok(Built(self))
+    }
+}
+
+impl Sources {
+    fn build(&self, place: &Path, stop: &AtomicBool) -> Result<(), Error> {
+        let root = place.join(&self.name);
         make_dir(&root)?;
         let mut walk = Walk {
-            from: Union::open(self.sources.clone())?,
+            from: Union::open(self.layers.clone())?,
             into: Union::open(vec![root])?,
             trail: Trail::default(),
         };
@@ -128,7 +155,7 @@ impl Fold {
                 levels.pop();
             }
         }
-        Ok(Built(self))
+        Ok(())
     }
 }
 

@@ -17,7 +17,8 @@ pub fn manifest(bytes: &[u8]) -> Option<Vec<u8>> {
 pub fn record(text: &str) -> Option<(String, bool)> {
     let record = Record::parse(text)?;
     let named: Vec<&str> = record.layers().collect();
-    let all_named = record.frozen().all(|layer| named.contains(&layer));
+    let mut frozen = record.stacks().flat_map(|stack| stack.frozen());
+    let all_named = frozen.all(|layer| named.contains(&layer));
     Some((record.text(), all_named))
 }
 

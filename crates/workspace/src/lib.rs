@@ -11,7 +11,7 @@
 //!
 //! - [`Store`] opens the directory, builds and evicts bases, creates, finds and sweeps workspaces.
 //! - [`Workspace`] is the files of one attempt: [`Workspace::layers`], [`Workspace::changes`],
-//!   [`Workspace::delete`].
+//!   [`Workspace::delete`]. It may hold further repositories, each over a base of its own.
 //! - [`Change`] is one entry of what changed; a [`Summary`] says what was refused and why.
 
 mod base;
@@ -26,6 +26,7 @@ mod fold;
 pub mod hostile;
 mod lock;
 mod manifest;
+mod meter;
 mod names;
 mod overlay;
 mod record;
@@ -43,10 +44,12 @@ pub use base::{Base, BaseInfo, MAX_LAYERS};
 pub use change::{Change, GitDir, Limits, Refused, Summary, Visitor, Why};
 pub use error::{Error, Limit};
 pub use fold::{Built, Fold};
+pub use meter::Meter;
+pub use record::MOST_ALSO;
 pub use remove::Emptied;
 pub use setup::{Claim, SetupBuilder, SetupLayer, Tracked};
 pub use space::{LayerInfo, Space, TrashInfo, WorkspaceInfo};
 pub use store::{Layering, Store, Swept};
 pub use turns::Before;
 pub use usage::{Taken, disk_bytes};
-pub use workspace::{Layers, Meter, Workspace};
+pub use workspace::{Layers, Workspace};

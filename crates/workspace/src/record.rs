@@ -6,19 +6,32 @@ use crate::error::{Error, std_io};
 use crate::names::is_plain;
 use crate::store::Layering;
 
-/// What a workspace is: a kind, the base it lies over, and its own layers. Lines of `word value`; a
-/// word that is not known is an error, so that an older program never misreads a newer stack of layers.
+/// What a workspace is: a kind, and the layers of each repository that is written in it. Lines of `word
+/// value`; a word that is not known is an error, so that an older program never misreads a newer stack
+/// of layers.
+///
+/// One record names the layers of all repositories, and it is replaced as a whole: a moment is one of
+/// all of them or of none, whenever a process is killed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Record {
     pub(crate) kind: Layering,
-    pub(crate) base: String,
-    /// The key of what a setup left, which lies over the base, if it lies over that.
-    pub(crate) over: Option<String>,
     /// The boot of the machine in which its files were written, where that is known: they are not
     /// synced, so that only within this boot they are sure to be whole.
     pub(crate) boot: Option<String>,
     /// Whether some of its layers may lie with those that several workspaces share.
     pub(crate) shared: bool,
+    /// Those of the repository that it is of.
+    pub(crate) own: Stack,
+    /// Those of further repositories, each with a name, in the order in which they were given.
+    pub(crate) also: Vec<(String, Stack)>,
+}
+
+/// A base, and the layers over it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Stack {
+    pub(crate) base: String,
+    /// The key of what a setup left, which lies over the base, if it lies over that.
+    pub(crate) over: Option<String>,
     /// Frozen before the first turn, lowest first: no change.
     pub(crate) setup: Vec<String>,
     /// Frozen between turns, lowest first: the change, with what is written now.
@@ -55,11 +68,14 @@ pub(crate) fn this_boot() -> Option<String> {
     is_plain(boot).then(|| boot.to_owned())
 }
 
+/// The most further repositories that are written in one workspace.
+pub const MOST_ALSO: usize = 7;
+
 /// The name of the record in a workspace's directory, and of one that is being written.
 const NAME: &str = "record";
 const FRESH: &str = "record.new";
 /// Larger than any record.
-const LARGEST: u64 = 256 * 1024;
+const LARGEST: u64 = 2 * 1024 * 1024;
 
 impl Record {
     pub(crate) fn write(&self, dir: &Path) -> Result<(), Error> {
@@ -74,27 +90,17 @@ impl Record {
             Layering::Overlay => "overlay",
             Layering::Copy => "copy",
         };
-        let mut text = format!("workspace {kind}\nbase {}\n", self.base);
-        if let Some(over) = &self.over {
-            text.push_str(&format!("over {over}\n"));
-        }
+        let mut text = format!("workspace {kind}\nbase {}\n", self.own.base);
         if self.shared {
             text.push_str("shared\n");
         }
-        for layer in &self.setup {
-            text.push_str(&format!("setup {layer}\n"));
-        }
-        for (word, turns) in [("old", &self.old), ("turn", &self.turns)] {
-            for Turn { name, layer } in turns {
-                text.push_str(&format!("{word} {layer} {name}\n"));
-            }
-        }
-        for Folded { layer, turns } in &self.folds {
-            text.push_str(&format!("fold {layer} {turns}\n"));
-        }
-        text.push_str(&format!("upper {}\n", self.upper));
+        self.own.write(&mut text);
         if let Some(boot) = &self.boot {
             text.push_str(&format!("boot {boot}\n"));
+        }
+        for (name, stack) in &self.also {
+            text.push_str(&format!("also {} {name}\n", stack.base));
+            stack.write(&mut text);
         }
         text
     }
@@ -111,41 +117,119 @@ impl Record {
             "workspace copy" => Layering::Copy,
             _ => return None,
         };
-        let base = plain(lines.next()?.strip_prefix("base ")?)?;
         let mut record = Record {
             kind,
-            base,
-            over: None,
             boot: None,
             shared: false,
-            setup: Vec::new(),
-            old: Vec::new(),
-            turns: Vec::new(),
-            folds: Vec::new(),
-            upper: String::new(),
+            own: Stack::over(plain(lines.next()?.strip_prefix("base ")?)?),
+            also: Vec::new(),
         };
         for line in lines {
             let (word, value) = line.split_once(' ').unwrap_or((line, ""));
             match word {
                 "boot" => record.boot = Some(plain(value)?),
-                "over" => record.over = Some(plain(value)?),
                 "shared" => record.shared = true,
-                "setup" => record.setup.push(plain(value)?),
-                "old" => record.old.push(Turn::parse(value)?),
-                "turn" => record.turns.push(Turn::parse(value)?),
-                "fold" => {
-                    let (layer, turns) = value.split_once(' ')?;
-                    record.folds.push(Folded {
-                        layer: plain(layer)?,
-                        turns: turns.parse().ok()?,
-                    });
+                "also" if record.also.len() < MOST_ALSO => {
+                    let (base, name) = value.split_once(' ')?;
+                    record.also.push((plain(name)?, Stack::over(plain(base)?)));
                 }
-                "upper" => record.upper = plain(value)?,
-                _ => return None,
+                // Its layers are those of the repository that was named last.
+                _ => match record.also.last_mut() {
+                    Some((_, stack)) => stack.read(word, value)?,
+                    None => record.own.read(word, value)?,
+                },
             }
         }
-        let fits = record.folded() <= record.turns.len();
-        (fits && !record.upper.is_empty()).then_some(record)
+        record.is_sound().then_some(record)
+    }
+
+    /// Whether each repository has all that it needs, and the same moments as the others.
+    fn is_sound(&self) -> bool {
+        let names = |stack: &Stack| -> Vec<String> {
+            let turns = stack.old.iter().chain(&stack.turns);
+            turns.map(|turn| turn.name.clone()).collect()
+        };
+        let folds =
+            |stack: &Stack| -> Vec<usize> { stack.folds.iter().map(|fold| fold.turns).collect() };
+        let (all, folded) = (names(&self.own), folds(&self.own));
+        self.stacks().all(|stack| {
+            stack.folded() <= stack.turns.len()
+                && !stack.upper.is_empty()
+                && stack.old.len() == self.own.old.len()
+                && names(stack) == all
+                && folds(stack) == folded
+        })
+    }
+
+    /// The layers of each repository, of its own first.
+    pub(crate) fn stacks(&self) -> impl Iterator<Item = &Stack> {
+        let also = self.also.iter().map(|(_, stack)| stack);
+        std::iter::once(&self.own).chain(also)
+    }
+
+    /// As [`Record::stacks`], to be changed.
+    pub(crate) fn stacks_mut(&mut self) -> impl Iterator<Item = &mut Stack> {
+        let also = self.also.iter_mut().map(|(_, stack)| stack);
+        std::iter::once(&mut self.own).chain(also)
+    }
+
+    /// Every layer that it names.
+    pub(crate) fn layers(&self) -> impl Iterator<Item = &str> {
+        self.stacks().flat_map(Stack::layers)
+    }
+}
+
+impl Stack {
+    /// A base without any layer: it has to get one to be written.
+    pub(crate) fn over(base: String) -> Self {
+        Self {
+            base,
+            over: None,
+            setup: Vec::new(),
+            old: Vec::new(),
+            turns: Vec::new(),
+            folds: Vec::new(),
+            upper: String::new(),
+        }
+    }
+
+    /// Writes its lines, without that of its base.
+    fn write(&self, text: &mut String) {
+        if let Some(over) = &self.over {
+            text.push_str(&format!("over {over}\n"));
+        }
+        for layer in &self.setup {
+            text.push_str(&format!("setup {layer}\n"));
+        }
+        for (word, turns) in [("old", &self.old), ("turn", &self.turns)] {
+            for Turn { name, layer } in turns {
+                text.push_str(&format!("{word} {layer} {name}\n"));
+            }
+        }
+        for Folded { layer, turns } in &self.folds {
+            text.push_str(&format!("fold {layer} {turns}\n"));
+        }
+        text.push_str(&format!("upper {}\n", self.upper));
+    }
+
+    /// Takes one of its lines; none where it is no such line.
+    fn read(&mut self, word: &str, value: &str) -> Option<()> {
+        match word {
+            "over" => self.over = Some(plain(value)?),
+            "setup" => self.setup.push(plain(value)?),
+            "old" => self.old.push(Turn::parse(value)?),
+            "turn" => self.turns.push(Turn::parse(value)?),
+            "fold" => {
+                let (layer, turns) = value.split_once(' ')?;
+                self.folds.push(Folded {
+                    layer: plain(layer)?,
+                    turns: turns.parse().ok()?,
+                });
+            }
+            "upper" => self.upper = plain(value)?,
+            _ => return None,
+        }
+        Some(())
     }
 
     /// How many turns have been folded.
@@ -160,7 +244,7 @@ impl Record {
         self.folds.iter().any(|fold| fold.layer == layer)
     }
 
-    /// Every layer that it names.
+    /// Every layer that it names, those of setups first.
     pub(crate) fn layers(&self) -> impl Iterator<Item = &str> {
         let turns = self.old.iter().chain(&self.turns).map(|turn| &turn.layer);
         let folds = self.folds.iter().map(|fold| &fold.layer);
@@ -179,6 +263,13 @@ impl Record {
         let folds = self.folds.iter().rev().map(|fold| fold.layer.as_str());
         let old = self.old.iter().rev().map(|turn| turn.layer.as_str());
         unfolded.chain(folds).chain(old)
+    }
+
+    /// The layer that lies just below the one that is written, unless that is the base.
+    pub(crate) fn below(&self) -> Option<&str> {
+        self.frozen()
+            .next()
+            .or(self.setup.last().map(String::as_str))
     }
 }
 

@@ -23,7 +23,7 @@ use crate::lock::{Hold, Lock};
 use crate::names::is_git_directory;
 use crate::overlay::{is_elsewhere, is_opaque};
 use crate::record;
-use crate::store::{Layering, Store, check_name, rename_new, unique};
+use crate::store::{Layering, Store, check_also, check_name, rename_new, unique};
 use crate::tree::{as_path, listing};
 use crate::workspace::Workspace;
 
@@ -120,13 +120,29 @@ impl Store {
         base: &Base,
         setup: &SetupLayer,
     ) -> Result<Workspace, Error> {
+        self.create_set_up_also(id, base, setup, &[])
+    }
+
+    /// As [`Store::create_set_up`], with further repositories as [`Store::create_also`] takes them; the
+    /// setup has nothing to do with those.
+    ///
+    /// # Errors
+    /// Those of the two.
+    pub fn create_set_up_also(
+        &self,
+        id: &str,
+        base: &Base,
+        setup: &SetupLayer,
+        also: &[(String, Base)],
+    ) -> Result<Workspace, Error> {
         check_name("workspace", id)?;
+        check_also(also)?;
         if self.layering() == Layering::Copy {
             return Err(Error::NoLayers);
         }
         let home = self.base_dir(setup.key()).join(HOME);
         self.make(id, |dir| {
-            Workspace::build(dir, base, Some(setup.key()), Layering::Overlay)?;
+            Workspace::build(dir, base, Some(setup.key()), also, Layering::Overlay)?;
             let to = dir.join(HOME);
             std::fs::remove_dir(&to).map_err(std_io("prepare", &to))?;
             copy::copy_home(&home, &to)

@@ -12,6 +12,7 @@ use crate::base::Base;
 use crate::error::{Error, io, std_io};
 use crate::lock::{Hold, Lock};
 use crate::names::is_plain;
+use crate::record::MOST_ALSO;
 use crate::remove::{self, Emptied};
 use crate::workspace::Workspace;
 
@@ -99,8 +100,23 @@ impl Store {
     /// [`Error::Name`], [`Error::Exists`], [`Error::Io`]; [`Error::BaseEntry`] if the base holds what
     /// cannot be copied.
     pub fn create(&self, id: &str, base: &Base) -> Result<Workspace, Error> {
+        self.create_also(id, base, &[])
+    }
+
+    /// As [`Store::create`], with further repositories that are written in it, each over a base of its
+    /// own and under a name.
+    ///
+    /// # Errors
+    /// The same; [`Error::Name`] of one that is given twice, and [`Error::TooManyRepositories`].
+    pub fn create_also(
+        &self,
+        id: &str,
+        base: &Base,
+        also: &[(String, Base)],
+    ) -> Result<Workspace, Error> {
         check_name("workspace", id)?;
-        self.make(id, |dir| Workspace::build(dir, base, None, self.kind))
+        check_also(also)?;
+        self.make(id, |dir| Workspace::build(dir, base, None, also, self.kind))
     }
 
     /// Makes the workspace `id` of what `build` writes into a new directory. Nothing is seen under `id`
@@ -331,6 +347,22 @@ pub(crate) fn rename_new(from: &Path, to: &Path) -> Result<(), Errno> {
         Err(Errno::INVAL | Errno::NOSYS) => fs::rename(from, to),
         renamed => renamed,
     }
+}
+
+/// That these can be further repositories of one workspace.
+pub(crate) fn check_also(also: &[(String, Base)]) -> Result<(), Error> {
+    const WHAT: &str = "repository";
+    if also.len() > MOST_ALSO {
+        return Err(Error::TooManyRepositories);
+    }
+    for (at, (name, _)) in also.iter().enumerate() {
+        check_name(WHAT, name)?;
+        if also.iter().take(at).any(|(other, _)| other == name) {
+            let name = name.clone();
+            return Err(Error::Name { what: WHAT, name });
+        }
+    }
+    Ok(())
 }
 
 pub(crate) fn check_name(what: &'static str, name: &str) -> Result<(), Error> {

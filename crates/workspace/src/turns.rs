@@ -6,7 +6,7 @@
 //! whether that went well. The record names a layer before anything is written to it, and a layer that
 //! no record names is not there: whatever is killed in between leaves what was before, or what was asked.
 //!
-//! Only the workspace's own files come back: home and temporary directory stay as they are.
+//! A moment is one of all repositories that are written in the workspace. Only their files come back: home and temporary directory stay as they are.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ use crate::dir::Dir;
 use crate::error::{Error, io};
 use crate::fold;
 use crate::lock::{Hold, Lock};
-use crate::record::{Record, Turn};
+use crate::record::{Record, Stack, Turn};
 use crate::store::{Layering, Store, check_name, names_in, rename_new, unique};
 use crate::usage;
 use crate::workspace::Workspace;
@@ -51,7 +51,8 @@ impl Workspace {
     /// The names of the moments to which [`Workspace::undo`] leads, oldest first. At least the last 256
     /// are kept; of older ones, one in 32.
     pub fn snapshots(&self) -> Vec<String> {
-        let turns = self.record.old.iter().chain(&self.record.turns);
+        let own = &self.record.own;
+        let turns = own.old.iter().chain(&own.turns);
         turns.map(|turn| turn.name.clone()).collect()
     }
 
@@ -60,11 +61,14 @@ impl Workspace {
     /// # Errors
     /// [`Error::NoSnapshot`], [`Error::Io`].
     pub fn snapshot_bytes(&self, name: &str) -> Result<u64, Error> {
-        let turns = &mut self.record.old.iter().chain(&self.record.turns);
-        match turns.find(|turn| turn.name == name) {
-            Some(turn) => usage::bytes(&self.layer(&turn.layer)),
-            None => Err(self.no_snapshot(name)),
+        let mut bytes = 0_u64;
+        for stack in self.record.stacks() {
+            let turns = &mut stack.old.iter().chain(&stack.turns);
+            let turn = turns.find(|turn| turn.name == name);
+            let turn = turn.ok_or_else(|| self.no_snapshot(name))?;
+            bytes = bytes.saturating_add(usage::bytes(&self.layer(&turn.layer))?);
         }
+        Ok(bytes)
     }
 
     /// Freezes what was written under a name. Nothing may run in the workspace until it is mounted
@@ -83,19 +87,21 @@ impl Workspace {
             });
         }
         let mut record = self.record.clone();
-        let unfolded = record.turns.len() - record.folded();
-        if unfolded >= MOST_UNFOLDED || record.old.len() >= MOST_OLD {
+        let unfolded = record.own.turns.len() - record.own.folded();
+        if unfolded >= MOST_UNFOLDED || record.own.old.len() >= MOST_OLD {
             return Err(Error::TooManySnapshots {
                 id: self.id.clone(),
             });
         }
-        let layer = std::mem::take(&mut record.upper);
-        record.upper = self.new_layer(&self.layer(&layer))?;
-        record.turns.push(Turn {
-            name: name.to_owned(),
-            layer,
-        });
-        thin_out(&mut record);
+        for stack in record.stacks_mut() {
+            let layer = std::mem::take(&mut stack.upper);
+            stack.upper = self.new_layer(&self.layer(&layer))?;
+            stack.turns.push(Turn {
+                name: name.to_owned(),
+                layer,
+            });
+            thin_out(stack);
+        }
         self.change(record)
     }
 
@@ -108,33 +114,43 @@ impl Workspace {
     pub fn undo(&mut self, to: Option<&str>) -> Result<Before, Error> {
         self.check_layered()?;
         let mut record = self.at(to)?;
-        let below = record
-            .frozen()
-            .next()
-            .or(record.setup.last().map(String::as_str));
-        let below = below.map_or_else(|| self.base_tree(), |layer| self.layer(layer));
-        record.upper = self.new_layer(&below)?;
+        let below = self.below(&record);
+        for (stack, below) in record.stacks_mut().zip(&below) {
+            stack.upper = self.new_layer(below)?;
+        }
         self.change(record)
+    }
+
+    /// What the written layer of each repository lies over, by this record of it.
+    fn below(&self, record: &Record) -> Vec<PathBuf> {
+        let stacks = record.stacks().zip(&self.under);
+        let below = stacks.map(|(stack, trees)| match stack.below() {
+            Some(layer) => self.layer(layer),
+            None => trees.first().cloned().unwrap_or_default(),
+        });
+        below.collect()
     }
 
     /// The record as it would be if nothing had happened since a moment, still with this upper layer.
     fn at(&self, moment: Option<&str>) -> Result<Record, Error> {
         let mut record = self.record.clone();
-        let all = record.old.len() + record.turns.len();
-        let kept = match moment {
-            None => 0,
-            Some(name) => {
-                let mut turns = record.old.iter().chain(&record.turns);
-                let found = turns.position(|turn| turn.name == name);
-                found.ok_or_else(|| self.no_snapshot(name))? + 1
+        for stack in record.stacks_mut() {
+            let all = stack.old.len() + stack.turns.len();
+            let kept = match moment {
+                None => 0,
+                Some(name) => {
+                    let mut turns = stack.old.iter().chain(&stack.turns);
+                    let found = turns.position(|turn| turn.name == name);
+                    found.ok_or_else(|| self.no_snapshot(name))? + 1
+                }
+            };
+            let turns = kept.saturating_sub(stack.old.len());
+            stack.old.truncate(kept.min(all));
+            stack.turns.truncate(turns);
+            // A fold that holds a later turn holds too much.
+            while stack.folded() > stack.turns.len() {
+                stack.folds.pop();
             }
-        };
-        let turns = kept.saturating_sub(record.old.len());
-        record.old.truncate(kept.min(all));
-        record.turns.truncate(turns);
-        // A fold that holds a later turn holds too much.
-        while record.folded() > record.turns.len() {
-            record.folds.pop();
         }
         Ok(record)
     }
@@ -181,7 +197,7 @@ impl Workspace {
     pub fn settle(&mut self) -> Result<(), Error> {
         for (part, kept) in [
             ("layers", self.record.layers().collect::<Vec<_>>()),
-            ("work", vec![self.record.upper.as_str()]),
+            ("work", self.uppers()),
         ] {
             let part = self.dir.join(part);
             for name in names_in(&part)? {
@@ -235,7 +251,9 @@ impl Workspace {
             self.record = own;
         }
         record.shared = true;
-        record.upper.clear();
+        for stack in record.stacks_mut() {
+            stack.upper.clear();
+        }
         for layer in record.layers().filter(|layer| !layer.is_empty()) {
             let own = self.dir.join("layers").join(layer);
             match rename_new(&own, &self.store.layers().join(layer)) {
@@ -244,30 +262,29 @@ impl Workspace {
                 Err(errno) => return Err(io("share", &own)(errno)),
             }
         }
-        let below = record
-            .frozen()
-            .next()
-            .or(record.setup.last().map(String::as_str));
-        let below = below.map_or_else(|| self.base_tree(), |layer| self.layer(layer));
+        let below = self.below(&record);
         self.store.make(id, |dir| {
             Workspace::build_parts(dir)?;
-            record.upper = new_layer(dir)?;
-            let upper = dir.join("layers").join(&record.upper);
-            fold::copy_attributes(&open(&below)?, &open(&upper)?).map_err(io("prepare", &upper))?;
+            for (stack, below) in record.stacks_mut().zip(&below) {
+                stack.upper = new_layer(dir)?;
+                let upper = dir.join("layers").join(&stack.upper);
+                fold::copy_attributes(&open(below)?, &open(&upper)?)
+                    .map_err(io("prepare", &upper))?;
+            }
             record.write(dir)
         })
     }
 }
 
 /// What is older than is kept gives way to what it was folded into.
-fn thin_out(record: &mut Record) {
-    while let Some(first) = record.folds.first().cloned()
-        && record.turns.len() >= first.turns.saturating_add(MOST_TURNS)
+fn thin_out(stack: &mut Stack) {
+    while let Some(first) = stack.folds.first().cloned()
+        && stack.turns.len() >= first.turns.saturating_add(MOST_TURNS)
     {
-        record.folds.remove(0);
-        let mut turns = record.turns.drain(..first.turns.min(record.turns.len()));
+        stack.folds.remove(0);
+        let mut turns = stack.turns.drain(..first.turns.min(stack.turns.len()));
         if let Some(last) = turns.next_back() {
-            record.old.push(Turn {
+            stack.old.push(Turn {
                 name: last.name,
                 layer: first.layer,
             });

@@ -13,14 +13,20 @@ use crate::error::{Error, io};
 use crate::fold;
 use crate::lock::{Hold, Lock};
 use crate::manifest::Manifest;
+use crate::meter::Meter;
 use crate::overlay;
-use crate::record::{self, Record};
+use crate::record::{self, Record, Stack};
 use crate::store::{Layering, Store, check_name, rename_new};
 use crate::turns::new_layer;
-use crate::usage::{self, Taken};
 
-/// The directory of a workspace that is a copy.
+/// The directory of a workspace that is a copy, and what it was when it was made.
 const TREE: &str = "tree";
+const MANIFEST: &str = "manifest";
+
+/// What a further repository has in the place of this.
+fn beside(part: &str, name: Option<&str>) -> String {
+    name.map_or_else(|| part.to_owned(), |name| format!("{part}.{name}"))
+}
 
 /// What has to be mounted, or used as it is, so that an attempt sees its files.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,93 +45,59 @@ pub enum Layers {
     Directory(PathBuf),
 }
 
-/// Measures what the files of an attempt take on disk.
-#[derive(Debug, Clone)]
-pub struct Meter {
-    store: Store,
-    dir: PathBuf,
-}
-
-impl Meter {
-    /// What they take: the layers that make the change, the home and the temporary directory;
-    /// never the base, nor what was frozen before the first turn. A plain copy counts whole. A directory
-    /// that only its owner in the sandbox could open, and a file that has no name any more, are not
-    /// counted.
-    ///
-    /// # Errors
-    /// [`Error::Io`], also when the workspace is gone.
-    pub fn taken(&self) -> Result<Taken, Error> {
-        // Asked each time: layers come and go.
-        let record = Record::read(&self.dir)?;
-        let mut taken = Taken::default();
-        for part in ["home", "tmp"] {
-            taken = taken.and(usage::taken(&self.dir.join(part))?);
-        }
-        let layers = record.layers().skip(record.setup.len());
-        for layer in layers {
-            let own = self.dir.join(match record.kind {
-                Layering::Overlay => Path::new("layers"),
-                Layering::Copy => Path::new(""),
-            });
-            let places = [own.join(layer), self.store.layers().join(layer)];
-            for place in places {
-                match usage::taken(&place) {
-                    // What was folded has a second name, which nobody asked for.
-                    Ok(more) if record.is_fold(layer) => {
-                        taken = taken.and(Taken { files: 0, ..more });
-                    }
-                    Ok(more) => taken = taken.and(more),
-                    // It is in the other place, or was dropped meanwhile.
-                    Err(Error::Io { source, .. })
-                        if source.kind() == std::io::ErrorKind::NotFound => {}
-                    Err(error) => return Err(error),
-                }
-            }
-        }
-        Ok(taken)
-    }
-}
-
-/// The files of an attempt: layers over a base, a home and a temporary directory. While the handle
-/// lives, no process sweeps it.
+/// The files of an attempt: layers over a base, a home and a temporary directory; where further
+/// repositories are written in it, layers over a base for each of them. While the handle lives, no
+/// process sweeps it.
 #[derive(Debug)]
 pub struct Workspace {
     pub(crate) store: Store,
     pub(crate) id: String,
     pub(crate) dir: PathBuf,
     pub(crate) record: Record,
-    /// The trees that it lies over, nearest first: what a setup left, then those of the base.
-    base: Vec<PathBuf>,
+    /// The trees that each of its repositories lies over, nearest first: what a setup left, then those
+    /// of the base.
+    pub(crate) under: Vec<Vec<PathBuf>>,
     _lock: Lock,
 }
 
 impl Workspace {
-    /// Fills the new directory `dir`: over a base, and over what a setup left where it has layers.
+    /// Fills the new directory `dir`: over a base, and over what a setup left where it has layers;
+    /// further repositories over bases of their own.
     pub(crate) fn build(
         dir: &Path,
         base: &Base,
         over: Option<&str>,
+        also: &[(String, Base)],
         kind: Layering,
     ) -> Result<(), Error> {
         Self::build_parts(dir)?;
-        let upper = match kind {
-            Layering::Overlay => new_layer(dir)?,
-            Layering::Copy => {
-                copy::copy(base.trees(), &dir.join(TREE))?.write(&dir.join("manifest"))?;
-                TREE.to_owned()
-            }
+        let stack = |base: &Base, name: Option<&str>| {
+            let upper = match kind {
+                Layering::Overlay => new_layer(dir)?,
+                Layering::Copy => {
+                    let tree = beside(TREE, name);
+                    let manifest = dir.join(beside(MANIFEST, name));
+                    copy::copy(base.trees(), &dir.join(&tree))?.write(&manifest)?;
+                    tree
+                }
+            };
+            Ok::<_, Error>(Stack {
+                upper,
+                ..Stack::over(base.key().to_owned())
+            })
         };
+        let further = also
+            .iter()
+            .map(|(name, base)| Ok((name.clone(), stack(base, Some(name))?)));
         Record {
             kind,
-            base: base.key().to_owned(),
-            over: over.map(str::to_owned),
             boot: record::this_boot(),
             shared: false,
-            setup: Vec::new(),
-            old: Vec::new(),
-            turns: Vec::new(),
-            folds: Vec::new(),
-            upper,
+            own: Stack {
+                over: over.map(str::to_owned),
+                ..stack(base, None)?
+            },
+            also: further.collect::<Result<_, Error>>()?,
         }
         .write(dir)
     }
@@ -152,9 +124,12 @@ impl Workspace {
         if record.boot.is_none() || record.boot != record::this_boot() {
             return Err(Error::OtherBoot { id: id.to_owned() });
         }
-        let trees = store.trees_under(&record)?;
-        if trees.iter().any(|tree| fs::lstat(tree).is_err()) {
-            return Err(Error::NoBase { key: record.base });
+        for stack in record.stacks() {
+            let trees = store.trees_under(stack)?;
+            if trees.iter().any(|tree| fs::lstat(tree).is_err()) {
+                let key = stack.base.clone();
+                return Err(Error::NoBase { key });
+            }
         }
         let lock = lock
             .share(&dir)?
@@ -186,7 +161,10 @@ impl Workspace {
         Ok(Workspace {
             store: store.clone(),
             id: id.to_owned(),
-            base: store.trees_under(&record)?,
+            under: record
+                .stacks()
+                .map(|stack| store.trees_under(stack))
+                .collect::<Result<_, _>>()?,
             record,
             dir,
             _lock: lock,
@@ -200,7 +178,13 @@ impl Workspace {
 
     /// The key of the base that it lies over.
     pub fn base_key(&self) -> &str {
-        &self.record.base
+        &self.record.own.base
+    }
+
+    /// The keys of the bases that further repositories lie over, each with the repository's name.
+    pub fn also_base_keys(&self) -> impl Iterator<Item = (&str, &str)> {
+        let also = self.record.also.iter();
+        also.map(|(name, stack)| (name.as_str(), stack.base.as_str()))
     }
 
     /// How its files lie over the base.
@@ -226,15 +210,31 @@ impl Workspace {
         Ok(())
     }
 
-    /// What to mount, or use as it is.
+    /// What to mount, or use as it is, for its own repository.
     pub fn layers(&self) -> Layers {
+        let trees = self.under.first().map_or(&[][..], Vec::as_slice);
+        self.layers_of(&self.record.own, trees)
+    }
+
+    /// The same for each further repository, with its name.
+    pub fn also_layers(&self) -> Vec<(String, Layers)> {
+        let also = self.record.also.iter().zip(self.under.iter().skip(1));
+        let also = also.map(|((name, stack), trees)| (name.clone(), self.layers_of(stack, trees)));
+        also.collect()
+    }
+
+    fn layers_of(&self, stack: &Stack, trees: &[PathBuf]) -> Layers {
         match self.record.kind {
-            Layering::Overlay => Layers::Overlay {
-                lowers: self.lowers(),
-                upper: self.written(),
-                work: self.dir.join("work").join(&self.record.upper),
-            },
-            Layering::Copy => Layers::Directory(self.written()),
+            Layering::Overlay => {
+                let setup = stack.setup.iter().rev().map(String::as_str);
+                let own = stack.frozen().chain(setup).map(|layer| self.layer(layer));
+                Layers::Overlay {
+                    lowers: own.chain(trees.iter().cloned()).collect(),
+                    upper: self.layer(&stack.upper),
+                    work: self.dir.join("work").join(&stack.upper),
+                }
+            }
+            Layering::Copy => Layers::Directory(self.dir.join(&stack.upper)),
         }
     }
 
@@ -273,16 +273,44 @@ impl Workspace {
         limits: &Limits,
         visitor: &mut dyn Visitor<E>,
     ) -> Result<Summary, E> {
+        self.changes_in(&self.record.own, None, limits, visitor)
+    }
+
+    /// As [`Workspace::wanted_changes`], of a further repository.
+    ///
+    /// # Errors
+    /// The same; [`Error::NoRepository`] when there is none of this name.
+    pub fn wanted_changes_of<E: From<Error>>(
+        &self,
+        name: &str,
+        limits: &Limits,
+        visitor: &mut dyn Visitor<E>,
+    ) -> Result<Summary, E> {
+        let found = self.record.also.iter().find(|(known, _)| known == name);
+        let (_, stack) = found.ok_or_else(|| Error::NoRepository {
+            id: self.id.clone(),
+            name: name.to_owned(),
+        })?;
+        self.changes_in(stack, Some(name), limits, visitor)
+    }
+
+    fn changes_in<E: From<Error>>(
+        &self,
+        stack: &Stack,
+        name: Option<&str>,
+        limits: &Limits,
+        visitor: &mut dyn Visitor<E>,
+    ) -> Result<Summary, E> {
         match self.record.kind {
             Layering::Overlay => {
-                let frozen = self.record.frozen().map(|layer| self.layer(layer));
-                let layers = [self.written()].into_iter().chain(frozen).collect();
-                overlay::changes(layers, limits, visitor)
+                let frozen = stack.frozen().map(|layer| self.layer(layer));
+                let written = [self.layer(&stack.upper)].into_iter();
+                overlay::changes(written.chain(frozen).collect(), limits, visitor)
             }
             Layering::Copy => {
-                let part = self.written();
+                let part = self.dir.join(&stack.upper);
                 let root = Dir::open(&part).map_err(io("open", &part))?;
-                let manifest = Manifest::read(&self.dir.join("manifest"))?;
+                let manifest = Manifest::read(&self.dir.join(beside(MANIFEST, name)))?;
                 copy::changes(root, &manifest, limits, visitor)
             }
         }
@@ -290,10 +318,7 @@ impl Workspace {
 
     /// Measures what the attempt's files take on disk; it does not keep the workspace.
     pub fn meter(&self) -> Meter {
-        Meter {
-            store: self.store.clone(),
-            dir: self.dir.clone(),
-        }
+        Meter::new(self.store.clone(), self.dir.clone())
     }
 
     /// What the attempt's files take on disk, in bytes; see [`Meter::taken`].
@@ -321,35 +346,38 @@ impl Workspace {
         match self.record.kind {
             Layering::Overlay => {
                 let mut record = self.record.clone();
-                let frozen = std::mem::replace(&mut record.upper, new_layer(&self.dir)?);
-                record.setup.push(frozen);
+                for stack in record.stacks_mut() {
+                    let frozen = std::mem::replace(&mut stack.upper, new_layer(&self.dir)?);
+                    stack.setup.push(frozen);
+                }
                 record.write(&self.dir)?;
                 self.record = record;
                 Ok(())
             }
-            Layering::Copy => copy::scan(&self.written())?.write(&self.dir.join("manifest")),
+            Layering::Copy => {
+                let also = self.record.also.iter();
+                let also = also.map(|(name, stack)| (Some(name.as_str()), stack));
+                for (name, stack) in [(None, &self.record.own)].into_iter().chain(also) {
+                    let manifest = self.dir.join(beside(MANIFEST, name));
+                    copy::scan(&self.dir.join(&stack.upper))?.write(&manifest)?;
+                }
+                Ok(())
+            }
         }
     }
 
-    /// The layers below the one that is written, topmost first.
-    fn lowers(&self) -> Vec<PathBuf> {
-        let setup = self.record.setup.iter().rev().map(String::as_str);
-        let own = self.record.frozen().chain(setup);
-        own.map(|layer| self.layer(layer))
-            .chain(self.base.iter().cloned())
-            .collect()
+    /// The layers that are written, of all repositories.
+    pub(crate) fn uppers(&self) -> Vec<&str> {
+        let stacks = self.record.stacks();
+        stacks.map(|stack| stack.upper.as_str()).collect()
     }
 
+    /// Where its own repository is written.
     pub(crate) fn written(&self) -> PathBuf {
         match self.record.kind {
-            Layering::Overlay => self.layer(&self.record.upper),
+            Layering::Overlay => self.layer(&self.record.own.upper),
             Layering::Copy => self.dir.join(TREE),
         }
-    }
-
-    /// The nearest tree of the base.
-    pub(crate) fn base_tree(&self) -> PathBuf {
-        self.base.first().cloned().unwrap_or_default()
     }
 
     /// Gives an overlay that was mounted before a new scratch directory. In the old one the kernel left
@@ -357,10 +385,12 @@ impl Workspace {
     /// were written to the disk before the machine went down. Within one boot, what was written is
     /// there. What a killed process left half done goes with it.
     fn renew_work(&mut self) -> Result<(), Error> {
-        let work = self.dir.join("work").join(&self.record.upper);
-        self.store.discard(&work)?;
+        for upper in self.uppers() {
+            let work = self.dir.join("work").join(upper);
+            self.store.discard(&work)?;
+            make_dir(&work)?;
+        }
         self.store.discard(&fold::place(&self.dir))?;
-        make_dir(&work)?;
         self.settle()
     }
 }
