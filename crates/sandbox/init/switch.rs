@@ -1,4 +1,4 @@
-//! The helper's other task: it puts other layers in the place of a running sandbox's workspace.
+//! The helper's other task: it puts other layers in the place of a running sandbox's workspaces.
 //!
 //! Process 1 has given up what that takes, so it is done from outside, by who may enter the sandbox's
 //! user namespace: its owner. The layers are mounted in a mount namespace that nobody else sees, from
@@ -58,15 +58,32 @@ fn end_with_owner(socket: i32) -> Result<()> {
 
 fn switch(plan: &[u8], inside: i32) -> core::result::Result<(), (u32, Errno)> {
     let at = |stage| move |error| (stage, error);
-    let layers = Layers::read(&mut Reader::new(plan)).map_err(at(STAGE_LAYERS))?;
+    let mut reader = Reader::new(plan);
+    let count = reader.word().map_err(at(STAGE_LAYERS))?;
+    if count > MOST_WORKSPACES {
+        return Err((STAGE_LAYERS, sys::EINVAL));
+    }
     enter_user_namespace(inside).map_err(at(STAGE_ENTER))?;
     // SAFETY: touches no memory.
     unsafe { sys::call(nr::UNSHARE, [CLONE_NEWNS]) }.map_err(at(STAGE_ENTER))?;
     // Kept open, so that this copy of the host's mounts is taken down after the owner has been told.
     let _kept = sys::open(text!("/proc/self/ns/mnt"), sys::O_RDONLY, 0).map_err(at(STAGE_ENTER))?;
-    let tree = layers.mount(layers.upper).map_err(at(STAGE_LAYERS))?;
+    // All are mounted before the first is put in place: what the kernel refuses, it refuses here.
+    let mut mounted = [None; MOST_WORKSPACES as usize];
+    for place in mounted.iter_mut().take(count as usize) {
+        let layers = Layers::read(&mut reader).map_err(at(STAGE_LAYERS))?;
+        let tree = layers.mount(layers.upper).map_err(at(STAGE_LAYERS))?;
+        *place = Some((tree, layers.target));
+    }
     enter(inside, CLONE_NEWNS).map_err(at(STAGE_ENTER))?;
-    put(tree, layers.target)
+    let mut is_first = true;
+    for (tree, target) in mounted.into_iter().flatten() {
+        // Some of the old layers and some of the new are what nobody asked for.
+        put(tree, target)
+            .map_err(|(stage, error)| (if is_first { stage } else { STAGE_LOST }, error))?;
+        is_first = false;
+    }
+    Ok(())
 }
 
 /// One mount stands at the target before and afterwards.

@@ -19,9 +19,9 @@ pub const SIGNAL: u32 = 3;
 /// To the helper, instead of [`PLAN`]: `[tag, score]`: it makes no namespace, and serves itself.
 pub const UNSEALED: u32 = 4;
 
-/// To the helper: `[tag, plan bytes]` with the plan (target, upper, work, flags: u32, count: u32,
-/// lowers…) and the descriptor of a mount namespace: the layers take the place of what is mounted
-/// there at the target.
+/// To the helper: `[tag, plan bytes]` with the plan (how many: u32, and for each: target, upper, work,
+/// flags: u32, count: u32, lowers…) and the descriptor of a mount namespace: the layers take the place
+/// of what is mounted there at the targets.
 pub const SWITCH: u32 = 6;
 /// To process 1: `[tag]`: it lends its mount namespace.
 pub const LEND: u32 = 5;
@@ -175,3 +175,5 @@ pub const BIND_OPTIONAL: u32 = 1;
 pub const OVERLAY_VOLATILE: u32 = 1;
 /// Mounts kept aside by [`STEP_STASH`], at most.
 pub const MOST_STASHED: u32 = 256;
+/// Workspaces in one sandbox, at most.
+pub const MOST_WORKSPACES: u32 = 8;

@@ -268,16 +268,16 @@ pub trait Sandbox: Send + Sync {
     /// ended.
     async fn exec(&self, command: Command) -> Result<Process, Error>;
 
-    /// Puts other layers in the place of the workspace's, while the sandbox lives on: what was the
-    /// upper layer may become one of the lower ones. Nothing may run inside; what is started
-    /// meanwhile waits. Where this fails, the sandbox has its old layers, or has ended
-    /// ([`Error::Gone`] from then on). Not to be cancelled: it would be carried out all the same.
+    /// Puts other layers in the place of each workspace's, in the order of the specification, while the
+    /// sandbox lives on: what was the upper layer may become one of the lower ones. Nothing may run
+    /// inside; what is started meanwhile waits. Where this fails, the sandbox has all of its old layers,
+    /// or has ended ([`Error::Gone`] from then on). Not to be cancelled: it would be carried out all the same.
     ///
     /// # Errors
     /// [`Error::Busy`] while anything runs inside; [`Error::CannotSwitch`] where
     /// [`Abilities::switch`] says no, or the workspace is a plain directory; otherwise as
     /// [`Backend::create`].
-    async fn switch(&self, layers: Workspace) -> Result<(), Error> {
+    async fn switch(&self, layers: Vec<Workspace>) -> Result<(), Error> {
         drop(layers);
         Err(Error::CannotSwitch {
             kind: self.kind(),

@@ -288,8 +288,13 @@ fn build(mut plan: Plan, spec: &Spec, met: meeting::Met) -> Result<Built, Error>
         cgroup,
         enforcement,
         landlock_abi,
+        workspaces: spec
+            .workspaces()?
+            .into_iter()
+            .map(|(place, _)| place)
+            .collect(),
         workspace: spec.workspace_path()?,
-        layered: matches!(spec.workspace, Workspace::Overlay { .. }),
+        layered: spec.workspace.is_layered(),
     })
 }
 

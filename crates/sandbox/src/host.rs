@@ -51,6 +51,12 @@ impl Backend for Host {
                     .to_owned(),
             });
         };
+        if !spec.also.is_empty() {
+            return Err(Error::Spec {
+                what: "the kind `host` works in one directory, and there are several workspaces"
+                    .to_owned(),
+            });
+        }
         if !spec.mounts.is_empty() || !spec.masked.is_empty() {
             return Err(Error::Spec {
                 what: "the kind `host` can neither mount nor mask anything".to_owned(),

@@ -159,6 +159,8 @@ pub(crate) struct Built {
     pub(crate) enforcement: Enforcement,
     pub(crate) landlock_abi: Option<u32>,
     pub(crate) workspace: PathBuf,
+    /// Where all of them are, the one before them first.
+    pub(crate) workspaces: Vec<PathBuf>,
     pub(crate) layered: bool,
 }
 
@@ -194,8 +196,13 @@ fn build(
         cgroup,
         enforcement,
         landlock_abi,
+        workspaces: spec
+            .workspaces()?
+            .into_iter()
+            .map(|(place, _)| place)
+            .collect(),
         workspace: spec.workspace_path()?,
-        layered: matches!(spec.workspace, Workspace::Overlay { .. }),
+        layered: spec.workspace.is_layered(),
     })
 }
 
@@ -276,6 +283,8 @@ pub(crate) struct NamespaceSandbox {
     enforcement: Enforcement,
     landlock_abi: Option<u32>,
     workspace: PathBuf,
+    /// Where all workspaces are, that one first.
+    workspaces: Vec<PathBuf>,
     pid: u32,
 }
 
@@ -295,6 +304,7 @@ impl NamespaceSandbox {
             enforcement,
             landlock_abi,
             workspace,
+            workspaces,
             layered,
         } = built;
         let cgroup = cgroup.map(Arc::new);
@@ -312,6 +322,7 @@ impl NamespaceSandbox {
             enforcement,
             landlock_abi,
             workspace,
+            workspaces,
         })
     }
 }
@@ -345,7 +356,7 @@ impl Sandbox for NamespaceSandbox {
         self.link.exec(command).await
     }
 
-    async fn switch(&self, layers: Workspace) -> Result<(), Error> {
+    async fn switch(&self, layers: Vec<Workspace>) -> Result<(), Error> {
         if !self.layered {
             return Err(Error::CannotSwitch {
                 kind: Kind::Namespace,
@@ -353,9 +364,9 @@ impl Sandbox for NamespaceSandbox {
             });
         }
         let quiet = self.link.quiet().await?;
-        let (first, target) = (Arc::downgrade(&self.first), self.workspace.clone());
+        let (first, targets) = (Arc::downgrade(&self.first), self.workspaces.clone());
         let switched = tokio::task::spawn_blocking(move || {
-            let plan = layout::switch(&layers, &target)?;
+            let plan = layout::switch(&layers, &targets)?;
             match switch::switch(&plan, &quiet.namespace) {
                 Ok(()) => Ok(()),
                 Err(Failed::Unchanged(error)) => Err(error),

@@ -3,10 +3,14 @@
 use std::path::PathBuf;
 
 use crate::Error;
+use crate::namespace::wire;
 
 /// The directory inside that holds the workspace, one level below. Rules on paths are put on it and
 /// not on the workspace itself, so that they outlive a change of the mount.
 pub const WORKSPACE_PARENT: &str = "/workspace";
+
+/// Workspaces in one sandbox, at most.
+const MOST_WORKSPACES: usize = wire::MOST_WORKSPACES as usize;
 
 /// The private home inside.
 pub const AGENT_HOME: &str = "/home/agent";
@@ -18,6 +22,9 @@ pub struct Spec {
     pub workspace: Workspace,
     /// The workspace's name below [`WORKSPACE_PARENT`]: one path component.
     pub workspace_name: String,
+    /// Further files to work on, each with its name beside the workspace's: layers where the workspace
+    /// is layers.
+    pub also: Vec<(String, Workspace)>,
     /// A directory of the host that becomes [`AGENT_HOME`]; without one the home is in memory.
     pub home: Option<PathBuf>,
     /// What `/tmp` is.
@@ -40,6 +47,7 @@ impl Spec {
         Self {
             workspace,
             workspace_name: "repo".to_owned(),
+            also: Vec::new(),
             home: None,
             tmp: Tmp::default(),
             mounts: Vec::new(),
@@ -54,19 +62,47 @@ impl Spec {
     /// # Errors
     /// [`Error::Spec`] if the name is not one ordinary path component.
     pub fn workspace_path(&self) -> Result<PathBuf, Error> {
-        let name = &self.workspace_name;
-        let ordinary = !name.is_empty()
-            && name != "."
-            && name != ".."
-            && name.len() <= 200
-            && !name.contains(['/', '\0']);
-        if !ordinary {
-            return Err(Error::Spec {
-                what: format!("the workspace's name {name:?} is not one path component"),
-            });
-        }
-        Ok(PathBuf::from(WORKSPACE_PARENT).join(name))
+        place_of(&self.workspace_name)
     }
+
+    /// Where each of the workspaces appears inside, with what it is.
+    ///
+    /// # Errors
+    /// [`Error::Spec`] if a name is not one ordinary path component, or comes twice; where there are
+    /// more than there can be, or layers beside what is none.
+    pub(crate) fn workspaces(&self) -> Result<Vec<(PathBuf, &Workspace)>, Error> {
+        let refuse = |what: String| Err(Error::Spec { what });
+        let mut all = vec![(self.workspace_path()?, &self.workspace)];
+        for (name, workspace) in &self.also {
+            let place = place_of(name)?;
+            if all.iter().any(|(other, _)| *other == place) {
+                return refuse(format!("two workspaces have the name {name:?}"));
+            }
+            if workspace.is_layered() != self.workspace.is_layered() {
+                return refuse("some of its workspaces are layers, and some are not".to_owned());
+            }
+            all.push((place, workspace));
+        }
+        match all.len() > MOST_WORKSPACES {
+            true => refuse(format!("it has more than {MOST_WORKSPACES} workspaces")),
+            false => Ok(all),
+        }
+    }
+}
+
+/// Where a workspace of this name appears.
+fn place_of(name: &str) -> Result<PathBuf, Error> {
+    let ordinary = !name.is_empty()
+        && name != "."
+        && name != ".."
+        && name.len() <= 200
+        && !name.contains(['/', '\0']);
+    if !ordinary {
+        return Err(Error::Spec {
+            what: format!("the workspace's name {name:?} is not one path component"),
+        });
+    }
+    Ok(PathBuf::from(WORKSPACE_PARENT).join(name))
 }
 
 /// The files to work on.
@@ -87,6 +123,12 @@ pub enum Workspace {
         /// machine the layer must then be thrown away.
         volatile: bool,
     },
+}
+
+impl Workspace {
+    pub(crate) fn is_layered(&self) -> bool {
+        matches!(self, Self::Overlay { .. })
+    }
 }
 
 /// What `/tmp` is.

@@ -123,7 +123,7 @@ impl Site {
                 return Err(error.into());
             }
         };
-        let switched = sandbox.switch(layers).await;
+        let switched = sandbox.switch(vec![layers]).await;
         let settled = {
             let files = Arc::clone(&files);
             let failed = switched.is_err();

@@ -209,8 +209,10 @@ fn shown(needed: &[Needed], spec: &Spec) -> Result<Vec<Needed>, Error> {
         .filter(|needed| needed.path.exists())
         .cloned()
         .collect();
-    if let crate::Workspace::Overlay { upper, work, .. } = &spec.workspace {
-        all.push(both(upper, work)?);
+    for (_, workspace) in spec.workspaces()? {
+        if let crate::Workspace::Overlay { upper, work, .. } = workspace {
+            all.push(both(upper, work)?);
+        }
     }
     all.sort_by(|one, other| {
         let order = one.path.cmp(&other.path);

@@ -117,7 +117,7 @@ impl Sandbox for ContainerSandbox {
         self.inner.exec(command).await
     }
 
-    async fn switch(&self, layers: Workspace) -> Result<(), Error> {
+    async fn switch(&self, layers: Vec<Workspace>) -> Result<(), Error> {
         self.inner
             .switch(layers)
             .await

@@ -133,7 +133,7 @@ pub(crate) enum Root {
 /// The plan's part about files: everything up to the point from which nothing of the host can be
 /// reached any more, and the mounts on top.
 pub(crate) fn files(spec: &Spec, plan: Plan, root: Root) -> Result<Plan, Error> {
-    let workspace = spec.workspace_path()?;
+    let workspaces = spec.workspaces()?;
     check(spec)?;
     let mut layout = Layout {
         plan,
@@ -156,7 +156,9 @@ pub(crate) fn files(spec: &Spec, plan: Plan, root: Root) -> Result<Plan, Error> 
         Root::Image => layout.image(),
     }
     layout.private(spec)?;
-    layout.workspace(&spec.workspace, &workspace)?;
+    for (place, workspace) in &workspaces {
+        layout.workspace(workspace, place)?;
+    }
     for mount in &spec.mounts {
         let writable = if mount.writable {
             0
@@ -445,8 +447,26 @@ fn find(lowers: &[PathBuf], upper: &Path, work: &Path) -> Result<Found, Error> {
     })
 }
 
-/// The plan of the helper that puts other layers in the workspace's place.
-pub(super) fn switch(workspace: &Workspace, target: &Path) -> Result<Plan, Error> {
+/// The plan of the helper that puts other layers in the place of each workspace.
+pub(super) fn switch(workspaces: &[Workspace], targets: &[PathBuf]) -> Result<Plan, Error> {
+    if workspaces.len() != targets.len() {
+        return Err(Error::Spec {
+            what: format!(
+                "it has {} workspaces, and there are layers for {}",
+                targets.len(),
+                workspaces.len()
+            ),
+        });
+    }
+    let mut plan = Plan::default();
+    plan.begin_switch(targets.len());
+    for (workspace, target) in workspaces.iter().zip(targets) {
+        add_switch(&mut plan, workspace, target)?;
+    }
+    Ok(plan)
+}
+
+fn add_switch(plan: &mut Plan, workspace: &Workspace, target: &Path) -> Result<(), Error> {
     let Workspace::Overlay {
         lowers,
         upper,
@@ -459,9 +479,8 @@ pub(super) fn switch(workspace: &Workspace, target: &Path) -> Result<Plan, Error
         });
     };
     let found = find(lowers, upper, work)?;
-    let mut plan = Plan::default();
     plan.switch(target, &found.upper, &found.work, &found.lowers, *volatile);
-    Ok(plan)
+    Ok(())
 }
 
 #[cfg(test)]

@@ -257,7 +257,12 @@ impl Plan {
         self.word(u32::try_from(lowers).unwrap_or(u32::MAX));
     }
 
-    /// All that a switch of layers needs; it is no step. The helper sees the host's paths as they are.
+    /// Begins what a switch of layers needs, of so many workspaces; there are no steps in it.
+    pub(crate) fn begin_switch(&mut self, workspaces: usize) {
+        self.word(u32::try_from(workspaces).unwrap_or(u32::MAX));
+    }
+
+    /// What it needs for one of them. The helper sees the host's paths as they are.
     pub(crate) fn switch(
         &mut self,
         target: &Path,

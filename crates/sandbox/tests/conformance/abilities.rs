@@ -48,7 +48,7 @@ fn open_up(left: &std::path::Path) {
 pub(crate) async fn layers_are_changed_between_commands_or_that_is_refused(backend: &dyn Backend) {
     let plain = Subject::new(backend).await;
     let layers = Workspace::Directory("/usr".into());
-    let refused = plain.sandbox.switch(layers).await;
+    let refused = plain.sandbox.switch(vec![layers]).await;
     assert!(
         matches!(refused, Err(Error::CannotSwitch { .. })),
         "a plain directory gives way to nothing: {refused:?}"
@@ -77,7 +77,7 @@ pub(crate) async fn layers_are_changed_between_commands_or_that_is_refused(backe
     let next = stack(&["one", "lower"], "two", "work-two");
     let subject = Subject { directory, sandbox };
     subject.says("echo above > file").await;
-    subject.sandbox.switch(next).await.unwrap();
+    subject.sandbox.switch(vec![next]).await.unwrap();
     assert_eq!(subject.says("cat file; echo top > file").await, "above");
     let read = |name: &str| std::fs::read_to_string(subject.outside(name)).unwrap();
     assert_eq!(
@@ -90,6 +90,31 @@ pub(crate) async fn layers_are_changed_between_commands_or_that_is_refused(backe
             open_up(&subject.directory.path().join(work).join(place));
         }
     }
+}
+
+pub(crate) async fn several_workspaces_are_written_or_are_refused(backend: &dyn Backend) {
+    let (directory, mut spec) = directories();
+    for name in ["one", "two"] {
+        let place = directory.path().join(name);
+        std::fs::create_dir(&place).unwrap();
+        std::fs::write(place.join("file"), name).unwrap();
+        spec.also.push((name.into(), Workspace::Directory(place)));
+    }
+    let created = backend.create(spec).await;
+    if !backend.abilities().mounts {
+        assert!(matches!(created, Err(Error::Spec { .. })));
+        return;
+    }
+    let sandbox = created.unwrap();
+    let subject = Subject { directory, sandbox };
+    let script = "cat ../one/file ../two/file; echo new > ../two/file; mv ../one/file ../two/moved";
+    assert_eq!(subject.says(script).await, "onetwo");
+    let read = |name: &str| std::fs::read_to_string(subject.outside(name)).unwrap();
+    assert_eq!(
+        (read("two/file"), read("two/moved")),
+        ("new\n".into(), "one".into())
+    );
+    assert!(!subject.outside("one/file").exists());
 }
 
 pub(crate) async fn mounts_appear_or_are_refused(backend: &dyn Backend) {

@@ -73,6 +73,7 @@ macro_rules! conforms {
             abilities:
                 layers_are_a_workspace_or_are_refused
                 layers_are_changed_between_commands_or_that_is_refused
+                several_workspaces_are_written_or_are_refused
                 mounts_appear_or_are_refused
                 masks_hide_or_are_refused
                 limits_are_in_force_or_are_said_not_to_be;

@@ -93,7 +93,7 @@ async fn what_is_frozen_stays_seen_and_what_comes_after_lands_in_the_new_layer()
     room.says("echo one > one; rm gone; mkdir d; echo 1 > d/f")
         .await;
     let layers = stack.freeze();
-    room.sandbox.switch(layers).await.unwrap();
+    room.sandbox.switch(vec![layers]).await.unwrap();
     assert_eq!(room.says("ls; cat one d/f").await, "d\nkept\none\none\n1");
     room.says("echo two > one; rm -r d; mkdir d; echo new > d/g; echo x > gone")
         .await;
@@ -109,11 +109,11 @@ async fn what_is_frozen_stays_seen_and_what_comes_after_lands_in_the_new_layer()
 async fn the_layers_of_an_earlier_moment_show_what_was_there_then() {
     let (room, mut stack, _directory) = layered().await;
     room.says("echo one > file").await;
-    room.sandbox.switch(stack.freeze()).await.unwrap();
+    room.sandbox.switch(vec![stack.freeze()]).await.unwrap();
     room.says("echo two > file; rm kept").await;
     // The upper layer of the second turn is left out.
     stack.written += 1;
-    room.sandbox.switch(stack.workspace()).await.unwrap();
+    room.sandbox.switch(vec![stack.workspace()]).await.unwrap();
     assert_eq!(room.says("cat file kept").await, "one\nkept");
     room.sandbox.destroy().await.unwrap();
 }
@@ -126,7 +126,7 @@ async fn after_two_hundred_changes_of_layers_one_mount_is_there_and_the_seal_hol
     let options = "grep ' /workspace/repo ' /proc/self/mountinfo | grep -o 'rw,nosuid,nodev'";
     for number in 0..200 {
         room.says(&format!("echo {number} > {number}")).await;
-        room.sandbox.switch(stack.freeze()).await.unwrap();
+        room.sandbox.switch(vec![stack.freeze()]).await.unwrap();
     }
     assert_eq!(room.says(MOUNTS).await, before);
     assert_eq!(
@@ -154,14 +154,14 @@ async fn layers_do_not_change_under_what_runs() {
         .await
         .unwrap();
     let layers = stack.freeze();
-    busy(room.sandbox.switch(layers.clone()).await);
+    busy(room.sandbox.switch(vec![layers.clone()]).await);
     process.kill();
     process.wait().await.unwrap();
     // What a command was told to leave running holds a directory, or an open file.
     let mut command = room.command(["/bin/sh", "-c", "sleep 1000 > held & echo $!"]);
     command.keep_background = true;
     let pid = room.run(command).await.stdout.text();
-    busy(room.sandbox.switch(layers.clone()).await);
+    busy(room.sandbox.switch(vec![layers.clone()]).await);
     room.says("echo still > old").await;
     assert!(stack.directory.join("upper-0/old").exists());
     // A zombie holds nothing.
@@ -169,7 +169,7 @@ async fn layers_do_not_change_under_what_runs() {
     let lives = format!("grep -qs 'State:.[^Z]' /proc/{pid}/status");
     let ended = format!("kill -9 {pid}; while {lives}; do :; done");
     room.says(&ended).await;
-    room.sandbox.switch(layers).await.unwrap();
+    room.sandbox.switch(vec![layers]).await.unwrap();
     assert_eq!(room.says("cat old").await, "still");
     room.sandbox.destroy().await.unwrap();
 }
@@ -190,7 +190,7 @@ async fn layers_that_cannot_be_mounted_leave_the_old_ones_in_place() {
         work: elsewhere.path().to_owned(),
         volatile: true,
     };
-    let refused = room.sandbox.switch(bad).await;
+    let refused = room.sandbox.switch(vec![bad]).await;
     assert!(
         matches!(refused, Err(Error::OverlayRefused { .. })),
         "{refused:?}"
@@ -199,8 +199,57 @@ async fn layers_that_cannot_be_mounted_leave_the_old_ones_in_place() {
         room.says("cat file; echo more >> file; cat file").await,
         "one\none\nmore"
     );
-    room.sandbox.switch(good).await.unwrap();
+    room.sandbox.switch(vec![good]).await.unwrap();
     assert_eq!(room.says("cat file").await, "one\nmore");
+    room.sandbox.destroy().await.unwrap();
+}
+
+#[tokio::test]
+async fn layers_of_several_workspaces_are_changed_together_or_not_at_all() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = |name: &str| {
+        let place = directory.path().join(name);
+        fs::create_dir(&place).unwrap();
+        place
+    };
+    let (mut one, mut other) = (Stack::new(&place("one")), Stack::new(&place("other")));
+    let (first, second) = (one.workspace(), other.workspace());
+    let home = place("home");
+    let room = Room::with(|spec| {
+        spec.workspace = first;
+        spec.also = vec![("other".into(), second)];
+        spec.home = Some(home);
+    })
+    .await;
+    room.says("echo 1 > file; echo 2 > ../other/file").await;
+    let (first, second) = (one.freeze(), other.freeze());
+    let few = room.sandbox.switch(vec![first.clone()]).await;
+    assert!(matches!(few, Err(Error::Spec { .. })), "{few:?}");
+    let elsewhere = tempfile::tempdir_in("/dev/shm").unwrap();
+    let mut bad = second.clone();
+    if let Workspace::Overlay { work, .. } = &mut bad {
+        *work = elsewhere.path().to_owned();
+    }
+    let refused = room.sandbox.switch(vec![first, bad]).await;
+    assert!(
+        matches!(refused, Err(Error::OverlayRefused { .. })),
+        "{refused:?}"
+    );
+    // The kernel has marked the scratch directory of the first by now: others take its place.
+    room.says("echo 1 >> file; echo 2 >> ../other/file").await;
+    one.written += 1;
+    let (first, second) = (one.workspace(), second);
+    room.sandbox.switch(vec![first, second]).await.unwrap();
+    assert_eq!(
+        room.says("cat file ../other/file kept ../other/kept").await,
+        "1\n1\n2\n2\nkeptkept"
+    );
+    room.says("echo 3 > file; echo 4 > ../other/file").await;
+    let read = |path: &str| fs::read_to_string(directory.path().join(path)).unwrap();
+    assert_eq!(read("one/upper-0/file"), "1\n1\n");
+    assert_eq!(read("other/upper-1/file"), "4\n");
+    let mounts = "grep -c ' /workspace/[a-z]* ' /proc/self/mountinfo";
+    assert_eq!(room.says(mounts).await, "2");
     room.sandbox.destroy().await.unwrap();
 }
 
@@ -208,17 +257,17 @@ async fn layers_that_cannot_be_mounted_leave_the_old_ones_in_place() {
 async fn a_directory_gives_way_to_no_layers() {
     let layers = Workspace::Directory("/usr".into());
     let room = Room::new().await;
-    let refused = room.sandbox.switch(layers.clone()).await;
+    let refused = room.sandbox.switch(vec![layers.clone()]).await;
     assert!(matches!(refused, Err(Error::CannotSwitch { .. })));
     let host = Room::of(&Host, |_| {}).await;
-    let refused = host.sandbox.switch(layers).await;
+    let refused = host.sandbox.switch(vec![layers]).await;
     assert!(matches!(refused, Err(Error::CannotSwitch { .. })));
 }
 
 #[tokio::test]
 async fn nothing_is_left_of_a_sandbox_whose_layers_were_changed() {
     let (room, mut stack, _directory) = layered().await;
-    room.sandbox.switch(stack.freeze()).await.unwrap();
+    room.sandbox.switch(vec![stack.freeze()]).await.unwrap();
     let first = room.sandbox.diagnose().await.first_process.unwrap();
     room.sandbox.destroy().await.unwrap();
     assert!(!Path::new(&format!("/proc/{first}")).exists());
@@ -247,7 +296,7 @@ async fn an_owner_that_changes_layers() {
     let first = room.sandbox.diagnose().await.first_process.unwrap();
     println!("\nowns {first} in {}", directory.path().display());
     loop {
-        room.sandbox.switch(stack.freeze()).await.unwrap();
+        room.sandbox.switch(vec![stack.freeze()]).await.unwrap();
         println!("changed");
     }
 }
