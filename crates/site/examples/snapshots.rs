@@ -69,6 +69,7 @@ async fn main() {
         channel: false,
         part: domain::egress::Part::Agent,
         outlet: None,
+        also: Vec::new(),
         beside: Vec::new(),
     };
     let site = sites.site(&mirror, wanted("site".into())).await.unwrap();

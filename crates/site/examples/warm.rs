@@ -74,6 +74,7 @@ async fn main() -> Result<(), Failed> {
                 channel: true,
                 part: domain::egress::Part::Agent,
                 outlet: None,
+                also: Vec::new(),
                 beside: Vec::new(),
             };
             let began = Instant::now();

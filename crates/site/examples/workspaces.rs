@@ -302,6 +302,7 @@ impl Stage {
             channel: false,
             part: domain::egress::Part::Agent,
             outlet: None,
+            also: Vec::new(),
             beside: Vec::new(),
         };
         Ok(self.sites.site(&self.mirror, wanted).await?)

@@ -81,15 +81,23 @@ impl Sites {
         (toolchains, shown): (Toolchains, Vec<Shown>),
     ) -> Result<Site, Error> {
         let mut guard = Guard::new(self, workspace);
-        let key = base_key(&wanted.repository, wanted.base);
-        let found = guard.workspace()?.base_key();
-        if found != key {
+        let also = wanted.also.iter();
+        let keys: Vec<String> =
+            [base_key(&wanted.repository, wanted.base)]
+                .into_iter()
+                .chain(also.map(|one| {
+                    format!("{} for {}", base_key(&one.repository, one.commit), one.name)
+                }))
+                .collect();
+        let found = bases_of(guard.workspace()?);
+        if found != keys {
             return Err(Error::OtherBase {
                 id: wanted.id.clone(),
-                found: found.to_owned(),
-                wanted: key,
+                found: found.join(", "),
+                wanted: keys.join(", "),
             });
         }
+        let written = self.written(&wanted.also).await?;
         let (sandbox, way) = self
             .sandbox(guard.workspace()?, &toolchains, wanted, &shown)
             .await?;
@@ -105,8 +113,18 @@ impl Sites {
             mirror.clone(),
             base_tree,
         )
+        .writing(written)
         .showing(shown))
     }
+}
+
+/// What its repositories lie over, its own first.
+fn bases_of(workspace: &Workspace) -> Vec<String> {
+    let also = workspace.also_base_keys();
+    [workspace.base_key().to_owned()]
+        .into_iter()
+        .chain(also.map(|(name, key)| format!("{key} for {name}")))
+        .collect()
 }
 
 /// Waits until no process has the workspace `id` mounted. Those of a killed holder are ended by the

@@ -17,25 +17,43 @@ pub const MAX_REPORTED: usize = 50;
 pub struct Extracted {
     /// The base's tree with the changes.
     pub tree: TreeId,
+    /// The same of each further repository, with its name.
+    pub also: Vec<(String, TreeId)>,
     /// What was found and not taken, a sentence each, at most [`MAX_REPORTED`].
     pub not_taken: Vec<String>,
 }
 
-/// Reads the changes of `workspace` over `base` into a tree of the mirror. New files that git
+impl Extracted {
+    /// Adds what came out of a further repository.
+    pub(crate) fn add(&mut self, name: String, of: Self) {
+        let room = MAX_REPORTED.saturating_sub(self.not_taken.len());
+        let not_taken = of.not_taken.into_iter().take(room);
+        self.not_taken
+            .extend(not_taken.map(|line| format!("in {name}: {line}")));
+        self.also.push((name, of.tree));
+    }
+}
+
+/// Reads the changes of one repository of a workspace over `base` into a tree of the mirror: of the one
+/// with this name, or of its own. New files that git
 /// ignores are left out: they are neither read nor counted against the limits.
 pub(crate) fn extract(
     mirror: &Mirror,
     base: TreeId,
-    workspace: &Workspace,
+    (workspace, name): (&Workspace, Option<&str>),
     limits: &Limits,
 ) -> Result<Extracted, Error> {
+    let visit = |visitor: &mut dyn Visitor<Error>| match name {
+        None => workspace.wanted_changes(limits, visitor),
+        Some(name) => workspace.wanted_changes_of(name, limits, visitor),
+    };
     let mut rules = Rules::new(mirror, base)?;
-    workspace.wanted_changes(limits, &mut rules)?;
+    visit(&mut rules)?;
     let mut collect = Collect {
         tree: mirror.tree_writer(base),
         rules,
     };
-    let summary = workspace.wanted_changes(limits, &mut collect)?;
+    let summary = visit(&mut collect)?;
     let written = collect.tree.finish()?;
     let collisions = mirror.collisions(base, written.tree)?;
     let mut tree = written.tree;
@@ -63,7 +81,11 @@ pub(crate) fn extract(
         .chain(collisions)
         .take(MAX_REPORTED)
         .collect();
-    Ok(Extracted { tree, not_taken })
+    Ok(Extracted {
+        tree,
+        also: Vec::new(),
+        not_taken,
+    })
 }
 
 /// A path as it can stand in a line of text: control characters and what is no text are escaped.

@@ -193,8 +193,10 @@ pub(crate) fn lay_out(
         left = left.saturating_sub(content.len() as u64);
         let path = path.as_ref();
         match entry.kind {
-            FileKind::Link => workspace.link(path, content.as_slice().into())?,
-            kind => workspace.write(path, kind == FileKind::Executable, &content)?,
+            FileKind::Link => workspace.edit().link(path, content.as_slice().into())?,
+            kind => workspace
+                .edit()
+                .write(path, kind == FileKind::Executable, &content)?,
         }
     }
     Ok(())
@@ -223,9 +225,12 @@ pub(crate) fn key(
         all.add("executable", [u8::from(file.executable)]);
         all.add("content", &file.content);
     }
-    for beside in &wanted.beside {
-        all.add("beside", &beside.name);
-        all.add("commit", beside.commit.to_string());
+    // A setup sees those that are written later as well, and changes neither.
+    let also = wanted.also.iter().map(|one| (&one.name, one.commit));
+    let beside = wanted.beside.iter().map(|one| (&one.name, one.commit));
+    for (name, commit) in also.chain(beside) {
+        all.add("beside", name);
+        all.add("commit", commit.to_string());
     }
     toolchains(&mut all, ground.toolchains);
     match sees {

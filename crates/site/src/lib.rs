@@ -9,9 +9,11 @@
 //!   background.
 //! - [`Wanted`] says what a site should hold.
 //! - [`Site`] is one: [`Site::run`], [`Site::extract`], [`Site::close`]; between turns
-//!   [`Site::snapshot`], [`Site::undo`], [`Site::fork`].
+//!   [`Site::snapshot`], [`Site::undo`], [`Site::fork`]. It is of one repository, and may write further
+//!   ones ([`Also`]) and show others ([`Beside`]).
 
 mod again;
+mod also;
 mod beside;
 mod disk;
 mod error;
@@ -33,6 +35,7 @@ mod turns;
 mod wanted;
 mod way;
 
+pub use also::Also;
 pub use beside::{Beside, SHOWN_IN};
 pub use disk::{DiskBounds, Full};
 pub use error::Error;

@@ -27,6 +27,8 @@ impl Sites {
         let base = self
             .base(&wanted.repository, mirror, wanted.base, None)
             .await?;
+        let written = self.written(&wanted.also).await?;
+        let also = self.also_bases(&wanted.also, &written).await?;
         let shown = self.shown(&wanted.beside).await?;
         let toolchains = self.toolchains(&wanted.extra_roots);
         let ground = wanted.setup.as_ref().map(|setup| Ground {
@@ -48,6 +50,7 @@ impl Sites {
         let egress = self.egress(&wanted);
         let recipe = Recipe {
             base: base.clone(),
+            also,
             layer,
             toolchains: toolchains.clone(),
             shown: shown.clone(),
@@ -65,7 +68,19 @@ impl Sites {
             let mirror = mirror.clone();
             let base = wanted.base;
             guard
-                .with(move |workspace| fill::fill(&mirror, mirror.tree_of(base)?, tree, workspace))
+                .with(move |workspace| {
+                    let edit = workspace.edit();
+                    fill::fill(&mirror, mirror.tree_of(base)?, tree, &edit)
+                })
+                .await?;
+        }
+        for one in written.clone() {
+            let Some(tree) = one.tree else { continue };
+            guard
+                .with(move |workspace| {
+                    let edit = workspace.edit_also(&one.name)?;
+                    fill::fill(&one.mirror, one.base, tree, &edit)
+                })
                 .await?;
         }
         let was_ready = ready.is_some();
@@ -89,6 +104,7 @@ impl Sites {
             mirror.clone(),
             base_tree,
         )
+        .writing(written)
         .showing(shown)
         .set_up_as(set_up)
         .was_ready_if(was_ready))
@@ -97,12 +113,14 @@ impl Sites {
     /// A workspace in which nothing has run but the setup whose layer it lies over.
     pub(crate) async fn workspace_of(&self, id: &str, recipe: &Recipe) -> Result<Guard, Error> {
         let (sites, id, base) = (self.clone(), id.to_owned(), recipe.base.clone());
+        let also = recipe.also.clone();
         let workspace = if let Some(layer) = recipe.layer.clone() {
-            blocking(move || Ok(sites.store().create_set_up(&id, &base, &layer)?)).await?
+            let store = sites.store().clone();
+            blocking(move || Ok(store.create_set_up_also(&id, &base, &layer, &also)?)).await?
         } else {
             let toolchains = recipe.toolchains.clone();
             let include = Arc::clone(&recipe.wanted.include);
-            blocking(move || sites.workspace(&id, &base, &include, &toolchains)).await?
+            blocking(move || sites.workspace(&id, (&base, &also), &include, &toolchains)).await?
         };
         Ok(Guard::new(self, workspace))
     }
@@ -126,13 +144,15 @@ impl Sites {
     fn workspace(
         &self,
         id: &str,
-        base: &Base,
+        (base, also): (&Base, &[(String, Base)]),
         include: &[Included],
         toolchains: &Toolchains,
     ) -> Result<Workspace, Error> {
-        let mut workspace = self.store().create(id, base)?;
+        let mut workspace = self.store().create_also(id, base, also)?;
         for file in include {
-            workspace.write(file.path.as_ref(), file.executable, &file.content)?;
+            workspace
+                .edit()
+                .write(file.path.as_ref(), file.executable, &file.content)?;
         }
         if !include.is_empty() {
             workspace.freeze()?;
@@ -192,8 +212,9 @@ impl Sites {
         channel: bool,
     ) -> sandbox::Spec {
         let options = self.options();
-        let files = layers(workspace);
-        let mut spec = sandbox::Spec::new(files);
+        let mut spec = sandbox::Spec::new(layers(workspace.layers()));
+        let also = workspace.also_layers().into_iter();
+        spec.also = also.map(|(name, files)| (name, layers(files))).collect();
         spec.home = Some(workspace.home());
         spec.tmp = sandbox::Tmp::Directory(workspace.tmp());
         spec.limits = options.limits;

@@ -394,9 +394,16 @@ pub(crate) fn furnish(workspace: &Workspace, toolchains: &Toolchains) -> Result<
         })
 }
 
-/// What a sandbox shows of a workspace.
-pub(crate) fn layers(workspace: &Workspace) -> sandbox::Workspace {
-    match workspace.layers() {
+/// What a sandbox shows of a workspace, of each repository that is written in it.
+pub(crate) fn all_layers(workspace: &Workspace) -> Vec<sandbox::Workspace> {
+    let also = workspace.also_layers().into_iter().map(|(_, files)| files);
+    let all = [workspace.layers()].into_iter().chain(also);
+    all.map(layers).collect()
+}
+
+/// What a sandbox shows of one of them.
+pub(crate) fn layers(files: Layers) -> sandbox::Workspace {
+    match files {
         Layers::Overlay {
             lowers,
             upper,

@@ -50,6 +50,8 @@ const FREE_MEMORY: u64 = 10;
 #[derive(Clone)]
 pub(crate) struct Recipe {
     pub(crate) base: Base,
+    /// Those of further repositories that are written.
+    pub(crate) also: Vec<(String, Base)>,
     pub(crate) layer: Option<SetupLayer>,
     pub(crate) toolchains: Toolchains,
     pub(crate) shown: Vec<Shown>,
@@ -63,6 +65,7 @@ impl Recipe {
     fn is_general(&self) -> bool {
         let Self { wanted, layer, .. } = self;
         wanted.tree.is_none()
+            && wanted.also.iter().all(|one| one.tree.is_none())
             && (layer.is_some() || wanted.setup.is_none() && wanted.include.is_empty())
     }
 
@@ -70,6 +73,7 @@ impl Recipe {
     fn key(&self) -> String {
         let Self { wanted, .. } = self;
         let layer = self.layer.as_ref().map(SetupLayer::key);
+        let also = self.also.iter().map(|(name, base)| (name, base.key()));
         let beside = wanted.beside.iter().map(|one| (&one.name, one.commit));
         format!(
             "{:?}",
@@ -78,6 +82,7 @@ impl Recipe {
                 layer,
                 &self.toolchains,
                 &wanted.programs,
+                also.collect::<Vec<_>>(),
                 beside.collect::<Vec<_>>(),
                 self.channel,
             )

@@ -6,6 +6,8 @@
 //! meanwhile waits, and is told of the failure if it fails. A failure is not kept.
 
 use crate::{
+    also::Also,
+    beside::{Beside, Shown},
     error::Error,
     key::{self, Sees},
     open::{Guard, Sites, blocking, furnish, lock},
@@ -21,8 +23,6 @@ use std::{
     time::{Duration, Instant},
 };
 use workspace::{Base, Claim, SetupBuilder, SetupLayer, Tracked};
-
-use crate::beside::Shown;
 
 /// How long to wait for another process beyond the time that the setup may take there.
 const PATIENCE: Duration = Duration::from_secs(10 * 60);
@@ -236,7 +236,9 @@ impl Sites {
                 };
                 // Part of the layer: a setup may change or remove them.
                 for file in include.iter() {
-                    workspace.write(file.path.as_ref(), file.executable, &file.content)?;
+                    workspace
+                        .edit()
+                        .write(file.path.as_ref(), file.executable, &file.content)?;
                 }
                 furnish(&workspace, &toolchains)?;
                 Ok((builder, workspace))
@@ -285,9 +287,13 @@ impl Sites {
             ..ground.wanted.clone()
         };
         let workspace = guard.workspace()?;
-        let (sandbox, way) = self
-            .sandbox(workspace, toolchains, &wanted, ground.shown)
-            .await?;
+        let mut shown = ground.shown.to_vec();
+        // What it leaves is of its own repository: where that is a layer, it only sees the others.
+        if workspace.also_base_keys().next().is_none() {
+            let others: Vec<Beside> = wanted.also.iter().map(Also::shown).collect();
+            shown.extend(self.shown(&others).await?);
+        }
+        let (sandbox, way) = self.sandbox(workspace, toolchains, &wanted, &shown).await?;
         let watch = self.watch(workspace, &*sandbox);
         let besides = way.as_ref().map_or(&[][..], |way| &way.environment);
         let environment = environment(&*sandbox, toolchains, besides);

@@ -1,6 +1,7 @@
 //! One site: commands in its sandbox, its changes as a tree, its end.
 
 use crate::{
+    also::Written,
     beside::Shown,
     disk::{Full, Watch},
     error::Error,
@@ -40,6 +41,8 @@ pub struct Site {
     outlives: bool,
     pub(crate) layering: Layering,
     pub(crate) turns: Turns,
+    /// Further repositories that are written.
+    pub(crate) also: Vec<Written>,
     /// Further repositories stay checked out while it lives.
     shown: Vec<Shown>,
     pub(crate) set_up: Option<SetUp>,
@@ -91,6 +94,7 @@ impl Site {
             base,
             outlives: false,
             turns: Turns::default(),
+            also: Vec::new(),
             shown: Vec::new(),
             set_up: None,
             was_ready: false,
@@ -115,6 +119,11 @@ impl Site {
 
     pub(crate) fn showing(mut self, shown: Vec<Shown>) -> Self {
         self.shown = shown;
+        self
+    }
+
+    pub(crate) fn writing(mut self, also: Vec<Written>) -> Self {
+        self.also = also;
         self
     }
 
@@ -174,15 +183,26 @@ impl Site {
         shell(self.sandbox()?, &self.environment, command, timeout).await
     }
 
-    /// Reads what changed since the site was opened into a tree of the mirror.
+    /// Reads what changed since the site was opened into a tree of the mirror, and into one of its own
+    /// mirror for each further repository.
     ///
     /// # Errors
     /// When the workspace holds more than a change may, or cannot be read.
     pub async fn extract(&self) -> Result<Extracted, Error> {
         self.turns.check()?;
         let workspace = self.files()?;
-        let (mirror, base) = (self.mirror.clone(), self.base);
-        blocking(move || extract(&mirror, base, &held(&workspace), &Limits::default())).await
+        let (mirror, base, also) = (self.mirror.clone(), self.base, self.also.clone());
+        blocking(move || {
+            let (workspace, limits) = (held(&workspace), Limits::default());
+            let mut all = extract(&mirror, base, (&workspace, None), &limits)?;
+            for one in also {
+                let name = Some(one.name.as_str());
+                let of = extract(&one.mirror, one.base, (&workspace, name), &limits)?;
+                all.add(one.name, of);
+            }
+            Ok(all)
+        })
+        .await
     }
 
     pub(crate) fn files(&self) -> Result<Arc<Mutex<Workspace>>, Error> {

@@ -5,7 +5,7 @@
 
 use crate::{
     error::Error,
-    open::{Guard, Sites, blocking, furnish, layers},
+    open::{Guard, Sites, all_layers, blocking, furnish},
     site::{Site, held},
     wanted::Wanted,
 };
@@ -111,7 +111,7 @@ impl Site {
             let files = Arc::clone(&files);
             blocking(move || {
                 let mut files = held(&files);
-                Ok(change(&mut files).map(|before| (before, layers(&files))))
+                Ok(change(&mut files).map(|before| (before, all_layers(&files))))
             })
             .await?
         };
@@ -123,7 +123,7 @@ impl Site {
                 return Err(error.into());
             }
         };
-        let switched = sandbox.switch(vec![layers]).await;
+        let switched = sandbox.switch(layers).await;
         let settled = {
             let files = Arc::clone(&files);
             let failed = switched.is_err();
@@ -213,6 +213,7 @@ impl Site {
             self.mirror.clone(),
             self.base,
         )
+        .writing(self.also.clone())
         .showing(self.shown().to_vec()))
     }
 

@@ -1,6 +1,7 @@
 //! What a site should hold.
 
 use crate::{
+    also::Also,
     beside::Beside,
     error::Error,
     include::{self, Included},
@@ -37,6 +38,8 @@ pub struct Wanted {
     /// What makes the way out of it that a policy grants. The site serves that itself unless its owner
     /// serves the channel.
     pub outlet: Option<Outlet>,
+    /// Further repositories that are written. The kind `host` can write one only.
+    pub also: Vec<Also>,
     /// Further repositories that are shown, read-only. The kind `host` cannot show any.
     pub beside: Vec<Beside>,
 }
@@ -77,6 +80,7 @@ impl Wanted {
             channel: false,
             part: Part::Checks,
             outlet: None,
+            also: Vec::new(),
             beside,
         })
     }

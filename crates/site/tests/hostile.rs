@@ -64,6 +64,7 @@ async fn attempt() -> Attempt {
         channel: false,
         part: domain::egress::Part::Agent,
         outlet: None,
+        also: Vec::new(),
         beside: Vec::new(),
     };
     let site = sites.site(&mirror, wanted).await.unwrap();

@@ -32,6 +32,7 @@ async fn ignored_output_of_any_size_is_left_out_and_the_hosts_programs_are_found
         channel: false,
         part: domain::egress::Part::Agent,
         outlet: None,
+        also: Vec::new(),
         beside: Vec::new(),
     };
     let site = sites.site(&mirror, wanted).await.unwrap();

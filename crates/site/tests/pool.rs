@@ -61,6 +61,7 @@ impl Place {
             channel: true,
             part: domain::egress::Part::Agent,
             outlet: None,
+            also: Vec::new(),
             beside: Vec::new(),
         }
     }

@@ -69,6 +69,7 @@ impl Place {
             channel: false,
             part: domain::egress::Part::Agent,
             outlet: None,
+            also: Vec::new(),
             beside: Vec::new(),
         }
     }

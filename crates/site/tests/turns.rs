@@ -57,6 +57,7 @@ impl Place {
             channel: false,
             part: domain::egress::Part::Agent,
             outlet: None,
+            also: Vec::new(),
             beside: Vec::new(),
         }
     }
@@ -354,6 +355,7 @@ async fn a_site_without_layers_has_no_snapshots_and_says_so() {
         channel: false,
         part: domain::egress::Part::Agent,
         outlet: None,
+        also: Vec::new(),
         beside: Vec::new(),
     };
     let again = Wanted {

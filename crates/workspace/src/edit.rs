@@ -7,7 +7,7 @@ use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use bstr::{BStr, ByteSlice};
@@ -22,7 +22,36 @@ use crate::remove;
 use crate::store::Layering;
 use crate::workspace::Workspace;
 
+/// Writes into one repository of a workspace.
+#[derive(Debug)]
+pub struct Edit {
+    /// Where it is written.
+    root: PathBuf,
+    layering: Layering,
+}
+
 impl Workspace {
+    /// Writes into its own repository.
+    pub fn edit(&self) -> Edit {
+        Edit {
+            root: self.written(),
+            layering: self.layering(),
+        }
+    }
+
+    /// Writes into a further repository.
+    ///
+    /// # Errors
+    /// [`Error::NoRepository`].
+    pub fn edit_also(&self, name: &str) -> Result<Edit, Error> {
+        Ok(Edit {
+            root: self.written_also(name)?,
+            layering: self.layering(),
+        })
+    }
+}
+
+impl Edit {
     /// Writes a file, with the directories above it, in place of whatever is there.
     ///
     /// # Errors
@@ -43,7 +72,7 @@ impl Workspace {
     /// Makes a symbolic link in place of whatever is there. The target is data.
     ///
     /// # Errors
-    /// As [`Workspace::write`].
+    /// As [`Edit::write`].
     pub fn link(&self, path: &BStr, target: &BStr) -> Result<(), Error> {
         let (parent, name) = self.cleared_place(path)?;
         let target = OsStr::from_bytes(target);
@@ -53,7 +82,7 @@ impl Workspace {
     /// Makes a directory, empty where it is new.
     ///
     /// # Errors
-    /// As [`Workspace::write`].
+    /// As [`Edit::write`].
     pub fn directory(&self, path: &BStr) -> Result<(), Error> {
         self.enter(path).map(drop)
     }
@@ -61,13 +90,13 @@ impl Workspace {
     /// Removes what is at the path, with all below it. What is not there stays so.
     ///
     /// # Errors
-    /// As [`Workspace::write`].
+    /// As [`Edit::write`].
     pub fn remove(&self, path: &BStr) -> Result<(), Error> {
         let Some((parent, name)) = self.existing_parent(path)? else {
             return Ok(());
         };
         discard(&parent, &name, path)?;
-        if self.layering() == Layering::Overlay {
+        if self.layering == Layering::Overlay {
             make_whiteout(&parent, &name).map_err(io("remove", shown(path)))?;
         }
         Ok(())
@@ -84,15 +113,15 @@ impl Workspace {
     /// Opens the directory at the path, making it and those above it; what is no directory on the
     /// way gives way.
     fn enter(&self, path: &BStr) -> Result<Dir, Error> {
-        let root = self.written();
-        let mut dir = Dir::open(&root).map_err(io("open", &root))?;
+        let root = &self.root;
+        let mut dir = Dir::open(root).map_err(io("open", root))?;
         for name in components(path)? {
             dir = match dir.subdir(&name, Access::Write) {
                 Ok(below) => below,
                 Err(Errno::NOENT) => make(&dir, &name, false).map_err(io("make", shown(path)))?,
                 Err(Errno::NOTDIR | Errno::LOOP) => {
                     discard(&dir, &name, path)?;
-                    let hide = self.layering() == Layering::Overlay;
+                    let hide = self.layering == Layering::Overlay;
                     make(&dir, &name, hide).map_err(io("make", shown(path)))?
                 }
                 Err(errno) => return Err(io("open", shown(path))(errno)),
@@ -105,13 +134,13 @@ impl Workspace {
     /// directory stands above it, for then there is nothing to remove.
     fn existing_parent(&self, path: &BStr) -> Result<Option<(Dir, CString)>, Error> {
         let (above, name) = split(path)?;
-        let root = self.written();
-        let mut dir = Dir::open(&root).map_err(io("open", &root))?;
+        let root = &self.root;
+        let mut dir = Dir::open(root).map_err(io("open", root))?;
         for part in components(above)? {
             dir = match dir.subdir(&part, Access::Write) {
                 Ok(below) => below,
                 Err(Errno::NOTDIR | Errno::LOOP) => return Ok(None),
-                Err(Errno::NOENT) if self.layering() == Layering::Copy => return Ok(None),
+                Err(Errno::NOENT) if self.layering == Layering::Copy => return Ok(None),
                 Err(Errno::NOENT) => make(&dir, &part, false).map_err(io("make", shown(path)))?,
                 Err(errno) => return Err(io("open", shown(path))(errno)),
             };

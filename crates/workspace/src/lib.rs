@@ -42,6 +42,7 @@ mod workspace;
 
 pub use base::{Base, BaseInfo, MAX_LAYERS};
 pub use change::{Change, GitDir, Limits, Refused, Summary, Visitor, Why};
+pub use edit::Edit;
 pub use error::{Error, Limit};
 pub use fold::{Built, Fold};
 pub use meter::Meter;

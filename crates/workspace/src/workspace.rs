@@ -230,11 +230,11 @@ impl Workspace {
                 let own = stack.frozen().chain(setup).map(|layer| self.layer(layer));
                 Layers::Overlay {
                     lowers: own.chain(trees.iter().cloned()).collect(),
-                    upper: self.layer(&stack.upper),
+                    upper: self.written_in(stack),
                     work: self.dir.join("work").join(&stack.upper),
                 }
             }
-            Layering::Copy => Layers::Directory(self.dir.join(&stack.upper)),
+            Layering::Copy => Layers::Directory(self.written_in(stack)),
         }
     }
 
@@ -286,12 +286,16 @@ impl Workspace {
         limits: &Limits,
         visitor: &mut dyn Visitor<E>,
     ) -> Result<Summary, E> {
+        self.changes_in(self.also(name)?, Some(name), limits, visitor)
+    }
+
+    fn also(&self, name: &str) -> Result<&Stack, Error> {
         let found = self.record.also.iter().find(|(known, _)| known == name);
-        let (_, stack) = found.ok_or_else(|| Error::NoRepository {
+        let found = found.ok_or_else(|| Error::NoRepository {
             id: self.id.clone(),
             name: name.to_owned(),
-        })?;
-        self.changes_in(stack, Some(name), limits, visitor)
+        });
+        found.map(|(_, stack)| stack)
     }
 
     fn changes_in<E: From<Error>>(
@@ -304,11 +308,11 @@ impl Workspace {
         match self.record.kind {
             Layering::Overlay => {
                 let frozen = stack.frozen().map(|layer| self.layer(layer));
-                let written = [self.layer(&stack.upper)].into_iter();
+                let written = [self.written_in(stack)].into_iter();
                 overlay::changes(written.chain(frozen).collect(), limits, visitor)
             }
             Layering::Copy => {
-                let part = self.dir.join(&stack.upper);
+                let part = self.written_in(stack);
                 let root = Dir::open(&part).map_err(io("open", &part))?;
                 let manifest = Manifest::read(&self.dir.join(beside(MANIFEST, name)))?;
                 copy::changes(root, &manifest, limits, visitor)
@@ -359,7 +363,7 @@ impl Workspace {
                 let also = also.map(|(name, stack)| (Some(name.as_str()), stack));
                 for (name, stack) in [(None, &self.record.own)].into_iter().chain(also) {
                     let manifest = self.dir.join(beside(MANIFEST, name));
-                    copy::scan(&self.dir.join(&stack.upper))?.write(&manifest)?;
+                    copy::scan(&self.written_in(stack))?.write(&manifest)?;
                 }
                 Ok(())
             }
@@ -374,9 +378,18 @@ impl Workspace {
 
     /// Where its own repository is written.
     pub(crate) fn written(&self) -> PathBuf {
+        self.written_in(&self.record.own)
+    }
+
+    /// Where a further repository is written.
+    pub(crate) fn written_also(&self, name: &str) -> Result<PathBuf, Error> {
+        Ok(self.written_in(self.also(name)?))
+    }
+
+    fn written_in(&self, stack: &Stack) -> PathBuf {
         match self.record.kind {
-            Layering::Overlay => self.layer(&self.record.own.upper),
-            Layering::Copy => self.dir.join(TREE),
+            Layering::Overlay => self.layer(&stack.upper),
+            Layering::Copy => self.dir.join(&stack.upper),
         }
     }
 

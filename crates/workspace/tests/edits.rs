@@ -36,22 +36,32 @@ fn child_plays_a_scene() {
 
 fn edit(workspace: &Workspace) {
     let path = |path: &'static str| -> &'static BStr { path.into() };
-    workspace.write(path(".env"), false, b"KEY=test").unwrap();
     workspace
+        .edit()
+        .write(path(".env"), false, b"KEY=test")
+        .unwrap();
+    workspace
+        .edit()
         .write(path("src/main.rs"), true, b"edited")
         .unwrap();
     workspace
+        .edit()
         .write(path("src/deep"), false, b"a file now")
         .unwrap();
     workspace
+        .edit()
         .write(path("README.md/part"), false, b"p")
         .unwrap();
     workspace
+        .edit()
         .write(path("dirlink/inside"), false, b"not through the link")
         .unwrap();
-    workspace.link(path("out"), path("/etc/passwd")).unwrap();
-    workspace.remove(path("vendor")).unwrap();
-    workspace.remove(path("old/d.txt")).unwrap();
+    workspace
+        .edit()
+        .link(path("out"), path("/etc/passwd"))
+        .unwrap();
+    workspace.edit().remove(path("vendor")).unwrap();
+    workspace.edit().remove(path("old/d.txt")).unwrap();
 }
 
 #[test]
@@ -88,6 +98,7 @@ fn what_was_frozen_is_no_change_and_what_the_agent_does_to_it_is() {
             edit(&scene.workspace);
             scene
                 .workspace
+                .edit()
                 .write(file.as_bytes().as_bstr(), false, b"r")
                 .unwrap();
             scene.workspace.freeze().unwrap();
@@ -142,11 +153,12 @@ fn no_path_leads_out_of_the_workspace_or_into_a_git_directory() {
     ] {
         let refused = scene
             .workspace
+            .edit()
             .write(path.as_bytes().as_bstr(), false, b"x");
         assert!(matches!(refused, Err(Error::EditPath { .. })), "{path:?}");
         assert!(
             matches!(
-                scene.workspace.remove(path.as_bytes().as_bstr()),
+                scene.workspace.edit().remove(path.as_bytes().as_bstr()),
                 Err(Error::EditPath { .. })
             ),
             "{path:?}"

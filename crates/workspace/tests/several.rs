@@ -132,6 +132,23 @@ fn what_is_written_in_a_repository_comes_out_of_it_and_of_no_other() {
 }
 
 #[test]
+fn what_the_trusted_side_writes_lands_in_the_repository_that_it_names() {
+    for kind in KINDS {
+        let scene = Scene::new(kind);
+        let workspace = scene.workspace();
+        let edit = workspace.edit_also("lib").unwrap();
+        edit.write("a/new".into(), true, b"new").unwrap();
+        edit.remove("lib".into()).unwrap();
+        assert_eq!(changed(&workspace, "lib"), ["a/new", "lib"]);
+        assert!(changed(&workspace, "own").is_empty());
+        assert!(matches!(
+            workspace.edit_also("own"),
+            Err(Error::NoRepository { .. })
+        ));
+    }
+}
+
+#[test]
 fn what_was_there_before_the_first_turn_is_a_change_of_none_of_them() {
     for kind in KINDS {
         let scene = Scene::new(kind);

@@ -97,6 +97,7 @@ impl Node {
             channel: false,
             part: Part::Agent,
             outlet: None,
+            also: Vec::new(),
             beside: Vec::new(),
         };
         let site = self.sites.join(&mirror, wanted).await?;

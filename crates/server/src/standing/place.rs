@@ -124,6 +124,7 @@ impl Node {
             outlet: self
                 .gateway
                 .outlet_of_setup(&policy.egress, &CancellationToken::new()),
+            also: Vec::new(),
             beside: Vec::new(),
         };
         let site = self.sites.site(&mirror, wanted).await?;

@@ -55,7 +55,7 @@ pub(crate) fn warm(data: &Path, repo: &Repo, warm: Warm) -> (Sites, git::Source)
     )
 }
 
-fn of(
+pub(crate) fn of(
     data: &Path,
     repo: &Repo,
     backend: Arc<dyn Backend>,
