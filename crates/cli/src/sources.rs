@@ -4,6 +4,7 @@ use crate::{
     context::Context,
     output::Output,
     report::Error,
+    signals::Signals,
     view::{
         format,
         paint::{FAINT, paint},
@@ -12,10 +13,10 @@ use crate::{
     },
 };
 use domain::{
-    entity::Sources,
+    entity::{Beside, Sources},
     origin::{self, Origin},
 };
-use server::{Node, Tell};
+use server::{Node, Tell, standing::MOST_ALSO};
 use std::{
     io,
     path::PathBuf,
@@ -32,23 +33,64 @@ pub(crate) fn read(text: &str) -> Result<Origin, Error> {
         .map_err(|error: domain::origin::Error| Error::Usage(error.to_string()))
 }
 
-/// The most further repositories that a request shows.
-const MAX_BESIDE: usize = 16;
+/// Further repositories that are shown.
+pub(crate) const WITH: Further = Further {
+    option: "--with",
+    most: 16,
+};
+/// Further repositories that are written.
+pub(crate) const ALSO: Further = Further {
+    option: "--also",
+    most: MOST_ALSO,
+};
 
-/// Reads further repositories, each with its name.
+/// An option that names further repositories.
+pub(crate) struct Further {
+    option: &'static str,
+    most: usize,
+}
+
+impl Further {
+    /// Reads them, each with its name.
+    ///
+    /// # Errors
+    /// What is wrong with the first that is wrong; more than there may be, or two of one name.
+    pub(crate) fn read(&self, texts: &[String]) -> Result<Vec<(String, Origin)>, Error> {
+        let Self { option, most } = self;
+        if texts.len() > *most {
+            return Err(Error::Usage(format!(
+                "`{option}` is given more than {most} times"
+            )));
+        }
+        let mut all: Vec<(String, Origin)> = Vec::with_capacity(texts.len());
+        for text in texts {
+            let named = origin::named(text).map_err(|error| Error::Usage(error.to_string()))?;
+            if all.iter().any(|(known, _)| *known == named.0) {
+                return Err(server::Error::SameName { name: named.0 }.into());
+            }
+            all.push(named);
+        }
+        Ok(all)
+    }
+}
+
+/// Fetches further repositories that are written, while a person looks on.
 ///
 /// # Errors
-/// What is wrong with the first that is wrong; more than there may be.
-pub(crate) fn read_named(texts: &[String]) -> Result<Vec<(String, Origin)>, Error> {
-    if texts.len() > MAX_BESIDE {
-        return Err(Error::Usage(format!(
-            "`--with` is given more than {MAX_BESIDE} times"
-        )));
+/// When one of them cannot be had, or the program is told to end.
+pub(crate) async fn also(
+    node: &Node,
+    named: Vec<(String, Origin)>,
+    context: &Context,
+    signals: &mut Signals,
+) -> Result<Vec<Beside>, Error> {
+    let mut all = Vec::with_capacity(named.len());
+    for (name, origin) in named {
+        let progress = Progress::of(&origin, context.output);
+        let one = node.also(name, &origin, &context.directory, progress.tell());
+        all.push(signals.or(one).await??);
     }
-    texts
-        .iter()
-        .map(|text| origin::named(text).map_err(|error| Error::Usage(error.to_string())))
-        .collect()
+    Ok(all)
 }
 
 /// Whether a source is the page of an issue.

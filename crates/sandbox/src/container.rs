@@ -48,9 +48,7 @@ use crate::namespace::layout::Root;
 use crate::namespace::plan::Plan;
 use crate::namespace::{self, Built, NamespaceSandbox, layout, start, wire};
 use crate::stdio::DEFAULT_PATH;
-use crate::{
-    Abilities, Backend, Enforcement, Error, Finding, Kind, Sandbox, Spec, Total, Workspace,
-};
+use crate::{Abilities, Backend, Enforcement, Error, Finding, Kind, Sandbox, Spec, Total};
 
 /// Our processes in a container that are not the sandbox's: the first one, and process 1 inside.
 const BESIDE: u64 = 2;

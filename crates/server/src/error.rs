@@ -141,7 +141,9 @@ pub enum Error {
     #[error("`--issue` takes the URL of an issue, like https://github.com/OWNER/NAME/issues/7")]
     NotAnIssue,
     /// Further repositories are shown in a sandbox only.
-    #[error("the sandbox `host` shows no further repositories: leave out `--with`, or the kind")]
+    #[error(
+        "the sandbox `host` shows no further repositories: leave out `--with` and `--also`, or the kind"
+    )]
     NothingBeside,
     /// Two further repositories have one name.
     #[error("two further repositories are named `{name}`: write NAME=SOURCE for one of them")]

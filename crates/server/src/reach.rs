@@ -6,6 +6,7 @@ use domain::{
     origin::{Origin, Part, Remote, Scheme},
 };
 use git::{Access, Cancel, CommitId, Protocol, Source, Want};
+use site::Also;
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
@@ -141,6 +142,57 @@ impl Node {
         directory: &Path,
         tell: Tell,
     ) -> Result<Beside, Error> {
+        let (further, source) = self.further(name, origin, directory, tell).await?;
+        let commit = commit_of(&further)?;
+        self.sites
+            .check_out_beside(&further.repository.to_string(), commit, source)
+            .await?;
+        Ok(further)
+    }
+
+    /// A further repository, fetched and checked out to be written.
+    ///
+    /// # Errors
+    /// As [`Node::beside`].
+    pub async fn also(
+        &self,
+        name: String,
+        origin: &Origin,
+        directory: &Path,
+        tell: Tell,
+    ) -> Result<Beside, Error> {
+        let (further, source) = self.further(name, origin, directory, tell).await?;
+        let (repository, commit) = (further.repository.to_string(), commit_of(&further)?);
+        let mirror = self.sites.mirror(&repository).await?;
+        self.sites
+            .base(&repository, &mirror, commit, Some(source))
+            .await?;
+        Ok(further)
+    }
+
+    /// What a site wants of further repositories that it writes.
+    pub(crate) async fn written(&self, also: &[Beside]) -> Result<Vec<Also>, Error> {
+        let mut all = Vec::with_capacity(also.len());
+        for one in also {
+            all.push(Also {
+                name: one.name.clone(),
+                repository: one.repository.to_string(),
+                commit: commit_of(one)?,
+                tree: None,
+                place: self.ledger.repository_path(one.repository).await?.into(),
+            });
+        }
+        Ok(all)
+    }
+
+    /// A further repository, fetched into its mirror.
+    async fn further(
+        &self,
+        name: String,
+        origin: &Origin,
+        directory: &Path,
+        tell: Tell,
+    ) -> Result<(Beside, Source), Error> {
         if self.sites.kind() == sandbox::Kind::Host {
             return Err(Error::NothingBeside);
         }
@@ -157,15 +209,13 @@ impl Node {
         let origin = chosen
             .url
             .unwrap_or_else(|| source.top().to_string_lossy().into_owned());
-        self.sites
-            .check_out_beside(&repository.to_string(), commit, source)
-            .await?;
-        Ok(Beside {
+        let further = Beside {
             name,
             repository,
             origin,
             commit: commit.to_string(),
-        })
+        };
+        Ok((further, source))
     }
 
     async fn fetch(&self, remote: &Remote, tell: Tell) -> Result<(PathBuf, Chosen), Error> {
@@ -223,6 +273,13 @@ impl Node {
         let (path, git) = (path.to_owned(), self.sites.git().clone());
         blocking(move || Ok(Source::discover(&path, git)?)).await
     }
+}
+
+/// The commit that is meant.
+pub(crate) fn commit_of(further: &Beside) -> Result<CommitId, Error> {
+    further.commit.parse().map_err(|_| Error::NotACommit {
+        name: further.commit.clone(),
+    })
 }
 
 /// The most bytes of a URL's last part that are in the name of its copy.

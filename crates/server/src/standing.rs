@@ -19,7 +19,7 @@ mod place;
 mod running;
 mod talk;
 
-pub use berth::{Berth, MOST, Record, sweep};
+pub use berth::{Alongside, Berth, MOST, Record, sweep};
 pub use error::{Error, Unable};
 pub use held::{Held, State, find, find_whole, list};
 pub use hold::{Of, Order, hold};
@@ -27,3 +27,4 @@ pub use moments::{Fork, ForkOf, Moment, Moments};
 pub use patches::{MOST_PATCHES, keep_patch};
 pub use place::{Changed, Place, Wish, fresh_id};
 pub use running::{Ends, Nudge, Run, Running};
+pub use workspace::MOST_ALSO;

@@ -194,7 +194,7 @@ impl How {
 
 pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
     let origin = sources::read(args.repo.as_deref().unwrap_or("."))?;
-    let with = sources::read_named(&args.with)?;
+    let with = sources::WITH.read(&args.with)?;
     let (planning, plan) = planned(&args.plan, &context.directory)?;
     let issue = match &args.issue {
         Some(text) => Some(sources::read(text)?),
@@ -243,9 +243,6 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
     drop(progress);
     let mut beside: Vec<Beside> = Vec::new();
     for (name, origin) in with {
-        if beside.iter().any(|known| known.name == name) {
-            return Err(server::Error::SameName { name }.into());
-        }
         let progress = Progress::of(&origin, output);
         let one = node.beside(name, &origin, &context.directory, progress.tell());
         beside.push(signals.or(one).await??);

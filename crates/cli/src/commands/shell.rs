@@ -8,6 +8,7 @@ use crate::{
     report::Error,
     settings::{Flags, Settings},
     signals::Signals,
+    sources,
     view::{
         format,
         paint::{LOOK, STRONG, paint},
@@ -15,9 +16,10 @@ use crate::{
         text,
     },
 };
+use domain::{SandboxId, origin::Origin};
 use server::{
-    Node,
-    standing::{Changed, Place, Run, Wish, fresh_id, keep_patch},
+    Diff, Node,
+    standing::{Alongside, Place, Run, Wish, fresh_id, keep_patch},
 };
 use std::{
     ffi::OsString,
@@ -31,17 +33,21 @@ use std::{
 /// `skep shell` ends with the exit code of the shell, or of the command.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  skep shell\n  skep shell --ref main~3 -- cargo test\n  skep shell --patch mine.patch\n  skep shell -- sh -c 'make && ls' | wc -l"
+    after_help = "Examples:\n  skep shell\n  skep shell --ref main~3 -- cargo test\n  skep shell --patch mine.patch\n  skep shell --also ../lib -- make -C ../lib\n  skep shell -- sh -c 'make && ls' | wc -l"
 )]
 pub(crate) struct Args {
     /// The commit to work on: a branch, a tag, a commit [default: HEAD]
     #[arg(long = "ref", value_name = "REV")]
     revision: Option<String>,
+    /// Work on another repository too: a path, or a URL to fetch it from, in the directory
+    /// /workspace/NAME; may be given several times
+    #[arg(long, value_name = "[NAME=]SOURCE")]
+    also: Vec<String>,
     /// Without the setup of `skep.toml`
     #[arg(long)]
     no_setup: bool,
-    /// Write what changed to this file, for `git apply` [default: a file in the data directory, which
-    /// keeps the newest 20]
+    /// Write what changed to this file, for `git apply`; what changed in a further repository to one
+    /// beside it, with its name [default: files in the data directory, which keeps the newest 20]
     #[arg(long, value_name = "FILE")]
     patch: Option<PathBuf>,
     /// What to run instead of a shell
@@ -54,64 +60,88 @@ pub(crate) struct Args {
 struct Object<'a> {
     exit: Option<sandbox::Exit>,
     commit: &'a str,
-    files: Vec<FileStat>,
+    files: &'a [FileStat],
     not_taken: &'a [String],
+    patch: Option<&'a Path>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    also: Vec<Further<'a>>,
+}
+
+/// A further repository, and what became of it.
+#[derive(serde::Serialize)]
+struct Further<'a> {
+    #[serde(flatten)]
+    of: Alongside,
+    files: &'a [FileStat],
     patch: Option<&'a Path>,
 }
 
+/// What was changed in one repository.
+struct Kept {
+    /// Its name; none for the one that it is a shell of.
+    name: Option<String>,
+    files: Vec<FileStat>,
+    /// Whether the patch is all of it.
+    is_whole: bool,
+    patch: Option<PathBuf>,
+}
+
 pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
+    let named = sources::ALSO.read(&args.also)?;
     let settings = Settings::read(context, Flags::default())?;
     let data = settings.options.data.clone();
     let mut signals = Signals::listen()?;
     let node = Node::open(settings.options).await?;
-    let wish = Wish {
-        path: context.directory.clone(),
-        revision: args.revision.clone(),
-        setup: !args.no_setup,
-    };
-    let place = match signals.or(node.place(fresh_id(), &wish)).await {
-        Ok(Ok(place)) => place,
-        Ok(Err(error)) => {
+    let place = match place(&node, &args, named, context, &mut signals).await {
+        Ok(place) => place,
+        Err(error) => {
             node.close().await;
-            return Err(error.into());
-        }
-        Err(told) => {
-            node.close().await;
-            return Err(told);
+            return Err(error);
         }
     };
     let worked = work(&args, &place, context, &mut signals).await;
     // Whatever came of it, what was changed is not lost.
     let changed = place.changed().await;
     let (id, commit) = (place.id, place.commit.clone());
+    let also: Vec<Alongside> = place.also.iter().map(Into::into).collect();
     let closed = place.close().await;
     node.close().await;
     let changed = changed?;
-    let is_whole = !changed.diff.truncated;
-    let patch = match (&args.patch, changed.diff.files.is_empty()) {
-        (_, true) => None,
-        _ if !is_whole => None,
-        (Some(file), _) => Some(write(&context.directory.join(file), &changed, &data, id)?),
-        (None, _) => Some(keep_patch(&data, id, &changed.diff.patch).map_err(server::Error::from)?),
-    };
+    let names = also.iter().map(|one| Some(one.name.as_str()));
+    let diffs = [&changed.diff].into_iter().chain(&changed.also);
+    let mut kept = Vec::new();
+    for (name, diff) in [None].into_iter().chain(names).zip(diffs) {
+        let file = args.patch.as_deref();
+        let file = file.map(|file| beside(&context.directory.join(file), name));
+        kept.push(keep(diff, name, file.as_deref(), &data, id)?);
+    }
     let worked = worked?;
     closed?;
-    let files: Vec<FileStat> = changed.diff.files.iter().map(stat).collect();
     if context.output.is_json() {
-        let line = serde_json::to_string(&Object {
+        let mut of = kept.iter();
+        let own = of.next();
+        let object = Object {
             exit: worked.exit,
             commit: &commit,
-            files,
+            files: own.map_or(&[][..], |own| own.files.as_slice()),
             not_taken: &changed.not_taken,
-            patch: patch.as_deref(),
-        });
+            patch: own.and_then(|own| own.patch.as_deref()),
+            also: also
+                .into_iter()
+                .zip(of)
+                .map(|(of, kept)| Further {
+                    of,
+                    files: &kept.files,
+                    patch: kept.patch.as_deref(),
+                })
+                .collect(),
+        };
+        let line = serde_json::to_string(&object);
         let line = line.map_err(|error| Error::Internal(error.to_string()))?;
         context.output.aside(&format!("{line}\n"));
     } else {
         let width = context.output.width();
-        context
-            .output
-            .aside(&after(&worked, &files, patch.as_deref(), is_whole, width));
+        context.output.aside(&after(&worked, &kept, width));
         for line in &changed.not_taken {
             let note = format!(
                 "{} not in the patch: {}\n",
@@ -122,6 +152,59 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
         }
     }
     Ok(worked.code())
+}
+
+async fn place(
+    node: &Node,
+    args: &Args,
+    named: Vec<(String, Origin)>,
+    context: &Context,
+    signals: &mut Signals,
+) -> Result<Place, Error> {
+    let wish = Wish {
+        path: context.directory.clone(),
+        revision: args.revision.clone(),
+        setup: !args.no_setup,
+        also: sources::also(node, named, context, signals).await?,
+    };
+    Ok(signals.or(node.place(fresh_id(), &wish)).await??)
+}
+
+/// Keeps what was changed in one repository: in the file that the person named, or in one of ours.
+fn keep(
+    diff: &Diff,
+    name: Option<&str>,
+    file: Option<&Path>,
+    data: &Path,
+    id: SandboxId,
+) -> Result<Kept, Error> {
+    let is_whole = !diff.truncated;
+    let patch = match file {
+        _ if diff.files.is_empty() || !is_whole => None,
+        Some(file) => Some(write(file, diff, name, data, id)?),
+        None => Some(keep_patch(data, id, name, &diff.patch).map_err(server::Error::from)?),
+    };
+    Ok(Kept {
+        name: name.map(str::to_owned),
+        files: diff.files.iter().map(stat).collect(),
+        is_whole,
+        patch,
+    })
+}
+
+/// The file for the patch of a further repository: `mine.lib.patch` beside `mine.patch`.
+fn beside(file: &Path, name: Option<&str>) -> PathBuf {
+    let Some(name) = name else {
+        return file.to_owned();
+    };
+    let mut named = file.file_stem().unwrap_or_default().to_owned();
+    named.push(".");
+    named.push(name);
+    if let Some(extension) = file.extension() {
+        named.push(".");
+        named.push(extension);
+    }
+    file.with_file_name(named)
 }
 
 async fn work(
@@ -151,14 +234,15 @@ async fn work(
 /// Writes the patch where the person wants it; where that fails, it is not lost.
 fn write(
     path: &Path,
-    changed: &Changed,
+    diff: &Diff,
+    name: Option<&str>,
     data: &Path,
-    id: domain::SandboxId,
+    id: SandboxId,
 ) -> Result<PathBuf, Error> {
-    match std::fs::write(path, &changed.diff.patch) {
+    match std::fs::write(path, &diff.patch) {
         Ok(()) => Ok(path.to_owned()),
         Err(source) => {
-            let kept = keep_patch(data, id, &changed.diff.patch).map_err(server::Error::from)?;
+            let kept = keep_patch(data, id, name, &diff.patch).map_err(server::Error::from)?;
             Err(Error::Kept {
                 path: path.to_owned(),
                 kept,
@@ -174,43 +258,61 @@ fn before(place: &Place, is_shell: bool) -> String {
         true => " Leave it with `exit`.",
         false => "",
     };
-    format!(
+    let mut out = format!(
         "{} of {} at {}, sealed, without a network, at {}.{leave}\n",
         paint(STRONG, "A copy"),
         text::line(&name.to_string_lossy()),
         format::short(&place.commit),
         text::line(&place.inside().to_string_lossy()),
-    )
+    );
+    for one in &place.also {
+        out.push_str(&format!(
+            "  and of {} at {}, at {}/{}\n",
+            text::line(&one.origin),
+            format::short(&one.commit),
+            sandbox::WORKSPACE_PARENT,
+            text::line(&one.name),
+        ));
+    }
+    out
 }
 
-fn after(
-    worked: &relay::Relayed,
-    files: &[FileStat],
-    patch: Option<&Path>,
-    is_whole: bool,
-    width: usize,
-) -> String {
+fn after(worked: &relay::Relayed, kept: &[Kept], width: usize) -> String {
     let limit = worked.exit.and_then(|exit| exit.limit);
     let mut out = limit.map_or_else(String::new, |limit| {
         format!("{} the {limit} was reached\n", paint(LOOK, "note:"))
     });
-    if files.is_empty() {
+    if kept.iter().all(|one| one.files.is_empty()) {
         out.push_str("The copy is gone; nothing was changed in it.\n");
         return out;
     }
-    out.push_str(&result::stat(files, width));
-    match patch {
-        Some(path) => {
-            let path = text::line(&path.to_string_lossy());
-            out.push_str(&format!(
-                "The copy is gone; what was changed is in {path}: `git apply {path}` takes it.\n"
-            ));
+    for Kept {
+        name,
+        files,
+        is_whole,
+        patch,
+    } in kept
+    {
+        if files.is_empty() {
+            continue;
         }
-        None if !is_whole => out.push_str(&format!(
-            "The copy is gone, and what was changed with it: the patch is longer than {}.\n",
-            format::bytes(diff::MAX_KEPT)
-        )),
-        None => {}
+        out.push_str(&match name {
+            None => result::stat(files, width),
+            Some(name) => result::stat_of(name, files, width),
+        });
+        match patch {
+            Some(path) => {
+                let path = text::line(&path.to_string_lossy());
+                out.push_str(&format!(
+                    "The copy is gone; what was changed is in {path}: `git apply {path}` takes it.\n"
+                ));
+            }
+            None if !is_whole => out.push_str(&format!(
+                "The copy is gone, and what was changed with it: the patch is longer than {}.\n",
+                format::bytes(diff::MAX_KEPT)
+            )),
+            None => {}
+        }
     }
     out
 }
@@ -234,7 +336,13 @@ mod tests {
 
     #[test]
     fn what_became_of_the_copy_is_said() {
-        let nothing = after(&relayed(None), &[], None, true, 80);
+        let of = |files: &[FileStat], patch: Option<&str>, is_whole| Kept {
+            name: None,
+            files: files.to_vec(),
+            is_whole,
+            patch: patch.map(Into::into),
+        };
+        let nothing = after(&relayed(None), &[of(&[], None, true)], 80);
         assert_eq!(nothing, "The copy is gone; nothing was changed in it.\n");
         let files = [FileStat {
             path: "src/a.rs".into(),
@@ -242,13 +350,8 @@ mod tests {
             removed: Some(1),
         }];
         let full = relayed(Some(sandbox::Limit::Disk));
-        let kept = plain(&after(
-            &full,
-            &files,
-            Some(Path::new("/d/x.patch")),
-            true,
-            80,
-        ));
+        let kept = [of(&files, Some("/d/x.patch"), true)];
+        let kept = plain(&after(&full, &kept, 80));
         assert!(
             kept.starts_with("note: the limit of the disk was reached\n"),
             "{kept}"
@@ -258,7 +361,21 @@ mod tests {
             kept.ends_with("is in /d/x.patch: `git apply /d/x.patch` takes it.\n"),
             "{kept}"
         );
-        let lost = plain(&after(&relayed(None), &files, None, false, 80));
+        let lost = plain(&after(&relayed(None), &[of(&files, None, false)], 80));
         assert!(lost.contains("longer than 64 MB"), "{lost}");
+        let further = Kept {
+            name: Some("lib".into()),
+            ..of(&files, Some("/d/x.lib.patch"), true)
+        };
+        let two = plain(&after(&relayed(None), &[of(&[], None, true), further], 80));
+        assert!(two.starts_with("in lib:\n"), "{two}");
+        assert!(two.contains("`git apply /d/x.lib.patch`"), "{two}");
+    }
+
+    #[test]
+    fn the_patch_of_a_further_repository_lies_beside_the_first() {
+        let name = |file| beside(Path::new(file), Some("lib")).display().to_string();
+        assert_eq!(name("/d/mine.patch"), "/d/mine.lib.patch");
+        assert_eq!(name("mine"), "mine.lib");
     }
 }

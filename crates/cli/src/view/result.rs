@@ -234,6 +234,14 @@ fn landed(outcome: &Outcome<'_>) -> String {
     out
 }
 
+/// How much of each file of a further repository changed; nothing where none did.
+pub(crate) fn stat_of(name: &str, files: &[FileStat], width: usize) -> String {
+    match files.is_empty() {
+        true => String::new(),
+        false => format!("in {}:\n{}", text::line(name), stat(files, width)),
+    }
+}
+
 /// How much of each file changed.
 pub(crate) fn stat(files: &[FileStat], width: usize) -> String {
     if files.is_empty() {

@@ -39,6 +39,7 @@ mod resume;
 mod resume_together;
 mod sandboxes;
 mod secrets;
+mod several;
 mod shell;
 mod signals;
 mod sources;

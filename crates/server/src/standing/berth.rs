@@ -1,7 +1,7 @@
 //! The directory of a holder: `run/sandboxes/ID` below the data directory, open to its user alone.
 
 use super::{error::Error, moments::ForkOf};
-use domain::{SandboxId, Timestamp};
+use domain::{SandboxId, Timestamp, entity::Beside};
 use sandbox::Kind;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -44,12 +44,36 @@ pub struct Record {
     /// What it is a fork of, if it is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fork_of: Option<ForkOf>,
+    /// Further repositories that are written in it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<Alongside>,
     /// When it was ready.
     pub created: Timestamp,
     /// When it ends by itself.
     pub ends: Timestamp,
     /// The process that holds it.
     pub pid: u32,
+}
+
+/// A further repository that is written in a sandbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alongside {
+    /// The name of its directory.
+    pub name: String,
+    /// The URL or the path that it is from.
+    pub origin: String,
+    /// The commit that is checked out.
+    pub commit: String,
+}
+
+impl From<&Beside> for Alongside {
+    fn from(one: &Beside) -> Self {
+        Self {
+            name: one.name.clone(),
+            origin: one.origin.clone(),
+            commit: one.commit.clone(),
+        }
+    }
 }
 
 /// A holder's directory. As long as this is held, by the holder or by who starts it, nobody removes
@@ -307,6 +331,7 @@ mod tests {
             kind: Kind::Namespace,
             image: None,
             fork_of: None,
+            also: Vec::new(),
             created: Timestamp(1),
             ends: Timestamp(2),
             pid: 1,

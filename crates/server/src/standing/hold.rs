@@ -9,7 +9,7 @@ use super::{
     running::{Nudge, Run},
     talk::{Answer, Ask, Talk},
 };
-use crate::{Error, Node};
+use crate::{Diff, Error, Node};
 use domain::{SandboxId, Timestamp};
 use std::{path::Path, sync::Arc, time::Duration};
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
@@ -162,6 +162,7 @@ fn begin(
         kind: place.kind(),
         image: place.image(),
         fork_of: place.fork_of.clone(),
+        also: place.also.iter().map(Into::into).collect(),
         created: now,
         ends: now.plus(order.lasts),
         pid: std::process::id(),
@@ -339,11 +340,34 @@ struct Shown {
     stats: sandbox::Stats,
     #[serde(skip_serializing_if = "Option::is_none")]
     files: Option<Vec<File>>,
+    /// The changed files of each further repository.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    also: Vec<Further>,
     #[serde(skip_serializing_if = "Option::is_none")]
     unreadable: Option<String>,
     /// Where it is asked for: null where there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
     snapshots: Option<Option<Vec<Moment>>>,
+}
+
+/// A further repository, and what was changed in it.
+#[derive(serde::Serialize)]
+struct Further {
+    name: String,
+    files: Vec<File>,
+}
+
+/// The most changed files that are named of one repository.
+const MOST_FILES: usize = 1_000;
+
+fn files(diff: &Diff) -> Vec<File> {
+    let lines = |file: &git::FileChange, count| (!file.binary).then_some(count);
+    let files = diff.files.iter().take(MOST_FILES).map(|file| File {
+        path: file.path.to_string(),
+        added: lines(file, file.additions),
+        removed: lines(file, file.deletions),
+    });
+    files.collect()
 }
 
 /// A changed file.
@@ -355,8 +379,6 @@ struct File {
 }
 
 async fn state(place: &Place, changes: bool) -> Answer {
-    /// The most changed files that are named.
-    const MOST_FILES: usize = 1_000;
     let (diagnosis, stats) = match place.diagnose().await {
         Ok(both) => both,
         Err(error) => return refused(&error),
@@ -365,23 +387,20 @@ async fn state(place: &Place, changes: bool) -> Answer {
         diagnosis,
         stats,
         files: None,
+        also: Vec::new(),
         unreadable: None,
         snapshots: None,
     };
     if changes {
         match place.changed().await {
             Ok(changed) => {
-                let lines = |file: &git::FileChange, count| (!file.binary).then_some(count);
-                let files = changed.diff.files.iter().take(MOST_FILES);
-                shown.files = Some(
-                    files
-                        .map(|file| File {
-                            path: file.path.to_string(),
-                            added: lines(file, file.additions),
-                            removed: lines(file, file.deletions),
-                        })
-                        .collect(),
-                );
+                shown.files = Some(files(&changed.diff));
+                let also = place.also.iter().zip(&changed.also);
+                let also = also.map(|(one, diff)| Further {
+                    name: one.name.clone(),
+                    files: files(diff),
+                });
+                shown.also = also.collect();
             }
             // What runs inside may be writing, or have written more than a change may hold.
             Err(error) => shown.unreadable = Some(domain::failure::chain(&error)),

@@ -10,7 +10,7 @@ use super::{
     place::Place,
 };
 use crate::{Error, Node, submit::blocking};
-use domain::{SandboxId, egress::Part};
+use domain::{SandboxId, egress::Part, entity::Beside};
 use git::CommitId;
 use serde::{Deserialize, Serialize};
 use site::{Parting, Wanted};
@@ -64,6 +64,9 @@ pub(super) struct Origin {
     pub(super) top: PathBuf,
     pub(super) commit: String,
     pub(super) roots: Vec<PathBuf>,
+    /// Further repositories that are written.
+    #[serde(default)]
+    pub(super) also: Vec<Beside>,
 }
 
 impl Node {
@@ -97,7 +100,7 @@ impl Node {
             channel: false,
             part: Part::Agent,
             outlet: None,
-            also: Vec::new(),
+            also: self.written(&origin.also).await?,
             beside: Vec::new(),
         };
         let site = self.sites.join(&mirror, wanted).await?;
@@ -107,6 +110,7 @@ impl Node {
             repository: origin.top,
             commit: origin.commit,
             fork_of: Some(origin.of),
+            also: origin.also,
             sites: self.sites.clone(),
             site,
             mirror,
@@ -193,6 +197,7 @@ impl Place {
             top: self.repository.clone(),
             commit: self.commit.clone(),
             roots: self.roots.clone(),
+            also: self.also.clone(),
         };
         Ok((origin, parting.map_err(of_moments)?))
     }

@@ -13,11 +13,16 @@ use std::{
 /// How many are kept, the newest.
 pub const MOST_PATCHES: usize = 20;
 
-/// Keeps a patch below the data directory, and removes the oldest beyond [`MOST_PATCHES`].
+/// Keeps a patch, of the further repository of this name where one is given, below the data directory, and removes the oldest beyond [`MOST_PATCHES`].
 ///
 /// # Errors
 /// When it cannot be written.
-pub fn keep_patch(data: &Path, id: SandboxId, patch: &[u8]) -> Result<PathBuf, Error> {
+pub fn keep_patch(
+    data: &Path,
+    id: SandboxId,
+    name: Option<&str>,
+    patch: &[u8],
+) -> Result<PathBuf, Error> {
     let place = data.join("patches");
     let doing = "keeping the patch in";
     fs::DirBuilder::new()
@@ -25,7 +30,10 @@ pub fn keep_patch(data: &Path, id: SandboxId, patch: &[u8]) -> Result<PathBuf, E
         .mode(0o700)
         .create(&place)
         .map_err(Error::file(doing, &place))?;
-    let path = place.join(format!("{id}.patch"));
+    let path = place.join(match name {
+        Some(name) => format!("{id}.{name}.patch"),
+        None => format!("{id}.patch"),
+    });
     File::options()
         .write(true)
         .create(true)
@@ -64,7 +72,7 @@ mod tests {
         let mut kept = Vec::new();
         for number in 0..25u64 {
             let id = SandboxId::from_bits(number);
-            let path = keep_patch(data.path(), id, b"a patch").unwrap();
+            let path = keep_patch(data.path(), id, None, b"a patch").unwrap();
             let age = std::time::Duration::from_secs(1_000 - number);
             let file = File::options().write(true).open(&path).unwrap();
             file.set_modified(SystemTime::now() - age).unwrap();

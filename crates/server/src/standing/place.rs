@@ -7,9 +7,10 @@ use super::{
 };
 use crate::{
     Diff, Error, Node,
+    reach::commit_of,
     submit::{self, blocking},
 };
-use domain::{SandboxId, egress::Part};
+use domain::{SandboxId, egress::Part, entity::Beside};
 use git::{CommitId, Mirror, TreeId};
 use sandbox::{Command, Diagnosis, Stats, Stdin};
 use site::{Full, Site, Sites, Wanted};
@@ -37,6 +38,8 @@ pub struct Wish {
     pub revision: Option<String>,
     /// Whether the setup of the policy at that commit runs first.
     pub setup: bool,
+    /// Further repositories that are written in it, as [`Node::also`] gives them.
+    pub also: Vec<Beside>,
 }
 
 /// A sealed workspace of a repository, as agents get one, without an agent, a channel or a network;
@@ -51,6 +54,8 @@ pub struct Place {
     pub commit: String,
     /// What it is a fork of, if it is one.
     pub fork_of: Option<ForkOf>,
+    /// Further repositories that are written in it.
+    pub also: Vec<Beside>,
     pub(super) sites: Sites,
     pub(super) site: Site,
     pub(super) mirror: Mirror,
@@ -66,6 +71,8 @@ pub struct Place {
 pub struct Changed {
     /// The files, and a patch for `git apply`.
     pub diff: Diff,
+    /// The same of each further repository, in their order.
+    pub also: Vec<Diff>,
     /// What was found and is no part of a change, a sentence each.
     pub not_taken: Vec<String>,
 }
@@ -124,7 +131,7 @@ impl Node {
             outlet: self
                 .gateway
                 .outlet_of_setup(&policy.egress, &CancellationToken::new()),
-            also: Vec::new(),
+            also: self.written(&wish.also).await?,
             beside: Vec::new(),
         };
         let site = self.sites.site(&mirror, wanted).await?;
@@ -133,6 +140,7 @@ impl Node {
             repository: top,
             commit: CommitId::to_string(&commit),
             fork_of: None,
+            also: wish.also.clone(),
             sites: self.sites.clone(),
             site,
             mirror,
@@ -223,19 +231,19 @@ impl Place {
     /// When there is more than a change may hold, or it cannot be read.
     pub async fn changed(&self) -> Result<Changed, Error> {
         let extracted = self.site.extract().await?;
-        let (mirror, base, tree) = (self.mirror.clone(), self.base, extracted.tree);
-        blocking(move || {
-            let patch = mirror.whole_patch(base, tree, MAX_PATCH)?;
-            Ok(Changed {
-                diff: Diff {
-                    files: mirror.diff(base, tree)?,
-                    patch: patch.text.into(),
-                    truncated: patch.truncated,
-                },
-                not_taken: extracted.not_taken,
-            })
+        let diff = differs(self.mirror.clone(), self.base, extracted.tree).await?;
+        let mut also = Vec::with_capacity(self.also.len());
+        for (one, (_, tree)) in self.also.iter().zip(extracted.also) {
+            let mirror = self.sites.mirror(&one.repository.to_string()).await?;
+            let commit = commit_of(one)?;
+            let base = mirror.tree_of(commit)?;
+            also.push(differs(mirror, base, tree).await?);
+        }
+        Ok(Changed {
+            diff,
+            also,
+            not_taken: extracted.not_taken,
         })
-        .await
     }
 
     /// Ends what runs in it and deletes it; waits until it is gone.
@@ -247,4 +255,17 @@ impl Place {
         self.sites.close(false).await;
         Ok(ended?)
     }
+}
+
+/// What a tree has otherwise than another, with a patch.
+async fn differs(mirror: Mirror, base: TreeId, tree: TreeId) -> Result<Diff, Error> {
+    blocking(move || {
+        let patch = mirror.whole_patch(base, tree, MAX_PATCH)?;
+        Ok(Diff {
+            files: mirror.diff(base, tree)?,
+            patch: patch.text.into(),
+            truncated: patch.truncated,
+        })
+    })
+    .await
 }

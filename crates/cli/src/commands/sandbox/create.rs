@@ -10,6 +10,7 @@ use crate::{
     exit::Exit,
     report::Error,
     settings::{Flags, Settings},
+    sources,
 };
 use server::standing::Order;
 use std::time::Duration;
@@ -19,12 +20,16 @@ use std::time::Duration;
 /// It ends with `skep sandbox destroy`, or at its time.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  skep sandbox create\n  skep sandbox create --name try --ref v1.2 --for 2h\n  skep sandbox create --image docker.io/library/debian:12"
+    after_help = "Examples:\n  skep sandbox create\n  skep sandbox create --name try --ref v1.2 --for 2h\n  skep sandbox create --image docker.io/library/debian:12\n  skep sandbox create --also ../lib --also docs=https://github.com/OWNER/NAME"
 )]
 pub(super) struct Args {
     /// The commit to work on: a branch, a tag, a commit [default: HEAD]
     #[arg(long = "ref", value_name = "REV")]
     revision: Option<String>,
+    /// Work on another repository too: a path, or a URL to fetch it from, in the directory
+    /// /workspace/NAME; may be given several times
+    #[arg(long, value_name = "[NAME=]SOURCE")]
+    also: Vec<String>,
     /// Without the setup of `skep.toml`
     #[arg(long)]
     no_setup: bool,
@@ -40,6 +45,7 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
+    sources::ALSO.read(&args.also)?;
     let flags = Flags {
         image: args.image.clone(),
         ..Flags::default()
@@ -58,6 +64,7 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
     if let Some(Image(image)) = &args.image {
         of.push(format!("--image={image}").into());
     }
+    of.extend(args.also.iter().map(|one| format!("--also={one}").into()));
     if args.no_setup {
         of.push("--no-setup".into());
     }

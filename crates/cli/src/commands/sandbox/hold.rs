@@ -8,6 +8,7 @@ use crate::{
     report::{Error, Report},
     settings::{Flags, Settings},
     signals::Signals,
+    sources,
 };
 use domain::SandboxId;
 use server::{
@@ -28,6 +29,8 @@ pub(super) struct Args {
     fork_of: Option<String>,
     #[arg(long, requires = "fork_of")]
     at: Option<String>,
+    #[arg(long, conflicts_with = "fork_of")]
+    also: Vec<String>,
     #[arg(long)]
     image: Option<Image>,
     #[arg(long)]
@@ -63,6 +66,7 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
 
 async fn hold(args: Args, context: &Context, told: &mut bool) -> Result<(), Error> {
     let mut signals = Signals::listen()?;
+    let named = sources::ALSO.read(&args.also)?;
     let flags = Flags {
         image: args.image,
         ..Flags::default()
@@ -70,12 +74,21 @@ async fn hold(args: Args, context: &Context, told: &mut bool) -> Result<(), Erro
     let settings = Settings::read(context, flags)?;
     let berth = Berth::join(&settings.options.data, args.id).map_err(server::Error::from)?;
     let node = Node::open(settings.options).await?;
+    let also = match sources::also(&node, named, context, &mut signals).await {
+        Ok(also) => also,
+        Err(error) => {
+            node.close().await;
+            berth.remove();
+            return Err(error);
+        }
+    };
     let of = match (args.fork_of, args.at) {
         (Some(of), Some(at)) => Of::Snapshot(Fork { of, at }),
         _ => Of::Commit(Wish {
             path: context.directory.clone(),
             revision: args.revision,
             setup: !args.no_setup,
+            also,
         }),
     };
     let order = Order {

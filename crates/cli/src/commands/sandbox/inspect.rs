@@ -95,6 +95,10 @@ fn render(state: &State, width: usize) -> String {
         record.repository.to_string_lossy().into_owned(),
     );
     line("commit", record.commit.clone());
+    for one in &record.also {
+        let also = format!("{}: {} at {}", one.name, one.origin, one.commit);
+        line("also", also);
+    }
     line("kind", record.kind.to_string());
     if let Some(image) = &record.image {
         line("image", image.clone());
@@ -130,8 +134,25 @@ fn render(state: &State, width: usize) -> String {
             text::line(why)
         ));
     }
-    let files: Vec<FileStat> = found
-        .and_then(|it| it.get("files")?.as_array())
+    if let Some(found) = found {
+        out.push_str(&result::stat(&changed(found), width));
+        let also = found.get("also").and_then(serde_json::Value::as_array);
+        for one in also.into_iter().flatten() {
+            let name = one.get("name").and_then(serde_json::Value::as_str);
+            out.push_str(&result::stat_of(
+                name.unwrap_or_default(),
+                &changed(one),
+                width,
+            ));
+        }
+    }
+    out
+}
+
+/// The changed files of one repository.
+fn changed(of: &serde_json::Value) -> Vec<FileStat> {
+    let files = of.get("files").and_then(serde_json::Value::as_array);
+    files
         .into_iter()
         .flatten()
         .filter_map(|file| {
@@ -141,7 +162,5 @@ fn render(state: &State, width: usize) -> String {
                 removed: file.get("removed")?.as_u64(),
             })
         })
-        .collect();
-    out.push_str(&result::stat(&files, width));
-    out
+        .collect()
 }

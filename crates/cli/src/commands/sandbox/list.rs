@@ -117,6 +117,7 @@ mod tests {
             kind: sandbox::Kind::Namespace,
             image: None,
             fork_of: None,
+            also: Vec::new(),
             created: Timestamp(0),
             ends: Timestamp(7_200_000_000),
             pid: 1,
