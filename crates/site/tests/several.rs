@@ -4,7 +4,7 @@
 mod scene;
 
 use git::{CommitId, Mirror, TreeId};
-use site::{Also, Error, Extracted, Site, Sites, Wanted};
+use site::{Also, Error, Extracted, Site, Sites, Wanted, Warm};
 use skep_site as site;
 use std::{fs, path::Path, sync::Arc, time::Duration};
 use testkit::Repo;
@@ -259,6 +259,37 @@ async fn a_site_is_gone_on_with_in_all_repositories_and_only_over_the_same_commi
     assert_eq!(says(&site, "cat ../lib/lib.txt").await, "2\n");
     site.close().await.unwrap();
     place.left(&["trash", "layers"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_ready_serves_only_who_wants_the_same_repositories() {
+    let one = Warm { all: 1, each: 1 };
+    let place = Place::with(|data, repo| scene::warm(data, repo, one)).await;
+    for id in ["a", "b"] {
+        let site = place.site(place.wanted(id, None)).await;
+        site.close().await.unwrap();
+    }
+    let ready = async {
+        while place.sites.ready() != 1 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), ready)
+        .await
+        .unwrap();
+    let mut alone = place.wanted("alone", None);
+    alone.also.clear();
+    let alone = place.site(alone).await;
+    assert!(!alone.was_ready());
+    assert_eq!(says(&alone, "ls ..").await, "repo\n");
+    let site = place.site(place.wanted("c", None)).await;
+    assert!(site.was_ready());
+    says(&site, "echo 2 > ../lib/lib.txt").await;
+    assert_eq!(site.extract().await.unwrap().also.len(), 1);
+    site.snapshot("one").await.unwrap();
+    site.close().await.unwrap();
+    alone.close().await.unwrap();
+    place.left(&["workspaces", "trash"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,15 +8,21 @@
     clippy::indexing_slicing
 )]
 
+mod scene;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use scene::KINDS;
 use skep_workspace::{
     Base, Change, Error, Layering, Layers, Limits, MOST_ALSO, Store, Visitor, Workspace,
 };
 use tempfile::TempDir;
 
-const KINDS: [Layering; 2] = [Layering::Overlay, Layering::Copy];
+#[test]
+fn all_of_this_holds_for_an_ordinary_user_too() {
+    scene::again_as_an_ordinary_user("all_of_this_holds_for_an_ordinary_user_too");
+}
 
 struct Scene {
     dir: TempDir,

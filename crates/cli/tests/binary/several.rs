@@ -4,9 +4,10 @@ use std::fs;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
+use testkit::models::{Dialect, Script};
 use testkit::{Ran, Repo, leaks};
 
-use crate::world::World;
+use crate::world::{NOBODY, World};
 
 /// The user's repository, and a library beside it.
 fn world() -> (World, Repo) {
@@ -69,6 +70,33 @@ fn a_shell_of_several_repositories_leaves_a_patch_of_each_that_was_changed() {
     assert_eq!(read(world.repo.path().join("answer.txt")), b"42\n");
     assert_eq!(read(lib.path().join("lib.txt")), b"2\n");
     assert_eq!(read(lib.path().join("bytes")), b"\0\x01");
+    world.assert_nothing_left();
+}
+
+#[test]
+fn an_ordinary_user_works_on_several_repositories_too() {
+    let repo = Repo::new();
+    repo.file("answer.txt", "41\n").commit("A wrong answer");
+    let world = World::of_ordinary_user(Dialect::Chat, repo, Script::new());
+    let lib = Repo::at(&world.home.home().join("lib"));
+    lib.file("lib.txt", "1\n").commit("A library");
+    lib.give_to(NOBODY);
+    let also = also(&lib);
+    let create = ["create", "--name", "try", "--for", "10m", "--also", &also];
+    object(&world, &create);
+    exec(
+        &world,
+        "try",
+        "echo 42 > answer.txt; echo 2 > ../lib/lib.txt",
+    );
+    world.skep(&["sandbox", "snapshot", "try"]).expect_code(0);
+    exec(&world, "try", "echo 3 > ../lib/lib.txt; mkdir ../lib/d");
+    world.skep(&["sandbox", "undo", "try", "s1"]).expect_code(0);
+    let seen = exec(&world, "try", "cat answer.txt ../lib/lib.txt; ls ../lib");
+    assert_eq!(seen.stdout, "42\n2\nlib.txt\n");
+    let shown = object(&world, &["inspect", "try"]);
+    assert_eq!(shown["state"]["also"][0]["files"][0]["path"], "lib.txt");
+    world.skep(&["sandbox", "destroy", "try"]).expect_code(0);
     world.assert_nothing_left();
 }
 
