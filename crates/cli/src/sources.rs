@@ -39,7 +39,7 @@ pub(crate) const WITH: Further = Further {
     most: 16,
 };
 /// Further repositories that are written.
-pub(crate) const ALSO: Further = Further {
+const ALSO: Further = Further {
     option: "--also",
     most: MOST_ALSO,
 };
@@ -74,23 +74,69 @@ impl Further {
     }
 }
 
-/// Fetches further repositories that are written, while a person looks on.
-///
-/// # Errors
-/// When one of them cannot be had, or the program is told to end.
-pub(crate) async fn also(
-    node: &Node,
-    named: Vec<(String, Origin)>,
-    context: &Context,
-    signals: &mut Signals,
-) -> Result<Vec<Beside>, Error> {
-    let mut all = Vec::with_capacity(named.len());
-    for (name, origin) in named {
-        let progress = Progress::of(&origin, context.output);
-        let one = node.also(name, &origin, &context.directory, progress.tell());
-        all.push(signals.or(one).await??);
+/// The further repositories of a command for people: those that are written, and those that are shown.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct Others {
+    /// Work on another repository too: a path, or a URL to fetch it from, in the directory
+    /// /workspace/NAME; may be given several times
+    #[arg(long, value_name = "[NAME=]SOURCE")]
+    also: Vec<String>,
+    /// Show another repository, read-only, in the directory /workspace/NAME; may be given several times
+    #[arg(long, value_name = "[NAME=]SOURCE")]
+    with: Vec<String>,
+}
+
+/// The same, read.
+pub(crate) struct Named {
+    also: Vec<(String, Origin)>,
+    with: Vec<(String, Origin)>,
+}
+
+impl Others {
+    /// The same as words of a command line.
+    pub(crate) fn words(&self) -> impl Iterator<Item = String> {
+        let also = self.also.iter().map(|one| format!("--also={one}"));
+        also.chain(self.with.iter().map(|one| format!("--with={one}")))
     }
-    Ok(all)
+
+    /// Reads them.
+    ///
+    /// # Errors
+    /// As [`Further::read`]; when one of those that are shown has the name of one that is written.
+    pub(crate) fn read(&self) -> Result<Named, Error> {
+        let (also, with) = (ALSO.read(&self.also)?, WITH.read(&self.with)?);
+        let mut names = also.iter().map(|(name, _)| name);
+        match names.find(|name| with.iter().any(|(other, _)| other == *name)) {
+            Some(name) => Err(server::Error::SameName { name: name.clone() }.into()),
+            None => Ok(Named { also, with }),
+        }
+    }
+}
+
+impl Named {
+    /// Fetches them while a person looks on: those that are written, and those that are shown.
+    ///
+    /// # Errors
+    /// When one of them cannot be had, or the program is told to end.
+    pub(crate) async fn fetch(
+        self,
+        node: &Node,
+        context: &Context,
+        signals: &mut Signals,
+    ) -> Result<(Vec<Beside>, Vec<Beside>), Error> {
+        let (mut also, mut with) = (Vec::new(), Vec::new());
+        for (name, origin) in self.also {
+            let progress = Progress::of(&origin, context.output);
+            let one = node.also(name, &origin, &context.directory, progress.tell());
+            also.push(signals.or(one).await??);
+        }
+        for (name, origin) in self.with {
+            let progress = Progress::of(&origin, context.output);
+            let one = node.beside(name, &origin, &context.directory, progress.tell());
+            with.push(signals.or(one).await??);
+        }
+        Ok((also, with))
+    }
 }
 
 /// Whether a source is the page of an issue.

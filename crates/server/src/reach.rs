@@ -185,6 +185,20 @@ impl Node {
         Ok(all)
     }
 
+    /// What a site wants of further repositories that it shows.
+    pub(crate) async fn shown(&self, beside: &[Beside]) -> Result<Vec<site::Beside>, Error> {
+        let mut all = Vec::with_capacity(beside.len());
+        for one in beside {
+            all.push(site::Beside {
+                name: one.name.clone(),
+                repository: one.repository.to_string(),
+                commit: commit_of(one)?,
+                place: self.ledger.repository_path(one.repository).await?.into(),
+            });
+        }
+        Ok(all)
+    }
+
     /// A further repository, fetched into its mirror.
     async fn further(
         &self,

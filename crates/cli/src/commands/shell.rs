@@ -8,7 +8,7 @@ use crate::{
     report::Error,
     settings::{Flags, Settings},
     signals::Signals,
-    sources,
+    sources::{Named, Others},
     view::{
         format,
         paint::{LOOK, STRONG, paint},
@@ -16,7 +16,7 @@ use crate::{
         text,
     },
 };
-use domain::{SandboxId, origin::Origin};
+use domain::SandboxId;
 use server::{
     Diff, Node,
     standing::{Alongside, Place, Run, Wish, fresh_id, keep_patch},
@@ -39,10 +39,8 @@ pub(crate) struct Args {
     /// The commit to work on: a branch, a tag, a commit [default: HEAD]
     #[arg(long = "ref", value_name = "REV")]
     revision: Option<String>,
-    /// Work on another repository too: a path, or a URL to fetch it from, in the directory
-    /// /workspace/NAME; may be given several times
-    #[arg(long, value_name = "[NAME=]SOURCE")]
-    also: Vec<String>,
+    #[command(flatten)]
+    others: Others,
     /// Without the setup of `skep.toml`
     #[arg(long)]
     no_setup: bool,
@@ -87,7 +85,7 @@ struct Kept {
 }
 
 pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
-    let named = sources::ALSO.read(&args.also)?;
+    let named = args.others.read()?;
     let settings = Settings::read(context, Flags::default())?;
     let data = settings.options.data.clone();
     let mut signals = Signals::listen()?;
@@ -157,15 +155,17 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
 async fn place(
     node: &Node,
     args: &Args,
-    named: Vec<(String, Origin)>,
+    named: Named,
     context: &Context,
     signals: &mut Signals,
 ) -> Result<Place, Error> {
+    let (also, beside) = named.fetch(node, context, signals).await?;
     let wish = Wish {
         path: context.directory.clone(),
         revision: args.revision.clone(),
         setup: !args.no_setup,
-        also: sources::also(node, named, context, signals).await?,
+        also,
+        beside,
     };
     Ok(signals.or(node.place(fresh_id(), &wish)).await??)
 }
@@ -265,9 +265,12 @@ fn before(place: &Place, is_shell: bool) -> String {
         format::short(&place.commit),
         text::line(&place.inside().to_string_lossy()),
     );
-    for one in &place.also {
+    let also = place.also.iter().map(|one| ("and of", one, ""));
+    let beside = place.beside.iter();
+    let beside = beside.map(|one| ("beside it", one, ", read-only"));
+    for (word, one, how) in also.chain(beside) {
         out.push_str(&format!(
-            "  and of {} at {}, at {}/{}\n",
+            "  {word} {} at {}{how}, at {}/{}\n",
             text::line(&one.origin),
             format::short(&one.commit),
             sandbox::WORKSPACE_PARENT,

@@ -74,6 +74,36 @@ fn a_shell_of_several_repositories_leaves_a_patch_of_each_that_was_changed() {
 }
 
 #[test]
+fn what_is_only_shown_to_a_person_cannot_be_written_and_forks_show_it_too() {
+    let (world, lib) = world();
+    let notes = Repo::new();
+    notes.file("notes.txt", "read me\n").commit("Notes");
+    let (also, with) = (also(&lib), format!("notes={}", notes.path().display()));
+    let both = ["--also", &also, "--with", &with];
+    let script = "cat ../notes/notes.txt; ! touch ../notes/new; echo 2 > ../lib/lib.txt";
+    let shell = [&["shell"][..], &both, &["--", "sh", "-c", script]].concat();
+    let ran = world.skep(&shell).expect_code(0);
+    assert_eq!(ran.stdout, "read me\n");
+    assert!(ran.stderr.contains("read-only, at /workspace/notes"));
+    assert!(ran.stderr.contains("in lib:") && !ran.stderr.contains("in notes:"));
+    let create = [&["create", "--name", "try", "--for", "10m"][..], &both].concat();
+    let made = object(&world, &create);
+    assert_eq!(made["beside"][0]["commit"], notes.head());
+    object(&world, &["fork", "try", "--name", "idea", "--for", "10m"]);
+    let seen = exec(
+        &world,
+        "idea",
+        "cat ../notes/notes.txt ../lib/lib.txt; ls ..",
+    );
+    assert_eq!(seen.stdout, "read me\n1\nlib\nnotes\nrepo\n");
+    let text = world.skep(&["sandbox", "inspect", "idea"]).expect_code(0);
+    assert!(text.stdout.contains("beside it"), "{}", text.stdout);
+    world.skep(&["sandbox", "destroy", "--all"]).expect_code(0);
+    world.assert_nothing_left();
+    assert_eq!(notes.git(&["status", "--short"]), "");
+}
+
+#[test]
 fn an_ordinary_user_works_on_several_repositories_too() {
     let repo = Repo::new();
     repo.file("answer.txt", "41\n").commit("A wrong answer");
@@ -145,6 +175,8 @@ fn what_cannot_be_written_beside_the_repository_is_refused_before_anything_is_ma
     };
     let twice = ["shell", "--also", &one, "--also", &one, "--", "true"];
     refused(&twice, 2, "are named `lib`");
+    let both = ["shell", "--also", &one, "--with", &one, "--", "true"];
+    refused(&both, 2, "are named `lib`");
     let create = ["sandbox", "create", "--also", &one, "--also", &one];
     refused(&create, 2, "are named `lib`");
     let many: Vec<String> = (0..8)

@@ -47,6 +47,9 @@ pub struct Record {
     /// Further repositories that are written in it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub also: Vec<Alongside>,
+    /// Further repositories that are shown in it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub beside: Vec<Alongside>,
     /// When it was ready.
     pub created: Timestamp,
     /// When it ends by itself.
@@ -55,7 +58,7 @@ pub struct Record {
     pub pid: u32,
 }
 
-/// A further repository that is written in a sandbox.
+/// A further repository of a sandbox.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Alongside {
     /// The name of its directory.
@@ -332,6 +335,7 @@ mod tests {
             image: None,
             fork_of: None,
             also: Vec::new(),
+            beside: Vec::new(),
             created: Timestamp(1),
             ends: Timestamp(2),
             pid: 1,

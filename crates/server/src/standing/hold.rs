@@ -163,6 +163,7 @@ fn begin(
         image: place.image(),
         fork_of: place.fork_of.clone(),
         also: place.also.iter().map(Into::into).collect(),
+        beside: place.beside.iter().map(Into::into).collect(),
         created: now,
         ends: now.plus(order.lasts),
         pid: std::process::id(),

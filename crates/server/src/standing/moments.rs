@@ -67,6 +67,9 @@ pub(super) struct Origin {
     /// Further repositories that are written.
     #[serde(default)]
     pub(super) also: Vec<Beside>,
+    /// Further repositories that are shown.
+    #[serde(default)]
+    pub(super) beside: Vec<Beside>,
 }
 
 impl Node {
@@ -101,7 +104,7 @@ impl Node {
             part: Part::Agent,
             outlet: None,
             also: self.written(&origin.also).await?,
-            beside: Vec::new(),
+            beside: self.shown(&origin.beside).await?,
         };
         let site = self.sites.join(&mirror, wanted).await?;
         drop(talk);
@@ -111,6 +114,7 @@ impl Node {
             commit: origin.commit,
             fork_of: Some(origin.of),
             also: origin.also,
+            beside: origin.beside,
             sites: self.sites.clone(),
             site,
             mirror,
@@ -198,6 +202,7 @@ impl Place {
             commit: self.commit.clone(),
             roots: self.roots.clone(),
             also: self.also.clone(),
+            beside: self.beside.clone(),
         };
         Ok((origin, parting.map_err(of_moments)?))
     }

@@ -40,6 +40,8 @@ pub struct Wish {
     pub setup: bool,
     /// Further repositories that are written in it, as [`Node::also`] gives them.
     pub also: Vec<Beside>,
+    /// Further repositories that are shown in it, as [`Node::beside`] gives them.
+    pub beside: Vec<Beside>,
 }
 
 /// A sealed workspace of a repository, as agents get one, without an agent, a channel or a network;
@@ -56,6 +58,8 @@ pub struct Place {
     pub fork_of: Option<ForkOf>,
     /// Further repositories that are written in it.
     pub also: Vec<Beside>,
+    /// Further repositories that are shown in it.
+    pub beside: Vec<Beside>,
     pub(super) sites: Sites,
     pub(super) site: Site,
     pub(super) mirror: Mirror,
@@ -132,7 +136,7 @@ impl Node {
                 .gateway
                 .outlet_of_setup(&policy.egress, &CancellationToken::new()),
             also: self.written(&wish.also).await?,
-            beside: Vec::new(),
+            beside: self.shown(&wish.beside).await?,
         };
         let site = self.sites.site(&mirror, wanted).await?;
         Ok(Place {
@@ -141,6 +145,7 @@ impl Node {
             commit: CommitId::to_string(&commit),
             fork_of: None,
             also: wish.also.clone(),
+            beside: wish.beside.clone(),
             sites: self.sites.clone(),
             site,
             mirror,

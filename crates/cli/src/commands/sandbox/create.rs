@@ -10,7 +10,7 @@ use crate::{
     exit::Exit,
     report::Error,
     settings::{Flags, Settings},
-    sources,
+    sources::Others,
 };
 use server::standing::Order;
 use std::time::Duration;
@@ -26,10 +26,8 @@ pub(super) struct Args {
     /// The commit to work on: a branch, a tag, a commit [default: HEAD]
     #[arg(long = "ref", value_name = "REV")]
     revision: Option<String>,
-    /// Work on another repository too: a path, or a URL to fetch it from, in the directory
-    /// /workspace/NAME; may be given several times
-    #[arg(long, value_name = "[NAME=]SOURCE")]
-    also: Vec<String>,
+    #[command(flatten)]
+    others: Others,
     /// Without the setup of `skep.toml`
     #[arg(long)]
     no_setup: bool,
@@ -45,7 +43,7 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
-    sources::ALSO.read(&args.also)?;
+    args.others.read()?;
     let flags = Flags {
         image: args.image.clone(),
         ..Flags::default()
@@ -64,7 +62,7 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
     if let Some(Image(image)) = &args.image {
         of.push(format!("--image={image}").into());
     }
-    of.extend(args.also.iter().map(|one| format!("--also={one}").into()));
+    of.extend(args.others.words().map(Into::into));
     if args.no_setup {
         of.push("--no-setup".into());
     }

@@ -8,7 +8,7 @@ use crate::{
     report::{Error, Report},
     settings::{Flags, Settings},
     signals::Signals,
-    sources,
+    sources::Others,
 };
 use domain::SandboxId;
 use server::{
@@ -29,8 +29,8 @@ pub(super) struct Args {
     fork_of: Option<String>,
     #[arg(long, requires = "fork_of")]
     at: Option<String>,
-    #[arg(long, conflicts_with = "fork_of")]
-    also: Vec<String>,
+    #[command(flatten)]
+    others: Others,
     #[arg(long)]
     image: Option<Image>,
     #[arg(long)]
@@ -66,7 +66,7 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
 
 async fn hold(args: Args, context: &Context, told: &mut bool) -> Result<(), Error> {
     let mut signals = Signals::listen()?;
-    let named = sources::ALSO.read(&args.also)?;
+    let named = args.others.read()?;
     let flags = Flags {
         image: args.image,
         ..Flags::default()
@@ -74,8 +74,8 @@ async fn hold(args: Args, context: &Context, told: &mut bool) -> Result<(), Erro
     let settings = Settings::read(context, flags)?;
     let berth = Berth::join(&settings.options.data, args.id).map_err(server::Error::from)?;
     let node = Node::open(settings.options).await?;
-    let also = match sources::also(&node, named, context, &mut signals).await {
-        Ok(also) => also,
+    let (also, beside) = match named.fetch(&node, context, &mut signals).await {
+        Ok(both) => both,
         Err(error) => {
             node.close().await;
             berth.remove();
@@ -89,6 +89,7 @@ async fn hold(args: Args, context: &Context, told: &mut bool) -> Result<(), Erro
             revision: args.revision,
             setup: !args.no_setup,
             also,
+            beside,
         }),
     };
     let order = Order {

@@ -95,9 +95,11 @@ fn render(state: &State, width: usize) -> String {
         record.repository.to_string_lossy().into_owned(),
     );
     line("commit", record.commit.clone());
-    for one in &record.also {
-        let also = format!("{}: {} at {}", one.name, one.origin, one.commit);
-        line("also", also);
+    for (word, others) in [("also", &record.also), ("beside it", &record.beside)] {
+        for one in others {
+            let of = format!("{}: {} at {}", one.name, one.origin, one.commit);
+            line(word, of);
+        }
     }
     line("kind", record.kind.to_string());
     if let Some(image) = &record.image {

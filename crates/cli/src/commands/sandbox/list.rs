@@ -118,6 +118,7 @@ mod tests {
             image: None,
             fork_of: None,
             also: Vec::new(),
+            beside: Vec::new(),
             created: Timestamp(0),
             ends: Timestamp(7_200_000_000),
             pid: 1,
