@@ -17,6 +17,7 @@ mod moments;
 mod patches;
 mod place;
 mod running;
+mod shown;
 mod talk;
 
 pub use berth::{Alongside, Berth, MOST, Record, sweep};

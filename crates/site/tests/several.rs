@@ -151,6 +151,34 @@ async fn what_is_changed_in_each_repository_becomes_a_tree_in_its_own_mirror() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nothing_leads_from_one_repository_into_another_or_out_of_them() {
+    let place = Place::new().await;
+    let site = place.site(place.wanted("one", None)).await;
+    let script = "echo secret > private; rm -rf ../lib/.git; echo gitdir: ../repo/.git > ../lib/.git; \
+         ln -s ../repo ../lib/inside; rm ../lib/lib.txt; ln -s ../repo/private ../lib/lib.txt; \
+         for it in 'ln private ../lib/hard' 'mv ../lib ../elsewhere' 'rm -rf ../lib' 'mkdir ../more'; \
+         do if $it; then exit 1; fi; done";
+    says(&site, script).await;
+    // All that was in the library is gone, and its directory withstood.
+    says(
+        &site,
+        "ln -s ../repo ../lib/inside; ln -s /etc/passwd ../lib/lib.txt",
+    )
+    .await;
+    let extracted = site.extract().await.unwrap();
+    let mirror = place.mirror("l").await;
+    let tree = lib(&extracted);
+    assert_eq!(place.files("l", tree).await, ["inside", "lib.txt"]);
+    for (path, target) in [("inside", "../repo"), ("lib.txt", "/etc/passwd")] {
+        let entry = mirror.entry_in(tree, path.into()).unwrap().unwrap();
+        assert_eq!(entry.kind, git::FileKind::Link, "{path}");
+        assert_eq!(mirror.read_blob(entry.id, 100).unwrap(), target.as_bytes());
+    }
+    site.close().await.unwrap();
+    place.left(&["workspaces", "trash"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn snapshots_the_way_back_and_forks_are_of_all_repositories() {
     let place = Place::new().await;
     let site = place.site(place.wanted("source", None)).await;

@@ -4,12 +4,13 @@ use super::{
     berth::{Berth, Record},
     error::Error as StandingError,
     held,
-    moments::{Fork, Moment},
+    moments::Fork,
     place::{Place, Wish},
     running::{Nudge, Run},
+    shown::state,
     talk::{Answer, Ask, Talk},
 };
-use crate::{Diff, Error, Node};
+use crate::{Error, Node};
 use domain::{SandboxId, Timestamp};
 use std::{path::Path, sync::Arc, time::Duration};
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
@@ -318,7 +319,7 @@ fn told(done: Result<Answer, Error>) -> Answer {
     done.unwrap_or_else(|error| refused(&error))
 }
 
-fn refused(error: &Error) -> Answer {
+pub(super) fn refused(error: &Error) -> Answer {
     Answer::Refused {
         message: domain::failure::chain(error),
         reason: error.reason(),
@@ -331,93 +332,4 @@ fn refused(error: &Error) -> Answer {
             _ => None,
         },
     }
-}
-
-/// How a place is, as an object for programs.
-#[derive(serde::Serialize)]
-struct Shown {
-    #[serde(flatten)]
-    diagnosis: sandbox::Diagnosis,
-    stats: sandbox::Stats,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    files: Option<Vec<File>>,
-    /// The changed files of each further repository.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    also: Vec<Further>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    unreadable: Option<String>,
-    /// Where it is asked for: null where there are none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    snapshots: Option<Option<Vec<Moment>>>,
-}
-
-/// A further repository, and what was changed in it.
-#[derive(serde::Serialize)]
-struct Further {
-    name: String,
-    files: Vec<File>,
-}
-
-/// The most changed files that are named of one repository.
-const MOST_FILES: usize = 1_000;
-
-fn files(diff: &Diff) -> Vec<File> {
-    let lines = |file: &git::FileChange, count| (!file.binary).then_some(count);
-    let files = diff.files.iter().take(MOST_FILES).map(|file| File {
-        path: file.path.to_string(),
-        added: lines(file, file.additions),
-        removed: lines(file, file.deletions),
-    });
-    files.collect()
-}
-
-/// A changed file.
-#[derive(serde::Serialize)]
-struct File {
-    path: String,
-    added: Option<u64>,
-    removed: Option<u64>,
-}
-
-async fn state(place: &Place, changes: bool) -> Answer {
-    let (diagnosis, stats) = match place.diagnose().await {
-        Ok(both) => both,
-        Err(error) => return refused(&error),
-    };
-    let mut shown = Shown {
-        diagnosis,
-        stats,
-        files: None,
-        also: Vec::new(),
-        unreadable: None,
-        snapshots: None,
-    };
-    if changes {
-        match place.changed().await {
-            Ok(changed) => {
-                shown.files = Some(files(&changed.diff));
-                let also = place.also.iter().zip(&changed.also);
-                let also = also.map(|(one, diff)| Further {
-                    name: one.name.clone(),
-                    files: files(diff),
-                });
-                shown.also = also.collect();
-            }
-            // What runs inside may be writing, or have written more than a change may hold.
-            Err(error) => shown.unreadable = Some(domain::failure::chain(&error)),
-        }
-        match place.measured().await {
-            Ok(snapshots) => shown.snapshots = Some(snapshots),
-            Err(error) => tracing::warn!(%error, "the snapshots could not be measured"),
-        }
-    }
-    serde_json::to_value(&shown).map_or_else(
-        |error| Answer::Refused {
-            message: error.to_string(),
-            reason: None,
-            code: None,
-            unable: None,
-        },
-        Answer::State,
-    )
 }

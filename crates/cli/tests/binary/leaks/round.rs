@@ -124,8 +124,10 @@ fn round(kind: Kind, seed: u64) -> Came {
     Came { attempts, struck }
 }
 
+/// A standing sandbox, in which two repositories are written.
 fn create(world: &World) -> Started {
-    world.start(&["sandbox", "create", "--for", "10m"])
+    let also = ["--also", "copy=."];
+    world.start(&[&["sandbox", "create", "--for", "10m"][..], &also].concat())
 }
 
 /// A command in whichever sandbox stands, if one is ready.

@@ -1,0 +1,95 @@
+//! How a held place is, for programs.
+
+use super::{hold::refused, moments::Moment, place::Place, talk::Answer};
+use crate::Diff;
+
+/// How a place is, as an object for programs.
+#[derive(serde::Serialize)]
+struct Shown {
+    #[serde(flatten)]
+    diagnosis: sandbox::Diagnosis,
+    stats: sandbox::Stats,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    files: Option<Vec<File>>,
+    /// The changed files of each further repository.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    also: Vec<Further>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unreadable: Option<String>,
+    /// Where it is asked for: null where there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    snapshots: Option<Option<Vec<Moment>>>,
+}
+
+/// A further repository, and what was changed in it.
+#[derive(serde::Serialize)]
+struct Further {
+    name: String,
+    files: Vec<File>,
+}
+
+/// The most changed files that are named: an answer has a bound.
+const MOST_FILES: usize = 1_000;
+
+/// The first of the changed files of one repository.
+fn files(diff: &Diff, most: usize) -> Vec<File> {
+    let lines = |file: &git::FileChange, count| (!file.binary).then_some(count);
+    let files = diff.files.iter().take(most).map(|file| File {
+        path: file.path.to_string(),
+        added: lines(file, file.additions),
+        removed: lines(file, file.deletions),
+    });
+    files.collect()
+}
+
+/// A changed file.
+#[derive(serde::Serialize)]
+struct File {
+    path: String,
+    added: Option<u64>,
+    removed: Option<u64>,
+}
+
+pub(super) async fn state(place: &Place, changes: bool) -> Answer {
+    let (diagnosis, stats) = match place.diagnose().await {
+        Ok(both) => both,
+        Err(error) => return refused(&error),
+    };
+    let mut shown = Shown {
+        diagnosis,
+        stats,
+        files: None,
+        also: Vec::new(),
+        unreadable: None,
+        snapshots: None,
+    };
+    if changes {
+        match place.changed().await {
+            Ok(changed) => {
+                let most = MOST_FILES / place.also.len().saturating_add(1);
+                shown.files = Some(files(&changed.diff, most));
+                let also = place.also.iter().zip(&changed.also);
+                let also = also.map(|(one, diff)| Further {
+                    name: one.name.clone(),
+                    files: files(diff, most),
+                });
+                shown.also = also.collect();
+            }
+            // What runs inside may be writing, or have written more than a change may hold.
+            Err(error) => shown.unreadable = Some(domain::failure::chain(&error)),
+        }
+        match place.measured().await {
+            Ok(snapshots) => shown.snapshots = Some(snapshots),
+            Err(error) => tracing::warn!(%error, "the snapshots could not be measured"),
+        }
+    }
+    serde_json::to_value(&shown).map_or_else(
+        |error| Answer::Refused {
+            message: error.to_string(),
+            reason: None,
+            code: None,
+            unable: None,
+        },
+        Answer::State,
+    )
+}
