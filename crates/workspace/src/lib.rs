@@ -14,6 +14,7 @@
 //!   [`Workspace::delete`]. It may hold further repositories, each over a base of its own.
 //! - [`Change`] is one entry of what changed; a [`Summary`] says what was refused and why.
 
+mod apart;
 mod base;
 mod change;
 mod copy;

@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustix::fs::{self, CWD, Mode, RenameFlags};
 use rustix::io::Errno;
 
+use crate::apart::apart;
 use crate::base::Base;
 use crate::error::{Error, io, std_io};
 use crate::lock::{Hold, Lock};
@@ -85,6 +86,8 @@ impl Store {
                 fs::chmod(part, Mode::RWXU).map_err(io("close to others", part))?;
             }
         }
+        apart(&store.new_bases());
+        apart(&store.new_workspaces());
         Ok(store)
     }
 

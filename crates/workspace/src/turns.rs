@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::fs;
 use rustix::io::Errno;
 
+use crate::apart::apart;
 use crate::base::make_dir;
 use crate::dir::Dir;
 use crate::error::{Error, io};
@@ -211,6 +212,9 @@ impl Workspace {
 
     /// Makes an empty layer that can be written above `below`, with a scratch directory for the kernel.
     pub(crate) fn new_layer(&self, below: &Path) -> Result<String, Error> {
+        // A workspace of many turns makes and drops as many layers as many workspaces do.
+        apart(&self.dir.join("layers"));
+        apart(&self.dir.join("work"));
         let name = new_layer(&self.dir)?;
         // The top of the merged tree is the upper layer's: without this, what the agent set there would
         // change with each snapshot.
