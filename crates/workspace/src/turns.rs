@@ -8,6 +8,7 @@
 //!
 //! A moment is one of all repositories that are written in the workspace. Only their files come back: home and temporary directory stay as they are.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -258,10 +259,15 @@ impl Workspace {
         for stack in record.stacks_mut() {
             stack.upper.clear();
         }
-        for layer in record.layers().filter(|layer| !layer.is_empty()) {
-            let own = self.dir.join("layers").join(layer);
-            match rename_new(&own, &self.store.layers().join(layer)) {
-                // It is shared already.
+        let shared: HashSet<&str> = record.layers().collect();
+        let place = self.dir.join("layers");
+        // What is not here is shared already.
+        for layer in names_in(&place)? {
+            if !shared.contains(layer.as_str()) {
+                continue;
+            }
+            let own = place.join(&layer);
+            match rename_new(&own, &self.store.layers().join(&layer)) {
                 Ok(()) | Err(Errno::NOENT) => {}
                 Err(errno) => return Err(io("share", &own)(errno)),
             }
