@@ -126,16 +126,20 @@ pub(crate) struct Watch {
 impl Watch {
     pub(crate) fn start(bounds: DiskBounds, files: &Workspace, strike: Arc<dyn Strike>) -> Self {
         let (tell, full) = watch::channel(None);
+        let now = Instant::now();
+        let (before, due) = match files.layering() {
+            // Nothing runs in it yet, so that its first measuring can wait for its turn: whoever forks has
+            // other use for the processors now.
+            Layering::Overlay => (Some(Taken::default()), now + bounds.every),
+            // A copy holds its base already: what is added to it counts.
+            Layering::Copy => (None, now),
+        };
         let mut gauge = Gauge {
             bounds,
             meter: files.meter(),
             place: files.home(),
-            // A copy holds its base already: what is added to it counts.
-            before: match files.layering() {
-                Layering::Overlay => Some(Taken::default()),
-                Layering::Copy => None,
-            },
-            due: Instant::now(),
+            before,
+            due,
         };
         let task = tokio::spawn(run(
             Box::new(move || gauge.look()),

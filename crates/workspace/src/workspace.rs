@@ -322,7 +322,7 @@ impl Workspace {
 
     /// Measures what the attempt's files take on disk; it does not keep the workspace.
     pub fn meter(&self) -> Meter {
-        Meter::new(self.store.clone(), self.dir.clone())
+        Meter::new(&self.store, &self.dir)
     }
 
     /// What the attempt's files take on disk, in bytes; see [`Meter::taken`].

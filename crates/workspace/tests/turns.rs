@@ -463,3 +463,30 @@ fn hundreds_of_turns_keep_few_layers_mounted_and_lead_back_far() {
         }
     }
 }
+
+#[test]
+fn what_a_workspace_takes_is_told_by_one_meter_over_all_its_turns() {
+    let mut scene = Scene::new(Layering::Overlay);
+    let workspace = &mut scene.workspace;
+    let mut meter = workspace.meter();
+    let mut now = |workspace: &Workspace| {
+        let taken = meter.taken().unwrap();
+        assert_eq!(taken, workspace.meter().taken().unwrap(), "a new meter");
+        taken.bytes
+    };
+    let empty = now(workspace);
+    let megabyte = "x".repeat(1 << 20);
+    write(workspace, "first", &megabyte);
+    snapshot(workspace, "a");
+    let frozen = now(workspace);
+    assert!(frozen >= empty + (1 << 20), "{empty}, {frozen}");
+    write(workspace, "second", &megabyte);
+    let both = now(workspace);
+    assert!(both >= frozen + (1 << 20), "{frozen}, {both}");
+    snapshot(workspace, "b");
+    assert!(now(workspace) >= both);
+    undo(workspace, Some("a"));
+    assert!(now(workspace) < both);
+    undo(workspace, None);
+    assert!(now(workspace) < frozen);
+}
