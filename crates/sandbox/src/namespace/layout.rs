@@ -5,11 +5,14 @@
 //! specification, and the workspace. Nothing is there because it was not taken away.
 
 mod image;
+mod layers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
 
+pub(crate) use self::layers::switch;
+use self::layers::{Found, find};
 use super::plan::{Plan, attribute};
 use super::wire;
 use crate::{AGENT_HOME, Error, Spec, Tmp, WORKSPACE_PARENT, Workspace};
@@ -410,77 +413,6 @@ impl Layout {
         }
         Ok(())
     }
-}
-
-/// The directories of an overlay, without links.
-struct Found {
-    lowers: Vec<PathBuf>,
-    upper: PathBuf,
-    work: PathBuf,
-}
-
-fn find(lowers: &[PathBuf], upper: &Path, work: &Path) -> Result<Found, Error> {
-    if lowers.is_empty() {
-        return Err(Error::Spec {
-            what: "its workspace has no lower layer".to_owned(),
-        });
-    }
-    let lowers = lowers
-        .iter()
-        .map(|lower| real("the workspace's layer", lower))
-        .collect::<Result<Vec<_>, _>>()?;
-    let upper = real("the workspace's upper layer", upper)?;
-    let work = real("the overlay's own directory", work)?;
-    // What an earlier mount left there would make the kernel refuse, and not say why.
-    if std::fs::read_dir(&work).is_ok_and(|mut entries| entries.next().is_some()) {
-        return Err(Error::Spec {
-            what: format!(
-                "the overlay's own directory {} is not empty",
-                work.display()
-            ),
-        });
-    }
-    Ok(Found {
-        lowers,
-        upper,
-        work,
-    })
-}
-
-/// The plan of the helper that puts other layers in the place of each workspace.
-pub(super) fn switch(workspaces: &[Workspace], targets: &[PathBuf]) -> Result<Plan, Error> {
-    if workspaces.len() != targets.len() {
-        return Err(Error::Spec {
-            what: format!(
-                "it has {} workspaces, and there are layers for {}",
-                targets.len(),
-                workspaces.len()
-            ),
-        });
-    }
-    let mut plan = Plan::default();
-    plan.begin_switch(targets.len());
-    for (workspace, target) in workspaces.iter().zip(targets) {
-        add_switch(&mut plan, workspace, target)?;
-    }
-    Ok(plan)
-}
-
-fn add_switch(plan: &mut Plan, workspace: &Workspace, target: &Path) -> Result<(), Error> {
-    let Workspace::Overlay {
-        lowers,
-        upper,
-        work,
-        volatile,
-    } = workspace
-    else {
-        return Err(Error::Spec {
-            what: "layers can only give way to layers, and the workspace is a directory".to_owned(),
-        });
-    };
-    let found = find(lowers, upper, work)?;
-    plan.switch(target, &found.upper, &found.work, &found.lowers, *volatile);
-    Ok(())
 }
 
 #[cfg(test)]
