@@ -100,7 +100,7 @@ async fn says(site: &Site, script: &str) -> String {
 
 /// What a command can tell of where it is.
 const LOOK: &str = "pwd; find . ~ /tmp -not -path './.git/*' -printf '%p %M %s\n' | sort; env | sort; \
-     cat source deps/it ~/it; git status --short; ps -e -o pid,comm | sort; \
+     cat source deps/it ~/it; git status --short; running=$(ps -e -o pid,comm) && echo \"$running\"; \
      awk '{print $2, $3}' /proc/mounts; cat /proc/self/status | grep -E 'Cap|NoNewPrivs|Seccomp'; ulimit -a";
 
 #[tokio::test(flavor = "multi_thread")]
