@@ -189,6 +189,7 @@ impl Stage {
             part: domain::egress::Part::Agent,
             outlet: None,
             beside: Vec::new(),
+            also: Vec::new(),
         }
     }
 }
