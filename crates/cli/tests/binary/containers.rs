@@ -50,6 +50,10 @@ fn works_to_its_end(world: World) {
 fn killed(world: &World, hold: &Hold) {
     let mut running = world.start(&RUN);
     world.model.wait_for_count(DEADLINE, 2);
+    // Neither the engine nor what it starts has it.
+    let holders = leaks::processes_holding(&world.key);
+    let holders: Vec<_> = holders.iter().map(|it| it.pid).collect();
+    assert_eq!(holders, [running.pid()]);
     running.kill();
     hold.release();
 }

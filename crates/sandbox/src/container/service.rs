@@ -4,7 +4,7 @@
 //! process lives, so that it goes with its owner, however that ends. It is not killed then, for it may
 //! be about to clear something away.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{Read, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -50,6 +50,8 @@ impl Service {
             .args(arguments)
             .args(["system", "service", IDLE])
             .arg(address)
+            .env_clear()
+            .envs(std::env::vars_os().filter(|(name, _)| is_of_engine(name)))
             // It leaves files there, as of an image that it was sent.
             .env("TMPDIR", socket.parent().unwrap_or(socket))
             .stdin(Stdio::null())
@@ -139,4 +141,24 @@ fn last_words(child: &mut Child) -> Arc<Mutex<Vec<u8>>> {
         });
     }
     words
+}
+
+/// Whether Podman needs this variable. What else is in the environment may be a key, and what Podman
+/// starts inherits what it has.
+fn is_of_engine(name: &OsStr) -> bool {
+    const NAMES: [&str; 9] = [
+        "PATH",
+        "HOME",
+        "USER",
+        "LOGNAME",
+        "LANG",
+        "LC_ALL",
+        "DBUS_SESSION_BUS_ADDRESS",
+        "STORAGE_DRIVER",
+        "STORAGE_OPTS",
+    ];
+    const BEGINNINGS: [&str; 2] = ["XDG_", "CONTAINERS_"];
+    name.to_str().is_some_and(|name| {
+        NAMES.contains(&name) || BEGINNINGS.iter().any(|it| name.starts_with(it))
+    })
 }
