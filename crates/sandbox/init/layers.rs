@@ -1,9 +1,9 @@
 //! The overlay that is a workspace: mounted where nobody sees it, then put in its place.
 
-use crate::steps::{self, MS_NOSUID_NODEV, Reader, append_bytes, open_tree};
+use crate::plan::Layers;
+use crate::steps::{self, MS_NOSUID_NODEV, append_bytes, open_tree};
 use crate::sys::{self, Errno, Result, Text, nr};
 use crate::text;
-use crate::wire::OVERLAY_VOLATILE;
 
 const FSCONFIG_SET_FLAG: usize = 0;
 const FSCONFIG_SET_STRING: usize = 1;
@@ -38,34 +38,7 @@ fn append(to: &mut [u8], at: usize, fd: i32) -> usize {
     append_bytes(append_bytes(at, to, b"/proc/self/fd/"), to, number)
 }
 
-/// An overlay as the plan says it: `target, upper, work, flags, count, lowers…`.
-pub struct Layers<'a> {
-    pub target: Text<'a>,
-    pub upper: Text<'a>,
-    work: Text<'a>,
-    flags: u32,
-    count: u32,
-    lowers: Reader<'a>,
-}
-
-impl<'a> Layers<'a> {
-    pub fn read(reader: &mut Reader<'a>) -> Result<Self> {
-        let (target, upper, work) = (reader.text()?, reader.text()?, reader.text()?);
-        let (flags, count) = (reader.word()?, reader.word()?);
-        let lowers = *reader;
-        for _ in 0..count {
-            reader.text()?;
-        }
-        Ok(Self {
-            target,
-            upper,
-            work,
-            flags,
-            count,
-            lowers,
-        })
-    }
-
+impl Layers<'_> {
     /// Mounts the layers where nobody sees them. `scratch` is a directory on which a mount may stand
     /// for the moment.
     pub fn mount(&self, scratch: Text<'_>) -> Result<i32> {
@@ -74,9 +47,8 @@ impl<'a> Layers<'a> {
         // SAFETY: the text ends with a zero byte.
         let context = unsafe { sys::call(nr::FSOPEN, arguments) }? as i32;
         let mounted = (|| {
-            let mut lowers = self.lowers;
-            for index in 0..self.count {
-                match configure_layer(context, text!("lowerdir+"), lowers.text()?) {
+            for (index, lower) in self.lowers.enumerate() {
+                match configure_layer(context, text!("lowerdir+"), lower) {
                     // Kernels before 6.8 take the layers in one string only.
                     Err(sys::EINVAL) if index == 0 => return self.mount_by_one_string(scratch),
                     other => other?,
@@ -85,7 +57,7 @@ impl<'a> Layers<'a> {
             configure_layer(context, text!("upperdir"), self.upper)?;
             configure_layer(context, text!("workdir"), self.work)?;
             configure(context, FSCONFIG_SET_FLAG, Some(text!("userxattr")), 0)?;
-            if self.flags & OVERLAY_VOLATILE != 0 {
+            if self.volatile {
                 configure(context, FSCONFIG_SET_FLAG, Some(text!("volatile")), 0)?;
             }
             // Where this is the kernel's default, a layer that was written lies below no other: the
@@ -106,18 +78,19 @@ impl<'a> Layers<'a> {
         const E2BIG: Errno = Errno(7);
         const MOST_LAYERS: usize = 180;
         let mut opened = [-1; MOST_LAYERS + 2];
-        if self.count as usize > MOST_LAYERS {
+        let count = self.lowers.left();
+        if count > MOST_LAYERS {
             return Err(E2BIG);
         }
         let mounted = (|| {
             let mut options = [0; 4096];
             let mut at = 0;
             let mut lowers = self.lowers;
-            for (index, place) in (0..self.count + 2).zip(&mut opened) {
+            for (index, place) in (0..count + 2).zip(&mut opened) {
                 let (key, layer) = match index {
-                    0 => (b"lowerdir=".as_slice(), lowers.text()?),
-                    _ if index < self.count => (b":".as_slice(), lowers.text()?),
-                    _ if index == self.count => (b",upperdir=".as_slice(), self.upper),
+                    0 => (b"lowerdir=".as_slice(), lowers.next().ok_or(sys::EINVAL)?),
+                    _ if index < count => (b":".as_slice(), lowers.next().ok_or(sys::EINVAL)?),
+                    _ if index == count => (b",upperdir=".as_slice(), self.upper),
                     _ => (b",workdir=".as_slice(), self.work),
                 };
                 *place = sys::open(layer, sys::O_PATH | sys::O_DIRECTORY, 0)?;
@@ -125,7 +98,7 @@ impl<'a> Layers<'a> {
                 at = append(&mut options, at, *place);
             }
             at = append_bytes(at, &mut options, b",userxattr,index=off");
-            if self.flags & OVERLAY_VOLATILE != 0 {
+            if self.volatile {
                 append_bytes(at, &mut options, b",volatile");
             }
             let options = Text::new(&options);

@@ -87,8 +87,9 @@ pub fn connect(path: &str) -> Result<i32> {
     }
 }
 
-/// The next message, or `None` when the owner is gone.
+/// The next message, or `None` when the owner is gone. One of another length is none of the owner's.
 pub fn receive(socket: i32) -> Result<Option<Message>> {
+    const MSG_TRUNC: i32 = 0x20;
     const MSG_CMSG_CLOEXEC: usize = 0x4000_0000;
     let mut words = [0u32; WORDS];
     let mut buffer = Buffer {
@@ -120,6 +121,9 @@ pub fn receive(socket: i32) -> Result<Option<Message>> {
     };
     if length == 0 {
         return Ok(None);
+    }
+    if length != size_of::<[u32; WORDS]>() || header.flags & MSG_TRUNC != 0 {
+        return Err(sys::EINVAL);
     }
     let rights = header.control_length >= CONTROL_HEADER
         && control.level == SOL_SOCKET

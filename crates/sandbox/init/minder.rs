@@ -3,7 +3,8 @@
 //! members make for themselves.
 
 use crate::link::{self, Message};
-use crate::sys::{self, Errno, Result, Text, nr};
+use crate::payload::Payload;
+use crate::sys::{self, Errno, Result, nr};
 use crate::terminal::{self, Terminal};
 use crate::tree;
 use crate::wire::*;
@@ -154,43 +155,30 @@ fn streams(message: &Message, terminal: Option<i32>) -> Result<i32> {
     Ok(payload)
 }
 
-/// The payload: three counts (words, variables, candidates), then texts with a zero byte each: the
-/// directory, the words, the variables, and the paths to try as the program.
+/// Becomes the program that the payload names.
 fn execute(payload: &[u8]) -> (u32, Errno) {
-    let malformed = (REFUSED_STREAMS, sys::EINVAL);
-    let Some((counts, texts)) = payload.split_at_checked(12) else {
-        return malformed;
+    let Ok(payload) = Payload::read(payload) else {
+        return (REFUSED_STREAMS, sys::EINVAL);
     };
-    let mut numbers = [0usize; 3];
-    for (to, from) in numbers.iter_mut().zip(counts.chunks_exact(4)) {
-        *to = match from {
-            &[a, b, c, d] => u32::from_le_bytes([a, b, c, d]) as usize,
-            _ => 0,
-        };
-    }
-    let [words, variables, candidates] = numbers;
-    let mut texts = texts.split_inclusive(|byte| *byte == 0).map(Text::new);
-    let Some(directory) = texts.next() else {
-        return malformed;
-    };
-    if let Err(error) = sys::change_directory(directory) {
+    if let Err(error) = sys::change_directory(payload.directory()) {
         return (REFUSED_DIRECTORY, error);
     }
     // Two lists of addresses, each with a zero at its end.
+    let Payload {
+        words, variables, ..
+    } = payload;
     let length = words + variables + 2;
     let list: *mut usize = match sys::map(None, length * size_of::<usize>(), false) {
         Ok(memory) => memory.cast(),
         Err(error) => return (REFUSED_STREAMS, error),
     };
-    for index in (0..words).chain(words + 1..words + 1 + variables) {
-        let Some(text) = texts.next() else {
-            return malformed;
-        };
+    let places = (0..words).chain(words + 1..words + 1 + variables);
+    for (index, text) in places.zip(payload.strings()) {
         // SAFETY: the index is below the length of the list; what is not written is zero.
         unsafe { list.add(index).write(text.pointer()) };
     }
     let mut reason = sys::ENOENT;
-    for program in texts.take(candidates) {
+    for program in payload.candidates() {
         // SAFETY: the second list begins within the mapping.
         let environment = unsafe { list.add(words + 1) };
         let arguments = [program.pointer(), list as usize, environment as usize];

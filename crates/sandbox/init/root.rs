@@ -1,7 +1,8 @@
 //! The root of an image: what is in it appears in the fresh root, one entry at a time, so that what is
 //! the sandbox's own can lie beside it.
 
-use crate::steps::{self, Reader};
+use crate::plan::Paths;
+use crate::steps;
 use crate::sys::{self, EINVAL, ENOENT, O_RDONLY, Result, Text, nr};
 use crate::tree;
 
@@ -13,12 +14,16 @@ const LONGEST: usize = 4096;
 const MOST_NAMES: usize = 32;
 
 /// Makes every entry of one directory appear in another. A directory that is not there has none.
-pub fn spread(reader: &mut Reader<'_>) -> Result<()> {
-    let (source, target, attributes) = (reader.text()?, reader.text()?, reader.word()?);
+pub fn spread(
+    source: Text<'_>,
+    target: Text<'_>,
+    attributes: u32,
+    mut spared: Paths<'_>,
+) -> Result<()> {
     let mut names = [Text::new(b"\0"); MOST_NAMES];
-    let count = reader.word()? as usize;
+    let count = spared.left();
     for place in names.get_mut(..count).ok_or(EINVAL)? {
-        *place = reader.text()?;
+        *place = spared.next().ok_or(EINVAL)?;
     }
     let left_out = names.get(..count).ok_or(EINVAL)?;
     let flags = O_RDONLY | sys::O_DIRECTORY | sys::O_NOFOLLOW;

@@ -3,8 +3,8 @@
 use crate::link::{self, Message};
 use crate::loopback;
 use crate::minder::{self, PR_SET_CHILD_SUBREAPER, Start};
+use crate::plan::Watch;
 use crate::seal;
-use crate::steps::Watch;
 use crate::sys::{self, Poll};
 use crate::tree;
 use crate::usage;

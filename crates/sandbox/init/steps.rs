@@ -1,8 +1,9 @@
 //! The owner's plan: a list of small steps, carried out in order.
 
-use crate::layers::Layers;
-use crate::sys::{self, ENOENT, EPERM, Result, Text, nr};
-use crate::wire::*;
+use crate::plan::{Layers, Paths, Step, Watch};
+use crate::read::Reader;
+use crate::sys::{self, ENOENT, EPERM, Errno, Result, Text, nr};
+use crate::wire::{MOST_STASHED, STAGE_STEP};
 use crate::{link, loopback, root, seal, text};
 
 /// What the plan leaves behind for the service.
@@ -24,15 +25,6 @@ struct Stash {
 /// Mounts kept aside, at most; the owner knows this number.
 const STASHED: usize = MOST_STASHED as usize;
 
-/// What the watcher allows.
-#[derive(Clone, Copy)]
-pub struct Watch {
-    pub bytes: u64,
-    pub processes: u64,
-    /// Which directories are in memory.
-    pub places: u32,
-}
-
 impl Done {
     pub fn new() -> Self {
         let stash = Stash {
@@ -49,97 +41,54 @@ impl Done {
     }
 }
 
-/// The plan's bytes and how far they have been read.
-#[derive(Clone, Copy)]
-pub struct Reader<'a> {
-    rest: &'a [u8],
-}
-
-impl<'a> Reader<'a> {
-    pub fn new(plan: &'a [u8]) -> Self {
-        Self { rest: plan }
-    }
-
-    fn take(&mut self, count: usize) -> Result<&'a [u8]> {
-        let (taken, rest) = self.rest.split_at_checked(count).ok_or(sys::EINVAL)?;
-        self.rest = rest;
-        Ok(taken)
-    }
-
-    pub fn word(&mut self) -> Result<u32> {
-        match *self.take(4)? {
-            [a, b, c, d] => Ok(u32::from_le_bytes([a, b, c, d])),
-            _ => Err(sys::EINVAL),
-        }
-    }
-
-    fn long(&mut self) -> Result<u64> {
-        Ok(u64::from(self.word()?) | u64::from(self.word()?) << 32)
-    }
-
-    pub fn text(&mut self) -> Result<Text<'a>> {
-        let length = self.word()? as usize;
-        Ok(Text::new(self.take(length + 1)?))
-    }
-}
-
 /// Carries out every step, or tells the owner which one failed and ends.
 pub fn carry_out(plan: &[u8], done: &mut Done, socket: i32) {
     let mut reader = Reader::new(plan);
     let mut index = 0;
-    while !reader.rest.is_empty() {
-        if let Err(error) = step(&mut reader, done) {
+    while !reader.is_at_end() {
+        let done = Step::read(&mut reader)
+            .map_err(Errno::from)
+            .and_then(|step| carry(step, done));
+        if let Err(error) = done {
             link::fail(socket, STAGE_STEP, error, index)
         }
         index += 1;
     }
 }
 
-fn step(reader: &mut Reader<'_>, done: &mut Done) -> Result<()> {
-    match reader.word()? {
-        STEP_DIRECTORY => {
-            let path = reader.text()?;
-            sys::make_directory(path, reader.word()? as usize)
-        }
-        STEP_SYMLINK => {
-            let target = reader.text()?;
-            sys::make_symlink(target, reader.text()?)
-        }
-        STEP_FILE => {
-            let (path, mode) = (reader.text()?, reader.word()?);
-            write_new(path, mode, reader.text()?.bytes())
-        }
-        STEP_TMPFS => {
-            let (path, options) = (reader.text()?, reader.text()?);
-            mount(text!("tmpfs"), path, reader.word()?, options)
-        }
-        STEP_BIND => {
-            let (source, target) = (reader.text()?, reader.text()?);
-            let (attributes, flags) = (reader.word()?, reader.word()?);
-            match bind(source, target, attributes) {
-                Err(ENOENT) if flags & BIND_OPTIONAL != 0 => Ok(()),
-                other => other,
-            }
-        }
-        STEP_PROC => mount(
-            text!("proc"),
-            reader.text()?,
-            MS_NOSUID_NODEV_NOEXEC,
-            text!(""),
-        ),
-        STEP_DEVPTS => {
+fn carry(step: Step<'_>, done: &mut Done) -> Result<()> {
+    match step {
+        Step::Directory { path, mode } => sys::make_directory(path, mode as usize),
+        Step::Symlink { target, path } => sys::make_symlink(target, path),
+        Step::File {
+            path,
+            mode,
+            content,
+        } => write_new(path, mode, content.bytes()),
+        Step::Tmpfs {
+            path,
+            options,
+            flags,
+        } => mount(text!("tmpfs"), path, flags, options),
+        Step::Bind {
+            source,
+            target,
+            attributes,
+            optional,
+        } => match bind(source, target, attributes) {
+            Err(ENOENT) if optional => Ok(()),
+            other => other,
+        },
+        Step::Proc(path) => mount(text!("proc"), path, MS_NOSUID_NODEV_NOEXEC, text!("")),
+        Step::Devpts(path) => {
             let options = text!("newinstance,ptmxmode=0666,mode=0620");
-            mount(text!("devpts"), reader.text()?, MS_NOSUID_NOEXEC, options)
+            mount(text!("devpts"), path, MS_NOSUID_NOEXEC, options)
         }
-        STEP_MASK => mask(reader.text()?),
-        STEP_HIDE => hide(reader),
-        STEP_OVERLAY => overlay(reader),
-        STEP_READ_ONLY => {
-            let path = reader.text()?;
-            set_attributes(sys::AT_FDCWD, path, 0, ATTRIBUTE_READ_ONLY)
-        }
-        STEP_HOSTNAME => {
-            let name = reader.text()?;
+        Step::Mask(path) => mask(path),
+        Step::Hide(paths) => hide(paths),
+        Step::Overlay(layers) => overlay(&layers),
+        Step::ReadOnly(path) => set_attributes(sys::AT_FDCWD, path, 0, ATTRIBUTE_READ_ONLY),
+        Step::Hostname(name) => {
             // SAFETY: the kernel reads the text's length.
             let set =
                 unsafe { sys::call(nr::SETHOSTNAME, [name.pointer(), name.bytes().len()]) };
@@ -149,55 +98,52 @@ fn step(reader: &mut Reader<'_>, done: &mut Done) -> Result<()> {
                 set => set.map(drop),
             }
         }
-        STEP_LOOPBACK => loopback::up(),
-        STEP_LISTEN => {
-            let (listener, port) = loopback::listen(reader.word()? as u16)?;
+        Step::Loopback => loopback::up(),
+        Step::Listen(port) => {
+            let (listener, port) = loopback::listen(port)?;
             (done.listener, done.port) = (Some(listener), port);
             Ok(())
         }
-        STEP_RLIMIT => {
-            let resource = reader.word()?;
-            limit(resource, reader.long()?)
-        }
-        STEP_LANDLOCK => {
-            let (handled, scoped, bytes) = (reader.long()?, reader.long()?, reader.word()?);
-            let rules = seal::Rules::new(handled, scoped, bytes)?;
-            for _ in 0..reader.word()? {
-                let path = reader.text()?;
-                rules.allow(path, reader.long()?)?;
+        Step::Limit { resource, value } => limit(resource, value),
+        Step::Landlock {
+            handled,
+            scoped,
+            bytes,
+            rules,
+        } => {
+            let enforced = seal::Rules::new(handled, scoped, bytes)?;
+            for (path, rights) in rules {
+                enforced.allow(path, rights)?;
             }
-            rules.enforce()
+            enforced.enforce()
         }
-        STEP_SECCOMP => {
+        Step::Seccomp(instructions) => {
             seal::drop_capabilities()?;
-            seal::filter(reader.text()?.bytes())
+            seal::filter(instructions.bytes())
         }
-        STEP_WATCH => {
-            done.watch = Some(Watch {
-                bytes: reader.long()?,
-                processes: reader.long()?,
-                places: reader.word()?,
-            });
+        Step::Watch(watch) => {
+            done.watch = Some(watch);
             Ok(())
         }
-        STEP_DETACH => detach(),
-        STEP_STASH => {
-            let source = reader.text()?;
-            let (attributes, flags) = (reader.word()?, reader.word()?);
+        Step::Detach => detach(),
+        Step::Stash {
+            source,
+            attributes,
+            optional,
+        } => {
             let place = done
                 .stash
                 .trees
                 .get_mut(done.stash.count)
                 .ok_or(sys::EINVAL)?;
             *place = match open_tree(source, attributes) {
-                Err(ENOENT) if flags & BIND_OPTIONAL != 0 => None,
+                Err(ENOENT) if optional => None,
                 other => Some(other?),
             };
             done.stash.count += 1;
             Ok(())
         }
-        STEP_ATTACH => {
-            let target = reader.text()?;
+        Step::Attach(target) => {
             let stashed = done
                 .stash
                 .trees
@@ -206,12 +152,16 @@ fn step(reader: &mut Reader<'_>, done: &mut Done) -> Result<()> {
             done.stash.first += 1;
             stashed.take().map_or(Ok(()), |tree| place(tree, target))
         }
-        STEP_SPREAD => root::spread(reader),
-        STEP_END_MASKS => {
+        Step::Spread {
+            source,
+            target,
+            attributes,
+            spared,
+        } => root::spread(source, target, attributes, spared),
+        Step::EndMasks => {
             sys::remove(text!("/.nothing"), false)?;
             sys::remove(text!("/.empty"), true)
         }
-        _ => Err(sys::EINVAL),
     }
 }
 
@@ -361,11 +311,10 @@ fn mask(path: Text<'_>) -> Result<()> {
 
 /// Hides what is there of a list of paths. Most are files or missing, and what each is shows when the
 /// mount is attached: a look before would cost three calls for each.
-fn hide(reader: &mut Reader<'_>) -> Result<()> {
+fn hide(paths: Paths<'_>) -> Result<()> {
     let mut unused = None;
     let mut hidden = Ok(());
-    for _ in 0..reader.word()? {
-        let path = reader.text()?;
+    for path in paths {
         let tree = match unused.take() {
             Some(tree) => tree,
             None => open_tree(text!("/.nothing"), MASK_ATTRIBUTES)?,
@@ -401,8 +350,7 @@ pub fn unmount(path: Text<'_>) -> Result<()> {
     unsafe { sys::call(nr::UMOUNT2, [path.pointer(), MNT_DETACH_UMOUNT_NOFOLLOW]) }.map(drop)
 }
 
-fn overlay(reader: &mut Reader<'_>) -> Result<()> {
-    let layers = Layers::read(reader)?;
+fn overlay(layers: &Layers<'_>) -> Result<()> {
     sys::make_directory(layers.target, 0o755)?;
     let tree = layers.mount(layers.target)?;
     let attached = attach(tree, layers.target);

@@ -5,9 +5,10 @@
 //! the host's paths; only the finished mount is moved into the sandbox. What is inside never gets at
 //! this process: it is in no process list there, and nothing runs there meanwhile.
 
-use crate::layers::Layers;
 use crate::link::{self, Message};
-use crate::steps::{self, Reader};
+use crate::plan::Layers;
+use crate::read::Reader;
+use crate::steps;
 use crate::sys::{self, Errno, Poll, Result, Text, nr};
 use crate::text;
 use crate::wire::*;
@@ -59,7 +60,7 @@ fn end_with_owner(socket: i32) -> Result<()> {
 fn switch(plan: &[u8], inside: i32) -> core::result::Result<(), (u32, Errno)> {
     let at = |stage| move |error| (stage, error);
     let mut reader = Reader::new(plan);
-    let count = reader.word().map_err(at(STAGE_LAYERS))?;
+    let count = reader.word().map_err(|malformed| (STAGE_LAYERS, malformed.into()))?;
     if count > MOST_WORKSPACES {
         return Err((STAGE_LAYERS, sys::EINVAL));
     }
@@ -71,7 +72,8 @@ fn switch(plan: &[u8], inside: i32) -> core::result::Result<(), (u32, Errno)> {
     // All are mounted before the first is put in place: what the kernel refuses, it refuses here.
     let mut mounted = [None; MOST_WORKSPACES as usize];
     for place in mounted.iter_mut().take(count as usize) {
-        let layers = Layers::read(&mut reader).map_err(at(STAGE_LAYERS))?;
+        let layers = Layers::read(&mut reader)
+            .map_err(|malformed| (STAGE_LAYERS, malformed.into()))?;
         let tree = layers.mount(layers.upper).map_err(at(STAGE_LAYERS))?;
         *place = Some((tree, layers.target));
     }

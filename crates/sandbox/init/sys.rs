@@ -2,6 +2,9 @@
 
 use core::ffi::c_void;
 
+use crate::read::Malformed;
+pub use crate::read::Text;
+
 /// An `errno`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Errno(pub u32);
@@ -16,6 +19,12 @@ pub const ENOSYS: Errno = Errno(38);
 pub const EINPROGRESS: Errno = Errno(115);
 
 pub type Result<T> = core::result::Result<T, Errno>;
+
+impl From<Malformed> for Errno {
+    fn from(_: Malformed) -> Self {
+        EINVAL
+    }
+}
 
 #[cfg(target_arch = "x86_64")]
 #[path = "sys/x86_64.rs"]
@@ -52,28 +61,6 @@ unsafe fn retry<const N: usize>(number: usize, arguments: [usize; N]) -> Result<
             Err(EINTR) => {}
             other => return other,
         }
-    }
-}
-
-/// A path or other text that ends with a zero byte.
-#[derive(Clone, Copy)]
-pub struct Text<'a>(&'a [u8]);
-
-impl<'a> Text<'a> {
-    /// `bytes` with their zero byte at the end; anything else is cut to nothing.
-    pub fn new(bytes: &'a [u8]) -> Self {
-        match bytes.last() {
-            Some(0) => Self(bytes),
-            _ => Self(b"\0"),
-        }
-    }
-
-    pub fn pointer(self) -> usize {
-        self.0.as_ptr() as usize
-    }
-
-    pub fn bytes(self) -> &'a [u8] {
-        self.0.split_last().map_or(&[], |(_, text)| text)
     }
 }
 

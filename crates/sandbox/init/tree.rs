@@ -2,6 +2,7 @@
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
+use crate::status::{self, number};
 use crate::sys::{self, O_RDONLY, Result, Text, nr};
 use crate::text;
 
@@ -78,19 +79,6 @@ pub fn each_name(directory: i32, mut visit: impl FnMut(&[u8]) -> Result<()>) -> 
     }
 }
 
-/// The decimal number at the beginning of `text`, and what follows it.
-pub fn number(text: &[u8]) -> Option<(u64, &[u8])> {
-    let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    let (number, rest) = text.split_at_checked(digits)?;
-    if number.is_empty() {
-        return None;
-    }
-    let value = number.iter().fold(0u64, |sum, digit| {
-        sum.wrapping_mul(10).wrapping_add(u64::from(digit - b'0'))
-    });
-    Some((value, rest))
-}
-
 /// Reads `/proc/PID/NAME` into `buffer`.
 pub fn read_of<'a>(pid: i32, name: &[u8], buffer: &'a mut [u8]) -> Result<&'a [u8]> {
     let mut path = [0u8; 48];
@@ -119,24 +107,10 @@ pub fn path_of(pid: i32, name: &[u8], path: &mut [u8; 48]) -> usize {
     length
 }
 
-/// Where `/proc/PID/stat` has the number of threads, counted from the field after the state.
-const THREADS_AFTER_STATE: usize = 16;
-
 /// The parent of a process that has not ended yet.
 fn living_parent(pid: i32) -> Option<i32> {
     let mut buffer = [0u8; 512];
-    let stat = read_of(pid, b"stat", &mut buffer).ok()?;
-    // "pid (name) state parent …"; the name may hold anything, so the last bracket counts.
-    let close = stat.iter().rposition(|byte| *byte == b')')?;
-    let rest = stat.get(close + 2..)?;
-    let (state, rest) = (rest.first()?, rest.get(2..)?);
-    // A process goes on when only its first thread has ended.
-    let threads = rest.split(|byte| *byte == b' ').nth(THREADS_AFTER_STATE);
-    let threads = threads.and_then(number).map_or(1, |(count, _)| count);
-    if matches!(state, b'Z' | b'X') && threads <= 1 {
-        return None;
-    }
-    number(rest).map(|(parent, _)| parent as i32)
+    status::living_parent(read_of(pid, b"stat", &mut buffer).ok()?)
 }
 
 /// How many processes live inside beside process 1 and those that are spared.

@@ -13,10 +13,11 @@
 //! socket or held by a process that lets nobody look into it, the kernel's own memory (pipes,
 //! sockets, page tables), and pages of programs and of files on a disk, which the kernel takes back.
 
-use crate::steps::Watch;
+use crate::plan::Watch;
+use crate::status::{find, sum};
 use crate::sys::{self, O_RDONLY, Result, Text, nr};
 use crate::text;
-use crate::tree::{self, number};
+use crate::tree;
 
 /// What is in use: bytes, and processes with their threads.
 pub struct Usage {
@@ -106,24 +107,6 @@ fn share(pid: i32) -> Option<u64> {
     let known = text.is_empty() || find(text, b"Pss_Anon:").is_some();
     let kib = sum(text, &[b"Pss_Anon:", b"Pss_Shmem:", b"SwapPss:"]);
     known.then(|| kib.saturating_mul(KIB))
-}
-
-/// The sum of the numbers on the lines that begin with one of `keys`.
-fn sum(text: &[u8], keys: &[&[u8]]) -> u64 {
-    let found = keys.iter().filter_map(|key| find(text, key));
-    found.fold(0, u64::saturating_add)
-}
-
-fn find(text: &[u8], key: &[u8]) -> Option<u64> {
-    let line = text
-        .split(|byte| *byte == b'\n')
-        .find_map(|line| line.strip_prefix(key))?;
-    first_number(line)
-}
-
-fn first_number(text: &[u8]) -> Option<u64> {
-    let start = text.iter().position(u8::is_ascii_digit)?;
-    number(text.get(start..)?).map(|(value, _)| value)
 }
 
 /// What the directories in memory hold, in bytes.

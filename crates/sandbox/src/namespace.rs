@@ -9,7 +9,7 @@ mod filter;
 mod landlock;
 pub(crate) mod layout;
 pub(crate) mod link;
-mod packet;
+pub(crate) mod packet;
 pub(crate) mod plan;
 pub(crate) mod probe;
 pub(crate) mod scratch;

@@ -73,6 +73,13 @@ struct Running {
     strikes: Strikes,
 }
 
+/// A command that is about to be started, and what is told of it.
+pub(crate) struct Entered {
+    pub(crate) id: u32,
+    pub(crate) started: oneshot::Receiver<Result<Option<OwnedFd>, Refusal>>,
+    pub(crate) exit: oneshot::Receiver<Result<Exit, Error>>,
+}
+
 #[derive(Clone, Copy)]
 enum Next {
     Terminate,
@@ -81,7 +88,7 @@ enum Next {
 }
 
 /// Why a command was not started: stage and errno, as the minder says them.
-struct Refusal {
+pub(crate) struct Refusal {
     stage: u32,
     errno: i32,
 }
@@ -163,7 +170,7 @@ impl Link {
         }
     }
 
-    fn hear(&self, packet: Packet) {
+    pub(crate) fn hear(&self, packet: Packet) {
         let mut state = self.state();
         match packet.words {
             [wire::STARTED, id, ..] => {
@@ -267,7 +274,8 @@ impl Link {
             match next {
                 Next::Terminate => {
                     self.signal(*id, libc::SIGTERM);
-                    command.next = Some((now + command.grace, Next::Kill));
+                    command.next =
+                        Some((now.checked_add(command.grace).unwrap_or(now), Next::Kill));
                 }
                 Next::Kill => {
                     self.signal(*id, libc::SIGKILL);
@@ -315,6 +323,37 @@ impl Link {
         }
     }
 
+    /// Notes that a command is about to be started: from here on its start and its end are told.
+    pub(crate) fn enter(&self, command: &Command) -> Result<Entered, Error> {
+        let (started_sender, started) = oneshot::channel();
+        let (exit_sender, exit) = oneshot::channel();
+        let strikes = self.strikes();
+        let mut state = self.state();
+        if state.gone {
+            return Err(Error::Gone);
+        }
+        if let Some(limit) = state.ended_for {
+            return Err(Error::Struck { limit });
+        }
+        state.struck = None;
+        state.last_id = state.last_id.wrapping_add(1);
+        let id = state.last_id;
+        // A time that no clock reaches is none.
+        let due = command
+            .timeout
+            .and_then(|it| Instant::now().checked_add(it));
+        let running = Running {
+            started: Some(started_sender),
+            exit: exit_sender,
+            next: due.map(|due| (due, Next::Terminate)),
+            grace: command.grace,
+            timed_out: false,
+            strikes,
+        };
+        state.running.insert(id, running);
+        Ok(Entered { id, started, exit })
+    }
+
     /// Starts a command and returns once it runs.
     pub(crate) async fn exec(self: &Arc<Self>, command: Command) -> Result<Process, Error> {
         let program = command.argv.first().ok_or(Error::InvalidCommand {
@@ -328,36 +367,8 @@ impl Link {
             None => Some(Stdio::new(&command.stdin)?),
             Some(_) => None,
         };
-        let (started_sender, started) = oneshot::channel();
-        let (exit_sender, exit) = oneshot::channel();
-        let strikes = self.strikes();
         let _starting = self.starting.read().await;
-        let id = {
-            let mut state = self.state();
-            if state.gone {
-                return Err(Error::Gone);
-            }
-            if let Some(limit) = state.ended_for {
-                return Err(Error::Struck { limit });
-            }
-            state.struck = None;
-            state.last_id = state.last_id.wrapping_add(1);
-            let id = state.last_id;
-            state.running.insert(
-                id,
-                Running {
-                    started: Some(started_sender),
-                    exit: exit_sender,
-                    next: command
-                        .timeout
-                        .map(|timeout| (Instant::now() + timeout, Next::Terminate)),
-                    grace: command.grace,
-                    timed_out: false,
-                    strikes,
-                },
-            );
-            id
-        };
+        let Entered { id, started, exit } = self.enter(&command)?;
         // From here on a dropped process, as when this function is cancelled, kills the command.
         let reach = Box::new(CommandReach {
             link: Arc::clone(self),
@@ -387,6 +398,7 @@ impl Link {
         }
         match tokio::time::timeout(STARTED_WITHIN, started).await {
             Ok(Ok(Ok(terminal))) => {
+                let terminal = terminal.filter(|_| command.terminal.is_some());
                 process.terminal = terminal.map(Terminal::new).transpose()?;
                 if command.terminal.is_some() && process.terminal.is_none() {
                     // Its minder was killed before it could hand it out.
@@ -509,7 +521,7 @@ impl Refusal {
 
 /// A command as process 1 reads it: three counts, then texts with a zero byte each: the directory,
 /// the words, the variables, and the paths to try as the program.
-fn payload(command: &Command, program: &OsStr) -> Result<Vec<u8>, Error> {
+pub(crate) fn payload(command: &Command, program: &OsStr) -> Result<Vec<u8>, Error> {
     let variables = command.env.iter().map(|(name, value)| {
         let mut pair = name.as_bytes().to_vec();
         pair.push(b'=');
@@ -519,13 +531,14 @@ fn payload(command: &Command, program: &OsStr) -> Result<Vec<u8>, Error> {
     let words = command.argv.iter().map(|word| word.as_bytes().to_vec());
     let texts = std::iter::once(command.cwd.as_os_str().as_bytes().to_vec())
         .chain(words)
-        .chain(variables);
-    let candidates = candidates(command, program);
+        .chain(variables)
+        .chain(candidates(command, program));
+    let count = candidates(command, program).count();
     let mut payload = Vec::new();
-    for count in [command.argv.len(), command.env.len(), candidates.len()] {
+    for count in [command.argv.len(), command.env.len(), count] {
         payload.extend_from_slice(&u32::try_from(count).unwrap_or(u32::MAX).to_le_bytes());
     }
-    for text in texts.chain(candidates) {
+    for text in texts {
         if text.contains(&0) {
             return Err(Error::InvalidCommand {
                 what: "a word of it holds a zero byte",
@@ -533,33 +546,30 @@ fn payload(command: &Command, program: &OsStr) -> Result<Vec<u8>, Error> {
         }
         payload.extend_from_slice(&text);
         payload.push(0);
-    }
-    if payload.len() > MOST_PAYLOAD {
-        return Err(Error::InvalidCommand {
-            what: "its words and variables are larger than 8 MiB",
-        });
+        // At once: a long name and a long PATH multiply.
+        if payload.len() > MOST_PAYLOAD {
+            return Err(Error::InvalidCommand {
+                what: "its words and variables are larger than 8 MiB",
+            });
+        }
     }
     Ok(payload)
 }
 
 /// Where the program may be, as a shell would look for it.
-fn candidates(command: &Command, program: &OsStr) -> Vec<Vec<u8>> {
-    if program.as_bytes().contains(&b'/') {
-        return vec![program.as_bytes().to_vec()];
-    }
+fn candidates(command: &Command, program: &OsStr) -> impl Iterator<Item = Vec<u8>> {
     let path = command.env.iter().find(|(name, _)| name == "PATH");
     let path = path.map_or(OsStr::new(DEFAULT_PATH), |(_, path)| path.as_os_str());
-    path.as_bytes()
-        .split(|byte| *byte == b':')
-        .map(|directory| {
-            let directory = if directory.is_empty() {
-                b"."
-            } else {
-                directory
-            };
-            [directory, b"/", program.as_bytes()].concat()
-        })
-        .collect()
+    let is_path = program.as_bytes().contains(&b'/');
+    let as_it_is = is_path.then(|| program.as_bytes().to_vec());
+    let directories = path.as_bytes().split(|byte| *byte == b':');
+    let searched = directories.map(|directory| match directory {
+        b"" => [b".", b"/".as_slice(), program.as_bytes()].concat(),
+        directory => [directory, b"/", program.as_bytes()].concat(),
+    });
+    as_it_is
+        .into_iter()
+        .chain(searched.take(if is_path { 0 } else { usize::MAX }))
 }
 
 struct CommandReach {

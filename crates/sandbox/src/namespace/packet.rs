@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 
@@ -16,14 +16,14 @@ const MOST: usize = 8;
 const WORD: usize = size_of::<u32>();
 
 /// A message from the inside.
-pub(super) struct Packet {
-    pub(super) words: [u32; WORDS],
+pub(crate) struct Packet {
+    pub(crate) words: [u32; WORDS],
     /// The inside sends one at most.
-    pub(super) descriptor: Option<OwnedFd>,
+    pub(crate) descriptor: Option<OwnedFd>,
 }
 
 /// Sends one message, whole or not at all.
-pub(super) fn send(
+pub(crate) fn send(
     socket: impl AsFd,
     words: &[u32],
     descriptors: &[BorrowedFd<'_>],
@@ -47,8 +47,8 @@ pub(super) fn send(
     Ok(())
 }
 
-/// The next message, or `None` when the inside is gone.
-pub(super) fn receive(socket: impl AsFd, flags: RecvFlags) -> io::Result<Option<Packet>> {
+/// The next message, or `None` when the inside is gone. One of another length is none of ours.
+pub(crate) fn receive(socket: impl AsFd, flags: RecvFlags) -> io::Result<Option<Packet>> {
     let mut message = [0u8; WORDS * WORD];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -66,6 +66,9 @@ pub(super) fn receive(socket: impl AsFd, flags: RecvFlags) -> io::Result<Option<
         if let RecvAncillaryMessage::ScmRights(rights) = part {
             descriptor = rights.last();
         }
+    }
+    if received.bytes != message.len() || received.flags.contains(ReturnFlags::TRUNC) {
+        return Err(io::ErrorKind::InvalidData.into());
     }
     let mut words = [0; WORDS];
     for (to, from) in words.iter_mut().zip(message.chunks_exact(WORD)) {

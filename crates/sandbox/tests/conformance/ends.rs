@@ -116,3 +116,10 @@ pub(crate) async fn a_limit_of_the_owner_ends_everything_and_is_named(backend: &
     let disk = matches!(later, Err(Error::Struck { limit: Limit::Disk }));
     assert!(disk, "{later:?}");
 }
+
+pub(crate) async fn a_time_that_no_clock_reaches_ends_nothing(backend: &dyn Backend) {
+    let subject = Subject::new(backend).await;
+    let command = subject.script("exit 3").with_timeout(Duration::MAX);
+    let exit = subject.run(command).await.exit;
+    assert_eq!((exit.code, exit.timed_out), (Some(3), false));
+}

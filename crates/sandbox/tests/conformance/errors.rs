@@ -32,6 +32,11 @@ pub(crate) async fn a_command_that_makes_no_sense_is_refused(backend: &dyn Backe
         let refused = subject.sandbox.exec(Command::new(words, "/")).await;
         assert!(matches!(refused, Err(Error::InvalidCommand { .. })));
     }
+    // Short as they are, a name and the places to look for it multiply.
+    let command = Command::new(["x".repeat(100_000)], "/");
+    let command = command.with_env([("PATH", ":".repeat(100_000))]);
+    let refused = subject.sandbox.exec(command).await;
+    assert!(matches!(refused, Err(Error::InvalidCommand { .. })));
     assert_eq!(subject.says("echo on").await, "on");
 }
 

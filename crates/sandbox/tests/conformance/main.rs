@@ -53,6 +53,7 @@ macro_rules! conforms {
                 the_channel_accepts_what_is_connected_inside;
             ends:
                 a_timeout_ends_the_whole_tree
+                a_time_that_no_clock_reaches_ends_nothing
                 a_command_may_end_politely_when_its_time_is_over
                 a_command_can_be_asked_to_end_and_can_be_killed
                 what_a_command_leaves_behind_is_ended_before_its_exit_is_told
