@@ -15,6 +15,7 @@ mod command;
 pub mod container;
 mod error;
 pub mod host;
+pub mod hostile;
 mod inherit;
 pub mod namespace;
 mod process;

@@ -13,6 +13,7 @@ mod berth;
 mod error;
 mod held;
 mod hold;
+pub mod hostile;
 mod moments;
 mod patches;
 mod place;

@@ -19,14 +19,18 @@
 mod agent;
 mod egress;
 mod files;
+mod inside;
 mod model;
+mod standing;
 mod terminal;
 mod words;
 
 pub use agent::{agent_lines, claude};
 pub use egress::{greeting, host, rules, target};
 pub use files::{git_name, index, manifest, record};
+pub use inside::{init_command, init_plan, init_status, packets};
 pub use model::{reply, request};
+pub use standing::{answered, asked};
 pub use terminal::terminal;
 pub use words::{ids, origin, plan, policy};
 
@@ -34,16 +38,22 @@ pub use words::{ids, origin, plan, policy};
 pub type Run = fn(&[u8]);
 
 /// Every target by its name, which is also that of its seeds' directory.
-pub const TARGETS: [(&str, Run); 17] = [
+pub const TARGETS: [(&str, Run); 23] = [
     ("agent_lines", agent_lines),
+    ("answered", answered),
+    ("asked", asked),
     ("claude", claude),
     ("git_name", git_name),
     ("greeting", greeting),
     ("host", host),
     ("ids", ids),
     ("index", index),
+    ("init_command", init_command),
+    ("init_plan", init_plan),
+    ("init_status", init_status),
     ("manifest", manifest),
     ("origin", origin),
+    ("packets", packets),
     ("plan", plan),
     ("policy", policy),
     ("record", record),

@@ -206,14 +206,20 @@ macro_rules! targets {
 
 targets! {
     the_lines_of_an_agent_are_bounded_and_the_same_in_any_pieces = "agent_lines";
+    a_client_hears_the_same_of_a_holder_in_any_pieces = "answered";
+    what_a_client_asks_a_holder_means_the_same_in_any_pieces_and_inside = "asked";
     whatever_claude_code_prints_its_events_are_bounded = "claude";
     no_spelling_of_a_git_directory_is_missed = "git_name";
     the_first_bytes_of_a_tunnel_mean_one_thing = "greeting";
     a_host_is_one_to_every_resolver = "host";
     an_id_has_one_text = "ids";
     an_index_of_git_is_refused_or_kept_whole = "index";
+    a_command_inside_is_the_one_that_was_asked_for = "init_command";
+    a_plan_is_read_inside_as_it_was_written_or_refused = "init_plan";
+    no_name_of_a_process_changes_what_is_read_of_it = "init_status";
     a_manifest_is_refused_or_read_whole = "manifest";
     a_source_holds_no_password_and_means_one_thing = "origin";
+    whatever_an_inside_says_each_command_has_one_start_and_one_end = "packets";
     a_plan_is_refused_or_within_its_bounds = "plan";
     a_policy_is_taken_or_refused = "policy";
     a_record_of_a_workspace_is_refused_or_means_one_thing = "record";

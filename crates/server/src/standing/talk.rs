@@ -111,11 +111,45 @@ impl Answer {
     }
 }
 
+/// What has come and was not taken yet.
+#[derive(Debug, Default)]
+pub(super) struct Heard {
+    bytes: Vec<u8>,
+    /// So many of them hold no end of a line.
+    looked_at: usize,
+}
+
+impl Heard {
+    pub(super) fn take(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// The next thing that was said, where all of it has come.
+    pub(super) fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, Error> {
+        let fresh = self.bytes.get(self.looked_at..).unwrap_or_default();
+        let end = fresh.iter().position(|byte| *byte == b'\n');
+        let end = end.map(|at| at.saturating_add(self.looked_at));
+        self.looked_at = end.unwrap_or(self.bytes.len());
+        if self.looked_at > LONGEST {
+            return Err(Error::TooLong);
+        }
+        let Some(end) = end else {
+            return Ok(None);
+        };
+        self.looked_at = 0;
+        let rest = self.bytes.split_off(end.saturating_add(1));
+        let line = std::mem::replace(&mut self.bytes, rest);
+        serde_json::from_slice(&line)
+            .map(Some)
+            .map_err(Error::Unreadable)
+    }
+}
+
 /// One side of a conversation.
 #[derive(Debug)]
 pub(super) struct Talk {
     stream: UnixStream,
-    heard: Vec<u8>,
+    heard: Heard,
     descriptors: Vec<OwnedFd>,
 }
 
@@ -123,7 +157,7 @@ impl Talk {
     pub(super) fn new(stream: UnixStream) -> Self {
         Self {
             stream,
-            heard: Vec::new(),
+            heard: Heard::default(),
             descriptors: Vec::new(),
         }
     }
@@ -186,14 +220,8 @@ impl Talk {
         &mut self,
     ) -> Result<Option<(T, Vec<OwnedFd>)>, Error> {
         loop {
-            if let Some(end) = self.heard.iter().position(|byte| *byte == b'\n') {
-                let rest = self.heard.split_off(end.saturating_add(1));
-                let line = std::mem::replace(&mut self.heard, rest);
-                let said = serde_json::from_slice(&line).map_err(Error::Unreadable)?;
+            if let Some(said) = self.heard.next()? {
                 return Ok(Some((said, std::mem::take(&mut self.descriptors))));
-            }
-            if self.heard.len() > LONGEST {
-                return Err(Error::TooLong);
             }
             if !self.receive().await.map_err(Error::Conversation)? {
                 return Ok(None);
@@ -225,7 +253,7 @@ impl Talk {
                         descriptors.extend(rights.take(room));
                     }
                 }
-                heard.extend_from_slice(bytes.get(..received.bytes).unwrap_or_default());
+                heard.take(bytes.get(..received.bytes).unwrap_or_default());
                 Ok(received.bytes > 0)
             })
             .await
@@ -234,5 +262,29 @@ impl Talk {
     /// Waits until the other side has hung up.
     pub(super) async fn until_hung_up(&mut self) {
         while matches!(self.hear::<serde_json::Value>().await, Ok(Some(_))) {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_is_too_long_is_refused_however_it_comes_and_one_that_just_fits_is_not() {
+        for (length, fits) in [(LONGEST + 1, true), (LONGEST + 2, false)] {
+            let text = [vec![b' '; length - 2], b"1\n".to_vec()].concat();
+            for piece in [length, CHUNK] {
+                let mut heard = Heard::default();
+                let mut said = Ok(None);
+                for piece in text.chunks(piece) {
+                    heard.take(piece);
+                    said = heard.next::<u8>();
+                    if said.is_err() {
+                        break;
+                    }
+                }
+                assert_eq!(matches!(said, Ok(Some(1))), fits, "{length} by {piece}");
+            }
+        }
     }
 }
