@@ -23,6 +23,8 @@ pub(crate) enum Exit {
     Diverged,
     /// A mistake in Skep.
     Internal,
+    /// A command inside was ended because its time was over: `skep sandbox exec --timeout`.
+    TimedOut,
     /// The terminal was closed (`SIGHUP`).
     HungUp,
     /// Cancelled: `Ctrl-C`, or `skep cancel`.
@@ -47,6 +49,7 @@ impl Exit {
         Self::Refused,
         Self::Diverged,
         Self::Internal,
+        Self::TimedOut,
         Self::HungUp,
         Self::Cancelled,
         Self::OutputClosed,
@@ -65,6 +68,7 @@ impl Exit {
             Self::Refused => 6,
             Self::Diverged => 7,
             Self::Internal => 70,
+            Self::TimedOut => 124,
             Self::HungUp => 129,
             Self::Cancelled => 130,
             Self::OutputClosed => 141,
@@ -85,6 +89,7 @@ impl Exit {
             Self::Refused => "refused",
             Self::Diverged => "diverged",
             Self::Internal => "internal",
+            Self::TimedOut => "timed_out",
             Self::HungUp => "hung_up",
             Self::Cancelled => "cancelled",
             Self::OutputClosed => "output_closed",
@@ -132,6 +137,10 @@ impl Exit {
                 "The message names the first call and field that differ.",
             ),
             Self::Internal => ("A mistake in Skep.", "Please report it."),
+            Self::TimedOut => (
+                "The command inside was ended because its time was over (`skep sandbox exec --timeout`), however it ended then.",
+                "Give it more time, or ask the command why it takes so long.",
+            ),
             Self::HungUp => (
                 "The terminal was closed. The request is cancelled.",
                 "`skep retry ID` starts it again.",
@@ -168,6 +177,14 @@ impl Exit {
         }
     }
 
+    /// How the program ends when a command inside, which it stands for, has ended like this.
+    pub(crate) fn of_command(exit: sandbox::Exit) -> Self {
+        match exit.timed_out {
+            true => Self::TimedOut,
+            false => Self::Of(exit.shell_code()),
+        }
+    }
+
     /// How the program ends when a request has ended like this.
     pub(crate) const fn of_request(state: RequestState) -> Self {
         match state {
@@ -198,7 +215,8 @@ impl Exit {
         page.push_str(
             "\n`skep shell`, `skep sandbox exec` and `skep sandbox shell` end with the exit code of the command\n\
              inside: 128 and the number of the signal that ended it, 127 if there is no such program, 126 if it\n\
-             cannot be started.\n",
+             cannot be started. A limit of the sandbox that ended it (memory, processes, the size of a file, the\n\
+             disk) is named on standard error, and by `--json`; one of memory mostly shows as 137.\n",
         );
         page
     }
@@ -221,6 +239,21 @@ mod tests {
                 .windows(2)
                 .all(|pair| pair[0].code() < pair[1].code())
         );
+    }
+
+    #[test]
+    fn a_command_whose_time_was_over_is_told_apart_from_one_that_was_killed() {
+        let mut exit = sandbox::Exit {
+            code: None,
+            signal: Some(9),
+            timed_out: false,
+            limit: None,
+        };
+        assert_eq!(Exit::of_command(exit).code(), 137);
+        exit.timed_out = true;
+        assert_eq!(Exit::of_command(exit).code(), 124);
+        (exit.code, exit.signal) = (Some(0), None);
+        assert_eq!(Exit::of_command(exit).code(), 124, "however it ended then");
     }
 
     #[test]

@@ -35,7 +35,7 @@ impl Relayed {
     pub(crate) fn code(&self) -> Exit {
         match (self.told, self.exit) {
             (Some(told), _) => told,
-            (None, Some(exit)) => Exit::Of(exit.shell_code()),
+            (None, Some(exit)) => Exit::of_command(exit),
             (None, None) => Exit::Failed,
         }
     }

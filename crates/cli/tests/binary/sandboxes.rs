@@ -72,17 +72,16 @@ fn a_sandbox_stays_until_it_is_destroyed_and_commands_in_it_are_as_on_the_host()
         "{}",
         ran.stdout
     );
-    let ran = world.skep(&[
-        "sandbox",
-        "exec",
-        "--timeout",
-        "1s",
-        "try",
-        "--",
-        "sleep",
-        "1000",
-    ]);
-    ran.expect_code(143);
+    let timed = ["exec", "--timeout", "1s", "try", "--", "sleep", "1000"];
+    let ran = world.skep(&[&["sandbox"], &timed[..]].concat());
+    let said = ran.expect_code(124).stderr;
+    assert!(said.contains("after 1.0s, as `--timeout` says"), "{said}");
+    let shown = world.skep(&[&["sandbox", "--json"], &timed[..]].concat());
+    let shown = shown.expect_code(124).json_lines().remove(0);
+    assert_eq!(
+        (&shown["ended_by"], &shown["exit"]["timed_out"]),
+        (&"time".into(), &true.into())
+    );
 
     let shown = world.skep(&[
         "sandbox",
@@ -97,6 +96,7 @@ fn a_sandbox_stays_until_it_is_destroyed_and_commands_in_it_are_as_on_the_host()
     let shown = shown.expect_code(3).json_lines().remove(0);
     assert_eq!(shown["id"], *id);
     assert_eq!(shown["exit"]["code"], 3);
+    assert!(shown["ended_by"].is_null());
     assert_eq!(shown["stdout"], "out\n");
 
     let list = json(&world, &["list"]);

@@ -1,8 +1,18 @@
 //! `skep sandbox exec`.
 
 use super::{data, span};
-use crate::{context::Context, exit::Exit, relay, report::Error, signals::Signals};
-use sandbox::{Captured, Size};
+use crate::{
+    context::Context,
+    exit::Exit,
+    relay,
+    report::Error,
+    signals::Signals,
+    view::{
+        format,
+        paint::{LOOK, paint},
+    },
+};
+use sandbox::{Captured, Limit, Size};
 use server::standing::{Ends, Run, Running, find};
 use std::{ffi::OsString, time::Duration};
 
@@ -20,7 +30,7 @@ pub(super) struct Args {
     /// On a terminal
     #[arg(short = 't', long = "terminal")]
     terminal: bool,
-    /// End it after this time: a number with `s`, `m`, `h` or `d` behind it
+    /// End it after this time, with exit code 124: a number with `s`, `m`, `h` or `d` behind it
     #[arg(long, value_name = "TIME", value_parser = span)]
     timeout: Option<Duration>,
     /// What to run
@@ -32,6 +42,8 @@ pub(super) struct Args {
 struct Object {
     id: String,
     exit: sandbox::Exit,
+    /// What ended it, if a limit did.
+    ended_by: Option<&'static str>,
     stdout: String,
     stderr: String,
     /// Bytes of both that are not shown.
@@ -59,14 +71,44 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
 pub(super) async fn begin(id: &str, run: Run, context: &Context) -> Result<Exit, Error> {
     let held = find(&data(context)?, id).map_err(server::Error::from)?;
     let mut signals = Signals::listen()?;
+    let timeout = run.timeout;
     let mut running = held.exec(run).await?;
     if context.output.is_json() {
         let object = captured(held.record.id.to_string(), &mut running, &mut signals).await?;
         context.output.object(&object)?;
-        return Ok(Exit::Of(object.exit.shell_code()));
+        return Ok(Exit::of_command(object.exit));
     }
     let relayed = relay::relay(&mut running, &mut signals).await?;
+    if let Some(what) = relayed.exit.and_then(|exit| why(exit, timeout)) {
+        let note = format!("{} {what}\n", paint(LOOK, "note:"));
+        context.output.aside(&note);
+    }
     Ok(relayed.code())
+}
+
+/// What ended a command, if a limit did.
+fn ended_by(exit: sandbox::Exit) -> Option<&'static str> {
+    match exit.limit {
+        _ if exit.timed_out => Some("time"),
+        Some(Limit::Memory) => Some("memory"),
+        Some(Limit::Processes) => Some("processes"),
+        Some(Limit::FileBytes) => Some("file_bytes"),
+        Some(Limit::Disk) => Some("disk"),
+        None => None,
+    }
+}
+
+/// The same for a person.
+fn why(exit: sandbox::Exit, timeout: Option<Duration>) -> Option<String> {
+    match (exit.timed_out, timeout, exit.limit) {
+        (true, Some(timeout), _) => Some(format!(
+            "the command was ended after {}, as `--timeout` says",
+            format::span(timeout)
+        )),
+        (true, None, _) => Some("the command was ended because its time was over".into()),
+        (false, _, Some(limit)) => Some(format!("the {limit} was reached")),
+        (false, _, None) => None,
+    }
 }
 
 async fn captured(
@@ -115,8 +157,34 @@ async fn captured(
     Ok(Object {
         id,
         exit,
+        ended_by: ended_by(exit),
         stdout: text(&out),
         stderr: text(&err),
         omitted,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_that_ended_a_command_is_said_and_where_none_did_nothing_is() {
+        let mut exit = sandbox::Exit {
+            code: None,
+            signal: Some(9),
+            timed_out: false,
+            limit: None,
+        };
+        assert_eq!((why(exit, None), ended_by(exit)), (None, None));
+        exit.limit = Some(Limit::Memory);
+        let said = why(exit, Some(Duration::from_secs(90)));
+        assert_eq!(said.as_deref(), Some("the limit of memory was reached"));
+        assert_eq!(ended_by(exit), Some("memory"));
+        exit.timed_out = true;
+        let said = why(exit, Some(Duration::from_secs(90)));
+        let wanted = "the command was ended after 1m30s, as `--timeout` says";
+        assert_eq!(said.as_deref(), Some(wanted));
+        assert_eq!(ended_by(exit), Some("time"));
+    }
 }
