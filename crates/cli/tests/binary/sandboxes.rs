@@ -1,6 +1,7 @@
 //! `skep sandbox`: sealed workspaces that outlive a command.
 
 use std::fs;
+use std::time::Instant;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -384,6 +385,64 @@ fn a_fork_whose_source_or_holder_is_killed_on_the_way_leaves_nothing() {
         assert_eq!(exec(&world, id, "cat one").expect_code(0).stdout, "1\n");
     }
     world.skep(&["sandbox", "destroy", "--all"]).expect_code(0);
+    leaks::assert_none(&world.data());
+    world.skep(&["gc"]).expect_code(0);
+    world.assert_nothing_left();
+}
+
+#[test]
+fn forks_whose_client_is_killed_before_it_says_that_they_stay_are_gone() {
+    /// How often the client is to be stopped before all are ready.
+    const TRIES: usize = 10;
+    let world = world();
+    create(&world, &["--name", "try"]);
+    world.skep(&["sandbox", "snapshot", "try"]).expect_code(0);
+    let place = world.data().join("run/sandboxes");
+    let ready = || {
+        let list = fs::read_dir(&place).unwrap().map(|it| it.unwrap().path());
+        list.filter(|it| it.join("record.json").exists()).count()
+    };
+    let holders = || {
+        let all = leaks::processes_of(&world.data());
+        let is_one = |it: &&leaks::Process| it.command.contains(" sandbox hold ");
+        all.iter().filter(is_one).count()
+    };
+    let until = |what: &str, holds: &dyn Fn() -> bool| {
+        let end = Instant::now() + DEADLINE;
+        while !holds() {
+            assert!(Instant::now() < end, "{what}");
+            std::thread::yield_now();
+        }
+    };
+    let fork = ["sandbox", "fork", "try", "--at", "s1", "-n", "3"];
+    let fork = [&fork[..], &["--for", "10m"]].concat();
+    let is_tried = (0..TRIES).any(|_| {
+        let mut forking = world.start(&fork);
+        until("three are started", &|| holders() == 4);
+        forking.signal(Signal::STOP);
+        // As long as one of them is not ready, nothing was said to any.
+        if !forking.stops_within(DEADLINE) || ready() == 4 {
+            forking.signal_group(Signal::CONT);
+            forking.finish(DEADLINE).expect_code(0);
+            let list = json(&world, &["list"]);
+            for one in list["sandboxes"].as_array().unwrap() {
+                if one["name"].is_null() {
+                    let id = one["id"].as_str().unwrap();
+                    world.skep(&["sandbox", "destroy", id]).expect_code(0);
+                }
+            }
+            return false;
+        }
+        until("all are ready", &|| ready() == 4);
+        forking.kill();
+        until("all are gone", &|| ready() == 1 && holders() == 1);
+        true
+    });
+    assert!(is_tried, "all were ready before the client was stopped");
+    let list = json(&world, &["list"]);
+    assert_eq!(list["sandboxes"].as_array().unwrap().len(), 1);
+    exec(&world, "try", "true").expect_code(0);
+    world.skep(&["sandbox", "destroy", "try"]).expect_code(0);
     leaks::assert_none(&world.data());
     world.skep(&["gc"]).expect_code(0);
     world.assert_nothing_left();

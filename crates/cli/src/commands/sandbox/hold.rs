@@ -15,7 +15,8 @@ use server::{
     Node,
     standing::{self, Berth, Fork, Of, Order, Record, Wish},
 };
-use std::{fs::File, time::Duration};
+use std::{fs::File, os::fd::AsFd as _, time::Duration};
+use tokio::{io::AsyncReadExt as _, net::unix::pipe};
 
 /// Hold a sandbox: started by `skep sandbox create`
 #[derive(Debug, clap::Args)]
@@ -107,10 +108,31 @@ async fn hold(args: Args, context: &Context, told: &mut bool) -> Result<(), Erro
         )
     };
     let stop = async {
-        signals.next().await;
+        tokio::select! {
+            _ = signals.next() => {}
+            () = deserted() => {}
+        }
     };
     standing::hold(node, berth, &of, order, ready, stop).await?;
     Ok(())
+}
+
+/// Waits until whoever started this is gone without having said that it stands alone now. Where that was
+/// said, or nobody can say it, this waits for ever.
+async fn deserted() {
+    let input = std::io::stdin().as_fd().try_clone_to_owned();
+    let Ok(mut input) = input.and_then(pipe::Receiver::from_owned_fd) else {
+        return std::future::pending().await;
+    };
+    if let Ok(1..) = input.read(&mut [0]).await {
+        let nowhere = File::open("/dev/null");
+        let let_go = nowhere.and_then(|it| Ok(rustix::stdio::dup2_stdin(it)?));
+        if let Err(error) = let_go {
+            tracing::debug!(%error, "the input stays open");
+        }
+        drop(input);
+        std::future::pending().await
+    }
 }
 
 /// Says the one thing that is waited for, and lets go of the output. Whether anybody heard it.

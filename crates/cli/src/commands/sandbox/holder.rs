@@ -6,7 +6,13 @@ use crate::{
     signals::Signals,
 };
 use server::standing::{Berth, Record, fresh_id};
-use std::{ffi::OsString, io, path::Path, process::Stdio, time::Duration};
+use std::{
+    ffi::OsString,
+    io::{self, Write as _},
+    path::Path,
+    process::Stdio,
+    time::Duration,
+};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader},
     process::{Child, Command},
@@ -37,7 +43,7 @@ pub(super) struct Said {
 }
 
 /// Starts these holders, one beside the other, and waits until all are ready. Where one is not, or this
-/// process is told to end, all of them end, and nothing is left.
+/// process ends before, however it does, all of them end, and nothing is left.
 pub(super) async fn start(
     context: &Context,
     data: &Path,
@@ -45,10 +51,16 @@ pub(super) async fn start(
 ) -> Result<Vec<Record>, Error> {
     let mut signals = Signals::listen()?;
     let mut started = Vec::new();
-    let ready = match begin_all(context, data, wanted, &mut started) {
+    let (told, tell) = io::pipe().map_err(pipes)?;
+    let begun = begin_all(context, data, wanted, &told, &mut started);
+    let ready = match begun {
         Ok(()) => signals.or(all_ready(&mut started)).await.flatten(),
         Err(error) => Err(error),
     };
+    let ready = ready.and_then(|ready| {
+        let_stand(tell, ready.len())?;
+        Ok(ready)
+    });
     if ready.is_err() {
         for (berth, holder) in started {
             if let Some(mut holder) = holder {
@@ -60,16 +72,34 @@ pub(super) async fn start(
     ready
 }
 
+fn pipes(source: io::Error) -> Error {
+    Error::System {
+        doing: "talking to the holders of sandboxes",
+        source,
+    }
+}
+
+/// Tells all holders at once that they stand alone from now on: each takes a byte, and the kernel writes
+/// so few of them all or none. Holders to whom nothing was said end with this process.
+fn let_stand(mut tell: io::PipeWriter, holders: usize) -> Result<(), Error> {
+    let word = vec![b'.'; holders];
+    match tell.write(&word).map_err(pipes)? {
+        written if written == holders => Ok(()),
+        _ => Err(pipes(io::ErrorKind::WriteZero.into())),
+    }
+}
+
 fn begin_all(
     context: &Context,
     data: &Path,
     wanted: &[Wanted],
+    told: &io::PipeReader,
     started: &mut Vec<(Berth, Option<Child>)>,
 ) -> Result<(), Error> {
     sandbox::pass_nothing_on().map_err(server::Error::from)?;
     for one in wanted {
         let berth = Berth::make(data, fresh_id()).map_err(server::Error::from)?;
-        let holder = begin(one, context, &berth, data);
+        let holder = begin(one, context, &berth, data, told);
         let (holder, failed) = match holder {
             Ok(holder) => (Some(holder), None),
             Err(error) => (None, Some(error)),
@@ -102,7 +132,13 @@ async fn all_ready(started: &mut [(Berth, Option<Child>)]) -> Result<Vec<Record>
 }
 
 /// Starts the holder, with nothing of this process but its environment.
-fn begin(wanted: &Wanted, context: &Context, berth: &Berth, data: &Path) -> Result<Child, Error> {
+fn begin(
+    wanted: &Wanted,
+    context: &Context,
+    berth: &Berth,
+    data: &Path,
+    told: &io::PipeReader,
+) -> Result<Child, Error> {
     let system = |source| Error::System {
         doing: "starting the holder of the sandbox",
         source,
@@ -119,7 +155,7 @@ fn begin(wanted: &Wanted, context: &Context, berth: &Berth, data: &Path) -> Resu
         .args(["--for", &format!("{}s", wanted.lasts.as_secs())])
         .env("SKEP_CONFIG", std::path::absolute(config).map_err(system)?)
         .current_dir("/")
-        .stdin(Stdio::null())
+        .stdin(told.try_clone().map_err(pipes)?)
         .stdout(Stdio::piped())
         .stderr(log);
     if let Some(name) = &wanted.name {
