@@ -43,6 +43,7 @@ use self::meeting::Meeting;
 use self::running::{ContainerSandbox, Running};
 pub use self::sidecar::{Hidden, Ready, Sidecar, When};
 use self::totals::Bound;
+use crate::blocking::blocking;
 use crate::namespace::cgroup::Cgroup;
 use crate::namespace::layout::Root;
 use crate::namespace::plan::Plan;
@@ -335,16 +336,4 @@ impl Backend for Container {
             source: std::io::Error::other(error),
         })?
     }
-}
-
-/// Does what blocks where that keeps nobody waiting.
-async fn blocking<T: Send + 'static>(
-    doing: &'static str,
-    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
-) -> Result<T, Error> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|error| Error::Io {
-        doing,
-        source: std::io::Error::other(error),
-    })?
 }

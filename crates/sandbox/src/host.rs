@@ -17,6 +17,7 @@ use async_trait::async_trait;
 use tokio::task::JoinHandle;
 
 pub use self::peer::Guard;
+use crate::blocking::blocking;
 use crate::namespace::link::Link;
 use crate::namespace::start::Helper;
 use crate::{
@@ -93,11 +94,7 @@ impl Backend for Host {
             })
             .transpose()?;
         let home = spec.home.unwrap_or_else(|| workspace.clone());
-        let started = tokio::task::spawn_blocking(Helper::start).await;
-        let (helper, socket) = started.map_err(|error| Error::Io {
-            doing: "start the sandbox",
-            source: std::io::Error::other(error),
-        })??;
+        let (helper, socket) = blocking("start the sandbox", Helper::start).await?;
         let link = Link::new(socket, None)?;
         Ok(Box::new(HostSandbox {
             listening: tokio::spawn(Arc::clone(&link).run()),
@@ -225,13 +222,10 @@ impl Sandbox for HostSandbox {
 
     async fn destroy(self: Box<Self>) -> Result<(), Error> {
         let end = Arc::clone(&self.end);
-        let ended = tokio::task::spawn_blocking(move || {
+        let ended = blocking("end the sandbox", move || {
             end.lock().unwrap_or_else(PoisonError::into_inner).end()
         });
-        ended.await.map_err(|error| Error::Io {
-            doing: "end the sandbox",
-            source: std::io::Error::other(error),
-        })?
+        ended.await
     }
 }
 

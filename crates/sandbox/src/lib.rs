@@ -10,6 +10,7 @@
 //! sandbox holds.
 
 mod backend;
+mod blocking;
 mod capture;
 mod command;
 pub mod container;

@@ -36,6 +36,7 @@ use self::link::Link;
 use self::plan::Plan;
 use self::start::{First, Inside};
 use self::switch::Failed;
+use crate::blocking::blocking;
 use crate::{
     AGENT_HOME, Abilities, Backend, Channel, Command, Diagnosis, Enforcement, Error, Finding, Kind,
     Output, Process, Sandbox, Spec, Stats, Strike, Tmp, Total, Workspace,
@@ -139,15 +140,11 @@ impl Backend for Namespace {
 
     async fn create(&self, spec: Spec) -> Result<Box<dyn Sandbox>, Error> {
         let backend = self.clone();
-        let built = tokio::task::spawn_blocking(move || {
+        let built = blocking("start the sandbox", move || {
             let (hierarchy, parent) = backend.groups();
             build(hierarchy.as_ref(), parent, &spec)
-        })
-        .await;
-        let built = built.map_err(|error| Error::Io {
-            doing: "start the sandbox",
-            source: std::io::Error::other(error),
-        })??;
+        });
+        let built = built.await?;
         Ok(Box::new(NamespaceSandbox::new(built)?))
     }
 }
@@ -365,7 +362,7 @@ impl Sandbox for NamespaceSandbox {
         }
         let quiet = self.link.quiet().await?;
         let (first, targets) = (Arc::downgrade(&self.first), self.workspaces.clone());
-        let switched = tokio::task::spawn_blocking(move || {
+        let switched = blocking("change the workspace's layers", move || {
             let plan = layout::switch(&layers, &targets)?;
             match switch::switch(&plan, &quiet.namespace) {
                 Ok(()) => Ok(()),
@@ -380,10 +377,7 @@ impl Sandbox for NamespaceSandbox {
                 }
             }
         });
-        switched.await.map_err(|error| Error::Io {
-            doing: "change the workspace's layers",
-            source: std::io::Error::other(error),
-        })?
+        switched.await
     }
 
     fn strike(&self) -> Arc<dyn Strike> {
@@ -427,15 +421,12 @@ impl Sandbox for NamespaceSandbox {
     }
 
     async fn destroy(self: Box<Self>) -> Result<(), Error> {
-        let ended = tokio::task::spawn_blocking(move || {
+        let ended = blocking("end the sandbox", move || {
             self.first
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .end()
         });
-        ended.await.map_err(|error| Error::Io {
-            doing: "end the sandbox",
-            source: std::io::Error::other(error),
-        })?
+        ended.await
     }
 }
