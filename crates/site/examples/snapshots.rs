@@ -57,21 +57,7 @@ async fn main() {
     let mirror = sites.mirror("r").await.unwrap();
     let base = source.head().commit;
     mirror.fetch(&source, base).unwrap();
-    let wanted = |id: String| Wanted {
-        id,
-        repository: "r".into(),
-        base,
-        tree: None,
-        setup: None,
-        include: Arc::default(),
-        extra_roots: Vec::new(),
-        programs: Vec::new(),
-        channel: false,
-        part: domain::egress::Part::Agent,
-        outlet: None,
-        also: Vec::new(),
-        beside: Vec::new(),
-    };
+    let wanted = |id: String| Wanted::plain(id, "r", base);
     let site = sites.site(&mirror, wanted("site".into())).await.unwrap();
     snapshots(&site, turns).await;
     let mut forking = Vec::new();

@@ -63,19 +63,8 @@ async fn main() -> Result<(), Failed> {
                 tokio::time::timeout(DEADLINE, ready).await?;
             }
             let wanted = Wanted {
-                id: format!("{name}-{run}"),
-                repository: "bench".to_owned(),
-                base,
-                tree: None,
-                setup: None,
-                include: Arc::new(Vec::new()),
-                extra_roots: Vec::new(),
-                programs: Vec::new(),
                 channel: true,
-                part: domain::egress::Part::Agent,
-                outlet: None,
-                also: Vec::new(),
-                beside: Vec::new(),
+                ..Wanted::plain(format!("{name}-{run}"), "bench", base)
             };
             let began = Instant::now();
             let site = sites.site(&mirror, wanted).await?;

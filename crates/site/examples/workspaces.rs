@@ -290,21 +290,7 @@ impl Stage {
     /// A new site on a commit.
     async fn site(&mut self, commit: CommitId) -> Result<Site, Failed> {
         self.next += 1;
-        let wanted = Wanted {
-            id: self.id(),
-            repository: NAME.to_owned(),
-            base: commit,
-            tree: None,
-            setup: None,
-            include: Arc::new(Vec::new()),
-            extra_roots: Vec::new(),
-            programs: Vec::new(),
-            channel: false,
-            part: domain::egress::Part::Agent,
-            outlet: None,
-            also: Vec::new(),
-            beside: Vec::new(),
-        };
+        let wanted = Wanted::plain(self.id(), NAME, commit);
         Ok(self.sites.site(&self.mirror, wanted).await?)
     }
 

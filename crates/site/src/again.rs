@@ -80,7 +80,7 @@ impl Sites {
         wanted: &Wanted,
         (toolchains, shown): (Toolchains, Vec<Shown>),
     ) -> Result<Site, Error> {
-        let mut guard = Guard::new(self, workspace);
+        let guard = Guard::new(self, workspace);
         let also = wanted.also.iter();
         let keys: Vec<String> =
             [base_key(&wanted.repository, wanted.base)]
@@ -98,23 +98,12 @@ impl Sites {
             });
         }
         let written = self.written(&wanted.also).await?;
-        let (sandbox, way) = self
+        let sandbox = self
             .sandbox(guard.workspace()?, &toolchains, wanted, &shown)
             .await?;
-        let base_tree = mirror.tree_of(wanted.base)?;
-        let workspace = guard.take()?;
-        let watch = self.watch(&workspace, &*sandbox);
-        Ok(Site::new(
-            self.clone(),
-            workspace,
-            watch,
-            (sandbox, way),
-            &toolchains,
-            mirror.clone(),
-            base_tree,
-        )
-        .writing(written)
-        .showing(shown))
+        let base = mirror.tree_of(wanted.base)?;
+        let site = self.whole(guard, sandbox, (mirror, base), (&toolchains, shown))?;
+        Ok(site.writing(written))
     }
 }
 

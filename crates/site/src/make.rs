@@ -13,7 +13,7 @@ use crate::{
     way::Way,
 };
 use gateway::Egress;
-use git::Mirror;
+use git::{Mirror, TreeId};
 use sandbox::toolchains::{ToolMount, Toolchains};
 use std::sync::Arc;
 use workspace::{Base, Layering, Workspace};
@@ -92,22 +92,25 @@ impl Sites {
             Some(egress) => Way::open(&egress, &*sandbox).await?,
             None => None,
         };
-        let base_tree = mirror.tree_of(wanted.base)?;
+        let base = mirror.tree_of(wanted.base)?;
+        let site = self.whole(guard, (sandbox, way), (mirror, base), (&toolchains, shown))?;
+        let site = site.writing(written);
+        Ok(site.set_up_as(set_up).was_ready_if(was_ready))
+    }
+
+    /// The site of a workspace and of the sandbox around it.
+    pub(crate) fn whole(
+        &self,
+        mut guard: Guard,
+        sandbox: (Box<dyn sandbox::Sandbox>, Option<Way>),
+        (mirror, base): (&Mirror, TreeId),
+        (toolchains, shown): (&Toolchains, Vec<Shown>),
+    ) -> Result<Site, Error> {
         let workspace = guard.take()?;
-        let watch = self.watch(&workspace, &*sandbox);
-        Ok(Site::new(
-            self.clone(),
-            workspace,
-            watch,
-            (sandbox, way),
-            &toolchains,
-            mirror.clone(),
-            base_tree,
-        )
-        .writing(written)
-        .showing(shown)
-        .set_up_as(set_up)
-        .was_ready_if(was_ready))
+        let watch = self.watch(&workspace, &*sandbox.0);
+        let (sites, mirror) = (self.clone(), mirror.clone());
+        let site = Site::new(sites, workspace, watch, sandbox, toolchains, mirror, base);
+        Ok(site.showing(shown))
     }
 
     /// A workspace in which nothing has run but the setup whose layer it lies over.
@@ -177,8 +180,9 @@ impl Sites {
     ) -> Result<(Box<dyn sandbox::Sandbox>, Option<Way>), Error> {
         let egress = self.egress(wanted);
         let channel = wanted.channel || egress.is_some();
-        let spec = self.spec(workspace, toolchains, wanted, shown, channel);
-        let sandbox = self.options().backend.create(spec).await?;
+        let sandbox = self
+            .create(workspace, toolchains, wanted, shown, channel)
+            .await?;
         let way = match egress {
             Some(egress) => Way::open(&egress, &*sandbox).await?,
             None => None,
@@ -199,7 +203,19 @@ impl Sites {
             channel,
             ..
         } = recipe;
-        let spec = self.spec(workspace, toolchains, wanted, shown, *channel);
+        self.create(workspace, toolchains, wanted, shown, *channel)
+            .await
+    }
+
+    async fn create(
+        &self,
+        workspace: &Workspace,
+        toolchains: &Toolchains,
+        wanted: &Wanted,
+        shown: &[Shown],
+        channel: bool,
+    ) -> Result<Box<dyn sandbox::Sandbox>, Error> {
+        let spec = self.spec(workspace, toolchains, wanted, shown, channel);
         Ok(self.options().backend.create(spec).await?)
     }
 

@@ -197,24 +197,15 @@ impl Site {
     pub async fn fork(&self, moment: Option<&str>, wanted: Wanted) -> Result<Site, Error> {
         let toolchains = self.toolchains.clone();
         let forked = self.forked(moment, &wanted.id, Some(&toolchains)).await?;
-        let mut guard = Guard::new(&self.sites, forked);
-        let (sandbox, way) = self
+        let guard = Guard::new(&self.sites, forked);
+        let sandbox = self
             .sites
             .sandbox(guard.workspace()?, &toolchains, &wanted, self.shown())
             .await?;
-        let workspace = guard.take()?;
-        let watch = self.sites.watch(&workspace, &*sandbox);
-        Ok(Site::new(
-            self.sites.clone(),
-            workspace,
-            watch,
-            (sandbox, way),
-            &toolchains,
-            self.mirror.clone(),
-            self.base,
-        )
-        .writing(self.also.clone())
-        .showing(self.shown().to_vec()))
+        let shown = self.shown().to_vec();
+        let of = (&self.mirror, self.base);
+        let fork = self.sites.whole(guard, sandbox, of, (&toolchains, shown))?;
+        Ok(fork.writing(self.also.clone()))
     }
 
     /// Makes the workspace of a fork for another process, which opens it by [`Sites::join`]. While what

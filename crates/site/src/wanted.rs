@@ -45,6 +45,26 @@ pub struct Wanted {
 }
 
 impl Wanted {
+    /// A site on a commit and nothing besides: for an agent, without a channel.
+    #[must_use]
+    pub fn plain(id: impl Into<String>, repository: impl Into<String>, base: CommitId) -> Self {
+        Self {
+            id: id.into(),
+            repository: repository.into(),
+            base,
+            tree: None,
+            setup: None,
+            include: Arc::default(),
+            extra_roots: Vec::new(),
+            programs: Vec::new(),
+            channel: false,
+            part: Part::Agent,
+            outlet: None,
+            also: Vec::new(),
+            beside: Vec::new(),
+        }
+    }
+
     /// A site on `base` with what a request asks of every one: setup, files, toolchains.
     ///
     /// # Errors

@@ -12,7 +12,6 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     process::Command,
-    sync::Arc,
     time::Duration,
 };
 use testkit::Repo;
@@ -52,21 +51,7 @@ async fn attempt() -> Attempt {
     let (sites, source) = scene::open_as(data.path(), &repo, Layering::Copy);
     let mirror = sites.mirror("r").await.unwrap();
     mirror.fetch(&source, base).unwrap();
-    let wanted = Wanted {
-        id: "hostile".into(),
-        repository: "r".into(),
-        base,
-        tree: None,
-        setup: None,
-        include: Arc::new(Vec::new()),
-        extra_roots: Vec::new(),
-        programs: Vec::new(),
-        channel: false,
-        part: domain::egress::Part::Agent,
-        outlet: None,
-        also: Vec::new(),
-        beside: Vec::new(),
-    };
+    let wanted = Wanted::plain("hostile", "r", base);
     let site = sites.site(&mirror, wanted).await.unwrap();
     Attempt {
         data,

@@ -5,7 +5,7 @@ mod scene;
 
 use site::Wanted;
 use skep_site as site;
-use std::{fs, path::PathBuf, sync::Arc, time::Duration};
+use std::{fs, path::PathBuf, time::Duration};
 use testkit::Repo;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -21,19 +21,8 @@ async fn ignored_output_of_any_size_is_left_out_and_the_hosts_programs_are_found
     let base = source.head().commit;
     mirror.fetch(&source, base).unwrap();
     let wanted = Wanted {
-        id: "one".into(),
-        repository: "r".into(),
-        base,
-        tree: None,
-        setup: None,
-        include: Arc::default(),
-        extra_roots: Vec::new(),
         programs: vec![PathBuf::from("/bin/sh")],
-        channel: false,
-        part: domain::egress::Part::Agent,
-        outlet: None,
-        also: Vec::new(),
-        beside: Vec::new(),
+        ..Wanted::plain("one", "r", base)
     };
     let site = sites.site(&mirror, wanted).await.unwrap();
     let ran = site

@@ -3,100 +3,44 @@
 
 mod scene;
 
-use git::{CommitId, Mirror};
-use site::{Collect, Error, SetUp, Site, Sites, Wanted};
+use scene::{Place, says};
+use site::{Collect, Error, SetUp, Site, Wanted};
 use skep_site as site;
 use std::{
     fs,
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
-use testkit::Repo;
 use workspace::Layering;
 
 /// Leaves another number each time that it runs.
 const NUMBER: &str = "mkdir -p deps && od -An -N8 -tx8 /dev/urandom > deps/number";
 
-struct Place {
-    repo: Repo,
-    data: tempfile::TempDir,
-    sites: Sites,
-    mirror: Mirror,
-}
-
 impl Place {
     async fn new() -> Self {
-        let repo = Repo::new();
-        repo.file(".gitignore", "deps\n");
-        repo.file("Cargo.lock", "version = 4\n");
-        repo.file("source", "one\n");
-        repo.commit("A base");
-        let data = tempfile::tempdir().unwrap();
-        let (sites, _) = scene::sealed(data.path(), &repo);
-        let mirror = sites.mirror("r").await.unwrap();
-        Self {
-            repo,
-            data,
-            sites,
-            mirror,
-        }
-    }
-
-    /// The commit that the repository is at.
-    fn head(&self) -> CommitId {
-        let path = std::env::var_os("PATH").unwrap();
-        let git = git::Program::find(&path).unwrap();
-        let source = git::Source::discover(self.repo.path(), git).unwrap();
-        let commit = source.head().commit;
-        self.mirror.fetch(&source, commit).unwrap();
-        commit
+        let files = [
+            (".gitignore", "deps\n"),
+            ("Cargo.lock", "version = 4\n"),
+            ("source", "one\n"),
+        ];
+        Self::over(&files, scene::sealed).await
     }
 
     fn wanted(&self, id: &str, command: &str, inputs: Option<&[&str]>) -> Wanted {
-        Wanted {
-            id: id.into(),
-            repository: "r".into(),
-            base: self.head(),
-            tree: None,
-            setup: Some(domain::policy::Setup {
-                command: command.into(),
-                timeout: Duration::from_secs(60),
-                inputs: inputs.map(|globs| globs.iter().map(ToString::to_string).collect()),
-            }),
-            include: Arc::default(),
-            extra_roots: Vec::new(),
-            programs: Vec::new(),
-            channel: false,
-            part: domain::egress::Part::Agent,
-            outlet: None,
-            also: Vec::new(),
-            beside: Vec::new(),
-        }
+        let mut wanted = self.set_up_by(id, command);
+        let setup = wanted.setup.as_mut().unwrap();
+        setup.inputs = inputs.map(|globs| globs.iter().map(ToString::to_string).collect());
+        wanted
     }
 
     async fn site(&self, id: &str, command: &str, inputs: Option<&[&str]>) -> Site {
-        let wanted = self.wanted(id, command, inputs);
-        self.sites.site(&self.mirror, wanted).await.unwrap()
-    }
-
-    /// The names in a directory of the store that are not hidden.
-    fn names(&self, part: &str) -> Vec<String> {
-        let list = fs::read_dir(self.data.path().join(part)).unwrap();
-        list.map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .filter(|name| !name.starts_with('.'))
-            .collect()
+        self.open(self.wanted(id, command, inputs)).await
     }
 
     fn kept(&self) -> usize {
         let names = self.names("bases").into_iter();
         names.filter(|name| name.starts_with("setup-")).count()
     }
-}
-
-async fn says(site: &Site, script: &str) -> String {
-    let ran = site.run(script, Duration::from_secs(60)).await.unwrap();
-    assert!(ran.exit.success(), "{script}: {}", ran.tail(500));
-    ran.tail(10_000)
 }
 
 fn set_up(site: &Site) -> &SetUp {
@@ -143,8 +87,7 @@ async fn a_setup_runs_once_for_all_who_ask_at_the_same_time_and_is_no_change_of_
     );
     again.close().await.unwrap();
     place.sites.close(false).await;
-    assert_eq!(place.names("workspaces"), Vec::<String>::new());
-    assert_eq!(place.names("trash"), Vec::<String>::new());
+    place.assert_no_workspace_is_left();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,67 +4,29 @@
 
 mod scene;
 
-use git::{CommitId, Mirror};
 use sandbox::Command;
-use site::{Error, Site, Sites, Wanted};
+use scene::{Place, says};
+use site::{Error, Site, Wanted};
 use skep_site as site;
-use std::{fs, path::Path, sync::Arc, time::Duration};
+use std::{fs, path::Path};
 use testkit::Repo;
-
-struct Place {
-    repo: Repo,
-    data: tempfile::TempDir,
-    sites: Sites,
-    mirror: Mirror,
-    base: CommitId,
-}
 
 impl Place {
     async fn new() -> Self {
-        let repo = Repo::new();
-        repo.file("kept", "kept\n");
-        repo.file("gone", "gone\n");
-        repo.file(".gitignore", "set-up\n");
-        repo.commit("A base");
-        let data = tempfile::tempdir().unwrap();
-        let (sites, source) = scene::sealed(data.path(), &repo);
-        let mirror = sites.mirror("r").await.unwrap();
-        let base = source.head().commit;
-        mirror.fetch(&source, base).unwrap();
-        Self {
-            repo,
-            data,
-            sites,
-            mirror,
-            base,
-        }
+        let files = [
+            ("kept", "kept\n"),
+            ("gone", "gone\n"),
+            (".gitignore", "set-up\n"),
+        ];
+        Self::over(&files, scene::sealed).await
     }
 
     fn wanted(&self, id: &str) -> Wanted {
-        Wanted {
-            id: id.into(),
-            repository: "r".into(),
-            base: self.base,
-            tree: None,
-            setup: Some(domain::policy::Setup {
-                command: "echo ready > set-up".into(),
-                timeout: Duration::from_secs(20),
-                inputs: None,
-            }),
-            include: Arc::default(),
-            extra_roots: Vec::new(),
-            programs: Vec::new(),
-            channel: false,
-            part: domain::egress::Part::Agent,
-            outlet: None,
-            also: Vec::new(),
-            beside: Vec::new(),
-        }
+        self.set_up_by(id, "echo ready > set-up")
     }
 
     async fn site(&self, id: &str) -> Site {
-        let wanted = self.wanted(id);
-        self.sites.site(&self.mirror, wanted).await.unwrap()
+        self.open(self.wanted(id)).await
     }
 
     /// The files of the change, with the base's.
@@ -73,12 +35,6 @@ impl Place {
         let files = self.mirror.files(extracted.tree, 1_000).unwrap();
         files.iter().map(|(path, _)| path.to_string()).collect()
     }
-}
-
-async fn says(site: &Site, script: &str) -> String {
-    let ran = site.run(script, Duration::from_secs(60)).await.unwrap();
-    assert!(ran.exit.success(), "{script}: {}", ran.tail(500));
-    ran.tail(10_000)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -343,25 +299,8 @@ async fn a_site_without_layers_has_no_snapshots_and_says_so() {
     let mirror = sites.mirror("r").await.unwrap();
     let base = source.head().commit;
     mirror.fetch(&source, base).unwrap();
-    let wanted = Wanted {
-        id: "one".into(),
-        repository: "r".into(),
-        base,
-        tree: None,
-        setup: None,
-        include: Arc::default(),
-        extra_roots: Vec::new(),
-        programs: Vec::new(),
-        channel: false,
-        part: domain::egress::Part::Agent,
-        outlet: None,
-        also: Vec::new(),
-        beside: Vec::new(),
-    };
-    let again = Wanted {
-        id: "two".into(),
-        ..wanted.clone()
-    };
+    let wanted = Wanted::plain("one", "r", base);
+    let again = Wanted::plain("two", "r", base);
     let site = sites.site(&mirror, wanted).await.unwrap();
     let is_refused = |result| matches!(result, Err(Error::NoSnapshots { .. }));
     assert!(is_refused(site.check_snapshots()));

@@ -10,11 +10,11 @@ use super::{
     place::Place,
 };
 use crate::{Error, Node, submit::blocking};
-use domain::{SandboxId, egress::Part, entity::Beside};
+use domain::{SandboxId, entity::Beside};
 use git::CommitId;
 use serde::{Deserialize, Serialize};
 use site::{Parting, Wanted};
-use std::{path::PathBuf, sync::Arc};
+use std::path::PathBuf;
 
 /// How often a name is looked for that no other snapshot has.
 const TRIES: usize = 8;
@@ -92,19 +92,10 @@ impl Node {
             blocking(move || Ok(mirror.tree_of(commit)?)).await?
         };
         let wanted = Wanted {
-            id: id.to_string(),
-            repository: origin.repository.clone(),
-            base: commit,
-            tree: None,
-            setup: None,
-            include: Arc::default(),
             extra_roots: origin.roots.clone(),
-            programs: Vec::new(),
-            channel: false,
-            part: Part::Agent,
-            outlet: None,
             also: self.written(&origin.also).await?,
             beside: self.shown(&origin.beside).await?,
+            ..Wanted::plain(id.to_string(), &origin.repository, commit)
         };
         let site = self.sites.join(&mirror, wanted).await?;
         drop(talk);

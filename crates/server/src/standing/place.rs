@@ -10,7 +10,7 @@ use crate::{
     reach::commit_of,
     submit::{self, blocking},
 };
-use domain::{SandboxId, egress::Part, entity::Beside};
+use domain::{SandboxId, entity::Beside};
 use git::{CommitId, Mirror, TreeId};
 use sandbox::{Command, Diagnosis, Stats, Stdin};
 use site::{Full, Site, Sites, Wanted};
@@ -121,22 +121,16 @@ impl Node {
             .await?;
         let roots: Vec<PathBuf> = policy.toolchains.roots.iter().map(PathBuf::from).collect();
         let wanted = Wanted {
-            id: id.to_string(),
-            repository: repository.clone(),
-            base: commit,
-            tree: None,
             setup: policy.setup.filter(|_| wish.setup),
             include: Arc::new(include),
             extra_roots: roots.clone(),
-            programs: Vec::new(),
-            channel: false,
-            part: Part::Agent,
             // Whatever a policy grants to agents, nobody but a person is here, who has a network.
             outlet: self
                 .gateway
                 .outlet_of_setup(&policy.egress, &CancellationToken::new()),
             also: self.written(&wish.also).await?,
             beside: self.shown(&wish.beside).await?,
+            ..Wanted::plain(id.to_string(), &repository, commit)
         };
         let site = self.sites.site(&mirror, wanted).await?;
         Ok(Place {

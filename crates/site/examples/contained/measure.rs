@@ -177,19 +177,8 @@ impl Stage {
 
     fn wanted(&self, id: String) -> Wanted {
         Wanted {
-            id,
-            repository: NAME.to_owned(),
-            base: self.commit,
-            tree: None,
-            setup: None,
-            include: Arc::new(Vec::new()),
-            extra_roots: Vec::new(),
-            programs: Vec::new(),
             channel: true,
-            part: domain::egress::Part::Agent,
-            outlet: None,
-            beside: Vec::new(),
-            also: Vec::new(),
+            ..Wanted::plain(id, NAME, self.commit)
         }
     }
 }

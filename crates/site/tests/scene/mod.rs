@@ -1,11 +1,14 @@
 //! Sites of the kind `host`, which works everywhere, and of the kind `namespace`.
 #![allow(clippy::unwrap_used, dead_code)]
 
+use git::{CommitId, Mirror};
 use sandbox::Backend;
-use skep_site::{DiskBounds, Host, Options, Sites, StoreBounds, Warm};
+use skep_site::{DiskBounds, Host, Options, Site, Sites, StoreBounds, Wanted, Warm};
 use std::{
+    fs,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 use testkit::Repo;
 use workspace::Layering;
@@ -95,6 +98,101 @@ fn with(
     })
     .unwrap();
     (sites, source)
+}
+
+/// As [`warm`], in sandboxes of this kind.
+pub(crate) fn warm_of(
+    data: &Path,
+    repo: &Repo,
+    backend: Arc<dyn Backend>,
+    warm: Warm,
+) -> (Sites, git::Source) {
+    with(
+        data,
+        repo,
+        backend,
+        Layering::Overlay,
+        StoreBounds::default(),
+        warm,
+    )
+}
+
+/// A repository, and sites of its commits.
+pub(crate) struct Place {
+    pub(crate) repo: Repo,
+    pub(crate) data: tempfile::TempDir,
+    pub(crate) sites: Sites,
+    pub(crate) mirror: Mirror,
+}
+
+impl Place {
+    /// Over a commit with these files.
+    pub(crate) async fn over(
+        files: &[(&str, &str)],
+        open: impl FnOnce(&Path, &Repo) -> (Sites, git::Source),
+    ) -> Self {
+        let repo = Repo::new();
+        for (path, content) in files {
+            repo.file(path, content);
+        }
+        repo.commit("A base");
+        let data = tempfile::tempdir().unwrap();
+        let (sites, _) = open(data.path(), &repo);
+        let mirror = sites.mirror("r").await.unwrap();
+        Self {
+            repo,
+            data,
+            sites,
+            mirror,
+        }
+    }
+
+    /// The commit that the repository is at.
+    pub(crate) fn head(&self) -> CommitId {
+        let path = std::env::var_os("PATH").unwrap();
+        let git = git::Program::find(&path).unwrap();
+        let source = git::Source::discover(self.repo.path(), git).unwrap();
+        let commit = source.head().commit;
+        self.mirror.fetch(&source, commit).unwrap();
+        commit
+    }
+
+    /// A site on that commit, set up like this.
+    pub(crate) fn set_up_by(&self, id: &str, command: &str) -> Wanted {
+        Wanted {
+            setup: Some(domain::policy::Setup {
+                command: command.into(),
+                timeout: Duration::from_secs(60),
+                inputs: None,
+            }),
+            ..Wanted::plain(id, "r", self.head())
+        }
+    }
+
+    pub(crate) async fn open(&self, wanted: Wanted) -> Site {
+        self.sites.site(&self.mirror, wanted).await.unwrap()
+    }
+
+    /// The names in a directory of the store that are not hidden.
+    pub(crate) fn names(&self, part: &str) -> Vec<String> {
+        let list = fs::read_dir(self.data.path().join(part)).unwrap();
+        list.map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| !name.starts_with('.'))
+            .collect()
+    }
+
+    pub(crate) fn assert_no_workspace_is_left(&self) {
+        for part in ["workspaces", "trash"] {
+            assert_eq!(self.names(part), Vec::<String>::new(), "{part}");
+        }
+    }
+}
+
+/// What a script prints that succeeds.
+pub(crate) async fn says(site: &Site, script: &str) -> String {
+    let ran = site.run(script, Duration::from_secs(60)).await.unwrap();
+    assert!(ran.exit.success(), "{script}: {}", ran.tail(500));
+    ran.tail(100_000)
 }
 
 /// A repository of a hundred files, and its first commits, each with one more.
