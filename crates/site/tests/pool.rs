@@ -3,74 +3,32 @@
 
 mod scene;
 
-use git::{CommitId, Mirror};
-use site::{Site, Sites, Wanted, Warm};
+use sandbox::{Abilities, Backend, Finding, Kind, Namespace, Sandbox, Spec};
+use scene::{Place, says};
+use site::{Site, Wanted, Warm};
 use skep_site as site;
-use std::{fs, sync::Arc, time::Duration};
-use testkit::Repo;
+use std::{path::Path, sync::Arc, time::Duration};
+use tokio::sync::Semaphore;
 
 const ONE: Warm = Warm { all: 1, each: 1 };
 
-struct Place {
-    repo: Repo,
-    data: tempfile::TempDir,
-    sites: Sites,
-    mirror: Mirror,
-}
+const FILES: [(&str, &str); 2] = [(".gitignore", "deps\n"), ("source", "one\n")];
 
 impl Place {
     async fn new(warm: Warm) -> Self {
-        let repo = Repo::new();
-        repo.file(".gitignore", "deps\n");
-        repo.file("source", "one\n");
-        repo.commit("A base");
-        let data = tempfile::tempdir().unwrap();
-        let (sites, _) = scene::warm(data.path(), &repo, warm);
-        let mirror = sites.mirror("r").await.unwrap();
-        Self {
-            repo,
-            data,
-            sites,
-            mirror,
-        }
-    }
-
-    fn head(&self) -> CommitId {
-        let path = std::env::var_os("PATH").unwrap();
-        let git = git::Program::find(&path).unwrap();
-        let source = git::Source::discover(self.repo.path(), git).unwrap();
-        let commit = source.head().commit;
-        self.mirror.fetch(&source, commit).unwrap();
-        commit
+        Self::over(&FILES, |data, repo| scene::warm(data, repo, warm)).await
     }
 
     fn wanted(&self, id: &str) -> Wanted {
+        let command = "mkdir deps && echo ready > deps/it && echo home > ~/it";
         Wanted {
-            id: id.into(),
-            repository: "r".into(),
-            base: self.head(),
-            tree: None,
-            setup: Some(domain::policy::Setup {
-                command: "mkdir deps && echo ready > deps/it && echo home > ~/it".into(),
-                timeout: Duration::from_secs(60),
-                inputs: None,
-            }),
-            include: Arc::default(),
-            extra_roots: Vec::new(),
-            programs: Vec::new(),
             channel: true,
-            part: domain::egress::Part::Agent,
-            outlet: None,
-            also: Vec::new(),
-            beside: Vec::new(),
+            ..self.set_up_by(id, command)
         }
     }
 
     async fn site(&self, id: &str) -> Site {
-        self.sites
-            .site(&self.mirror, self.wanted(id))
-            .await
-            .unwrap()
+        self.open(self.wanted(id)).await
     }
 
     /// Waits until so many are ready.
@@ -83,19 +41,6 @@ impl Place {
         let waited = tokio::time::timeout(Duration::from_secs(60), ready).await;
         assert!(waited.is_ok(), "they are not made ready");
     }
-
-    fn names(&self, part: &str) -> Vec<String> {
-        let list = fs::read_dir(self.data.path().join(part)).unwrap();
-        list.map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .filter(|name| !name.starts_with('.'))
-            .collect()
-    }
-}
-
-async fn says(site: &Site, script: &str) -> String {
-    let ran = site.run(script, Duration::from_secs(60)).await.unwrap();
-    assert!(ran.exit.success(), "{script}: {}", ran.tail(500));
-    ran.tail(100_000)
 }
 
 /// What a command can tell of where it is.
@@ -147,8 +92,7 @@ async fn a_sandbox_that_was_ready_is_as_a_cold_one_and_nothing_ran_in_it() {
     place.until_ready(1).await;
     place.sites.close(false).await;
     assert_eq!(place.sites.ready(), 0);
-    assert_eq!(place.names("workspaces"), Vec::<String>::new());
-    assert_eq!(place.names("trash"), Vec::<String>::new());
+    place.assert_no_workspace_is_left();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -219,4 +163,126 @@ async fn checks_are_never_run_in_what_was_ready_and_none_is_made_where_that_is_t
     }
     assert_eq!(place.sites.ready(), 0);
     place.sites.close(true).await;
+}
+
+/// Makes a sandbox for each permit.
+struct Gated {
+    kind: Namespace,
+    permits: Arc<Semaphore>,
+    /// One for each that is asked for.
+    asked: Arc<Semaphore>,
+}
+
+#[async_trait::async_trait]
+impl Backend for Gated {
+    fn kind(&self) -> Kind {
+        self.kind.kind()
+    }
+
+    fn abilities(&self) -> Abilities {
+        self.kind.abilities()
+    }
+
+    async fn probe(&self, place: &Path) -> Vec<Finding> {
+        self.kind.probe(place).await
+    }
+
+    async fn create(&self, spec: Spec) -> Result<Box<dyn Sandbox>, sandbox::Error> {
+        self.asked.add_permits(1);
+        self.permits.acquire().await.unwrap().forget();
+        self.kind.create(spec).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn closing_waits_for_a_sandbox_that_is_being_prepared_and_nothing_of_it_is_left() {
+    let (permits, asked) = (Arc::new(Semaphore::new(3)), Arc::new(Semaphore::new(0)));
+    let backend = Arc::new(Gated {
+        kind: Namespace::new(),
+        permits: permits.clone(),
+        asked: asked.clone(),
+    });
+    let place = Place::over(&FILES, |data, repo| {
+        scene::warm_of(data, repo, backend, ONE)
+    })
+    .await;
+    // That of the setup, and two that are asked for: a third is likely now, and stands at the gate.
+    for id in ["a", "b"] {
+        place.site(id).await.close().await.unwrap();
+    }
+    let begun = tokio::time::timeout(Duration::from_secs(60), asked.acquire_many(4)).await;
+    begun.expect("one is prepared").unwrap().forget();
+    let sites = place.sites.clone();
+    let mut closing = tokio::spawn(async move { sites.close(false).await });
+    let prepared = place.names("workspaces");
+    assert!(prepared[0].starts_with("warm-"), "{prepared:?}");
+    // However often it is looked at, it is not over before what it waits for.
+    for _ in 0..1_000 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!closing.is_finished(), "it waits");
+    permits.add_permits(1);
+    let closed = tokio::time::timeout(Duration::from_secs(60), &mut closing).await;
+    closed.expect("it ends").unwrap();
+    place.assert_no_workspace_is_left();
+    let none = [
+        place.sites.ready(),
+        permits.available_permits(),
+        asked.available_permits(),
+    ];
+    assert_eq!(none, [0; 3], "nobody asked for another");
+}
+
+/// What this process holds: descriptors, threads, and memory in KiB.
+fn held() -> (usize, usize, usize) {
+    let count = |what: &str| {
+        std::fs::read_dir(format!("/proc/self/{what}"))
+            .unwrap()
+            .count()
+    };
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let memory = line.unwrap().trim().trim_end_matches("kB").trim();
+    (count("fd"), count("task"), memory.parse().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_hundred_sandboxes_in_one_process_leave_its_descriptors_threads_and_memory_as_they_were()
+ {
+    const ALL: usize = 200;
+    /// After so many, all is there that is made once.
+    const FIRST: usize = 40;
+    const MEMORY_KIB: usize = 8 << 10;
+    let place = Place::new(Warm { all: 2, each: 2 }).await;
+    let mut before = None;
+    for number in 0..ALL {
+        let site = place.site(&format!("s-{number}")).await;
+        says(&site, "true").await;
+        if number % 10 == 0 {
+            site.snapshot("one").await.unwrap();
+            assert_eq!(
+                site.extract().await.unwrap().not_taken,
+                Vec::<String>::new()
+            );
+        }
+        site.close().await.unwrap();
+        if number == FIRST {
+            place.until_ready(2).await;
+            before = Some(held());
+        }
+    }
+    place.until_ready(2).await;
+    let (before, after) = (before.unwrap(), held());
+    // Threads that block come and go; descriptors may just be closed in the background.
+    assert!(
+        after.0 <= before.0 + 8,
+        "descriptors: {before:?}, {after:?}"
+    );
+    assert!(after.1 <= before.1 + 8, "threads: {before:?}, {after:?}");
+    assert!(
+        after.2 <= before.2 + MEMORY_KIB,
+        "memory: {before:?}, {after:?}"
+    );
+    place.sites.close(false).await;
+    place.assert_no_workspace_is_left();
 }
