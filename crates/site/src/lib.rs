@@ -19,6 +19,7 @@ mod disk;
 mod error;
 mod extract;
 mod fill;
+mod flights;
 mod gc;
 mod host;
 mod ignored;

@@ -3,11 +3,11 @@
 use crate::{
     disk::{DiskBounds, Watch},
     error::Error,
+    flights::Flights,
     gc,
     host::Host,
     near,
     pool::{Pool, Warm},
-    setup::Flights,
 };
 use git::{CommitId, Mirror, Source};
 use ledger::Ledger;

@@ -3,14 +3,16 @@
 //! What it leaves is kept as a layer of the store, under a key of all that it can have seen
 //! (`key.rs`). It is made in a workspace and a sandbox of its own, from a base commit and never from
 //! what an agent changed, and from there on nobody writes to it. One at a time makes it; who asks
-//! meanwhile waits, and is told of the failure if it fails. A failure is not kept.
+//! meanwhile waits, and is told of the failure if it fails: in other processes, too, of one that began
+//! after they asked. A failure is not kept for whoever asks later.
 
 use crate::{
     also::Also,
     beside::{Beside, Shown},
     error::Error,
+    flights::{Failure, failed_since},
     key::{self, Sees},
-    open::{Guard, Sites, blocking, furnish, lock},
+    open::{Guard, Sites, blocking, furnish},
     site::{Site, environment, shell},
     wanted::Wanted,
 };
@@ -18,11 +20,10 @@ use domain::{AttemptId, egress::Part, event::Body, policy::Setup};
 use git::{Mirror, TreeId};
 use sandbox::toolchains::Toolchains;
 use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::{Duration, Instant},
 };
-use workspace::{Base, Claim, SetupBuilder, SetupLayer, Tracked};
+use workspace::{Base, Claim, Moment, SetupBuilder, SetupLayer, Tracked};
 
 /// How long to wait for another process beyond the time that the setup may take there.
 const PATIENCE: Duration = Duration::from_secs(10 * 60);
@@ -77,62 +78,6 @@ pub(crate) struct Ground<'a> {
     pub(crate) shown: &'a [Shown],
 }
 
-/// Setups that are under way in this process, by key.
-#[derive(Default)]
-pub(crate) struct Flights(Mutex<HashMap<String, Arc<Flight>>>);
-
-/// Those who wait for one setup.
-#[derive(Default)]
-struct Flight {
-    turn: tokio::sync::Mutex<()>,
-    failed: Mutex<Failed>,
-}
-
-/// How often it failed, and how the last time.
-#[derive(Default)]
-struct Failed {
-    times: u64,
-    last: Option<(String, String, String)>,
-}
-
-impl Flights {
-    fn of(&self, key: &str) -> Arc<Flight> {
-        let mut all = lock(&self.0);
-        all.retain(|_, flight| Arc::strong_count(flight) > 1);
-        Arc::clone(all.entry(key.to_owned()).or_default())
-    }
-}
-
-impl Flight {
-    fn failures(&self) -> u64 {
-        lock(&self.failed).times
-    }
-
-    fn fail(&self, error: &Error) {
-        if let Error::Setup {
-            command,
-            how,
-            output,
-        } = error
-        {
-            let mut failed = lock(&self.failed);
-            failed.times += 1;
-            failed.last = Some((command.clone(), how.clone(), output.clone()));
-        }
-    }
-
-    /// The failure of one that was under way, or began, since it had failed so often.
-    fn failed_since(&self, times: u64) -> Option<Error> {
-        let failed = lock(&self.failed);
-        let (command, how, output) = failed.last.clone().filter(|_| failed.times > times)?;
-        Some(Error::Setup {
-            command,
-            how,
-            output,
-        })
-    }
-}
-
 impl Sites {
     /// What the setup leaves over a commit: an earlier one's layer, or a new one.
     ///
@@ -164,7 +109,7 @@ impl Sites {
         let images = self.options().backend.images().await?;
         let key = key::key(self.kind(), images.as_deref(), ground, sees);
         let flight = self.flights().of(&key);
-        let failures = flight.failures();
+        let (failures, asked) = (flight.failures(), Moment::now());
         let _turn = flight.turn.lock().await;
         if let Some(error) = flight.failed_since(failures) {
             return Err(error);
@@ -173,7 +118,11 @@ impl Sites {
         let builder = loop {
             let (store, of) = (self.store().clone(), key.clone());
             match blocking(move || Ok(store.claim_setup(&of)?)).await? {
-                Claim::Free(builder) => break builder,
+                // Another process made it, from after this asked, and failed.
+                Claim::Free(builder) => match failed_since(&builder, asked)? {
+                    Some(error) => return Err(error),
+                    None => break builder,
+                },
                 Claim::Present(layer) => {
                     let took = layer.took();
                     let done = SetUp {
@@ -246,24 +195,34 @@ impl Sites {
             .await?
         };
         let mut guard = Guard::new(self, workspace);
-        let took = self
-            .run_setup(&guard, ground)
-            .await
-            .map_err(|error| match (error, sees) {
-                (
-                    Error::Setup {
-                        command,
-                        how,
-                        output,
-                    },
-                    Sees::Inputs(_),
-                ) => Error::Setup {
+        let ran = self.run_setup(&guard, ground).await;
+        let ran = ran.map_err(|error| match (error, sees) {
+            (
+                Error::Setup {
                     command,
-                    how: format!("{how}; it saw only what `setup.inputs` names"),
+                    how,
                     output,
                 },
-                (error, _) => error,
-            })?;
+                Sees::Inputs(_),
+            ) => Error::Setup {
+                command,
+                how: format!("{how}; it saw only what `setup.inputs` names"),
+                output,
+            },
+            (error, _) => error,
+        });
+        let took = match ran {
+            Ok(took) => took,
+            Err(error) => {
+                if let Some(failure) = Failure::of(&error) {
+                    let told = blocking(move || Ok(builder.fail(&failure.text())?)).await;
+                    if let Err(error) = told {
+                        tracing::debug!(%error, "those who wait are not told of the failure");
+                    }
+                }
+                return Err(error);
+            }
+        };
         let workspace = guard.take()?;
         let kept = blocking(move || Ok(builder.keep(workspace, took)?)).await;
         self.clean();

@@ -217,8 +217,49 @@ async fn a_setup_that_fails_is_told_to_all_who_wait_and_tried_again_by_the_next(
     assert!(!outputs.contains(&later), "a failure is not kept");
     assert_eq!(place.kept(), 0);
     place.sites.close(false).await;
-    assert_eq!(place.names("workspaces"), Vec::<String>::new());
-    assert_eq!(place.names("trash"), Vec::<String>::new());
+    place.assert_no_workspace_is_left();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn processes_that_wait_for_a_failing_setup_are_told_instead_of_running_it_each() {
+    let place = Place::new().await;
+    place
+        .site("base", "true", None)
+        .await
+        .close()
+        .await
+        .unwrap();
+    // As long as it takes, all who come meanwhile have asked before the next one begins.
+    let command = "sleep 0.5; od -An -N8 -tx8 /dev/urandom; exit 3";
+    let mut asking = tokio::task::JoinSet::new();
+    for number in 0..5 {
+        // What one process knows of its own waiters, these do not know of each other.
+        let (sites, _) = scene::sealed(place.data.path(), &place.repo);
+        let mirror = place.mirror.clone();
+        let wanted = place.wanted(&format!("s-{number}"), command, None);
+        asking.spawn(async move {
+            let asked = sites.site(&mirror, wanted).await.map(drop);
+            sites.close(false).await;
+            match asked {
+                Err(Error::Setup { output, .. }) => output,
+                other => panic!("{other:?}"),
+            }
+        });
+    }
+    let mut outputs = asking.join_all().await;
+    outputs.sort();
+    outputs.dedup();
+    assert!(outputs.len() <= 2, "it ran {} times", outputs.len());
+    let (sites, _) = scene::sealed(place.data.path(), &place.repo);
+    let wanted = place.wanted("later", command, None);
+    match sites.site(&place.mirror, wanted).await.map(drop) {
+        Err(Error::Setup { output, .. }) => assert!(!outputs.contains(&output), "it is not kept"),
+        other => panic!("{other:?}"),
+    }
+    sites.close(false).await;
+    assert_eq!(place.kept(), 1, "that of the first setup");
+    place.sites.close(false).await;
+    place.assert_no_workspace_is_left();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -49,7 +49,7 @@ pub use fold::{Built, Fold};
 pub use meter::Meter;
 pub use record::MOST_ALSO;
 pub use remove::Emptied;
-pub use setup::{Claim, SetupBuilder, SetupLayer, Tracked};
+pub use setup::{Claim, Moment, SetupBuilder, SetupLayer, Tracked};
 pub use space::{LayerInfo, Space, TrashInfo, WorkspaceInfo};
 pub use store::{Layering, Store, Swept};
 pub use turns::Before;

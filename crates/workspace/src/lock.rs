@@ -71,6 +71,33 @@ impl Lock {
         }
     }
 
+    /// What a holder before this one left in the lock's file, at most so many bytes; nothing where it is
+    /// longer.
+    pub(crate) fn note(&self, most: usize, path: &Path) -> Result<Vec<u8>, Error> {
+        let failed = || io("read the lock", path);
+        let length = fs::fstat(&self.file).map_err(failed())?.st_size;
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        if length > most {
+            return Ok(Vec::new());
+        }
+        let mut bytes = vec![0; length];
+        let read = rustix::io::pread(&self.file, &mut bytes, 0).map_err(failed())?;
+        bytes.truncate(read);
+        Ok(bytes)
+    }
+
+    /// Leaves this in the lock's file for the holders after this one.
+    pub(crate) fn set_note(&self, note: &[u8], path: &Path) -> Result<(), Error> {
+        let failed = || io("write to the lock", path);
+        fs::ftruncate(&self.file, 0).map_err(failed())?;
+        let mut written = 0;
+        while let Some(rest) = note.get(written..).filter(|rest| !rest.is_empty()) {
+            let count = rustix::io::pwrite(&self.file, rest, written as u64).map_err(failed())?;
+            written = written.saturating_add(count);
+        }
+        Ok(())
+    }
+
     /// Marks the lock's file as used now.
     pub(crate) fn touch(&self, path: &Path) -> Result<(), Error> {
         let now = fs::Timespec {

@@ -33,6 +33,9 @@ const LOOKS: usize = 3;
 /// taken for one that does not fit.
 const MOST_COMPARED: usize = 200_000;
 
+/// The longest note that is read of a failure, in bytes.
+const MOST_NOTE: usize = 64 << 10;
+
 /// The home as the setup left it.
 pub(crate) const HOME: &str = "home";
 /// How long the setup took, in milliseconds.
@@ -66,6 +69,22 @@ pub struct SetupBuilder {
     store: Store,
     key: String,
     lock: Lock,
+    began: Moment,
+}
+
+/// A moment on a clock that all processes of the machine share, and that is never set back before the
+/// machine starts anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moment(u64);
+
+impl Moment {
+    /// This one.
+    #[must_use]
+    pub fn now() -> Self {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let (seconds, rest) = (now.tv_sec.cast_unsigned(), now.tv_nsec.cast_unsigned());
+        Self(seconds.saturating_mul(1_000_000_000).saturating_add(rest))
+    }
 }
 
 /// What a commit has at a path, for [`SetupLayer::misfit`].
@@ -103,8 +122,12 @@ impl Store {
             let dir = self.base_dir(key);
             if !self.is_present(key) || !is_whole(&dir) {
                 self.discard(&dir)?;
-                let (store, key) = (self.clone(), key.to_owned());
-                return Ok(Claim::Free(SetupBuilder { store, key, lock }));
+                return Ok(Claim::Free(SetupBuilder {
+                    store: self.clone(),
+                    key: key.to_owned(),
+                    lock,
+                    began: Moment::now(),
+                }));
             }
         }
         Ok(Claim::Busy)
@@ -159,6 +182,37 @@ impl SetupBuilder {
         self.store.create(&unique(&self.key), base)
     }
 
+    /// Makes none, and says why to those who wait for it; of a text of more than 64 KiB they hear nothing.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn fail(self, why: &str) -> Result<(), Error> {
+        let boot = record::this_boot().unwrap_or_default();
+        let (began, length) = (self.began.0, why.len());
+        let note = format!("{boot}\n{began}\n{length}\n{why}");
+        self.lock.set_note(note.as_bytes(), &self.place_of_lock())
+    }
+
+    /// Why the builder before this one made none, if it began after this moment and said so.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn failed_since(&self, asked: Moment) -> Result<Option<String>, Error> {
+        let note = self.lock.note(MOST_NOTE, &self.place_of_lock())?;
+        Ok(String::from_utf8(note).ok().and_then(|note| {
+            let mut lines = note.splitn(4, '\n');
+            let (boot, began) = (lines.next()?, lines.next()?.parse().ok()?);
+            let (length, why) = (lines.next()?.parse::<usize>().ok()?, lines.next()?);
+            // Its writer may have been killed, or the machine have started anew.
+            let counts = record::this_boot().is_some_and(|it| it == boot) && length == why.len();
+            (counts && Moment(began) >= asked).then(|| why.to_owned())
+        }))
+    }
+
+    fn place_of_lock(&self) -> PathBuf {
+        self.store.locks().join(&self.key)
+    }
+
     /// Keeps what was written in a workspace since it was made or last frozen, and its home. The rest
     /// of the workspace is deleted. No mount of it may be left.
     ///
@@ -168,7 +222,9 @@ impl SetupBuilder {
         if workspace.layering() == Layering::Copy {
             return Err(Error::NoLayers);
         }
-        let Self { store, key, lock } = self;
+        let Self {
+            store, key, lock, ..
+        } = self;
         let (fresh, _fresh) = store.fresh(&store.new_bases(), &key)?;
         let place = store.base_dir(&key);
         let put = || {
@@ -188,6 +244,7 @@ impl SetupBuilder {
             return Err(error);
         }
         workspace.delete()?;
+        lock.set_note(b"", &store.locks().join(&key))?;
         let held = lock.share(&store.locks().join(&key))?;
         let held = held.ok_or_else(|| Error::NoBase { key: key.clone() })?;
         let base = Base::new(key, vec![place.join("tree")], vec![held]);
@@ -306,6 +363,36 @@ fn is_whole(dir: &Path) -> bool {
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
+
+    fn free(store: &Store) -> SetupBuilder {
+        match store.claim_setup("setup-a").unwrap() {
+            Claim::Free(builder) => builder,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_failure_is_told_to_those_who_asked_before_its_maker_began_and_to_nobody_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || Store::open(dir.path(), Layering::Overlay).unwrap();
+        let (one, other) = (open(), open());
+        let before = Moment::now();
+        let builder = free(&one);
+        let meanwhile = Moment::now();
+        let claim = other.claim_setup("setup-a").unwrap();
+        assert!(matches!(claim, Claim::Busy), "{claim:?}");
+        builder.fail("no network\0\n3").unwrap();
+        let told = |asked| free(&other).failed_since(asked).unwrap();
+        assert_eq!(told(before).as_deref(), Some("no network\0\n3"));
+        assert_eq!(told(before).as_deref(), Some("no network\0\n3"), "twice");
+        // It may have failed for what was mended before this one asked.
+        assert_eq!(told(meanwhile), None);
+        assert_eq!(told(Moment::now()), None);
+        let lock = one.locks().join("setup-a");
+        let text = std::fs::read_to_string(&lock).unwrap();
+        std::fs::write(&lock, text.trim_end_matches('3')).unwrap();
+        assert_eq!(told(before), None, "half a note");
+    }
 
     #[test]
     fn a_directory_that_its_owner_may_not_write_is_moved_as_it_is() {
