@@ -195,6 +195,9 @@ pub enum Body {
         /// A path that the command writes, and that the commit has without `setup.inputs` naming it:
         /// so the setup is of this commit alone.
         misfit: Option<String>,
+        /// Globs of `setup.inputs` that no file of the commit matches.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        unmatched: Option<Vec<String>>,
     },
     /// A check ran on what an attempt made, or on a merge.
     Checked {

@@ -231,6 +231,12 @@ impl Policy {
         globs("include", &self.include)?;
         if let Some(inputs) = self.setup.as_ref().and_then(|setup| setup.inputs.as_ref()) {
             globs("setup.inputs", inputs)?;
+            for input in inputs {
+                if let Some(why) = scope::never_matches(input) {
+                    let input = input.escape_debug();
+                    return value(format!("`setup.inputs`: `{input}` matches nothing: {why}"));
+                }
+            }
         }
         self.egress.validate()?;
         let branch = &self.integration.branch;
@@ -422,6 +428,14 @@ mod tests {
             (
                 "[setup]\ncommand='a'\ninputs=['a/{b']",
                 "`setup.inputs` is not valid",
+            ),
+            (
+                "[setup]\ncommand='a'\ninputs=['b', '../c']",
+                "`setup.inputs`: `../c` matches nothing: it has `..`",
+            ),
+            (
+                "[setup]\ncommand='a'\ninputs=['']",
+                "`setup.inputs`: `` matches nothing: it is empty",
             ),
             (
                 "[[egress.allow]]\nhost='a.example'",

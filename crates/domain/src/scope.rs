@@ -23,6 +23,32 @@ pub struct Scope {
     pub max_files: Option<u32>,
 }
 
+/// Why no file of any commit can match this glob, where that is plain to see.
+#[must_use]
+pub fn never_matches(glob: &str) -> Option<&'static str> {
+    let text = glob.strip_prefix("./").unwrap_or(glob);
+    if text.starts_with('/') {
+        return Some("it begins with `/`, and paths begin at the top of the repository");
+    }
+    let text = text.strip_suffix('/').unwrap_or(text);
+    if text.is_empty() {
+        return Some("it is empty");
+    }
+    if text.split('/').next() == Some(".git") {
+        return Some("`.git` is no part of a commit");
+    }
+    // Within braces a slash may be a choice's.
+    if text.contains('{') {
+        return None;
+    }
+    text.split('/').find_map(|part| match part {
+        "" => Some("it has `//`, and no path has"),
+        "." => Some("it has `.` for a directory, and no path has"),
+        ".." => Some("it has `..`, and nothing outside of the repository is seen"),
+        _ => None,
+    })
+}
+
 /// A list of globs, ready to match.
 #[derive(Debug, Clone)]
 pub struct Globs(GlobSet);
@@ -113,6 +139,39 @@ mod tests {
             (".github/**", ".github/workflows/ci.yml", true),
         ] {
             assert_eq!(matches(glob, path), expected, "{glob} {path}");
+        }
+    }
+
+    #[test]
+    fn a_glob_that_no_path_matches_is_known_by_its_text() {
+        for glob in [
+            "",
+            "/",
+            "./",
+            ".",
+            "/etc/*",
+            "../a",
+            "a/../b",
+            "a/./b",
+            "a//b",
+            ".git/config",
+            ".git",
+        ] {
+            assert!(never_matches(glob).is_some(), "{glob}");
+        }
+        for glob in [
+            "./a",
+            "a/",
+            "**",
+            "*",
+            "...",
+            "a/..b",
+            "a/{b//,c}",
+            ".github/**",
+            ".gitignore",
+            "a b",
+        ] {
+            assert_eq!(never_matches(glob), None, "{glob}");
         }
     }
 

@@ -135,16 +135,26 @@ pub(crate) enum Sees {
     Inputs(Arc<Vec<(BString, Entry)>>),
 }
 
-/// The inputs that a tree has, sorted: what the globs name, and those that always are.
+/// The inputs that a tree has.
+pub(crate) struct Inputs {
+    /// What the globs name, and those that always are, sorted.
+    pub(crate) files: Vec<(BString, Entry)>,
+    /// The globs that name none.
+    pub(crate) unmatched: Vec<String>,
+}
+
+/// The inputs that a tree has.
 ///
 /// # Errors
 /// When there are too many, or the tree cannot be read.
-pub(crate) fn inputs(
-    mirror: &Mirror,
-    tree: TreeId,
-    globs: &[String],
-) -> Result<Vec<(BString, Entry)>, Error> {
-    let globs = Globs::new(globs).map_err(|error| Error::Inputs(error.to_string()))?;
+pub(crate) fn inputs(mirror: &Mirror, tree: TreeId, globs: &[String]) -> Result<Inputs, Error> {
+    let read =
+        |globs: &[String]| Globs::new(globs).map_err(|error| Error::Inputs(error.to_string()));
+    let mut unmatched = Vec::new();
+    for glob in globs {
+        unmatched.push((glob, read(std::slice::from_ref(glob))?));
+    }
+    let globs = read(globs)?;
     let mut files = mirror.files(tree, MAX_FILES)?;
     files.retain(|(path, entry)| {
         let is_file = matches!(
@@ -158,7 +168,19 @@ pub(crate) fn inputs(
         return Err(Error::Inputs(many));
     }
     files.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-    Ok(files)
+    for (path, _) in &files {
+        if unmatched.is_empty() {
+            break;
+        }
+        unmatched.retain(|(_, globs)| !globs.matches(path));
+    }
+    Ok(Inputs {
+        files,
+        unmatched: unmatched
+            .into_iter()
+            .map(|(glob, _)| glob.clone())
+            .collect(),
+    })
 }
 
 fn is_always(path: &BString) -> bool {

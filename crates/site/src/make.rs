@@ -137,11 +137,7 @@ impl Sites {
             Ok(workspace)
         };
         *guard = Guard::new(self, blocking(frozen).await?);
-        Ok(SetUp {
-            cached: false,
-            took,
-            misfit: None,
-        })
+        Ok(SetUp::of(took, false))
     }
 
     fn workspace(

@@ -44,9 +44,20 @@ pub struct SetUp {
     /// Why `setup.inputs` was of no use: a path of the commit that the setup writes without having
     /// seen it.
     pub misfit: Option<String>,
+    /// The globs of `setup.inputs` that no file of the commit matches.
+    pub unmatched: Vec<String>,
 }
 
 impl SetUp {
+    pub(crate) fn of(took: Duration, cached: bool) -> Self {
+        Self {
+            cached,
+            took,
+            misfit: None,
+            unmatched: Vec::new(),
+        }
+    }
+
     /// What is recorded of it: for which attempt, and who works in the site.
     #[must_use]
     pub fn event(&self, attempt: AttemptId, part: Part) -> Body {
@@ -56,6 +67,7 @@ impl SetUp {
             cached: self.cached,
             duration_ms: u64::try_from(self.took.as_millis()).unwrap_or(u64::MAX),
             misfit: self.misfit.clone(),
+            unmatched: (!self.unmatched.is_empty()).then(|| self.unmatched.clone()),
         }
     }
 }
@@ -85,15 +97,19 @@ impl Sites {
     /// When the setup does not succeed, or its layer cannot be made.
     pub(crate) async fn set_up(&self, ground: &Ground<'_>) -> Result<(SetupLayer, SetUp), Error> {
         let tree = ground.mirror.tree_of(ground.wanted.base)?;
-        let mut misfit = None;
+        let (mut misfit, mut unmatched) = (None, Vec::new());
         if let Some(globs) = ground.setup.inputs.clone() {
             let mirror = ground.mirror.clone();
-            let files = blocking(move || key::inputs(&mirror, tree, &globs)).await?;
-            let sees = Sees::Inputs(Arc::new(files));
+            let inputs = blocking(move || key::inputs(&mirror, tree, &globs)).await?;
+            unmatched = inputs.unmatched.iter().map(|it| shown(it)).collect();
+            if !unmatched.is_empty() {
+                tracing::warn!(globs = ?unmatched, "no file matches these of `setup.inputs`");
+            }
+            let sees = Sees::Inputs(Arc::new(inputs.files));
             let (layer, done) = self.layer(ground, &sees).await?;
             misfit = fits(ground.mirror.clone(), tree, layer.clone(), sees).await?;
             if misfit.is_none() {
-                return Ok((layer, done));
+                return Ok((layer, SetUp { unmatched, ..done }));
             }
             tracing::info!(
                 path = misfit,
@@ -102,7 +118,12 @@ impl Sites {
         }
         let commit = Sees::Commit(ground.base.key().to_owned());
         let (layer, done) = self.layer(ground, &commit).await?;
-        Ok((layer, SetUp { misfit, ..done }))
+        let done = SetUp {
+            misfit,
+            unmatched,
+            ..done
+        };
+        Ok((layer, done))
     }
 
     async fn layer(&self, ground: &Ground<'_>, sees: &Sees) -> Result<(SetupLayer, SetUp), Error> {
@@ -124,12 +145,7 @@ impl Sites {
                     None => break builder,
                 },
                 Claim::Present(layer) => {
-                    let took = layer.took();
-                    let done = SetUp {
-                        cached: true,
-                        took,
-                        misfit: None,
-                    };
+                    let done = SetUp::of(layer.took(), true);
                     return Ok((layer, done));
                 }
                 Claim::Busy => {}
@@ -145,11 +161,7 @@ impl Sites {
             flight.fail(error);
         }
         let layer = made?;
-        let done = SetUp {
-            cached: false,
-            took: layer.took(),
-            misfit: None,
-        };
+        let done = SetUp::of(layer.took(), false);
         self.keep();
         let durable = layer.clone();
         self.beside(move || {
@@ -276,6 +288,11 @@ impl Sites {
     }
 }
 
+/// A path or a glob as it is told.
+fn shown(text: &str) -> String {
+    text.escape_debug().take(MOST_SHOWN).collect()
+}
+
 /// The path at which a layer that was made from inputs does not fit over a commit, if there is one.
 async fn fits(
     mirror: Mirror,
@@ -295,9 +312,7 @@ async fn fits(
                 Some(_) => Tracked::Unseen,
             })
         })?;
-        let shown =
-            |path: bstr::BString| path.to_string().escape_debug().take(MOST_SHOWN).collect();
-        Ok(misfit.map(shown))
+        Ok(misfit.map(|path| shown(&path.to_string())))
     })
     .await
 }

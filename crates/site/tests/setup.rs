@@ -263,6 +263,20 @@ async fn processes_that_wait_for_a_failing_setup_are_told_instead_of_running_it_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn inputs_that_no_file_matches_are_named_and_hinder_nothing() {
+    let place = Place::new().await;
+    let inputs = ["sour*", "patches/**", "Cargo.lock", "nowhere/"];
+    let site = place.site("a", NUMBER, Some(&inputs)).await;
+    assert_eq!(set_up(&site).unmatched, ["patches/**", "nowhere/"]);
+    site.close().await.unwrap();
+    let again = place.site("b", NUMBER, Some(&inputs)).await;
+    assert!(set_up(&again).cached);
+    assert_eq!(set_up(&again).unmatched, ["patches/**", "nowhere/"]);
+    again.close().await.unwrap();
+    place.sites.close(true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_setup_that_is_given_up_leaves_nothing_and_the_next_one_runs() {
     let place = Place::new().await;
     let wanted = place.wanted("a", "touch began; exec sleep 1000", None);

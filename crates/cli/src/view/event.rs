@@ -56,6 +56,19 @@ pub(crate) fn tool_call(tool: &str, input: &str) -> String {
     }
 }
 
+/// What a person should know of the inputs of a setup.
+fn setup_notes(misfit: Option<&str>, unmatched: &[String]) -> Option<String> {
+    let misfit = misfit.map(|path| {
+        format!("it writes {path}, which the commit has and `setup.inputs` does not name")
+    });
+    let unmatched = (!unmatched.is_empty()).then(|| {
+        let globs: Vec<String> = unmatched.iter().map(|glob| format!("`{glob}`")).collect();
+        format!("no file matches {} of `setup.inputs`", globs.join(", "))
+    });
+    let notes: Vec<String> = misfit.into_iter().chain(unmatched).collect();
+    (!notes.is_empty()).then(|| notes.join("\n"))
+}
+
 /// How a setup went: `cached`, or how long it took.
 pub(crate) fn setup_words(cached: bool, duration_ms: u64) -> String {
     match cached {
@@ -356,12 +369,11 @@ pub(crate) fn full(envelope: &Envelope, story: &Story) -> String {
             cached,
             duration_ms,
             misfit,
+            unmatched,
         } => (
             job(story.job_of(*attempt)),
             format!("setup for {part}: {}", setup_words(*cached, *duration_ms)),
-            misfit.as_ref().map(|path| {
-                format!("it writes {path}, which the commit has and `setup.inputs` does not name")
-            }),
+            setup_notes(misfit.as_deref(), unmatched.as_deref().unwrap_or_default()),
         ),
         Body::Egress { attempt, .. } => (
             job(story.job_of(*attempt)),
