@@ -28,6 +28,8 @@ pub(crate) struct Flags {
     pub(crate) sandbox: Option<Kind>,
     /// `--image`, which asks for a container.
     pub(crate) image: Option<Image>,
+    /// That the root is the host's, whatever image is configured.
+    pub(crate) host_root: bool,
 }
 
 /// What a command that runs agents works with.
@@ -65,6 +67,9 @@ impl Settings {
             None => env_parallel(env.text("SKEP_PARALLEL"))?,
         };
         let mut container = file.sandbox.container();
+        if flags.host_root {
+            container.image = None;
+        }
         let mut sandbox = flags.sandbox;
         if let Some(Image(name)) = flags.image {
             container.image = Some(name);

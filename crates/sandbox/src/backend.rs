@@ -213,8 +213,8 @@ pub trait Backend: Send + Sync {
     }
 
     /// Which images its sandboxes are made of, whatever their names may come to mean: the root's, and
-    /// those of what runs beside it; nothing where there are none. It stays the same for as long as
-    /// this lives.
+    /// those of what runs beside it, with what that is told; nothing where there are none. It stays the
+    /// same for as long as this lives.
     ///
     /// # Errors
     /// [`Error::ImageMissing`] where it is not there; others where nobody can say.

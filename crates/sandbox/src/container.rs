@@ -41,7 +41,7 @@ use self::left::Stale;
 pub use self::left::{clear, left};
 use self::meeting::Meeting;
 use self::running::{ContainerSandbox, Running};
-pub use self::sidecar::{Hidden, Ready, Sidecar, When};
+pub use self::sidecar::{Hidden, LONGEST_VALUE, Ready, Sidecar, When};
 use self::totals::Bound;
 use crate::blocking::blocking;
 use crate::namespace::cgroup::Cgroup;
@@ -188,10 +188,7 @@ impl Shared {
         })
         .await?;
         let meeting = engine.place.meeting()?;
-        let above = self
-            .bound(&engine)
-            .await
-            .and_then(|bound| bound.as_ref().ok());
+        let above = self.bound(&engine).await.and_then(Result::ok);
         let mut asked = request::of(
             &engine,
             &self.options,
@@ -200,7 +197,7 @@ impl Shared {
             plan.needed(),
             meeting.directory(),
         )?;
-        request::below(&mut asked, above);
+        request::below(&mut asked, above.as_deref());
         let path = image.map_or_else(|| DEFAULT_PATH.into(), Image::path);
         let name = image.map_or(NOTHING, |image| &image.name);
         let id = engine.start(asked, name).await?;
@@ -318,9 +315,10 @@ impl Backend for Container {
         }
         let engine = self.shared.engine().await?;
         let images = self.shared.images(&engine).await?;
-        let ids = images.root.iter().chain(&images.beside);
-        let ids: Vec<&str> = ids.map(|image| image.id.as_str()).collect();
-        Ok(Some(ids.join(" ")))
+        let root = images.root.iter().map(|image| format!("root {}", image.id));
+        let beside = images.beside.iter().zip(&options.sidecars);
+        let beside = beside.map(|(image, of)| format!("beside {} {:x}", image.id, of.mark()));
+        Ok(Some(root.chain(beside).collect::<Vec<_>>().join(" ")))
     }
 
     async fn probe(&self, place: &Path) -> Vec<Finding> {

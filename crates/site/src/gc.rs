@@ -75,6 +75,8 @@ pub struct Fetched {
 const UNUSED: Duration = Duration::from_secs(30 * 86_400);
 /// As [`UNUSED`], where all goes that nobody needs. Whoever has just fetched has asked nothing yet.
 const JUST_USED: Duration = Duration::from_secs(86_400);
+/// How often it is looked whether to stop, while an engine is waited for.
+const LOOK: Duration = Duration::from_millis(50);
 
 impl Fetched {
     fn goes(&self, all: bool, now: SystemTime) -> bool {
@@ -201,7 +203,10 @@ pub async fn collect(
     let directory = directory.to_owned();
     told(Step::Measuring);
     // First: what runs in them may hold workspaces.
-    let contained = containers(&directory, how.dry_run).await;
+    let contained = tokio::select! {
+        contained = containers(&directory, how.dry_run) => contained,
+        () = stopped(&stop) => Ok(Vec::new()),
+    };
     let mut collected = collect_files(directory, how, stop, told, open, needed).await?;
     match contained {
         Ok(containers) => collected.containers = containers,
@@ -211,6 +216,13 @@ pub async fn collect(
         }
     }
     Ok(collected)
+}
+
+/// Waits until this is to stop.
+async fn stopped(stop: &AtomicBool) {
+    while !stop.load(Ordering::Relaxed) {
+        tokio::time::sleep(LOOK).await;
+    }
 }
 
 /// Removes, or only finds, containers whose owners have ended.

@@ -220,7 +220,8 @@ impl Sites {
         let found = self.pool().ask(recipe, warm.all);
         self.keep_warm();
         let mut ready = found?;
-        if !ready.sandbox.diagnose().await.alive {
+        let found = ready.sandbox.diagnose().await;
+        if !found.alive || !found.sidecars.iter().all(|sidecar| sidecar.alive) {
             self.end(vec![ready]).await;
             return None;
         }

@@ -1,7 +1,7 @@
 //! A Docker of a test's own: its containers and images are in a [`Home`], and the machine's own are
 //! neither seen nor touched. Only root can have one.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
@@ -53,9 +53,17 @@ impl Docker {
 
     /// Ends the daemon, and asserts that nothing of it is left: no container, process or mount.
     pub fn assert_nothing_left(mut self) {
-        let args = ["ps", "--all", "--no-trunc", "--format={{.ID}} {{.Status}}"];
-        let ran = self.home.run("docker", args, &self.home.home(), PATIENCE);
-        assert_eq!(ran.expect_code(0).stdout, "");
+        // It removes what has ended a moment after it told so.
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let args = ["ps", "--all", "--no-trunc", "--format={{.ID}} {{.Status}}"];
+            let ran = self.home.run("docker", args, &self.home.home(), PATIENCE);
+            let left = ran.expect_code(0).stdout;
+            if left.is_empty() {
+                break;
+            }
+            assert!(Instant::now() < deadline, "still there: {left}");
+        }
         self.end();
         leaks::assert_none(self.home.root());
     }

@@ -168,7 +168,7 @@ pub(crate) struct How {
     sandbox: Option<Kind>,
 }
 
-fn kind(text: &str) -> Result<Kind, String> {
+pub(super) fn kind(text: &str) -> Result<Kind, String> {
     Kind::named(text).ok_or_else(|| {
         "write `namespace` or `container`, or `host` to run agents unsealed on this machine".into()
     })
@@ -188,6 +188,7 @@ impl How {
             parallel: self.parallel,
             sandbox: self.sandbox,
             image: None,
+            host_root: false,
         }
     }
 }

@@ -107,11 +107,18 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
     let changed = changed?;
     let names = also.iter().map(|one| Some(one.name.as_str()));
     let diffs = [&changed.diff].into_iter().chain(&changed.also);
-    let mut kept = Vec::new();
+    let (mut kept, mut lost) = (Vec::new(), None);
     for (name, diff) in [None].into_iter().chain(names).zip(diffs) {
         let file = args.patch.as_deref();
         let file = file.map(|file| beside(&context.directory.join(file), name));
-        kept.push(keep(diff, name, file.as_deref(), &data, id)?);
+        // Those after it are kept all the same.
+        match keep(diff, name, file.as_deref(), &data, id) {
+            Ok(one) => kept.push(one),
+            Err(error) => lost = lost.or(Some(error)),
+        }
+    }
+    if let Some(error) = lost {
+        return Err(error);
     }
     let worked = worked?;
     closed?;

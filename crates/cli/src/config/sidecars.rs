@@ -4,7 +4,7 @@ use super::shares::{Image, LEAST_MEMORY, LEAST_PROCESSES, processors, size};
 use domain::time::parse_duration;
 use sandbox::{
     Limits,
-    container::{self, Hidden, When},
+    container::{self, Hidden, LONGEST_VALUE, When},
 };
 use serde::Deserialize;
 use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
@@ -126,6 +126,9 @@ impl Sidecar {
         };
         if self.env.len() > MOST_WORDS || !self.env.iter().all(variable) {
             return wrong("has a variable whose name or value cannot be one, or too many of them");
+        }
+        if self.env.values().any(|value| value.0.len() > LONGEST_VALUE) {
+            return wrong("has a value in `env` of more than 32 KiB");
         }
         let plain = |path: &PathBuf| {
             let text = path.to_str().unwrap_or_default();

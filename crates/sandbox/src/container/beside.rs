@@ -74,8 +74,8 @@ impl Around<'_> {
             self.network().await?,
             meeting.directory(),
         )?;
-        let bound = self.shared.bound(self.engine).await;
-        super::request::below(&mut asked, bound.and_then(|bound| bound.as_ref().ok()));
+        let above = self.shared.bound(self.engine).await.and_then(Result::ok);
+        super::request::below(&mut asked, above.as_deref());
         let id = self.engine.start(asked, &image.name).await?;
         let running = Running::new(self.shared, self.engine, id);
         let begun = async {

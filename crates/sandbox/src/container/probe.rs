@@ -141,13 +141,13 @@ async fn together(backend: &Container, first: Option<u32>) -> Option<Finding> {
     let bound = match bound {
         Ok(above) if first.is_some_and(|pid| above.holds(pid)) => Ok(above),
         Ok(_) => Err("the engine puts containers elsewhere"),
-        Err(why) => Err(why.as_str()),
+        Err(ref why) => Err(why.as_str()),
     };
     Some(Finding {
         name: "limits of all",
         ok: bound.is_ok(),
         optional: true,
-        detail: match bound {
+        detail: match &bound {
             Ok(above) if above.bounds_processors() => {
                 "memory and processor time of all containers together".to_owned()
             }

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use bollard::models::{
     ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, Mount, MountType,
@@ -124,7 +123,7 @@ fn wall(engine: &Engine, spec: &Spec, mounts: Vec<Mount>, is_0: bool) -> HostCon
 }
 
 /// Has a container's group made below one that bounds all of them.
-pub(super) fn below(asked: &mut ContainerCreateBody, above: Option<&Arc<Above>>) {
+pub(super) fn below(asked: &mut ContainerCreateBody, above: Option<&Above>) {
     if let (Some(host), Some(above)) = (asked.host_config.as_mut(), above) {
         host.cgroup_parent = Some(above.path().to_owned());
     }

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
@@ -15,6 +16,10 @@ use crate::{
     Channel, Command, Diagnosis, Error, Kind, Output, Process, Sandbox, Stats, Strike, Trouble,
     Workspace,
 };
+
+/// How long a service that was killed may take to end, and how often it is looked.
+const DYING: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_millis(5);
 
 /// A container that was started. Its end is that of its first process; the engine removes it then.
 pub(super) struct Running {
@@ -43,6 +48,11 @@ impl Running {
     pub(super) async fn gone(&self) -> Result<(), Error> {
         match self.engine.remove(&self.id).await {
             Err(error) if Trouble::of_error(&error) == Some(Trouble::EngineUnreachable) => {
+                // One that was killed a moment ago may not have ended yet.
+                let deadline = Instant::now() + DYING;
+                while self.engine.lives() && Instant::now() < deadline {
+                    tokio::time::sleep(LOOK).await;
+                }
                 let engine = self.shared.engine().await?;
                 // The same one does not answer a second time either.
                 if Arc::ptr_eq(&engine, &self.engine) {

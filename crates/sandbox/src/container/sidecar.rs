@@ -1,6 +1,7 @@
 //! Containers beside a sandbox's, such as a database, as a configuration names them.
 
 use std::fmt;
+use std::hash::{Hash as _, Hasher as _};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,11 +10,13 @@ use crate::Limits;
 /// The shortest value that is looked for in what a sidecar prints: shorter ones are no secrets, and
 /// occur everywhere.
 const SHORTEST: usize = 4;
+/// The longest value of a variable, in bytes: what is longer could not be found in what is printed.
+pub const LONGEST_VALUE: usize = 32 << 10;
 /// What is printed in the place of a value.
 const IN_PLACE: &str = "[hidden]";
 
 /// A container beside the sandbox's. It shares the sandbox's loopback, and nothing else.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sidecar {
     /// Its name, for people.
     pub name: String,
@@ -87,6 +90,16 @@ impl fmt::Debug for Hidden {
 }
 
 impl Sidecar {
+    /// A number that changes with what is in it, its secrets included, and that tells none of them.
+    pub(super) fn mark(&self) -> u64 {
+        let mut mark = std::hash::DefaultHasher::new();
+        (&self.name, &self.user, &self.command, &self.writable).hash(&mut mark);
+        for (name, value) in &self.env {
+            (name, value.value()).hash(&mut mark);
+        }
+        mark.finish()
+    }
+
     /// The same text without the values of its variables.
     pub(super) fn without_values(&self, mut text: String) -> String {
         let mut values: Vec<&str> = self.env.iter().map(|(_, value)| value.value()).collect();

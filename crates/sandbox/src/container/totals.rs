@@ -11,33 +11,37 @@ pub(super) type Bound = Result<Arc<Above>, String>;
 
 impl Shared {
     /// The group above all containers, if there is anything to bound.
-    pub(super) async fn bound(&self, engine: &Engine) -> Option<&Bound> {
+    pub(super) async fn bound(&self, engine: &Engine) -> Option<Bound> {
         let total = self.options.total;
         if !total.is_some() {
             return None;
         }
         let make = async || {
-            let made = match engine.takes_groups().await {
+            let made = match engine.takes_groups().await? {
                 Err(why) => Err(why),
                 Ok(()) => {
                     let made = blocking("make a control group", move || Ok(Above::create(&total)));
-                    made.await.unwrap_or_else(|error| Err(error.to_string()))
+                    made.await.map_err(|error| error.to_string())?
                 }
             };
             if let Err(why) = &made {
                 tracing::warn!(why, "what all containers use together is not limited");
             }
-            made.map(Arc::new)
+            Ok(made.map(Arc::new))
         };
-        Some(self.above.get_or_init(make).await)
+        // An engine that does not answer now may answer the next time.
+        let bound = self.above.get_or_try_init(make).await;
+        Some(bound.cloned().unwrap_or_else(Err))
     }
 }
 
 impl Engine {
-    /// Whether it makes its groups where it is told to; why not.
-    async fn takes_groups(&self) -> Result<(), String> {
+    /// Whether it makes its groups where it is told to, and if not, why; or why that cannot be said.
+    async fn takes_groups(&self) -> Result<Result<(), String>, String> {
         if self.rootless {
-            return Err("an engine without root makes its groups itself".to_owned());
+            return Ok(Err(
+                "an engine without root makes its groups itself".to_owned()
+            ));
         }
         let told = self
             .docker
@@ -45,12 +49,12 @@ impl Engine {
             .await
             .map_err(|error| error.to_string())?;
         let driver = told.cgroup_driver.map(|driver| driver.to_string());
-        match driver.as_deref() {
+        Ok(match driver.as_deref() {
             Some("cgroupfs") => Ok(()),
             other => Err(format!(
                 "the engine has its groups made by {}, which takes no group of ours",
                 other.unwrap_or("something unknown")
             )),
-        }
+        })
     }
 }

@@ -104,8 +104,8 @@ fn a_container_with_the_root_of_an_image_keeps_every_promise_too() {
     let name = "localhost/skep-test:latest";
     let podman = Podman::new(Home::new().env(IMAGE, name));
     let image = Image::of([
-        "sh", "bash", "cat", "chmod", "env", "head", "id", "ls", "mkdir", "mkfifo", "pwd", "seq",
-        "setsid", "sleep", "tail", "touch", "true", "wc",
+        "sh", "bash", "cat", "chmod", "env", "head", "id", "ls", "mkdir", "mkfifo", "mv", "pwd",
+        "seq", "setsid", "sleep", "tail", "touch", "true", "wc",
     ]);
     image.import(&podman, name);
     let args = [

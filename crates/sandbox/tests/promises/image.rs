@@ -191,7 +191,7 @@ fn the_seal_holds(home: Home) {
         "seal::process_1",
         "seal::no_setting",
         "seal::there_are_no_capabilities",
-        "seal::nothing_of_the_owners",
+        "commands::nothing_of_the_owners",
         "escapes::another_workspace",
         "escapes::no_root_or_directory",
         "network::there_is_no_interface",

@@ -28,18 +28,26 @@ struct Further {
     files: Vec<File>,
 }
 
-/// The most changed files that are named: an answer has a bound.
+/// The most changed files that are named, and the bytes of their names: an answer has a bound.
 const MOST_FILES: usize = 1_000;
+const MOST_BYTES: usize = 256 << 10;
 
-/// The first of the changed files of one repository.
-fn files(diff: &Diff, most: usize) -> Vec<File> {
+/// The first of the changed files of one of so many repositories.
+fn files(diff: &Diff, of: usize) -> Vec<File> {
     let lines = |file: &git::FileChange, count| (!file.binary).then_some(count);
-    let files = diff.files.iter().take(most).map(|file| File {
+    let mut room = MOST_BYTES / of;
+    let files = diff.files.iter().take(MOST_FILES / of).map(|file| File {
         path: file.path.to_string(),
         added: lines(file, file.additions),
         removed: lines(file, file.deletions),
     });
-    files.collect()
+    files
+        .take_while(|file| {
+            let left = room.checked_sub(file.path.len());
+            room = left.unwrap_or(0);
+            left.is_some()
+        })
+        .collect()
 }
 
 /// A changed file.
@@ -66,12 +74,12 @@ pub(super) async fn state(place: &Place, changes: bool) -> Answer {
     if changes {
         match place.changed().await {
             Ok(changed) => {
-                let most = MOST_FILES / place.also.len().saturating_add(1);
-                shown.files = Some(files(&changed.diff, most));
+                let of = place.also.len().saturating_add(1);
+                shown.files = Some(files(&changed.diff, of));
                 let also = place.also.iter().zip(&changed.also);
                 let also = also.map(|(one, diff)| Further {
                     name: one.name.clone(),
-                    files: files(diff, most),
+                    files: files(diff, of),
                 });
                 shown.also = also.collect();
             }

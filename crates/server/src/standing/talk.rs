@@ -21,8 +21,9 @@ use std::{
 };
 use tokio::{io::Interest, net::UnixStream};
 
-/// The longest message, in bytes.
-pub(super) const LONGEST: usize = 1 << 20;
+/// The longest message, in bytes. The longest one says how a place is, with the changed files and the
+/// last lines of what runs beside it, each byte of which can take six.
+pub(super) const LONGEST: usize = 4 << 20;
 /// Descriptors with a message, at most: three streams.
 const MOST: usize = 3;
 const CHUNK: usize = 16 << 10;

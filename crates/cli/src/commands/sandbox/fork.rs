@@ -47,7 +47,7 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
     let data = data(context)?;
     let held = find(&data, &args.id).map_err(server::Error::from)?;
     let id = held.record.id.to_string();
-    let image = held.record.image.clone();
+    let (kind, image) = (held.record.kind.name(), held.record.image.clone());
     let names: Vec<Option<String>> = (1..=args.number)
         .map(|number| match (&args.name, args.number) {
             (Some(name), 1) => Some(name.clone()),
@@ -75,12 +75,16 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
         .map(|name| Wanted {
             name,
             lasts: args.lasts,
-            of: [format!("--fork-of={id}"), format!("--at={snapshot}")]
-                .into_iter()
-                // What it is of has its root, and programs that work there.
-                .chain(image.iter().map(|image| format!("--image={image}")))
-                .map(Into::into)
-                .collect(),
+            // Whatever is configured by now: what it is of has its root, and programs that work there.
+            of: [
+                format!("--fork-of={id}"),
+                format!("--at={snapshot}"),
+                format!("--kind={kind}"),
+            ]
+            .into_iter()
+            .chain(image.iter().map(|image| format!("--image={image}")))
+            .map(Into::into)
+            .collect(),
         })
         .collect();
     let forks = holder::start(context, &data, &wanted).await?;

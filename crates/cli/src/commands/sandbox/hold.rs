@@ -1,6 +1,7 @@
 //! `skep sandbox hold`: the process that holds a sandbox. `skep sandbox create` and `fork` start it.
 
 use super::{holder::Said, span};
+use crate::commands::run::kind;
 use crate::{
     config::shares::Image,
     context::Context,
@@ -11,6 +12,7 @@ use crate::{
     sources::Others,
 };
 use domain::SandboxId;
+use sandbox::Kind;
 use server::{
     Node,
     standing::{self, Berth, Fork, Of, Order, Record, Wish},
@@ -30,6 +32,8 @@ pub(super) struct Args {
     fork_of: Option<String>,
     #[arg(long, requires = "fork_of")]
     at: Option<String>,
+    #[arg(long, requires = "fork_of", value_parser = kind)]
+    kind: Option<Kind>,
     #[command(flatten)]
     others: Others,
     #[arg(long)]
@@ -69,13 +73,20 @@ async fn hold(args: Args, context: &Context, told: &mut bool) -> Result<(), Erro
     let mut signals = Signals::listen()?;
     let named = args.others.read()?;
     let flags = Flags {
+        sandbox: args.kind,
+        host_root: args.kind.is_some() && args.image.is_none(),
         image: args.image,
         ..Flags::default()
     };
     let settings = Settings::read(context, flags)?;
     let berth = Berth::join(&settings.options.data, args.id).map_err(server::Error::from)?;
     let node = Node::open(settings.options).await?;
-    let (also, beside) = match named.fetch(&node, context, &mut signals).await {
+    let mut deserted = std::pin::pin!(deserted());
+    let fetched = tokio::select! {
+        fetched = named.fetch(&node, context, &mut signals) => fetched,
+        () = &mut deserted => Err(server::Error::Ended.into()),
+    };
+    let (also, beside) = match fetched {
         Ok(both) => both,
         Err(error) => {
             node.close().await;
@@ -110,7 +121,7 @@ async fn hold(args: Args, context: &Context, told: &mut bool) -> Result<(), Erro
     let stop = async {
         tokio::select! {
             _ = signals.next() => {}
-            () = deserted() => {}
+            () = &mut deserted => {}
         }
     };
     standing::hold(node, berth, &of, order, ready, stop).await?;

@@ -18,8 +18,8 @@ use tokio::{
     process::{Child, Command},
 };
 
-/// The longest thing that the holder says.
-const LONGEST: u64 = 64 << 10;
+/// The longest thing that the holder says: with it, fifty lines of a sidecar that failed.
+const LONGEST: u64 = 1 << 20;
 /// How much of its diagnostics is shown where it says nothing.
 const TAIL: usize = 2_000;
 
