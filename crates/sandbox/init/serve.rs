@@ -54,13 +54,21 @@ pub fn run_unsealed(socket: i32) -> ! {
 }
 
 /// Serves the container of which it is the first process: all that is in it ends with it. Whatever runs
-/// there is kept from looking into it.
-pub fn run_beside(socket: i32) -> ! {
-    if seal::undumpable().is_err() {
+/// there is kept from looking into it, and from calls that a sandbox cannot make either: engines let
+/// others make namespaces, in which they have every capability.
+pub fn run_beside(socket: i32, filter: i32, bytes: usize) -> ! {
+    if seal::undumpable().is_err() || filtered(filter, bytes).is_err() {
         sys::exit(7)
     }
     link::send(socket, &[READY, 0], None);
     run(socket, -1, None)
+}
+
+fn filtered(filter: i32, bytes: usize) -> sys::Result<()> {
+    let mapped = sys::map(Some(filter), bytes, false)?;
+    sys::close(filter);
+    // SAFETY: the owner gave the file's length, and the mapping stays.
+    seal::filter(unsafe { core::slice::from_raw_parts(mapped, bytes) })
 }
 
 /// Serves until the owner's end of the socket closes. Woken by a message, by the end of a child,

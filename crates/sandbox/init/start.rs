@@ -50,9 +50,12 @@ pub fn run() -> ! {
             prefer_for_the_kernel(score);
             serve::run_unsealed(socket)
         }
-        [BESIDE, score, ..] => {
+        [BESIDE, score, bytes, ..] => {
+            let Some(filter) = message.descriptor(0) else {
+                sys::exit(6)
+            };
             prefer_for_the_kernel(score);
-            serve::run_beside(socket)
+            serve::run_beside(socket, filter, bytes as usize)
         }
         [SWITCH, bytes, ..] => switch::run(socket, bytes as usize, &message),
         _ => sys::exit(5),

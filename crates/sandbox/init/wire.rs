@@ -25,8 +25,9 @@ pub const UNSEALED: u32 = 4;
 pub const SWITCH: u32 = 6;
 /// To process 1: `[tag]`: it lends its mount namespace.
 pub const LEND: u32 = 5;
-/// To the first process of a container beside a sandbox's, instead of [`PLAN`]: `[tag, score]`: it makes
-/// no namespace, and serves its container.
+/// To the first process of a container beside a sandbox's, instead of [`PLAN`]: `[tag, score, bytes]` with
+/// the filter of system calls: it makes no namespace, filters its own calls and those of whatever it
+/// starts, and serves its container.
 pub const BESIDE: u32 = 7;
 /// To process 1: `[tag, port]`: whether anything answers there on its loopback.
 pub const REACH: u32 = 8;

@@ -17,6 +17,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use rustix::process::{Signal, WaitId, WaitIdOptions};
 
 use super::cgroup::Join;
+use super::filter;
 use super::packet;
 use super::plan::Plan;
 use super::wire;
@@ -198,9 +199,12 @@ impl Helper {
 
 /// Has the first process of a container serve that, and waits until it does. Blocks.
 pub(crate) fn serve_beside(socket: &OwnedFd) -> Result<(), Error> {
-    let words = [wire::BESIDE, OUT_OF_MEMORY_SCORE];
-    packet::send(socket, &words, &[], SendFlags::empty())
-        .map_err(Error::io("start the container"))?;
+    let starting = || Error::io("start the container");
+    let filter = filter::program();
+    let bytes = u32::try_from(filter.len()).unwrap_or(u32::MAX);
+    let file = memory_file("skep-filter", &filter).map_err(starting())?;
+    let words = [wire::BESIDE, OUT_OF_MEMORY_SCORE, bytes];
+    packet::send(socket, &words, &[file.as_fd()], SendFlags::empty()).map_err(starting())?;
     if !wait_readable(socket.as_fd(), Instant::now() + READY_WITHIN)? {
         return Err(Error::Silent {
             seconds: READY_WITHIN.as_secs(),

@@ -14,8 +14,8 @@ use crate::room::{PATIENCE, Room, spec};
 /// How long all that runs in one engine may take.
 const ALL: Duration = Duration::from_secs(300);
 const NAME: &str = "localhost/skep-beside:latest";
-const PROGRAMS: [&str; 10] = [
-    "sh", "cat", "grep", "id", "ls", "perl", "readlink", "sleep", "touch", "true",
+const PROGRAMS: [&str; 11] = [
+    "sh", "cat", "grep", "id", "ls", "perl", "readlink", "sleep", "touch", "true", "unshare",
 ];
 const PORT: u16 = 7432;
 const SECRET: &str = "hush-7c1f";
@@ -131,9 +131,13 @@ async fn what_a_sidecar_has() {
          for at in /tmp /run /var/tmp /dev/shm /data /cache; do touch $at/x && echo wrote; done
          echo $OF $TOKEN $HOME
          cat /proc/1/environ; for fd in /proc/1/fd/*; do readlink $fd && echo seen; done
+         unshare -Ur true && echo got a namespace
+         perl -e 'exit(syscall({socket}, 40, 1, 0) < 0)' && echo got a socket of another kind
+         perl -e 'exit(syscall({socket}, 17, 3, 0) < 0)' && echo got a socket of another kind
          echo names; cat /etc/hosts /etc/resolv.conf
          touch /tmp/done; sleep 1000",
-        secret.display()
+        secret.display(),
+        socket = libc::SYS_socket,
     );
     let mut one = sidecar(["sh", "-c", &script], None);
     let done = ["sh", "-c", "test -e /tmp/done"].map(str::to_owned);
@@ -159,6 +163,10 @@ async fn what_a_sidecar_has() {
         "only a loopback, and no route: {rest}"
     );
     assert_eq!(rest.matches("wrote").count(), 6, "{rest}");
+    assert!(
+        rest.contains("unshare: ") && !rest.contains("got a"),
+        "{rest}"
+    );
     for refused in [
         "/x'",
         "in-the-workspace",
