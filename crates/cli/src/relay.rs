@@ -28,15 +28,21 @@ pub(crate) struct Relayed {
     pub(crate) exit: Option<sandbox::Exit>,
     /// How the program was told to end meanwhile, if it was.
     pub(crate) told: Option<Exit>,
+    /// Why what it printed could not be written, where somebody would have read it.
+    pub(crate) lost: Option<io::Error>,
 }
 
 impl Relayed {
     /// How the program ends: as the command did, unless it was told to end.
-    pub(crate) fn code(&self) -> Exit {
-        match (self.told, self.exit) {
-            (Some(told), _) => told,
-            (None, Some(exit)) => Exit::of_command(exit),
-            (None, None) => Exit::Failed,
+    ///
+    /// # Errors
+    /// When what the command printed could not be written.
+    pub(crate) fn code(self) -> Result<Exit, Error> {
+        match (self.told, self.lost, self.exit) {
+            (Some(told), _, _) => Ok(told),
+            (None, Some(error), _) => Err(Error::Output(error)),
+            (None, None, Some(exit)) => Ok(Exit::of_command(exit)),
+            (None, None, None) => Ok(Exit::Failed),
         }
     }
 }
@@ -111,7 +117,8 @@ pub(crate) async fn relay(running: &mut Running, signals: &mut Signals) -> Resul
             stderr,
         }) => {
             let shown = async {
-                tokio::join!(copy(stdout, To::Output), copy(stderr, To::Errors));
+                let both = tokio::join!(copy(stdout, To::Output), copy(stderr, To::Errors));
+                both.0.and(both.1)
             };
             drive(running, signals, shown, feed(stdin), None).await
         }
@@ -123,7 +130,7 @@ pub(crate) async fn relay(running: &mut Running, signals: &mut Signals) -> Resul
 async fn drive(
     running: &mut Running,
     signals: &mut Signals,
-    shown: impl Future<Output = ()>,
+    shown: impl Future<Output = io::Result<()>>,
     typed: impl Future<Output = ()>,
     terminal: Option<&Terminal>,
 ) -> Result<Relayed, Error> {
@@ -137,6 +144,7 @@ async fn drive(
     let mut quit = listen(SignalKind::quit())?;
     let (mut shown, mut typed) = (pin!(shown), pin!(typed));
     let (mut all_shown, mut all_typed) = (false, false);
+    let mut lost = None;
     let exit = loop {
         let told = tokio::select! {
             exit = running.wait() => break exit?,
@@ -148,8 +156,9 @@ async fn drive(
                 }
                 continue;
             }
-            () = &mut shown, if !all_shown => {
+            written = &mut shown, if !all_shown => {
                 all_shown = true;
+                lost = written.err();
                 continue;
             }
             () = &mut typed, if !all_typed => {
@@ -166,19 +175,24 @@ async fn drive(
         return Ok(Relayed {
             exit: ended.ok().and_then(Result::ok),
             told: Some(told),
+            lost,
         });
     };
     // All that held the streams inside has ended, so that they end when all is passed on.
     let told = match all_shown {
         true => None,
         false => tokio::select! {
-            () = shown => None,
+            written = shown => {
+                lost = written.err();
+                None
+            }
             told = signals.next() => Some(told),
         },
     };
     Ok(Relayed {
         exit: Some(exit),
         told,
+        lost,
     })
 }
 
@@ -202,32 +216,42 @@ async fn put(to: To, bytes: Vec<u8>) -> io::Result<Vec<u8>> {
     written.await.map_err(io::Error::other)?
 }
 
-/// Passes on what is printed. Where nobody reads it any more, the command finds its output closed too.
-async fn copy(mut from: pipe::Receiver, to: To) {
+/// That nobody reads what is printed is for the command to know; that it cannot be written is for the
+/// person.
+fn unless_closed(error: io::Error) -> io::Result<()> {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe => Ok(()),
+        _ => Err(error),
+    }
+}
+
+/// Passes on what is printed. Where it cannot be written, or nobody reads it any more, the command finds
+/// its output closed too.
+async fn copy(mut from: pipe::Receiver, to: To) -> io::Result<()> {
     let mut bytes = Vec::with_capacity(CHUNK);
     loop {
         bytes.clear();
         match from.read_buf(&mut bytes).await {
             Ok(1..) => {}
-            Ok(0) | Err(_) => return,
+            Ok(0) | Err(_) => return Ok(()),
         }
         match put(to, bytes).await {
             Ok(written) => bytes = written,
-            Err(_) => return,
+            Err(error) => return unless_closed(error),
         }
     }
 }
 
-async fn show(terminal: &Terminal) {
+async fn show(terminal: &Terminal) -> io::Result<()> {
     let mut bytes = vec![0; CHUNK];
     loop {
         match terminal.read(&mut bytes).await {
             Ok(count @ 1..) => bytes.truncate(count),
-            Ok(0) | Err(_) => return,
+            Ok(0) | Err(_) => return Ok(()),
         }
         match put(To::Output, bytes).await {
             Ok(written) => bytes = written,
-            Err(_) => return,
+            Err(error) => return unless_closed(error),
         }
         bytes.resize(CHUNK, 0);
     }

@@ -156,7 +156,10 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
             context.output.aside(&note);
         }
     }
-    Ok(worked.code())
+    match worked.code()? {
+        Exit::Of(0) if kept.iter().any(|one| !one.is_whole) => Ok(Exit::Failed),
+        code => Ok(code),
+    }
 }
 
 async fn place(
@@ -341,6 +344,7 @@ mod tests {
                 limit,
             }),
             told: None,
+            lost: None,
         }
     }
 

@@ -74,6 +74,28 @@ fn a_shell_of_several_repositories_leaves_a_patch_of_each_that_was_changed() {
 }
 
 #[test]
+fn a_patch_that_cannot_be_written_where_it_should_be_is_kept_and_takes_no_other_along() {
+    let (world, lib) = world();
+    let nowhere = world.home.root().join("nowhere/mine.patch");
+    let ran = world.skep(&[
+        "shell",
+        "--also",
+        &also(&lib),
+        "--patch",
+        nowhere.to_str().unwrap(),
+        "--",
+        "sh",
+        "-c",
+        "echo 42 > answer.txt; echo 2 > ../lib/lib.txt",
+    ]);
+    let ran = ran.expect_code(1);
+    assert!(ran.stderr.contains("is kept in"), "{}", ran.stderr);
+    let kept = fs::read_dir(world.data().join("patches")).unwrap();
+    assert_eq!(kept.count(), 2, "of each repository");
+    world.assert_nothing_left();
+}
+
+#[test]
 fn what_is_only_shown_to_a_person_cannot_be_written_and_forks_show_it_too() {
     let (world, lib) = world();
     let notes = Repo::new();

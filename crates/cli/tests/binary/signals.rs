@@ -161,6 +161,7 @@ fn an_output_that_cannot_be_written_is_an_error_and_not_one_that_nobody_reads() 
         &["list"],
         &["completions", "bash"],
         &["log", "--schema"],
+        &["shell", "--", "echo", "hello"],
     ] {
         let full = std::fs::File::options().write(true).open("/dev/full");
         let ran = world

@@ -83,7 +83,7 @@ pub(super) async fn begin(id: &str, run: Run, context: &Context) -> Result<Exit,
         let note = format!("{} {what}\n", paint(LOOK, "note:"));
         context.output.aside(&note);
     }
-    Ok(relayed.code())
+    relayed.code()
 }
 
 /// What ended a command, if a limit did.
