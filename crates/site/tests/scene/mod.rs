@@ -47,15 +47,7 @@ pub(crate) fn sealed(data: &Path, repo: &Repo) -> (Sites, git::Source) {
 
 /// As [`sealed`], with so many sandboxes kept ready.
 pub(crate) fn warm(data: &Path, repo: &Repo, warm: Warm) -> (Sites, git::Source) {
-    let backend = Arc::new(sandbox::Namespace::new());
-    with(
-        data,
-        repo,
-        backend,
-        Layering::Overlay,
-        StoreBounds::default(),
-        warm,
-    )
+    warm_of(data, repo, Arc::new(sandbox::Namespace::new()), warm)
 }
 
 pub(crate) fn of(
