@@ -31,7 +31,7 @@ const fn at_least(program: &'static str, package: &'static str, least: (u32, u32
     }
 }
 
-const NEEDS: [Need; 14] = [
+const NEEDS: [Need; 17] = [
     at_least("git", "git", (2, 38)),
     at_least("python3", "python3", (3, 8)),
     at_least("node", "nodejs", (20, 0)),
@@ -41,6 +41,14 @@ const NEEDS: [Need; 14] = [
         version: "version",
         least: Some((1, 19)),
         package: "golang-go",
+    },
+    any("mvn", "maven"),
+    any("apt-get", "apt"),
+    Need {
+        program: "openssl",
+        version: "version",
+        least: None,
+        package: "openssl",
     },
     any("setpriv", "util-linux"),
     any("unshare", "util-linux"),

@@ -1,6 +1,7 @@
 //! What can go wrong between a commit and its site.
 
 use domain::{Failure, Reason};
+use std::path::PathBuf;
 
 /// A failure to make a site, or to read it.
 #[derive(Debug, thiserror::Error)]
@@ -87,9 +88,14 @@ pub enum Error {
     /// The way out of a sandbox cannot be served.
     #[error("the channel of the sandbox cannot be served")]
     Channel(#[source] std::io::Error),
-    /// What programs inside must trust cannot be written.
-    #[error("the certificates for programs in the sandbox cannot be written ({0})")]
-    Certificates(String),
+    /// What programs inside find the way out by cannot be written.
+    #[error("{} cannot be written in the sandbox ({why})", file.display())]
+    Settings {
+        /// The file, as it would be seen inside.
+        file: PathBuf,
+        /// How the command that writes it ended.
+        why: String,
+    },
     /// Nothing here can freeze a workspace's layers: neither snapshots nor what is made of them.
     #[error("a sandbox of the kind {kind} has no snapshots, no undo and no forks here: {why}")]
     NoSnapshots {
@@ -137,7 +143,7 @@ impl Error {
             Self::Sandbox(_)
             | Self::NoSnapshots { .. }
             | Self::Channel(_)
-            | Self::Certificates(_) => Reason::SandboxUnavailable,
+            | Self::Settings { .. } => Reason::SandboxUnavailable,
             Self::InUse { .. } | Self::OtherBase { .. } => Reason::Storage,
             Self::Ledger(_) | Self::NotACommit { .. } => Reason::Storage,
             Self::Unsettled | Self::Ended => Reason::Bug,

@@ -24,6 +24,7 @@ mod gc;
 mod host;
 mod ignored;
 mod include;
+mod java;
 mod key;
 mod make;
 mod near;

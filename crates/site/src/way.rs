@@ -1,12 +1,12 @@
 //! What leads out of a sandbox besides models, and how programs inside find it.
 
-use crate::{Error, site::MAX_OUTPUT};
+use crate::{Error, java, site::MAX_OUTPUT};
 use domain::egress::Registry;
 use gateway::{Egress, Served};
 use sandbox::{Command, Sandbox, Stdin};
-use std::{ffi::OsString, sync::Arc, time::Duration};
+use std::{ffi::OsString, path::PathBuf, sync::Arc, time::Duration};
 
-/// How long writing the certificates may take.
+/// How long writing a file may take.
 const WRITING: Duration = Duration::from_secs(10);
 
 /// Variables by which programs find a proxy. curl reads the first of them in small letters only.
@@ -77,7 +77,8 @@ fn asks(registry: Registry) -> Option<(OsString, OsString)> {
 }
 
 /// What commands in a sandbox need in their environment so that they find its egress at this port of
-/// its channel. Where requests are looked into, the certificates are written into its home.
+/// its channel. What is no variable is written into its home: the certificates, where requests are
+/// looked into, and settings of programs that read no variables.
 ///
 /// # Errors
 /// When they cannot be written.
@@ -95,25 +96,67 @@ pub async fn environment_of(
         .chain(node)
         .map(|(name, value)| (name.into(), value.into()))
         .collect();
-    environment.extend(egress.registries().into_iter().filter_map(asks));
-    if let Some(certificates) = egress.certificates() {
-        let file = sandbox.home().join(".skep-certificates.pem");
-        // By a command inside, because an agent may have left a link there.
-        let script = "rm -rf -- \"$1\" && cat > \"$1\"";
-        let words = ["sh".into(), "-c".into(), script.into(), "sh".into()];
-        let command = Command::new(
-            words.into_iter().chain([file.clone().into_os_string()]),
-            sandbox.home(),
-        )
-        .with_env(sandbox.base_env())
-        .with_stdin(Stdin::Bytes(certificates.into_bytes()))
-        .with_timeout(WRITING);
-        let written = sandbox::exec_captured(sandbox, command, MAX_OUTPUT).await?;
-        if !written.exit.success() {
-            return Err(Error::Certificates(written.exit.to_string()));
+    let registries = egress.registries();
+    let is_asked = |registry| registries.contains(&registry);
+    environment.extend(registries.iter().copied().filter_map(asks));
+    let home = Home { sandbox };
+    let certificates = match egress.certificates() {
+        Some(pem) => {
+            let bytes = pem.clone().into_bytes();
+            let file = home.write(".skep-certificates.pem", bytes).await?;
+            let told = |name: &&str| (name.into(), file.clone().into_os_string());
+            environment.extend(CERTIFICATES.iter().map(told));
+            Some((pem, file))
         }
-        let file = file.into_os_string();
-        environment.extend(CERTIFICATES.map(|name| (name.into(), file.clone())));
+        None => None,
+    };
+    if is_asked(Registry::Maven) {
+        home.write(".m2/settings.xml", java::maven_settings(port))
+            .await?;
+        let store = match &certificates {
+            Some((pem, _)) => {
+                let store = java::trust_store(pem);
+                Some(home.write(".skep-certificates.jks", store).await?)
+            }
+            None => None,
+        };
+        let options = java::options(port, store.as_deref());
+        environment.push(("JAVA_TOOL_OPTIONS".into(), options));
+    }
+    if let Some((_, file)) = certificates.filter(|_| is_asked(Registry::Apt)) {
+        let settings = format!("Acquire::https::CAInfo \"{}\";\n", file.display());
+        let file = home.write(".skep-apt.conf", settings.into_bytes()).await?;
+        environment.push(("APT_CONFIG".into(), file.into()));
     }
     Ok(environment)
+}
+
+/// The home of a sandbox. An agent may have left links in it: what is written is written by a command
+/// inside.
+struct Home<'a> {
+    sandbox: &'a dyn Sandbox,
+}
+
+impl Home<'_> {
+    /// Writes a file, and says where it is seen inside.
+    async fn write(&self, name: &str, bytes: Vec<u8>) -> Result<PathBuf, Error> {
+        let home = self.sandbox.home();
+        let file = home.join(name);
+        let directory = file.parent().unwrap_or(home).to_owned();
+        let script = r#"mkdir -p -- "$1" && rm -rf -- "$2" && cat > "$2""#;
+        let words = ["sh".into(), "-c".into(), script.into(), "sh".into()];
+        let paths = [directory.into_os_string(), file.clone().into_os_string()];
+        let command = Command::new(words.into_iter().chain(paths), home)
+            .with_env(self.sandbox.base_env())
+            .with_stdin(Stdin::Bytes(bytes))
+            .with_timeout(WRITING);
+        let written = sandbox::exec_captured(self.sandbox, command, MAX_OUTPUT).await?;
+        if !written.exit.success() {
+            return Err(Error::Settings {
+                file,
+                why: written.exit.to_string(),
+            });
+        }
+        Ok(file)
+    }
 }

@@ -11,9 +11,16 @@ use testkit::models::{Dialect, Job, Script, Step};
 
 use crate::world::{PROMPT, World};
 
-const HOSTS: [&str; 4] = ["cargo.test", "npm.test", "pypi.test", "go.test"];
+const HOSTS: [&str; 6] = [
+    "cargo.test",
+    "npm.test",
+    "pypi.test",
+    "go.test",
+    "maven.test",
+    "apt.test",
+];
 
-/// One small package in each of four registries, in TLS. Its first line is its port; each further one
+/// One small package in each of six registries, in TLS. Its first line is its port; each further one
 /// is the host and the path of a request.
 const REGISTRIES: &str = r##"
 import base64, hashlib, http.server, io, json, ssl, sys, tarfile, zipfile
@@ -47,6 +54,11 @@ wheel = zipped({
 })
 module = 'module example.test/tiny\n'
 modules = zipped({'example.test/tiny@v1.0.0/go.mod': module, 'example.test/tiny@v1.0.0/x.go': 'package tiny\n'})
+parent = '<project><modelVersion>4.0.0</modelVersion><groupId>test</groupId><artifactId>tiny</artifactId><version>1.0.0</version><packaging>pom</packaging></project>'
+debian = b'what apt keeps as it came'
+packages = '\n'.join(['Package: tiny', 'Version: 1.0.0', 'Architecture: all', 'Maintainer: a test <test@example.test>',
+    'Filename: pool/tiny_1.0.0_all.deb', f'Size: {len(debian)}', 'SHA256: ' + hashlib.sha256(debian).hexdigest(), 'Description: tiny', ''])
+release = f'Suite: tiny\nSHA256:\n {hashlib.sha256(packages.encode()).hexdigest()} {len(packages)} Packages\n'
 
 def pages(port):
     at = lambda host: f'https://{host}.test:{port}'
@@ -73,6 +85,15 @@ def pages(port):
             '/example.test/tiny/@v/v1.0.0.info': '{"Version": "v1.0.0", "Time": "2020-01-01T00:00:00Z"}',
             '/example.test/tiny/@v/v1.0.0.mod': module,
             '/example.test/tiny/@v/v1.0.0.zip': modules,
+        },
+        'maven.test': {
+            '/test/tiny/1.0.0/tiny-1.0.0.pom': parent,
+            '/test/tiny/1.0.0/tiny-1.0.0.pom.sha1': hashlib.sha1(parent.encode()).hexdigest(),
+        },
+        'apt.test': {
+            '/./Release': release,
+            '/./Packages': packages,
+            '/pool/tiny_1.0.0_all.deb': debian,
         },
     }
 
@@ -157,11 +178,15 @@ printf '[package]\nname = "user"\nversion = "0.1.0"\nedition = "2021"\n[dependen
 (cd $at/n && npm install --registry https://npm.test:PORT/ --cache $at/nc --no-audit --no-fund --no-update-notifier tiny && node -e 'require("tiny")') > $at/log 2>&1 && echo npm $time >> $out || cat $at/log >> $out
 (python3 -m pip download --disable-pip-version-check --no-cache-dir --index-url https://pypi.test:PORT/simple --no-deps -d $at/p tiny && ls $at/p/*.whl) > $at/log 2>&1 && echo pip $time >> $out || cat $at/log >> $out
 (cd $at/g && go mod init user && GOFLAGS=-modcacherw GOSUMDB=off GOPROXY=https://go.test:PORT GOMODCACHE=$at/gm GOCACHE=$at/gc go mod download example.test/tiny@v1.0.0 && ls $at/gm/example.test/tiny@v1.0.0/x.go) > $at/log 2>&1 && echo go $time >> $out || cat $at/log >> $out
+mkdir -p $at/m && printf '<project><modelVersion>4.0.0</modelVersion><parent><groupId>test</groupId><artifactId>tiny</artifactId><version>1.0.0</version><relativePath/></parent><artifactId>user</artifactId><packaging>pom</packaging><repositories><repository><id>local</id><url>https://maven.test:PORT</url></repository></repositories></project>' > $at/m/pom.xml
+(cd $at/m && mvn -B -Dmaven.repo.local=$at/mr validate && ls $at/mr/test/tiny/1.0.0/tiny-1.0.0.pom) > $at/log 2>&1 && echo maven $time >> $out || cat $at/log >> $out
+mkdir -p $at/a/etc $at/a/state/lists/partial $at/a/cache/archives/partial && touch $at/a/status && echo 'deb [trusted=yes] https://apt.test:PORT ./' > $at/a/etc/sources.list
+(cd $at/a && set -- -o Dir::Etc=$at/a/etc -o Dir::State=$at/a/state -o Dir::State::status=$at/a/status -o Dir::Cache=$at/a/cache && apt-get "$@" update && apt-get "$@" download tiny && ls tiny_1.0.0_all.deb) > $at/log 2>&1 && echo apt $time >> $out || cat $at/log >> $out
 done; true
 "#;
 
 #[test]
-fn cargo_npm_pip_and_go_get_their_packages_by_their_presets_and_once_for_all() {
+fn cargo_npm_pip_go_maven_and_apt_get_their_packages_by_their_presets_and_once_for_all() {
     let place = tempfile::tempdir().unwrap();
     let (cert, key) = (place.path().join("cert.pem"), place.path().join("key.pem"));
     certificate(&cert, &key);
@@ -200,7 +225,7 @@ fn cargo_npm_pip_and_go_get_their_packages_by_their_presets_and_once_for_all() {
     fs::write(directory.join("config.toml"), config).unwrap();
     let told = world.run();
     let answer = world.integrated("answer.txt");
-    let wanted = "cargo 1\nnpm 1\npip 1\ngo 1\ncargo 2\nnpm 2\npip 2\ngo 2\n";
+    let wanted = "cargo 1\nnpm 1\npip 1\ngo 1\nmaven 1\napt 1\ncargo 2\nnpm 2\npip 2\ngo 2\nmaven 2\napt 2\n";
     assert_eq!(answer, wanted);
     let asked = registries.asked();
     for (host, path) in [
@@ -208,6 +233,8 @@ fn cargo_npm_pip_and_go_get_their_packages_by_their_presets_and_once_for_all() {
         ("npm.test", "/tiny/-/tiny-1.0.0.tgz"),
         ("pypi.test", "/packages/tiny-1.0.0-py3-none-any.whl"),
         ("go.test", "/example.test/tiny/@v/v1.0.0.zip"),
+        ("maven.test", "/test/tiny/1.0.0/tiny-1.0.0.pom"),
+        ("apt.test", "/pool/tiny_1.0.0_all.deb"),
     ] {
         let line = format!("{host} {path}");
         let times = asked.iter().filter(|asked| **asked == line).count();

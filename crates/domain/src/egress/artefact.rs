@@ -44,13 +44,6 @@ impl Registry {
         })
     }
 
-    /// Whether its programs trust what the variables of a sandbox name, so that TLS can be looked into
-    /// for it. Java has a store of its own, and apt a setting in a file.
-    #[must_use]
-    pub const fn trusts_variables(self) -> bool {
-        !matches!(self, Self::Maven | Self::Apt)
-    }
-
     /// Whether what is at this path never changes. Paths that can be read in two ways, and such with a
     /// query, are no artefact's.
     #[must_use]

@@ -102,7 +102,7 @@ impl Matcher {
 
     /// Whether requests are to be seen although nothing depends on what they ask for.
     fn is_kept(&self) -> bool {
-        self.keeps && self.registry.is_some_and(Registry::trusts_variables)
+        self.keeps && self.registry.is_some()
     }
 
     fn meets(&self, method: &str, plain: Option<&str>) -> bool {
