@@ -8,6 +8,8 @@
 #![no_std]
 #![no_main]
 
+mod carry;
+mod files;
 mod intrinsics;
 mod layers;
 mod link;
@@ -25,6 +27,8 @@ mod status;
 mod steps;
 mod switch;
 mod sys;
+#[allow(dead_code)]
+mod tar;
 mod terminal;
 mod tree;
 mod usage;

@@ -2,6 +2,7 @@
 //! Because of it "all that this command started" is a tree, whatever sessions and groups its
 //! members make for themselves.
 
+use crate::carry;
 use crate::link::{self, Message};
 use crate::payload::Payload;
 use crate::sys::{self, Errno, Result, nr};
@@ -52,7 +53,10 @@ pub fn run(socket: i32, start: &Start, message: &Message) -> ! {
             Err(error) => refuse(REFUSED_TERMINAL, error),
         }
     };
-    let command = match sys::fork(true) {
+    let carries = start.flags & CARRY != 0;
+    // One that carries files becomes no program, and nobody waits until it does.
+    let command = match sys::fork(!carries) {
+        Ok(0) if carries => carry(message, start.bytes as usize),
         Ok(0) => {
             let terminal = terminal.as_ref().map(|terminal| terminal.commands);
             let (stage, error) = become_command(message, start.bytes as usize, terminal);
@@ -112,26 +116,34 @@ fn mind(socket: i32, id: u32, command: i32, keep_background: bool) -> ! {
 
 /// Returns only if the program could not be executed: why.
 fn become_command(message: &Message, bytes: usize, terminal: Option<i32>) -> (u32, Errno) {
-    let payload = match streams(message, terminal) {
-        Ok(payload) => payload,
-        Err(error) => return (REFUSED_STREAMS, error),
-    };
-    let prepared = sys::map(Some(payload), bytes.max(1), false).and_then(|memory| {
-        sys::close_range(ABOVE_STREAMS as u32, u32::MAX)?;
-        end_with_parent()?;
-        // SAFETY: touches no memory.
-        unsafe { sys::call(nr::SETSID, []) }?;
-        if terminal.is_some() {
-            terminal::control()?;
-        }
-        sys::block_signals(0)?;
-        Ok(memory)
-    });
-    match prepared {
-        // SAFETY: the owner gave the payload's length, and the mapping stays.
-        Ok(memory) => execute(unsafe { core::slice::from_raw_parts(memory, bytes) }),
+    match prepare(message, bytes, terminal) {
+        Ok(payload) => execute(payload),
         Err(error) => (REFUSED_STREAMS, error),
     }
+}
+
+/// Carries files in or out in place of a command.
+fn carry(message: &Message, bytes: usize) -> ! {
+    match prepare(message, bytes, None) {
+        Ok(payload) => carry::run(payload),
+        Err(_) => sys::exit(2),
+    }
+}
+
+/// What a command has around it; returns its payload.
+fn prepare(message: &Message, bytes: usize, terminal: Option<i32>) -> Result<&'static [u8]> {
+    let payload = streams(message, terminal)?;
+    let memory = sys::map(Some(payload), bytes.max(1), false)?;
+    sys::close_range(ABOVE_STREAMS as u32, u32::MAX)?;
+    end_with_parent()?;
+    // SAFETY: touches no memory.
+    unsafe { sys::call(nr::SETSID, []) }?;
+    if terminal.is_some() {
+        terminal::control()?;
+    }
+    sys::block_signals(0)?;
+    // SAFETY: the owner gave the payload's length, and the mapping stays.
+    Ok(unsafe { core::slice::from_raw_parts(memory, bytes) })
 }
 
 /// Puts the three streams in their places; returns the payload's descriptor.

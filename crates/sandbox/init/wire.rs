@@ -92,6 +92,43 @@ pub const KEEP_BACKGROUND: u32 = 1;
 /// Flag of [`EXEC`]: the command gets a terminal in place of its streams.
 pub const TERMINAL: u32 = 2;
 
+/// Flag of [`EXEC`]: no program is run; the payload's words are a task, a path, and the name that what is
+/// there has in the archive, or nothing. The streams carry the archive; what failed is said on the third:
+/// what was being done, `errno`, and the path.
+pub const CARRY: u32 = 4;
+
+/// Tasks of [`CARRY`]: packs what is at the path.
+pub const CARRY_OUT: &[u8] = b"out";
+/// Packs headers alone, with what tells whether a file is still the one that it was.
+pub const CARRY_LIST: &[u8] = b"list";
+/// Packs those files and links below the path that the input names, a zero byte behind each.
+pub const CARRY_PICK: &[u8] = b"pick";
+/// Unpacks into the directory at the path, or under that name where there is none.
+pub const CARRY_IN: &[u8] = b"in";
+/// Unpacks into the directory at the path, which is made where there is none.
+pub const CARRY_FILL: &[u8] = b"fill";
+
+/// What a task of [`CARRY`] was doing when it failed: understanding what it is to do, or reading a file.
+pub const CARRY_READ: u32 = 1;
+/// Entering the directory that paths begin at.
+pub const CARRY_ENTER: u32 = 2;
+/// Opening.
+pub const CARRY_OPEN: u32 = 3;
+/// Looking at an entry.
+pub const CARRY_LOOK: u32 = 4;
+/// Listing a directory.
+pub const CARRY_LIST_DIRECTORY: u32 = 5;
+/// Making an entry.
+pub const CARRY_MAKE: u32 = 6;
+/// Taking away what is in an entry's place.
+pub const CARRY_REPLACE: u32 = 7;
+/// Writing a file.
+pub const CARRY_WRITE: u32 = 8;
+/// Reading the archive.
+pub const CARRY_RECEIVE: u32 = 9;
+/// Writing the archive.
+pub const CARRY_SEND: u32 = 10;
+
 /// Values of [`STRUCK`].
 pub const STRUCK_MEMORY: u32 = 1;
 /// Too many processes.

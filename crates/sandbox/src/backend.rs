@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::{Command, Error, Exit, Last, Limit, Output, Process, Spec, Stats, Trouble, Workspace};
+use crate::{
+    Carry, Command, Error, Exit, Last, Limit, Output, Process, Spec, Stats, Trouble, Workspace,
+};
 
 /// A kind of sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -267,6 +269,14 @@ pub trait Sandbox: Send + Sync {
     /// [`Error::NotFound`] if there is no such program inside; [`Error::Gone`] if the sandbox has
     /// ended.
     async fn exec(&self, command: Command) -> Result<Process, Error>;
+
+    /// Starts to carry files in or out, in place of a command: its streams are those of an archive, and
+    /// what failed is said on the third, which [`crate::copy_in`] and [`crate::copy_out`] read. It has
+    /// the rights of commands, its time and its end are as theirs, and it counts as one.
+    ///
+    /// # Errors
+    /// As [`Sandbox::exec`].
+    async fn carry(&self, carry: Carry) -> Result<Process, Error>;
 
     /// Puts other layers in the place of each workspace's, in the order of the specification, while the
     /// sandbox lives on: what was the upper layer may become one of the lower ones. Nothing may run

@@ -132,6 +132,26 @@ pub enum Error {
         /// Why not.
         why: &'static str,
     },
+    /// Something inside cannot be copied, or nothing can be copied to there.
+    #[error("cannot {doing} {path:?} in the sandbox")]
+    Carry {
+        /// What was being done, as an infinitive.
+        doing: &'static str,
+        /// The path, as seen inside.
+        path: PathBuf,
+        /// The kernel's answer.
+        #[source]
+        source: std::io::Error,
+    },
+    /// What copies inside was ended.
+    #[error("the copy was ended in the sandbox: {exit}")]
+    CarryEnded {
+        /// How.
+        exit: crate::Exit,
+    },
+    /// What was to be copied cannot be read or written outside.
+    #[error(transparent)]
+    Archive(#[from] crate::archive::Error),
     /// The sandbox did not answer in time.
     #[error(
         "the sandbox did not answer within {seconds} seconds while {doing}; destroy it and create a new one"

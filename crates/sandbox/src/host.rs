@@ -21,8 +21,8 @@ use crate::blocking::blocking;
 use crate::namespace::link::Link;
 use crate::namespace::start::Helper;
 use crate::{
-    Backend, Channel, Command, Diagnosis, Enforcement, Error, Finding, Kind, Output, Process,
-    Sandbox, Spec, Stats, Strike, Workspace,
+    Backend, Carry, Channel, Command, Diagnosis, Enforcement, Error, Finding, Kind, Output,
+    Process, Sandbox, Spec, Stats, Strike, Workspace,
 };
 
 /// The `host` kind.
@@ -183,6 +183,10 @@ impl Sandbox for HostSandbox {
             }
             other => other,
         })
+    }
+
+    async fn carry(&self, carry: Carry) -> Result<Process, Error> {
+        self.link.carry(&carry, &self.workspace).await
     }
 
     fn strike(&self) -> Arc<dyn Strike> {

@@ -28,14 +28,6 @@ mod plan_inside;
     unreachable_pub,
     reason = "the inside's own files"
 )]
-#[path = "../init/read.rs"]
-mod read;
-#[allow(
-    dead_code,
-    missing_docs,
-    unreachable_pub,
-    reason = "the inside's own files"
-)]
 #[path = "../init/status.rs"]
 mod status;
 
@@ -43,6 +35,7 @@ pub use packets::{Conversation, Packet, converse};
 pub use plans::{Said, layers, plan, written};
 
 use crate::Command;
+use crate::archive::read;
 use crate::namespace::{link, wire};
 
 pub use wire::{EXITED, REFUSED, STARTED, WORDS};

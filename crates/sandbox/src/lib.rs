@@ -9,9 +9,11 @@
 //! (a place in which commands run), and [`Process`] (one running command). [`Spec`] says what a
 //! sandbox holds.
 
+pub mod archive;
 mod backend;
 mod blocking;
 mod capture;
+pub mod carry;
 mod command;
 pub mod container;
 mod error;
@@ -32,6 +34,7 @@ pub use backend::{
     Strike,
 };
 pub use capture::{Captured, Output, exec_captured, keep};
+pub use carry::{Carry, Task, copy_in, copy_out};
 pub use command::{Command, Exit, Limit, Stdin};
 pub use container::Container;
 pub use error::{Error, Unready};

@@ -38,8 +38,8 @@ use self::start::{First, Inside};
 use self::switch::Failed;
 use crate::blocking::blocking;
 use crate::{
-    AGENT_HOME, Abilities, Backend, Channel, Command, Diagnosis, Enforcement, Error, Finding, Kind,
-    Output, Process, Sandbox, Spec, Stats, Strike, Tmp, Total, Workspace,
+    AGENT_HOME, Abilities, Backend, Carry, Channel, Command, Diagnosis, Enforcement, Error,
+    Finding, Kind, Output, Process, Sandbox, Spec, Stats, Strike, Tmp, Total, Workspace,
 };
 
 /// The `namespace` kind.
@@ -351,6 +351,10 @@ impl Sandbox for NamespaceSandbox {
 
     async fn exec(&self, command: Command) -> Result<Process, Error> {
         self.link.exec(command).await
+    }
+
+    async fn carry(&self, carry: Carry) -> Result<Process, Error> {
+        self.link.carry(&carry, &self.workspace).await
     }
 
     async fn switch(&self, layers: Vec<Workspace>) -> Result<(), Error> {

@@ -6,6 +6,7 @@ use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -20,7 +21,7 @@ use super::packet::{self, Packet};
 use super::{start, wire};
 use crate::process::Reach;
 use crate::stdio::{DEFAULT_PATH, Stdio};
-use crate::{Command, Error, Exit, Last, Limit, Output, Process, Strike, Terminal};
+use crate::{Carry, Command, Error, Exit, Last, Limit, Output, Process, Strike, Terminal};
 
 /// How long a command may take to be started, and to be gone once it is killed.
 const STARTED_WITHIN: Duration = Duration::from_secs(20);
@@ -360,7 +361,28 @@ impl Link {
             what: "it has no words",
         })?;
         let program = program.clone();
-        let payload = payload(&command, &program)?;
+        self.start(command, &program, 0).await
+    }
+
+    /// Starts to carry files in or out; relative paths begin in `workspace`.
+    pub(crate) async fn carry(
+        self: &Arc<Self>,
+        carry: &Carry,
+        workspace: &Path,
+    ) -> Result<Process, Error> {
+        // There is nothing to look for.
+        let nothing = OsStr::new("/");
+        let command = carry.command(workspace);
+        self.start(command, nothing, wire::CARRY).await
+    }
+
+    async fn start(
+        self: &Arc<Self>,
+        command: Command,
+        program: &OsStr,
+        mut flags: u32,
+    ) -> Result<Process, Error> {
+        let payload = payload(&command, program)?;
         let file = start::memory_file("skep-command", &payload)
             .map_err(Error::io("pass a command to the sandbox"))?;
         let stdio = match command.terminal {
@@ -376,7 +398,6 @@ impl Link {
         });
         let mut process = Process::new(exit, reach);
         self.changed.notify_one();
-        let mut flags = 0;
         if command.keep_background {
             flags |= wire::KEEP_BACKGROUND;
         }
@@ -411,7 +432,7 @@ impl Link {
                 Ok(process)
             }
             Ok(Ok(Err(refusal))) => {
-                let error = refusal.explain(&program, &command);
+                let error = refusal.explain(program, &command);
                 self.state().last = Last::refused(&error);
                 Err(error)
             }

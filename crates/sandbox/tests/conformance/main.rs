@@ -13,6 +13,7 @@
 mod abilities;
 mod commands;
 mod contained;
+mod copies;
 mod ends;
 mod errors;
 mod subject;
@@ -62,6 +63,16 @@ macro_rules! conforms {
                 a_dropped_sandbox_ends_everything
                 a_destroyed_sandbox_ends_everything_and_says_so
                 a_limit_of_the_owner_ends_everything_and_is_named;
+            copies:
+                files_go_in_and_come_out_as_they_are
+                a_copy_is_put_where_cp_would_put_it
+                what_cannot_be_copied_is_named
+                no_link_of_the_workspace_leads_a_copy_elsewhere
+                what_is_no_file_is_left_out_and_never_opened
+                a_large_file_takes_little_memory_on_its_way
+                a_limit_that_a_copy_reaches_is_named
+                a_copy_that_is_given_up_or_out_of_time_leaves_no_process
+                a_listing_tells_a_file_that_was_written_from_one_that_was_not;
             errors:
                 a_program_that_is_missing_is_no_exit_code
                 a_directory_that_cannot_be_entered_is_named
