@@ -17,6 +17,7 @@
 )]
 
 mod agent;
+mod archive;
 mod egress;
 mod files;
 mod inside;
@@ -26,6 +27,7 @@ mod terminal;
 mod words;
 
 pub use agent::{agent_lines, claude};
+pub use archive::archive;
 pub use egress::{greeting, host, rules, target};
 pub use files::{git_name, index, manifest, record};
 pub use inside::{init_command, init_plan, init_status, packets};
@@ -38,9 +40,10 @@ pub use words::{ids, origin, plan, policy};
 pub type Run = fn(&[u8]);
 
 /// Every target by its name, which is also that of its seeds' directory.
-pub const TARGETS: [(&str, Run); 23] = [
+pub const TARGETS: [(&str, Run); 24] = [
     ("agent_lines", agent_lines),
     ("answered", answered),
+    ("archive", archive),
     ("asked", asked),
     ("claude", claude),
     ("git_name", git_name),

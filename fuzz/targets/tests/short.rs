@@ -207,6 +207,7 @@ macro_rules! targets {
 targets! {
     the_lines_of_an_agent_are_bounded_and_the_same_in_any_pieces = "agent_lines";
     a_client_hears_the_same_of_a_holder_in_any_pieces = "answered";
+    an_archive_leads_nowhere_and_means_the_same_in_any_pieces = "archive";
     what_a_client_asks_a_holder_means_the_same_in_any_pieces_and_inside = "asked";
     whatever_claude_code_prints_its_events_are_bounded = "claude";
     no_spelling_of_a_git_directory_is_missed = "git_name";
