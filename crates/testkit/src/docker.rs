@@ -46,6 +46,11 @@ impl Docker {
         Docker { home, daemon }
     }
 
+    /// The home of programs that use it.
+    pub fn home(&self) -> &Home {
+        &self.home
+    }
+
     /// Runs tests of the program that runs this one; all of them must pass.
     pub fn run_tests<const N: usize>(&self, args: [&str; N], deadline: Duration) {
         self.home.run_tests(args, deadline);

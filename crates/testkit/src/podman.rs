@@ -91,10 +91,10 @@ impl Podman {
 
     /// Runs the program that runs this test in a container with these options: it has this machine's
     /// programs, and a directory for temporary files.
-    pub fn run_inside<const N: usize, const M: usize>(
+    pub fn run_inside<const N: usize>(
         &self,
-        options: [&str; N],
-        args: [&str; M],
+        options: &[&str],
+        args: [&str; N],
         deadline: Duration,
     ) -> Ran {
         let root = self.root().join("inside");

@@ -66,7 +66,7 @@ fn a_container_of_docker_keeps_every_promise_too() {
 fn namespaces_keep_every_promise_in_a_container(user: &str) {
     let podman = Podman::new(Home::new());
     let ran = podman.run_inside(
-        ["--network=none", UNMASKED, "--user", user],
+        &["--network=none", UNMASKED, "--user", user],
         [
             "--test-threads=2",
             "namespace::",
@@ -92,7 +92,7 @@ fn namespaces_keep_every_promise_to_an_ordinary_user_of_a_container() {
 fn a_container_that_hides_what_a_sandbox_needs_is_told_what_to_do() {
     let podman = Podman::new(Home::new());
     let test = "namespace::tells::a_probe_says_what_is_there_and_leaves_nothing";
-    let ran = podman.run_inside(["--network=none"], ["--exact", test], PATIENCE);
+    let ran = podman.run_inside(&["--network=none"], ["--exact", test], PATIENCE);
     assert_eq!(ran.status.code(), Some(101));
     let said = ran.stdout + &ran.stderr;
     assert!(said.contains(UNMASKED), "{said}");

@@ -18,6 +18,7 @@ mod ends;
 mod errors;
 mod subject;
 mod tells;
+mod terminals;
 mod users;
 
 /// One test for each promise of the modules, for one kind.
@@ -78,6 +79,10 @@ macro_rules! conforms {
                 a_directory_that_cannot_be_entered_is_named
                 a_command_that_makes_no_sense_is_refused
                 a_workspace_that_is_missing_is_refused;
+            terminals:
+                a_command_talks_to_a_person_on_a_terminal_of_its_own
+                a_key_ends_what_runs_in_the_foreground
+                a_terminal_has_the_size_that_is_asked_for_and_hangs_up_when_it_is_dropped;
             tells:
                 a_probe_says_what_is_there_and_leaves_nothing
                 a_diagnosis_says_what_it_is_and_what_failed_last

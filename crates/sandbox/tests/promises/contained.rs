@@ -54,13 +54,13 @@ const SEAL: [&str; 13] = [
     "network::",
     "layers::",
     "system_calls::",
-    "limits::files_and_descriptors",
-    "limits::processor_time",
-    "limits::what_is_in_force",
+    "limits::",
+    "terminal::",
     "workspaces::writes_land",
-    // That one is of the other kind alone.
+    // These are of the other kind alone.
     "--skip",
-    "empty_files_in_memory",
+    "without_control_groups",
+    "--skip=limits::what_all_sandboxes",
 ];
 
 /// The containers that this program's Podman has.
@@ -95,6 +95,87 @@ fn all_of_the_seal_holds_in_a_container_of_docker() {
     let docker = Docker::start(Home::new().env(KIND, "container"));
     docker.run_tests(SEAL, PATIENCE);
     docker.assert_nothing_left();
+}
+
+/// As whoever runs programs in that home.
+fn no_address_is_reached(home: Home) {
+    let podman = Podman::new(home.env(KIND, "container"));
+    crate::addresses::none_is_reached(podman.home());
+    podman.assert_nothing_left();
+}
+
+#[test]
+fn no_address_is_reached_from_a_container_either() {
+    no_address_is_reached(Home::new());
+}
+
+#[test]
+fn no_address_is_reached_from_a_container_of_an_ordinary_user_either() {
+    no_address_is_reached(Home::new().as_user(65534));
+}
+
+#[test]
+fn no_address_is_reached_from_a_container_of_docker_either() {
+    let docker = Docker::start(Home::new().env(KIND, "container"));
+    crate::addresses::none_is_reached(docker.home());
+    docker.assert_nothing_left();
+}
+
+/// Without it, Podman hides parts of `/proc`, and the kernel lets nobody in the container mount one.
+const UNMASKED: &str = "--security-opt=unmask=ALL";
+
+/// Tests of the kind `namespace` for whoever works in a container himself, as that user.
+fn holds_within<const N: usize>(user: &str, more: &[&str], args: [&str; N]) {
+    let podman = Podman::new(Home::new());
+    // The engine lets nobody in a container give it another name.
+    let options = [
+        "--network=none",
+        "--hostname=skep",
+        UNMASKED,
+        "--user",
+        user,
+    ];
+    let options: Vec<&str> = options.iter().chain(more).copied().collect();
+    let ran = podman.run_inside(&options, args, PATIENCE);
+    assert!(ran.status.success(), "{}\n{}", ran.stdout, ran.stderr);
+    podman.assert_nothing_left();
+}
+
+fn all_of_the_seal_holds_within(user: &str) {
+    let args = [
+        "--test-threads=2",
+        "seal::",
+        "escapes::",
+        "network::",
+        "layers::",
+        "terminal::",
+        "addresses::",
+        "workspaces::writes_land",
+    ];
+    holds_within(user, &[], args);
+    let bombs = [
+        // What multiplies takes processes that others in the container need.
+        "--test-threads=1",
+        "limits::",
+        // The control groups of a container are the engine's.
+        "--skip=limits::processor_time",
+        "--skip=limits::what_all_sandboxes",
+        "--skip=limits::what_is_in_force",
+    ];
+    holds_within(user, &[], bombs);
+    // So that all of these calls work outside, the engine's own walls are away.
+    let bare = ["--cap-add=ALL", "--security-opt=seccomp=unconfined"];
+    holds_within(user, &bare, ["system_calls::"]);
+}
+
+#[test]
+fn all_of_the_seal_of_namespaces_holds_within_a_container_too() {
+    all_of_the_seal_holds_within("0");
+}
+
+#[test]
+fn all_of_the_seal_of_namespaces_holds_for_an_ordinary_user_of_a_container_too() {
+    all_of_the_seal_holds_within("65534");
 }
 
 #[tokio::test]

@@ -288,7 +288,6 @@ fn with_a_sidecar_there_is_no_address_but_the_loopback_either() {
         "--test-threads=2",
         "rooms_are",
         "network::",
-        "addresses::no_address",
         "system_calls::calls_that_reach_out",
         "sidecars::it_is_reached_here",
         "--include-ignored",
@@ -297,6 +296,7 @@ fn with_a_sidecar_there_is_no_address_but_the_loopback_either() {
         "without_a_channel_nothing_listens",
     ];
     podman.run_tests(args, ALL);
+    crate::addresses::none_is_reached(podman.home());
     podman.assert_nothing_left();
 }
 
