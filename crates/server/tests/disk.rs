@@ -44,7 +44,11 @@ async fn node(data: &Path, model: &Scripted, disk: DiskBounds, kind: sandbox::Ki
         providers: Providers::new([settings], Prices::default()).unwrap(),
         default_model: None,
         sandbox: kind,
-        container: sandbox::container::Options::default(),
+        container: sandbox::container::Options {
+            // The machine's own engine is not it.
+            engine: sandbox::container::Choice::Podman(Vec::new()),
+            ..sandbox::container::Options::default()
+        },
         disk,
         shares: Shares::default(),
         admission: ledger::Admission::default(),
@@ -115,13 +119,18 @@ async fn run(
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_that_fills_the_disk_is_ended_and_its_space_is_given_back() {
     use sandbox::Kind::{Host, Namespace};
-    let mut all = tokio::task::JoinSet::new();
-    for (kind, place) in [
+    fills_the_disk([
         (Namespace, "."),
         (Namespace, "$HOME"),
         (Namespace, "/tmp"),
         (Host, "."),
-    ] {
+    ])
+    .await;
+}
+
+async fn fills_the_disk<const N: usize>(each: [(sandbox::Kind, &'static str); N]) {
+    let mut all = tokio::task::JoinSet::new();
+    for (kind, place) in each {
         all.spawn(async move {
             // It would go on for ever.
             let fill = format!("head -c 12000000 /dev/zero > {place}/big; sleep 1000");
@@ -142,8 +151,12 @@ async fn an_agent_that_fills_the_disk_is_ended_and_its_space_is_given_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_that_makes_files_without_end_is_ended_and_they_are_deleted() {
     use sandbox::Kind::{Host, Namespace};
+    makes_files_without_end([(Namespace, "."), (Namespace, "/tmp"), (Host, ".")]).await;
+}
+
+async fn makes_files_without_end<const N: usize>(each: [(sandbox::Kind, &'static str); N]) {
     let mut all = tokio::task::JoinSet::new();
-    for (kind, place) in [(Namespace, "."), (Namespace, "/tmp"), (Host, ".")] {
+    for (kind, place) in each {
         all.spawn(async move {
             // Empty, so that they take no bytes; new links to one file count too.
             let make = format!("cd {place}; mkdir d; cd d; touch $(seq 1900); mkdir e; for i in $(seq 200); do ln 1 e/$i; done; sleep 1000");
@@ -158,6 +171,32 @@ async fn an_agent_that_makes_files_without_end_is_ended_and_they_are_deleted() {
         });
     }
     all.join_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by another test, which has an engine"]
+async fn an_agent_in_a_container_that_fills_the_disk() {
+    let places = [".", "$HOME", "/tmp"];
+    fills_the_disk(places.map(|place| (sandbox::Kind::Container, place))).await;
+    let places = [".", "/tmp"];
+    makes_files_without_end(places.map(|place| (sandbox::Kind::Container, place))).await;
+}
+
+fn ends_in_a_container(home: testkit::Home) {
+    let podman = testkit::Podman::new(home);
+    let test = "an_agent_in_a_container_that_fills_the_disk";
+    podman.run_tests(["--exact", test, "--ignored"], Duration::from_secs(120));
+    podman.assert_nothing_left();
+}
+
+#[test]
+fn an_agent_in_a_container_that_fills_the_disk_or_makes_files_without_end_is_ended_too() {
+    ends_in_a_container(testkit::Home::new());
+}
+
+#[test]
+fn an_agent_in_a_container_of_an_ordinary_user_that_fills_the_disk_is_ended_too() {
+    ends_in_a_container(testkit::Home::new().as_user(65534));
 }
 
 // docs/bad-input.md: A disk that is almost full
