@@ -273,14 +273,12 @@ impl Layout {
         let dev = Path::new("/dev");
         // A part of the root, which is read-only when it is finished.
         self.plan.directory(dev, 0o755);
+        // What is read-only is the node: a device is opened for writing all the same, but not even its
+        // owner changes its rights or its times, which are the host's.
+        let as_it_is = attribute::READ_ONLY | attribute::NO_SETUID | attribute::NO_EXEC;
         for name in DEVICES {
             let path = dev.join(name);
-            self.plan.bind(
-                &path,
-                &path,
-                attribute::NO_SETUID | attribute::NO_EXEC,
-                false,
-            );
+            self.plan.bind(&path, &path, as_it_is, false);
         }
         let links = [
             ("fd", "/proc/self/fd"),

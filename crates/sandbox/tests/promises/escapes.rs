@@ -62,6 +62,26 @@ async fn no_root_or_directory_of_a_process_leads_to_the_host() {
 }
 
 #[tokio::test]
+async fn the_rights_and_times_of_the_hosts_devices_are_not_changed() {
+    let room = Room::new().await;
+    let was = || {
+        let mut seen = std::process::Command::new("stat");
+        let seen = seen.args(["-c", "%a %U %Y", "/dev/null", "/dev/full"]);
+        seen.output().unwrap().stdout
+    };
+    let before = was();
+    for name in ["null", "zero", "full", "random", "urandom", "tty"] {
+        for change in ["chmod 640", "touch -d 2001-01-01", "chown agent"] {
+            let script = format!("{change} /dev/{name}");
+            assert!(!room.sh(&script).await.exit.success(), "{script}");
+        }
+    }
+    assert_eq!(before, was());
+    room.says("echo x > /dev/null && echo y >> /dev/null && head -c1 /dev/zero | wc -c")
+        .await;
+}
+
+#[tokio::test]
 async fn hard_links_reach_neither_the_host_nor_what_is_read_only() {
     let tools = tempfile::tempdir().unwrap();
     fs::write(tools.path().join("tool"), "as it was").unwrap();
