@@ -79,6 +79,8 @@ fn carry(step: Step<'_>, done: &mut Done) -> Result<()> {
             Err(ENOENT) if optional => Ok(()),
             other => other,
         },
+        // Where `tmpfs` would be swapped: that it is not, only the host's root may ask for.
+        Step::Unswapped(path) => mount(text!("ramfs"), path, MS_NOSUID_NODEV_NOEXEC, text!("mode=0500")),
         Step::Proc(path) => mount(text!("proc"), path, MS_NOSUID_NODEV_NOEXEC, text!("")),
         Step::Devpts(path) => {
             let options = text!("newinstance,ptmxmode=0666,mode=0620");

@@ -200,6 +200,9 @@ pub const STEP_HIDE: u32 = 22;
 /// another, but for those names; links as links
 pub const STEP_SPREAD: u32 = 23;
 
+/// `path`: memory that is never swapped
+pub const STEP_UNSWAPPED: u32 = 30;
+
 /// Of [`STEP_WATCH`]: `/dev/shm` is in memory.
 pub const PLACE_SHM: u32 = 1;
 /// Of [`STEP_WATCH`]: `/tmp` is in memory.

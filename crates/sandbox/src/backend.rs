@@ -182,6 +182,8 @@ pub struct Abilities {
     pub masks: bool,
     /// [`Spec::limits`].
     pub limits: bool,
+    /// [`Spec::extras`].
+    pub extras: bool,
     /// [`Sandbox::switch`], in a sandbox whose workspace consists of layers. Snapshots need it.
     pub switch: bool,
 }
@@ -193,6 +195,7 @@ impl Abilities {
         mounts: true,
         masks: true,
         limits: true,
+        extras: true,
         switch: true,
     };
 }

@@ -291,6 +291,7 @@ fn build(mut plan: Plan, spec: &Spec, met: meeting::Met) -> Result<Built, Error>
             .collect(),
         workspace: spec.workspace_path()?,
         layered: spec.workspace.is_layered(),
+        extras: spec.extras.clone(),
     })
 }
 

@@ -67,6 +67,9 @@ pub enum Error {
         /// What is wrong with it and what is allowed.
         what: String,
     },
+    /// A device that was asked for cannot be given.
+    #[error("cannot make a sandbox: {0}")]
+    Device(#[from] crate::devices::Error),
     /// The program that was asked for does not exist inside.
     #[error("the program {} is not in the sandbox; check its name, PATH, and the toolchains that are mounted", program.display())]
     NotFound {

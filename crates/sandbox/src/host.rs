@@ -63,6 +63,11 @@ impl Backend for Host {
                 what: "the kind `host` can neither mount nor mask anything".to_owned(),
             });
         }
+        if !spec.extras.is_none() {
+            return Err(Error::Spec {
+                what: "the kind `host` has no secrets and no devices of its own".to_owned(),
+            });
+        }
         for (what, path) in [
             ("workspace", Some(&workspace)),
             ("home", spec.home.as_ref()),
@@ -221,7 +226,7 @@ impl Sandbox for HostSandbox {
     }
 
     fn remember(&self, output: &Output) {
-        self.link.remember(output);
+        self.link.remember(output, |text| text);
     }
 
     async fn destroy(self: Box<Self>) -> Result<(), Error> {

@@ -38,7 +38,7 @@ use self::start::{First, Inside};
 use self::switch::Failed;
 use crate::blocking::blocking;
 use crate::{
-    AGENT_HOME, Abilities, Backend, Carry, Channel, Command, Diagnosis, Enforcement, Error,
+    AGENT_HOME, Abilities, Backend, Carry, Channel, Command, Diagnosis, Enforcement, Error, Extras,
     Finding, Kind, Output, Process, Sandbox, Spec, Stats, Strike, Tmp, Total, Workspace,
 };
 
@@ -159,6 +159,7 @@ pub(crate) struct Built {
     /// Where all of them are, the one before them first.
     pub(crate) workspaces: Vec<PathBuf>,
     pub(crate) layered: bool,
+    pub(crate) extras: Extras,
 }
 
 fn build(
@@ -200,6 +201,7 @@ fn build(
             .collect(),
         workspace: spec.workspace_path()?,
         layered: spec.workspace.is_layered(),
+        extras: spec.extras.clone(),
     })
 }
 
@@ -282,6 +284,8 @@ pub(crate) struct NamespaceSandbox {
     workspace: PathBuf,
     /// Where all workspaces are, that one first.
     workspaces: Vec<PathBuf>,
+    /// Its secrets are in nothing that is kept.
+    extras: Extras,
     pid: u32,
 }
 
@@ -303,6 +307,7 @@ impl NamespaceSandbox {
             workspace,
             workspaces,
             layered,
+            extras,
         } = built;
         let cgroup = cgroup.map(Arc::new);
         let socket = inside.socket.take().ok_or(Error::Gone)?;
@@ -320,6 +325,7 @@ impl NamespaceSandbox {
             landlock_abi,
             workspace,
             workspaces,
+            extras,
         })
     }
 }
@@ -421,7 +427,7 @@ impl Sandbox for NamespaceSandbox {
     }
 
     fn remember(&self, output: &Output) {
-        self.link.remember(output);
+        self.link.remember(output, |text| self.extras.hide(text));
     }
 
     async fn destroy(self: Box<Self>) -> Result<(), Error> {

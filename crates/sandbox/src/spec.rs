@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use crate::Error;
 use crate::namespace::wire;
+use crate::{Error, Extras};
 
 /// The directory inside that holds the workspace, one level below. Rules on paths are put on it and
 /// not on the workspace itself, so that they outlive a change of the mount.
@@ -37,6 +37,8 @@ pub struct Spec {
     /// Whether a TCP listener is made on the sandbox's loopback and handed out, and on which port
     /// (0: the kernel chooses).
     pub channel_port: Option<u16>,
+    /// What it gets beyond what every sandbox has.
+    pub extras: Extras,
     /// How much may be used.
     pub limits: Limits,
 }
@@ -53,6 +55,7 @@ impl Spec {
             mounts: Vec::new(),
             masked: Vec::new(),
             channel_port: None,
+            extras: Extras::default(),
             limits: Limits::default(),
         }
     }

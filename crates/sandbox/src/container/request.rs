@@ -4,14 +4,15 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use bollard::models::{
-    ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, Mount, MountType,
-    ResourcesUlimits,
+    ContainerCreateBody, DeviceMapping, HealthConfig, HostConfig, HostConfigLogConfig, Mount,
+    MountType, ResourcesUlimits,
 };
 use rustix::process::{Resource, getrlimit};
 
 use super::engine::{Engine, NOTHING};
 use super::image::Image;
 use super::{BESIDE, Options, owner};
+use crate::devices::Device;
 use crate::namespace::cgroup::Above;
 use crate::namespace::plan::Needed;
 use crate::namespace::wire::{BEHIND, MEETING, PROGRAM};
@@ -118,7 +119,20 @@ fn wall(engine: &Engine, spec: &Spec, mounts: Vec<Mount>, is_0: bool) -> HostCon
         masked_paths: Some(Vec::new()),
         readonly_paths: Some(Vec::new()),
         mounts: Some(mounts),
+        // The engine's control group forbids devices that it does not know, whoever may open them.
+        devices: (!spec.extras.devices.is_empty())
+            .then(|| spec.extras.devices.iter().map(device).collect()),
         ..bounded(&spec.limits, BESIDE)
+    }
+}
+
+/// Podman does not take rules without a node; the inner wall does not show this one.
+fn device(of: &Device) -> DeviceMapping {
+    let path = of.path().to_string_lossy().into_owned();
+    DeviceMapping {
+        path_on_host: Some(path.clone()),
+        path_in_container: Some(path),
+        cgroup_permissions: Some("rw".to_owned()),
     }
 }
 

@@ -5,15 +5,10 @@ use std::hash::{Hash as _, Hasher as _};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::Limits;
+use crate::{Limits, hidden};
 
-/// The shortest value that is looked for in what a sidecar prints: shorter ones are no secrets, and
-/// occur everywhere.
-const SHORTEST: usize = 4;
 /// The longest value of a variable, in bytes: what is longer could not be found in what is printed.
 pub const LONGEST_VALUE: usize = 32 << 10;
-/// What is printed in the place of a value.
-const IN_PLACE: &str = "[hidden]";
 
 /// A container beside the sandbox's. It shares the sandbox's loopback, and nothing else.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -85,7 +80,7 @@ impl Hidden {
 
 impl fmt::Debug for Hidden {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(IN_PLACE)
+        f.write_str(hidden::IN_PLACE)
     }
 }
 
@@ -101,19 +96,9 @@ impl Sidecar {
     }
 
     /// The same text without the values of its variables.
-    pub(super) fn without_values(&self, mut text: String) -> String {
-        let mut values: Vec<&str> = self.env.iter().map(|(_, value)| value.value()).collect();
-        // One may be part of another.
-        values.sort_by_key(|value| std::cmp::Reverse(value.len()));
-        for value in values {
-            // A line holds no more than a line of it.
-            for line in value.lines().map(str::trim) {
-                if line.len() >= SHORTEST {
-                    text = text.replace(line, IN_PLACE);
-                }
-            }
-        }
-        text
+    pub(super) fn without_values(&self, text: String) -> String {
+        let values = self.env.iter().map(|(_, value)| value.value());
+        hidden::without(values.collect(), text)
     }
 }
 

@@ -66,6 +66,7 @@ fn said(step: &Step<'_>) -> Said {
             let numbers = [attributes.into(), optional.into()];
             said(wire::STEP_BIND, &[source, target], &numbers)
         }
+        Step::Unswapped(path) => said(wire::STEP_UNSWAPPED, &[path], &[]),
         Step::Proc(path) => said(wire::STEP_PROC, &[path], &[]),
         Step::Devpts(path) => said(wire::STEP_DEVPTS, &[path], &[]),
         Step::Mask(path) => said(wire::STEP_MASK, &[path], &[]),
@@ -181,7 +182,7 @@ fn write(plan: &mut Plan, from: &mut Choices<'_>) -> Said {
         numbers,
     };
     let (path, number) = (from.path(), from.word());
-    match from.byte() % 15 {
+    match from.byte() % 16 {
         0 => {
             plan.directory(&path, number);
             said(wire::STEP_DIRECTORY, vec![own(&path)], vec![number.into()])
@@ -268,6 +269,10 @@ fn write(plan: &mut Plan, from: &mut Choices<'_>) -> Said {
             let mut texts = vec![hosts(&path), place];
             texts.extend(names.iter().map(|name| name.as_bytes().to_vec()));
             said(wire::STEP_SPREAD, texts, vec![number.into()])
+        }
+        14 => {
+            plan.unswapped(&path);
+            said(wire::STEP_UNSWAPPED, vec![own(&path)], vec![])
         }
         _ => {
             plan.attach(&path);

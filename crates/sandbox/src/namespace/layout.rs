@@ -15,7 +15,9 @@ pub(crate) use self::layers::switch;
 use self::layers::{Found, find};
 use super::plan::{Plan, attribute};
 use super::wire;
-use crate::{AGENT_HOME, Error, Spec, Tmp, WORKSPACE_PARENT, Workspace};
+use crate::devices::Device;
+use crate::extras::SECRETS;
+use crate::{AGENT_HOME, Error, Secret, Spec, Tmp, WORKSPACE_PARENT, Workspace};
 
 /// The user inside, as files say it.
 const PASSWD: &str = "root:x:0:0:root:/:/usr/sbin/nologin\n\
@@ -104,7 +106,7 @@ const NEVER_WHOLE: [&str; 15] = [
     "/sys", "/var", "/var/run", "/var/lib",
 ];
 /// Paths inside that a specification may not mount over.
-const RESERVED: [&str; 3] = ["/proc", "/dev", "/sys"];
+const RESERVED: [&str; 4] = ["/proc", "/dev", "/sys", "/run/skep"];
 
 /// What a directory in memory takes, at most.
 const MEMORY_BYTES: u64 = 1 << 30;
@@ -138,6 +140,7 @@ pub(crate) enum Root {
 pub(crate) fn files(spec: &Spec, plan: Plan, root: Root) -> Result<Plan, Error> {
     let workspaces = spec.workspaces()?;
     check(spec)?;
+    spec.extras.check()?;
     let mut layout = Layout {
         plan,
         made: BTreeSet::from([PathBuf::from("/")]),
@@ -150,7 +153,8 @@ pub(crate) fn files(spec: &Spec, plan: Plan, root: Root) -> Result<Plan, Error> 
         .plan
         .directory(Path::new(wire::EMPTY_DIRECTORY), 0o555);
     layout.proc();
-    layout.devices();
+    layout.devices(&spec.extras.devices);
+    layout.secrets(&spec.extras.secrets);
     match root {
         Root::Host => {
             layout.programs();
@@ -269,7 +273,7 @@ impl Layout {
         self.plan.read_only(proc);
     }
 
-    fn devices(&mut self) {
+    fn devices(&mut self, more: &[Device]) {
         let dev = Path::new("/dev");
         // A part of the root, which is read-only when it is finished.
         self.plan.directory(dev, 0o755);
@@ -296,6 +300,28 @@ impl Layout {
         let options = self.in_memory(MEMORY_BYTES, "1777");
         let flags = attribute::NO_SETUID | attribute::NO_DEVICES;
         self.plan.tmpfs(&dev.join("shm"), &options, flags);
+        self.made.insert(dev.into());
+        for device in more {
+            let path = device.path();
+            self.parents(path);
+            self.plan.bind(path, path, as_it_is, false);
+        }
+    }
+
+    /// Written before anything runs, and by nobody afterwards.
+    fn secrets(&mut self, secrets: &[Secret]) {
+        if secrets.is_empty() {
+            return;
+        }
+        let place = Path::new(SECRETS);
+        self.parents(place);
+        self.made.insert(place.into());
+        self.plan.directory(place, 0o500);
+        self.plan.unswapped(place);
+        for one in secrets {
+            self.plan.file(&one.inside(), 0o400, one.value());
+        }
+        self.plan.read_only(place);
     }
 
     fn programs(&mut self) {

@@ -128,9 +128,9 @@ impl Link {
         self.state().last.clone()
     }
 
-    /// Keeps the last lines of a command whose output was captured.
-    pub(crate) fn remember(&self, output: &Output) {
-        let (stdout, stderr) = (output.stdout.text(), output.stderr.text());
+    /// Keeps the last lines of a command whose output was captured, without what is to be hidden.
+    pub(crate) fn remember(&self, output: &Output, hide: impl Fn(String) -> String) {
+        let (stdout, stderr) = (hide(output.stdout.text()), hide(output.stderr.text()));
         self.state().last = Last::captured(output.exit, &stdout, &stderr);
     }
 

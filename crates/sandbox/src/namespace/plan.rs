@@ -123,7 +123,7 @@ impl Plan {
         self.path(path);
     }
 
-    pub(crate) fn file(&mut self, path: &Path, mode: u32, content: &str) {
+    pub(crate) fn file(&mut self, path: &Path, mode: u32, content: impl AsRef<[u8]>) {
         self.begin(
             wire::STEP_FILE,
             "write the file",
@@ -143,6 +143,16 @@ impl Plan {
         self.path(path);
         self.text(options);
         self.word(attributes);
+    }
+
+    /// Memory that is never swapped, and has no bound but what is written there by this plan.
+    pub(crate) fn unswapped(&mut self, path: &Path) {
+        self.begin(
+            wire::STEP_UNSWAPPED,
+            "mount memory at",
+            path.display().to_string(),
+        );
+        self.path(path);
     }
 
     pub(crate) fn bind(&mut self, source: &Path, target: &Path, attributes: u32, optional: bool) {

@@ -46,11 +46,12 @@ fn container() -> Container {
 pub(crate) const SIDECAR: &str = "SKEP_TEST_SIDECAR";
 
 /// What is promised of a seal.
-const SEAL: [&str; 13] = [
+const SEAL: [&str; 14] = [
     "--test-threads=2",
     "rooms_are",
     "seal::",
     "escapes::",
+    "extras::",
     "network::",
     "layers::",
     "system_calls::",

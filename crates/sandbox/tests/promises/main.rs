@@ -16,6 +16,7 @@ mod commands;
 mod contained;
 mod ends;
 mod escapes;
+mod extras;
 mod host;
 mod image;
 mod layers;
