@@ -3,16 +3,18 @@
 use crate::steps;
 use crate::sys::{self, Poll, Result, nr};
 
+const AF_INET: usize = 2;
+const AF_INET6: usize = 10;
 const SOCK_STREAM: usize = 1;
+const SOCK_NONBLOCK: usize = 0o4000;
 /// How long a connection may take, in nanoseconds: on a loopback it is made at once, or waits in a full
 /// queue.
 const PATIENCE: u64 = 200_000_000;
 
-fn internet_socket(kind: usize) -> Result<i32> {
-    const AF_INET: usize = 2;
+fn internet_socket(family: usize, kind: usize) -> Result<i32> {
     const SOCK_CLOEXEC: usize = 0o2000000;
     // SAFETY: touches no memory.
-    unsafe { sys::call(nr::SOCKET, [AF_INET, kind | SOCK_CLOEXEC, 0]) }.map(|fd| fd as i32)
+    unsafe { sys::call(nr::SOCKET, [family, kind | SOCK_CLOEXEC, 0]) }.map(|fd| fd as i32)
 }
 
 /// Brings it up.
@@ -20,7 +22,7 @@ pub fn up() -> Result<()> {
     const SIOCSIFFLAGS: usize = 0x8914;
     const IFF_UP: u8 = 1;
     const SOCK_DGRAM: usize = 2;
-    let socket = internet_socket(SOCK_DGRAM)?;
+    let socket = internet_socket(AF_INET, SOCK_DGRAM)?;
     // `struct ifreq`: sixteen bytes of name, then the flags.
     let mut request = [0u8; 40];
     steps::append_bytes(0, &mut request, b"lo");
@@ -35,7 +37,7 @@ pub fn up() -> Result<()> {
 /// A listener on 127.0.0.1; returns it with its port.
 pub fn listen(port: u16) -> Result<(i32, u16)> {
     const BACKLOG: usize = 1024;
-    let socket = internet_socket(SOCK_STREAM)?;
+    let socket = internet_socket(AF_INET, SOCK_STREAM)?;
     let mut name = address(port);
     let mut length = name.len() as u32;
     // SAFETY: the name has the length that is said, and the kernel writes no more than that.
@@ -66,11 +68,41 @@ fn address(port: u16) -> [u8; 16] {
     name
 }
 
+/// `struct sockaddr_in6` of ::1: family (native), port (network order), flow, address, scope.
+fn address_6(port: u16) -> [u8; 28] {
+    let [high, low] = port.to_be_bytes();
+    let mut name = [0u8; 28];
+    steps::append_bytes(0, &mut name, &10u16.to_ne_bytes());
+    steps::append_bytes(2, &mut name, &[high, low]);
+    steps::append_bytes(23, &mut name, &[1]);
+    name
+}
+
+/// A socket whose connection to a port is made or under way. Whoever gets it waits for that: this
+/// process must not, for what listens inside may never take a connection.
+pub fn connect(port: u16, is_6: bool) -> Result<i32> {
+    let family = if is_6 { AF_INET6 } else { AF_INET };
+    let socket = internet_socket(family, SOCK_STREAM | SOCK_NONBLOCK)?;
+    let (four, six) = (address(port), address_6(port));
+    let (name, length) = match is_6 {
+        true => (six.as_ptr(), six.len()),
+        false => (four.as_ptr(), four.len()),
+    };
+    let arguments = [socket as usize, name as usize, length];
+    // SAFETY: the name has the length that is said.
+    match unsafe { sys::call(nr::CONNECT, arguments) } {
+        Ok(_) | Err(sys::EINPROGRESS) => Ok(socket),
+        Err(error) => {
+            sys::close(socket);
+            Err(error)
+        }
+    }
+}
+
 /// Whether a connection to a port can be made. It is closed at once.
 pub fn reach(port: u16) -> Result<()> {
-    const SOCK_NONBLOCK: usize = 0o4000;
     const POLLOUT: i16 = 4;
-    let socket = internet_socket(SOCK_STREAM | SOCK_NONBLOCK)?;
+    let socket = internet_socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK)?;
     let name = address(port);
     let arguments = [socket as usize, name.as_ptr() as usize, name.len()];
     // SAFETY: the name has the length that is said.

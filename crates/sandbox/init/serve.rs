@@ -148,6 +148,7 @@ impl Service {
                 let errno = reached.map_or_else(|error| error.0, |()| 0);
                 link::send(self.socket, &[REACHED, errno], None);
             }
+            [CONNECT, id, port, family, ..] => self.connect(id, port, family),
             _ => {}
         }
         message.close();
@@ -180,6 +181,17 @@ impl Service {
             tree::kill_all(minder.pid, |_| false);
         } else {
             tree::signal(minder.pid, signal, |_| false);
+        }
+    }
+
+    /// Hands out a connection to a port inside; the owner's is the only one.
+    fn connect(&self, id: u32, port: u32, family: u32) {
+        match loopback::connect(port as u16, family == FAMILY_6) {
+            Ok(socket) => {
+                link::send(self.socket, &[CONNECTED, id, 0], Some(socket));
+                sys::close(socket);
+            }
+            Err(error) => link::send(self.socket, &[CONNECTED, id, error.0], None),
         }
     }
 

@@ -31,6 +31,8 @@ pub const LEND: u32 = 5;
 pub const BESIDE: u32 = 7;
 /// To process 1: `[tag, port]`: whether anything answers there on its loopback.
 pub const REACH: u32 = 8;
+/// To process 1: `[tag, id, port, family]`: it makes a connection to that port of its loopback.
+pub const CONNECT: u32 = 9;
 
 /// From the helper: `[tag, pid]` with process 1's pidfd.
 pub const BORN: u32 = 16;
@@ -54,6 +56,15 @@ pub const SWITCHED: u32 = 24;
 
 /// From process 1: `[tag, errno]`: whether a connection was made; 0 if it was.
 pub const REACHED: u32 = 25;
+
+/// From process 1: `[tag, id, errno]` with the socket, whose connection may be under way, or without it
+/// and why.
+pub const CONNECTED: u32 = 26;
+
+/// Families of [`CONNECT`]: 127.0.0.1.
+pub const FAMILY_4: u32 = 4;
+/// ::1.
+pub const FAMILY_6: u32 = 6;
 
 /// Stages of [`FAILED`].
 pub const STAGE_CGROUP: u32 = 1;

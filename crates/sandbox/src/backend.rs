@@ -8,7 +8,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::{
-    Carry, Command, Error, Exit, Last, Limit, Output, Process, Spec, Stats, Trouble, Workspace,
+    Carry, Command, Connection, Error, Exit, Last, Limit, Output, Process, Spec, Stats, Trouble,
+    Workspace,
 };
 
 /// A kind of sandbox.
@@ -280,6 +281,15 @@ pub trait Sandbox: Send + Sync {
     /// # Errors
     /// As [`Sandbox::exec`].
     async fn carry(&self, carry: Carry) -> Result<Process, Error>;
+
+    /// Connects to what listens on a port of the sandbox's own loopback: on 127.0.0.1, or else on ::1.
+    /// Where nobody does, that is said at once. What is inside gets bytes by it, and nothing else.
+    ///
+    /// # Errors
+    /// [`Error::NobodyListens`]; [`Error::NotConnected`] where what listens takes no connection;
+    /// [`Error::TooManyConnections`] beyond [`crate::MOST_CONNECTIONS`]; [`Error::Gone`] if the sandbox
+    /// has ended.
+    async fn connect(&self, port: u16) -> Result<Connection, Error>;
 
     /// Puts other layers in the place of each workspace's, in the order of the specification, while the
     /// sandbox lives on: what was the upper layer may become one of the lower ones. Nothing may run

@@ -110,6 +110,29 @@ pub enum Error {
         /// What is wrong with it.
         what: &'static str,
     },
+    /// Nothing inside takes connections there.
+    #[error(
+        "nothing listens on port {port} of the sandbox; start its server inside, on 127.0.0.1, [::1] or all addresses"
+    )]
+    NobodyListens {
+        /// The port.
+        port: u16,
+    },
+    /// Something is there and takes no connection.
+    #[error("no connection to port {port} of the sandbox can be made; look at what listens there")]
+    NotConnected {
+        /// The port.
+        port: u16,
+        /// The kernel's answer.
+        #[source]
+        source: std::io::Error,
+    },
+    /// There are as many connections to it as may be.
+    #[error(
+        "there are {} connections to the sandbox already, which is as many as it takes at once; close some",
+        crate::MOST_CONNECTIONS
+    )]
+    TooManyConnections,
     /// The sandbox ended while something was still asked of it.
     #[error("the sandbox has ended; create a new one")]
     Gone,

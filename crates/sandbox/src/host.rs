@@ -18,11 +18,12 @@ use tokio::task::JoinHandle;
 
 pub use self::peer::Guard;
 use crate::blocking::blocking;
+use crate::connection::{self, Family, Places, Tried};
 use crate::namespace::link::Link;
 use crate::namespace::start::Helper;
 use crate::{
-    Backend, Carry, Channel, Command, Diagnosis, Enforcement, Error, Finding, Kind, Output,
-    Process, Sandbox, Spec, Stats, Strike, Workspace,
+    Backend, Carry, Channel, Command, Connection, Diagnosis, Enforcement, Error, Finding, Kind,
+    Output, Process, Sandbox, Spec, Stats, Strike, Workspace,
 };
 
 /// The `host` kind.
@@ -111,6 +112,7 @@ impl Backend for Host {
             workspace,
             home,
             channel: Mutex::new(channel),
+            places: Places::default(),
         }))
     }
 }
@@ -123,6 +125,7 @@ struct HostSandbox {
     workspace: PathBuf,
     home: PathBuf,
     channel: Mutex<Option<Channel>>,
+    places: Places,
 }
 
 /// What ends everything. Dropped, it does.
@@ -192,6 +195,23 @@ impl Sandbox for HostSandbox {
 
     async fn carry(&self, carry: Carry) -> Result<Process, Error> {
         self.link.carry(&carry, &self.workspace).await
+    }
+
+    async fn connect(&self, port: u16) -> Result<Connection, Error> {
+        if self.listening.is_finished() {
+            return Err(Error::Gone);
+        }
+        let place = self.places.take()?;
+        let mut tried = Tried::default();
+        for family in Family::ALL {
+            if let Some(stream) = tried.note(connection::direct(port, family).await) {
+                return connection::made(stream, place);
+            }
+            if !tried.goes_on() {
+                break;
+            }
+        }
+        Err(tried.failed(port))
     }
 
     fn strike(&self) -> Arc<dyn Strike> {

@@ -38,7 +38,7 @@ use crate::Command;
 use crate::archive::read;
 use crate::namespace::{link, wire};
 
-pub use wire::{EXITED, REFUSED, STARTED, WORDS};
+pub use wire::{CONNECTED, EXITED, REFUSED, STARTED, WORDS};
 
 /// What process 1 reads of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]

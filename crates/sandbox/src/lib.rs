@@ -15,6 +15,7 @@ mod blocking;
 mod capture;
 pub mod carry;
 mod command;
+mod connection;
 pub mod container;
 pub mod devices;
 mod error;
@@ -39,6 +40,7 @@ pub use backend::{
 pub use capture::{Captured, Output, exec_captured, keep};
 pub use carry::{Carry, Task, copy_in, copy_out};
 pub use command::{Command, Exit, Limit, Stdin};
+pub use connection::{Connection, MOST_CONNECTIONS};
 pub use container::Container;
 pub use error::{Error, Unready};
 pub use extras::{Extras, Secret};

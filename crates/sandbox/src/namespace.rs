@@ -38,8 +38,9 @@ use self::start::{First, Inside};
 use self::switch::Failed;
 use crate::blocking::blocking;
 use crate::{
-    AGENT_HOME, Abilities, Backend, Carry, Channel, Command, Diagnosis, Enforcement, Error, Extras,
-    Finding, Kind, Output, Process, Sandbox, Spec, Stats, Strike, Tmp, Total, Workspace,
+    AGENT_HOME, Abilities, Backend, Carry, Channel, Command, Connection, Diagnosis, Enforcement,
+    Error, Extras, Finding, Kind, Output, Process, Sandbox, Spec, Stats, Strike, Tmp, Total,
+    Workspace,
 };
 
 /// The `namespace` kind.
@@ -361,6 +362,10 @@ impl Sandbox for NamespaceSandbox {
 
     async fn carry(&self, carry: Carry) -> Result<Process, Error> {
         self.link.carry(&carry, &self.workspace).await
+    }
+
+    async fn connect(&self, port: u16) -> Result<Connection, Error> {
+        self.link.connect(port).await
     }
 
     async fn switch(&self, layers: Vec<Workspace>) -> Result<(), Error> {

@@ -13,6 +13,8 @@ const FILE: u32 = 3;
 const SECCOMP: u32 = 16;
 /// Commands in a conversation.
 const COMMANDS: usize = 3;
+/// Connections in a conversation.
+const CONNECTIONS: usize = 2;
 /// Packets in a conversation.
 const PACKETS: usize = 64;
 
@@ -111,12 +113,13 @@ pub fn init_status(bytes: &[u8]) {
     assert_eq!(hostile::sum(&status, &[b"Threads:"]), 2);
 }
 
-/// Each command starts once and ends once, by what was said of it and of no other; and every descriptor
-/// that comes is closed in the end.
+/// Each command starts once and ends once, by what was said of it and of no other; so does what becomes
+/// of each connection; and every descriptor that comes is closed in the end.
 pub fn packets(bytes: &[u8]) {
     let packets = packets_of(bytes);
-    let told = hostile::converse(COMMANDS, &packets).expect("sockets");
+    let told = hostile::converse(COMMANDS, CONNECTIONS, &packets).expect("sockets");
     let (mut started, mut ended) = ([None; COMMANDS], [None; COMMANDS]);
+    let mut connected = [None; CONNECTIONS];
     for packet in &packets {
         if packet.bytes.len() != 4 * hostile::WORDS {
             break;
@@ -126,6 +129,10 @@ pub fn packets(bytes: &[u8]) {
             *word = u32::from_le_bytes(four.try_into().unwrap());
         }
         let [tag, id, status, ..] = words;
+        let connection = (id as usize).wrapping_sub(1 + COMMANDS);
+        if tag == hostile::CONNECTED && connection < CONNECTIONS {
+            connected[connection].get_or_insert(packet.descriptors > 0);
+        }
         let command = (id as usize).wrapping_sub(1);
         if command >= COMMANDS || ended[command].is_some() {
             continue;
@@ -144,6 +151,7 @@ pub fn packets(bytes: &[u8]) {
         }
     }
     assert_eq!(told.started, started);
+    assert_eq!(told.connected, connected);
     for (told, ended) in told.ended.iter().zip(ended) {
         let told = told.map(|exit| exit.map(|it| (it.code, it.signal)));
         let ended = ended.map(|exit| exit.map(|it| (it.code(), it.signal())));

@@ -13,8 +13,8 @@ use super::beside::Mate;
 use super::engine::Engine;
 use crate::namespace::NamespaceSandbox;
 use crate::{
-    Carry, Channel, Command, Diagnosis, Error, Kind, Output, Process, Sandbox, Stats, Strike,
-    Trouble, Workspace,
+    Carry, Channel, Command, Connection, Diagnosis, Error, Kind, Output, Process, Sandbox, Stats,
+    Strike, Trouble, Workspace,
 };
 
 /// How long a service that was killed may take to end, and how often it is looked.
@@ -129,6 +129,10 @@ impl Sandbox for ContainerSandbox {
 
     async fn carry(&self, carry: Carry) -> Result<Process, Error> {
         self.inner.carry(carry).await
+    }
+
+    async fn connect(&self, port: u16) -> Result<Connection, Error> {
+        self.inner.connect(port).await
     }
 
     async fn switch(&self, layers: Vec<Workspace>) -> Result<(), Error> {

@@ -34,17 +34,24 @@ pub struct Conversation {
     pub started: Vec<Option<bool>>,
     /// Of each command its end: none while it runs, or an exit, or that it is lost.
     pub ended: Vec<Option<Option<Exit>>>,
+    /// Of each connection that was asked for, in the order of their numbers after those of the commands:
+    /// whether there is one, as far as that was said.
+    pub connected: Vec<Option<bool>>,
     /// How many commands are taken to run.
     pub running: usize,
     /// Whether every descriptor that came was closed in the end.
     pub all_closed: bool,
 }
 
-/// Has the owner of so many commands hear what an inside says.
+/// Has the owner of so many commands, who asked for so many connections, hear what an inside says.
 ///
 /// # Errors
 /// When the machine has no sockets, pipes or memory.
-pub fn converse(commands: usize, packets: &[Packet]) -> io::Result<Conversation> {
+pub fn converse(
+    commands: usize,
+    connections: usize,
+    packets: &[Packet],
+) -> io::Result<Conversation> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .build()?;
@@ -60,6 +67,10 @@ pub fn converse(commands: usize, packets: &[Packet]) -> io::Result<Conversation>
     let mut entered = Vec::new();
     for _ in 0..commands {
         entered.push(link.enter(&command).map_err(io::Error::other)?);
+    }
+    let mut asked = Vec::new();
+    for _ in 0..connections {
+        asked.push(link.asks().map_err(io::Error::other)?);
     }
     for packet in packets {
         send(&theirs, packet, &writer.try_clone()?.into())?;
@@ -82,10 +93,16 @@ pub fn converse(commands: usize, packets: &[Packet]) -> io::Result<Conversation>
             Err(TryRecvError::Empty) => None,
         });
     }
+    let connected = asked.into_iter().map(|mut one| {
+        let told = one.connected.try_recv().ok();
+        told.map(|socket| socket.is_ok())
+    });
+    let connected = connected.collect();
     drop((link, hearing, theirs, writer));
     Ok(Conversation {
         started,
         ended,
+        connected,
         running,
         all_closed: is_closed(&reader)?,
     })

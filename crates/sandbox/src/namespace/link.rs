@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
@@ -19,6 +20,7 @@ use tokio::sync::{Notify, OwnedRwLockWriteGuard, RwLock, oneshot};
 use super::cgroup::{Cgroup, Strikes};
 use super::packet::{self, Packet};
 use super::{start, wire};
+use crate::connection::{self, Connection, Family, Places, Tried};
 use crate::process::Reach;
 use crate::stdio::{DEFAULT_PATH, Stdio};
 use crate::{Carry, Command, Error, Exit, Last, Limit, Output, Process, Strike, Terminal};
@@ -36,6 +38,8 @@ pub(crate) struct Link {
     /// The loop looks at the deadlines again.
     changed: Notify,
     cgroup: Option<Arc<Cgroup>>,
+    /// For connections to what listens inside.
+    places: Places,
     /// Held by each command until it has started, and alone by whoever wants none to start.
     starting: Arc<RwLock<()>>,
 }
@@ -46,6 +50,8 @@ struct State {
     lent: Option<oneshot::Sender<Lent>>,
     /// Who waits for what became of a connection.
     reached: Option<oneshot::Sender<u32>>,
+    /// Who waits for a connection of their own.
+    connecting: HashMap<u32, oneshot::Sender<io::Result<OwnedFd>>>,
     running: HashMap<u32, Running>,
     last_id: u32,
     gone: bool,
@@ -81,6 +87,21 @@ pub(crate) struct Entered {
     pub(crate) exit: oneshot::Receiver<Result<Exit, Error>>,
 }
 
+/// A connection that is asked for, and what is told of it.
+pub(crate) struct Asked {
+    pub(crate) id: u32,
+    pub(crate) connected: oneshot::Receiver<io::Result<OwnedFd>>,
+}
+
+/// Nobody waits for that connection any more.
+struct Forgotten<'a>(&'a Link, u32);
+
+impl Drop for Forgotten<'_> {
+    fn drop(&mut self) {
+        self.0.state().connecting.remove(&self.1);
+    }
+}
+
 #[derive(Clone, Copy)]
 enum Next {
     Terminate,
@@ -108,6 +129,7 @@ impl Link {
             state,
             changed,
             cgroup,
+            places: Places::default(),
             starting: Arc::default(),
         }))
     }
@@ -216,6 +238,12 @@ impl Link {
             [wire::REACHED, errno, ..] => {
                 if let Some(waits) = state.reached.take() {
                     tell(waits, errno);
+                }
+            }
+            [wire::CONNECTED, id, errno, ..] => {
+                if let Some(waits) = state.connecting.remove(&id) {
+                    let refused = || io::Error::from_raw_os_error(errno.cast_signed());
+                    tell(waits, packet.descriptor.ok_or_else(refused));
                 }
             }
             [wire::STRUCK, which, ..] => {
@@ -471,6 +499,65 @@ impl Link {
         }
     }
 
+    /// Connects to a port of the loopback inside.
+    pub(crate) async fn connect(&self, port: u16) -> Result<Connection, Error> {
+        let place = self.places.take()?;
+        let mut tried = Tried::default();
+        for family in Family::ALL {
+            let said = match self.ask_for_connection(port, family).await? {
+                Ok(socket) => connection::from_inside(socket).await,
+                Err(refused) => Err(refused),
+            };
+            if let Some(stream) = tried.note(said) {
+                return connection::made(stream, place);
+            }
+            if !tried.goes_on() {
+                break;
+            }
+        }
+        Err(tried.failed(port))
+    }
+
+    /// Asks process 1 for a socket that connects to a port inside.
+    async fn ask_for_connection(
+        &self,
+        port: u16,
+        family: Family,
+    ) -> Result<io::Result<OwnedFd>, Error> {
+        let Asked { id, connected } = self.asks()?;
+        let _forgotten = Forgotten(self, id);
+        let family = match family {
+            Family::Four => wire::FAMILY_4,
+            Family::Six => wire::FAMILY_6,
+        };
+        let words = [wire::CONNECT, id, u32::from(port), family];
+        let sent = self.socket.async_io(Interest::WRITABLE, |socket| {
+            packet::send(socket, &words, &[], SendFlags::empty())
+        });
+        sent.await.map_err(|_| Error::Gone)?;
+        match tokio::time::timeout(STARTED_WITHIN, connected).await {
+            Ok(Ok(said)) => Ok(said),
+            Ok(Err(_)) => Err(Error::Gone),
+            Err(_) => Err(Error::Silent {
+                seconds: STARTED_WITHIN.as_secs(),
+                doing: "making a connection",
+            }),
+        }
+    }
+
+    /// Notes that a connection is about to be asked for: from here on what becomes of it is told.
+    pub(crate) fn asks(&self) -> Result<Asked, Error> {
+        let (sender, connected) = oneshot::channel();
+        let mut state = self.state();
+        if state.gone {
+            return Err(Error::Gone);
+        }
+        state.last_id = state.last_id.wrapping_add(1);
+        let id = state.last_id;
+        state.connecting.insert(id, sender);
+        Ok(Asked { id, connected })
+    }
+
     /// Sees to it that nothing runs in the sandbox, and that nothing starts.
     pub(super) async fn quiet(&self) -> Result<Quiet, Error> {
         let none_starts = Arc::clone(&self.starting).write_owned().await;
@@ -613,6 +700,7 @@ impl Drop for Ending<'_> {
         state.gone = true;
         state.lent = None;
         state.reached = None;
+        state.connecting.clear();
         // Whoever waits finds the sender dropped: the sandbox is gone.
         state.running.clear();
     }

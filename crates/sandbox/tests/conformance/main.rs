@@ -12,6 +12,7 @@
 
 mod abilities;
 mod commands;
+mod connect;
 mod contained;
 mod copies;
 mod ends;
@@ -53,6 +54,12 @@ macro_rules! conforms {
                 endless_output_is_kept_in_bounded_memory
                 many_commands_run_at_once
                 the_channel_accepts_what_is_connected_inside;
+            connect:
+                a_port_inside_is_reached_and_each_direction_ends_alone
+                where_nobody_listens_that_is_said_at_once
+                a_server_of_a_command_is_reached_wherever_on_the_loopback_it_listens
+                a_listener_that_takes_no_connection_keeps_nobody_else_waiting
+                connections_are_bounded_and_a_closed_one_makes_room;
             ends:
                 a_timeout_ends_the_whole_tree
                 a_time_that_no_clock_reaches_ends_nothing
