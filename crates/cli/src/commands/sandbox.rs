@@ -4,6 +4,7 @@ mod create;
 mod destroy;
 mod exec;
 mod fork;
+mod forward;
 mod hold;
 mod holder;
 mod inspect;
@@ -15,7 +16,7 @@ mod undo;
 use crate::{context::Context, exit::Exit, report::Error};
 use std::{path::PathBuf, time::Duration};
 
-/// Sealed workspaces for you and for other programs: create, exec, shell, list, inspect, snapshot, undo, fork, destroy
+/// Sealed workspaces for you and for other programs: create, exec, shell, list, inspect, snapshot, undo, fork, forward, destroy
 ///
 /// Each is held by a process of its own, and is gone when that ends: by `destroy`, at its time, or
 /// however else. `skep shell` needs none of this.
@@ -41,6 +42,7 @@ enum Command {
     Snapshot(snapshot::Args),
     Undo(undo::Args),
     Fork(fork::Args),
+    Forward(forward::Args),
     Destroy(destroy::Args),
     #[command(hide = true)]
     Hold(hold::Args),
@@ -55,6 +57,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
         Command::Inspect(args) => inspect::run(args, context).await,
         Command::Snapshot(args) => snapshot::run(args, context).await,
         Command::Undo(args) => undo::run(args, context).await,
+        Command::Forward(args) => forward::run(args, context).await,
         Command::Fork(args) => fork::run(args, context).await,
         Command::Destroy(args) => destroy::run(args, context).await,
         Command::Hold(args) => hold::run(args, context).await,

@@ -32,6 +32,7 @@ mod odd_repositories;
 mod operations;
 mod ordinary_user;
 mod policy;
+mod reach;
 mod refusals;
 mod registries;
 mod repositories;

@@ -4,6 +4,7 @@ use super::{
     berth::{self, Record},
     error::Error,
     moments::{Moments, Origin},
+    reached::Reached,
     running::{Run, Running},
     talk::{Answer, Ask, Talk},
 };
@@ -128,6 +129,28 @@ impl Held {
         match self.ask(&Ask::Exec(run), STARTS_WITHIN).await? {
             (Answer::Started, fds, talk) => Running::there(talk, fds),
             (answer, ..) => Err(answer.into_error(|| self.gone()).into()),
+        }
+    }
+
+    /// Connects to what listens on a port of its loopback.
+    ///
+    /// # Errors
+    /// When nothing does, there are too many connections, or the holder has ended.
+    pub async fn connect(&self, port: u16) -> Result<Reached, Error> {
+        match self.ask(&Ask::Connect { port }, STARTS_WITHIN).await? {
+            (Answer::Connected, fds, talk) => Reached::new(talk, fds),
+            (answer, ..) => Err(answer.into_error(|| self.gone())),
+        }
+    }
+
+    /// Waits until it ends.
+    ///
+    /// # Errors
+    /// When its holder does not answer, or has ended already.
+    pub async fn watch(&self) -> Result<impl Future<Output = ()> + Send + use<>, Error> {
+        match self.ask(&Ask::Watch, ANSWERS_WITHIN).await? {
+            (Answer::Watched, _, mut talk) => Ok(async move { talk.until_hung_up().await }),
+            (answer, ..) => Err(answer.into_error(|| self.gone())),
         }
     }
 

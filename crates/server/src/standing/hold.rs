@@ -15,8 +15,8 @@ use domain::{SandboxId, Timestamp};
 use std::{path::Path, sync::Arc, time::Duration};
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
-/// Connections at a time; one more is refused.
-const CONNECTIONS: usize = 64;
+/// Clients at a time; one more is refused. As many connections as a sandbox takes leave room for others.
+const CONNECTIONS: usize = 2 * sandbox::MOST_CONNECTIONS;
 /// How long a client may take to ask, and to take an answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long the holder of a fork may take until it has its files.
@@ -235,7 +235,7 @@ impl Holder {
             _ if is_full => {
                 let refused = Answer::Refused {
                     message: format!(
-                        "{CONNECTIONS} commands use the sandbox already; wait for one"
+                        "{CONNECTIONS} commands and connections use the sandbox already; wait for one, or end some"
                     ),
                     reason: None,
                     code: None,
@@ -253,6 +253,12 @@ impl Holder {
             Ask::Undo { to } => {
                 let undone = self.place.undo(to).await;
                 answer(&talk, &told(undone.map(Answer::Moments)), &[]).await
+            }
+            Ask::Connect { port } => self.connect(&mut talk, port).await,
+            Ask::Watch => {
+                let said = answer(&talk, &Answer::Watched, &[]).await;
+                talk.until_hung_up().await;
+                said
             }
             Ask::Fork { id, at } => self.part(&mut talk, id, &at).await,
         };
@@ -273,6 +279,19 @@ impl Holder {
             tracing::warn!(%id, "the holder of a fork does not take its files");
         }
         drop(parting);
+        Ok(())
+    }
+
+    /// Connects a client to what listens inside. Its place is taken until the client goes away.
+    async fn connect(&self, talk: &mut Talk, port: u16) -> Result<(), StandingError> {
+        let shared = match self.place.connect(port).await {
+            Ok(connection) => connection.share().map(|fd| (connection, fd)),
+            Err(error) => return answer(talk, &refused(&error), &[]).await,
+        };
+        let (connection, descriptor) = shared.map_err(StandingError::Conversation)?;
+        answer(talk, &Answer::Connected, &[descriptor]).await?;
+        talk.until_hung_up().await;
+        drop(connection);
         Ok(())
     }
 

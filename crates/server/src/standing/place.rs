@@ -191,6 +191,15 @@ impl Place {
         Err(Error::Ended)
     }
 
+    /// Connects to what listens on a port of its loopback.
+    ///
+    /// # Errors
+    /// When nothing does, there are too many connections, or the sandbox has ended.
+    pub async fn connect(&self, port: u16) -> Result<sandbox::Connection, Error> {
+        let sandbox = self.site.sandbox().map_err(Error::Site)?;
+        Ok(sandbox.connect(port).await?)
+    }
+
     fn command(&self, run: &Run, argv: Vec<OsString>, is_shell: bool) -> Command {
         let mut command = Command::new(argv, self.site.inside())
             .with_env(self.site.environment().iter().cloned());

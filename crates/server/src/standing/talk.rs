@@ -56,6 +56,14 @@ pub(super) enum Ask {
         /// The snapshot.
         at: String,
     },
+    /// Connect to what listens on a port inside. The connection is kept for the client as long as it
+    /// does not hang up.
+    Connect {
+        /// The port.
+        port: u16,
+    },
+    /// Say when it ends, by hanging up.
+    Watch,
     /// End. The connection closes when all is gone.
     Destroy,
 }
@@ -72,6 +80,10 @@ pub(super) enum Answer {
     Forked(Origin),
     /// The command runs; its terminal, or its output, error output and perhaps input, are beside this.
     Started,
+    /// The connection is beside this.
+    Connected,
+    /// To [`Ask::Watch`].
+    Watched,
     /// It has ended.
     Exited(Exit),
     /// It will end.
