@@ -31,7 +31,7 @@ const fn at_least(program: &'static str, package: &'static str, least: (u32, u32
     }
 }
 
-const NEEDS: [Need; 17] = [
+const NEEDS: [Need; 19] = [
     at_least("git", "git", (2, 38)),
     at_least("python3", "python3", (3, 8)),
     at_least("node", "nodejs", (20, 0)),
@@ -55,6 +55,13 @@ const NEEDS: [Need; 17] = [
     any("mount", "util-linux"),
     any("script", "bsdutils"),
     any("tar", "tar"),
+    Need {
+        program: "ssh",
+        version: "-V",
+        least: None,
+        package: "openssh-client",
+    },
+    any("rsync", "rsync"),
     at_least("podman", "podman", (4, 0)),
     any("runc", "runc"),
     at_least("dockerd", "docker.io", (20, 10)),

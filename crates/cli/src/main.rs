@@ -15,6 +15,7 @@ mod report;
 mod settings;
 mod signals;
 mod sources;
+mod ssh;
 mod view;
 mod watch;
 

@@ -11,12 +11,14 @@ mod inspect;
 mod list;
 mod shell;
 mod snapshot;
+mod ssh;
+mod ssh_config;
 mod undo;
 
 use crate::{context::Context, exit::Exit, report::Error};
 use std::{path::PathBuf, time::Duration};
 
-/// Sealed workspaces for you and for other programs: create, exec, shell, list, inspect, snapshot, undo, fork, forward, destroy
+/// Sealed workspaces for you and for other programs: create, exec, shell, list, inspect, snapshot, undo, fork, forward, ssh, ssh-config, destroy
 ///
 /// Each is held by a process of its own, and is gone when that ends: by `destroy`, at its time, or
 /// however else. `skep shell` needs none of this.
@@ -43,6 +45,8 @@ enum Command {
     Undo(undo::Args),
     Fork(fork::Args),
     Forward(forward::Args),
+    Ssh(ssh::Args),
+    SshConfig(ssh_config::Args),
     Destroy(destroy::Args),
     #[command(hide = true)]
     Hold(hold::Args),
@@ -58,6 +62,8 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
         Command::Snapshot(args) => snapshot::run(args, context).await,
         Command::Undo(args) => undo::run(args, context).await,
         Command::Forward(args) => forward::run(args, context).await,
+        Command::Ssh(args) => ssh::run(args, context).await,
+        Command::SshConfig(args) => ssh_config::run(args, context),
         Command::Fork(args) => fork::run(args, context).await,
         Command::Destroy(args) => destroy::run(args, context).await,
         Command::Hold(args) => hold::run(args, context).await,

@@ -236,6 +236,7 @@ async fn work(
         terminal,
         stdin: true,
         timeout: None,
+        keep_background: false,
     };
     let mut running = place.exec(run).await?;
     relay::relay(&mut running, signals).await

@@ -1,11 +1,14 @@
-//! `skep sandbox forward`: what listens in a sandbox is reached.
+//! `skep sandbox forward`, `ssh` and `ssh-config`: what runs in a sandbox is reached, with the client of
+//! SSH that people have.
 
+use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
 
 use rustix::process::Signal;
 use serde_json::Value;
-use testkit::Started;
+use testkit::{Ran, Started};
 
 use crate::world::{DEADLINE, World};
 
@@ -128,4 +131,213 @@ fn where_nobody_listens_a_connection_breaks_and_the_reason_is_said_once() {
     world
         .skep(&["sandbox", "forward", "try", "0:7"])
         .expect_code(5);
+}
+
+/// A sandbox that is called `try`, and a file for `ssh -F`.
+fn with_ssh(world: &World) -> PathBuf {
+    let create = ["sandbox", "create", "--for", "10m", "--name", "try"];
+    world.skep(&create).expect_code(0);
+    let lines = world.skep(&["sandbox", "ssh-config"]).expect_code(0).stdout;
+    world.home.file("ssh_config", lines)
+}
+
+/// Runs the program of SSH that is asked for, with a shell's redirections around it.
+fn shell(world: &World, script: &str) -> Ran {
+    let script = script.replace("SSH ", "ssh -F \"$HOME/../ssh_config\" -o LogLevel=ERROR ");
+    let started = world.home.start("sh", ["-c", &script], world.repo.path());
+    started.finish(DEADLINE)
+}
+
+fn ssh(world: &World, command: &str) -> Ran {
+    let config = world.home.root().join("ssh_config");
+    let config = config.to_str().unwrap();
+    let args = ["-F", config, "-o", "LogLevel=ERROR", "skep-try", command];
+    let started = world.home.start("ssh", args, world.repo.path());
+    started.finish(DEADLINE)
+}
+
+#[test]
+fn commands_over_ssh_are_as_on_any_machine() {
+    let world = World::simple();
+    let config = with_ssh(&world);
+    let ran = ssh(&world, "pwd; echo err >&2; exit 7").expect_code(7);
+    assert!(ran.stdout.starts_with("/workspace/"), "{}", ran.stdout);
+    assert_eq!(ran.stderr, "err\n");
+    ssh(&world, "kill -9 $$").expect_code(255);
+    ssh(&world, "no-such-program").expect_code(127);
+    // Both directions are full at once, and the input ends before the output does.
+    let ran = shell(
+        &world,
+        "head -c 40000000 /dev/zero | SSH skep-try cat | wc -c",
+    );
+    assert_eq!(ran.stdout.trim(), "40000000", "{}", ran.stderr);
+    let ran = shell(
+        &world,
+        "head -c 6000000 /dev/zero | SSH skep-try 'od -v' | wc -l",
+    );
+    assert_eq!(ran.stdout.trim(), "375001", "{}", ran.stderr);
+    // What nobody inside reads holds nothing up.
+    let ran = shell(
+        &world,
+        "head -c 40000000 /dev/zero | SSH skep-try 'echo here'",
+    );
+    assert_eq!(ran.stdout, "here\n", "{}", ran.stderr);
+    let variables =
+        "LANG=C.UTF-9 SSH -o SendEnv=LANG -o SetEnv=SECRET=1 skep-try 'echo $LANG,$SECRET,$HOME'";
+    let said = shell(&world, variables).stdout;
+    assert_eq!(said, "C.UTF-9,,/home/agent\n");
+    let said = shell(
+        &world,
+        "printf 'echo $((6*7))\\nexit 5\\n' | SSH -T skep-try",
+    );
+    assert_eq!(said.expect_code(5).stdout, "42\n");
+    // What is started beside a command outlives it, as an editor's server must.
+    let beside = ssh(&world, "nohup sleep 1000 >/dev/null 2>&1 & echo $!");
+    let pid = beside.expect_code(0).stdout.trim().to_owned();
+    ssh(&world, &format!("kill -0 {pid}")).expect_code(0);
+
+    let mut runs = world.home.start(
+        "ssh",
+        [
+            "-F",
+            config.to_str().unwrap(),
+            "skep-try",
+            "echo $$; exec sleep 1000",
+        ],
+        world.repo.path(),
+    );
+    let pid = runs.line(DEADLINE, |_| true);
+    runs.kill();
+    // It ends with its client.
+    let gone = format!("while kill -0 {pid} 2>/dev/null; do sleep 0.05; done");
+    let wait = ["sandbox", "exec", "try", "--", "sh", "-c", &gone];
+    world.skep(&wait).expect_code(0);
+
+    let mut runs = world.home.start(
+        "ssh",
+        [
+            "-F",
+            config.to_str().unwrap(),
+            "skep-try",
+            "echo up; exec sleep 1000",
+        ],
+        world.repo.path(),
+    );
+    runs.line(DEADLINE, |line| line == "up");
+    world.skep(&["sandbox", "destroy", "try"]).expect_code(0);
+    runs.finish(DEADLINE).expect_code(255);
+    let missing = ssh(&world, "true").expect_code(255);
+    assert!(
+        missing.stderr.contains("there is no sandbox `try`"),
+        "{}",
+        missing.stderr
+    );
+    world.assert_nothing_left();
+}
+
+/// Runs a command at a terminal of 30 lines, waits until it has said "up", makes the terminal one of 40
+/// lines, and prints what came.
+const RESIZE: &str = "import fcntl, os, pty, struct, sys, termios
+pid, fd = pty.fork()
+if pid == 0:
+    os.execvp(sys.argv[1], sys.argv[1:])
+fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack('HHHH', 30, 100, 0, 0))
+came, resized = b'', False
+while True:
+    try: part = os.read(fd, 4096)
+    except OSError: break
+    if not part: break
+    came += part
+    if b'up' in came and not resized:
+        resized = True
+        fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack('HHHH', 40, 120, 0, 0))
+_, status = os.waitpid(pid, 0)
+print(came.decode(), os.waitstatus_to_exitcode(status))
+";
+
+#[test]
+fn a_terminal_over_ssh_has_the_size_of_the_persons_and_changes_with_it() {
+    let world = World::simple();
+    let config = with_ssh(&world);
+    let command = "trap 'stty size; exit 3' WINCH; tty; echo up; while :; do sleep 0.05; done";
+    let args = ["-c", RESIZE, "ssh", "-F", config.to_str().unwrap()];
+    let args = [&args[..], &["-t", "skep-try", command]].concat();
+    let ran = world.home.start("python3", args, world.repo.path());
+    let said = ran.finish(DEADLINE).expect_code(0).stdout;
+    assert!(said.contains("/dev/pts/"), "{said}");
+    assert!(
+        said.contains("40 120\r\n") && said.trim().ends_with(" 3"),
+        "{said}"
+    );
+    let typed = "printf 'stty size; exit 4\\n' | TERM=dumb SSH -tt skep-try";
+    let said = shell(&world, typed).expect_code(4).stdout;
+    assert!(said.contains("24 80") && said.contains("(skep)"), "{said}");
+}
+
+#[test]
+fn over_ssh_ports_inside_are_reached_and_nothing_else_is_opened() {
+    let world = World::simple();
+    let (server, port) = serving(&world);
+    let lines = world.skep(&["sandbox", "--json", "ssh-config", "try"]);
+    let told = lines.expect_code(0).json_lines().remove(0);
+    assert_eq!(told["hosts"][1], "skep-try");
+    world
+        .home
+        .file("ssh_config", told["text"].as_str().unwrap());
+    let through = |target: &str, more: &str| {
+        let script = format!("printf 12345 | SSH {more} -W {target} skep-try");
+        shell(&world, &script)
+    };
+    let ran = through(&format!("localhost:{port}"), "");
+    assert_eq!(ran.expect_code(0).stdout, "heard 5");
+    let of_the_host = TcpListener::bind("127.0.0.1:0").unwrap();
+    let other = of_the_host.local_addr().unwrap().port();
+    for target in [format!("127.0.0.1:{other}"), format!("192.0.2.1:{port}")] {
+        let ran = through(&target, "");
+        assert_ne!(ran.status.code(), Some(0), "{target}");
+        assert!(ran.stdout.is_empty(), "{target}");
+    }
+    let back = "SSH -o ExitOnForwardFailure=yes -R 0:localhost:1 skep-try true";
+    assert_ne!(shell(&world, back).status.code(), Some(0));
+    let agent = "eval $(ssh-agent) >/dev/null; SSH -A skep-try 'echo \"$SSH_AUTH_SOCK\"'; ssh-agent -k >/dev/null";
+    assert_eq!(shell(&world, agent).stdout, "\n");
+    drop(server);
+}
+
+#[test]
+fn files_are_copied_over_ssh_and_stay_inside() {
+    let world = World::simple();
+    with_ssh(&world);
+    let copy =
+        "set -e; head -c 3000000 /dev/urandom > large; mkdir -p tree/sub; echo one > tree/sub/file
+        scp -O -q -F \"$HOME/../ssh_config\" -r large tree skep-try:
+        scp -O -q -F \"$HOME/../ssh_config\" skep-try:large again
+        cmp large again; rm -rf again large
+        rsync -e 'ssh -F '\"$HOME/../ssh_config\" -a tree/ skep-try:synced/
+        rsync -e 'ssh -F '\"$HOME/../ssh_config\" -a skep-try:synced/ back/
+        cat back/sub/file";
+    let ran = shell(&world, copy).expect_code(0);
+    assert_eq!(ran.stdout, "one\n");
+    let ran = ssh(&world, "stat -c %s large; cat tree/sub/file").expect_code(0);
+    assert_eq!(ran.stdout, "3000000\none\n");
+    let ran = ssh(&world, "ls -l large | cut -c1").expect_code(0);
+    assert_eq!(ran.stdout, "-\n");
+}
+
+#[test]
+fn a_person_at_a_terminal_is_told_what_ssh_is_for() {
+    let world = World::simple();
+    let typed = format!(
+        "script -qec '{} sandbox ssh try' /dev/null",
+        env!("CARGO_BIN_EXE_skep")
+    );
+    let ran = shell(&world, &typed);
+    assert_eq!(ran.status.code(), Some(6));
+    assert!(
+        ran.stdout.contains("skep sandbox ssh-config"),
+        "{}",
+        ran.stdout
+    );
+    let keys = fs::metadata(world.data().join("ssh"));
+    assert!(keys.is_err(), "no key is made before it is needed");
 }

@@ -213,6 +213,7 @@ impl Place {
         command = command.with_env(run.env.iter().cloned());
         command.terminal = run.terminal;
         command.timeout = run.timeout;
+        command.keep_background = run.keep_background;
         command.with_stdin(match run.stdin {
             true => Stdin::Pipe,
             false => Stdin::Null,

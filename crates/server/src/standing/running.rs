@@ -23,6 +23,9 @@ pub struct Run {
     pub stdin: bool,
     /// After this long it is ended.
     pub timeout: Option<Duration>,
+    /// Whether what it leaves running goes on, until the sandbox ends.
+    #[serde(default)]
+    pub keep_background: bool,
 }
 
 /// The owner's ends of what a command reads and writes.

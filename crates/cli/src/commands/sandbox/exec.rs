@@ -63,6 +63,7 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
         terminal,
         stdin: true,
         timeout: args.timeout,
+        keep_background: false,
     };
     begin(&args.id, run, context).await
 }

@@ -19,6 +19,7 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
         terminal: relay::terminal(),
         stdin: true,
         timeout: None,
+        keep_background: false,
     };
     exec::begin(&args.id, run, context).await
 }
