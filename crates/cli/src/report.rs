@@ -289,6 +289,7 @@ fn of_node(error: &server::Error) -> Classified {
         E::Model(error) | E::JobModel { source: error, .. } => return provider(error),
         E::Replay(error) => return of_replay(error),
         E::Standing(error) => return of_standing(error),
+        E::Sandbox(error) if is_copy(error) => return copy(error),
         E::Prompt => (
             Exit::Usage,
             Some("`skep run \"make the parser accept trailing commas\"`"),
@@ -331,6 +332,48 @@ fn of_node(error: &server::Error) -> Classified {
         },
     };
     (exit, hint.map(str::to_owned), error.reason())
+}
+
+fn is_copy(error: &sandbox::Error) -> bool {
+    use sandbox::Error as E;
+    matches!(
+        error,
+        E::Carry { .. } | E::CarryEnded { .. } | E::Archive(_)
+    )
+}
+
+/// What could not be copied.
+fn copy(error: &sandbox::Error) -> Classified {
+    use sandbox::{Error as E, archive::Error as A};
+    let (exit, hint) = match error {
+        E::Archive(A::Stream(source)) if source.kind() == io::ErrorKind::BrokenPipe => {
+            (Exit::OutputClosed, None)
+        }
+        E::Archive(A::TooMuch { .. }) => (
+            Exit::Failed,
+            Some("copy it in parts, or as one archive that is packed inside"),
+        ),
+        E::Carry { source, .. } | E::Archive(A::Local { source, .. }) => {
+            let hint = match source.kind() {
+                io::ErrorKind::NotFound => Some("check the path; a directory is not made for it"),
+                io::ErrorKind::StorageFull => Some("free some space there, then try again"),
+                io::ErrorKind::PermissionDenied => Some("check who owns it and its mode"),
+                io::ErrorKind::IsADirectory | io::ErrorKind::NotADirectory => {
+                    Some("a directory and something else do not replace each other: remove one")
+                }
+                _ => None,
+            };
+            (Exit::Failed, hint)
+        }
+        E::CarryEnded { exit } => {
+            let hint = exit
+                .limit
+                .map(|_| "`[sandbox]` in the configuration has the limits");
+            (Exit::Failed, hint)
+        }
+        _ => (Exit::Failed, None),
+    };
+    (exit, hint.map(str::to_owned), None)
 }
 
 fn of_standing(error: &server::standing::Error) -> Classified {

@@ -6,7 +6,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::os::unix::ffi::OsStringExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use tokio::io::AsyncReadExt as _;
@@ -22,8 +22,8 @@ use crate::{Command, Error, Exit, Process, Sandbox, Stdin};
 pub struct Carry {
     /// How.
     pub task: Task,
-    /// From where, or where to, as seen by commands; relative paths begin in the workspace.
-    pub path: PathBuf,
+    /// From where, or where to: a path as seen by commands; relative ones begin in the workspace.
+    pub path: OsString,
     /// After this long it is ended.
     pub timeout: Option<Duration>,
 }
@@ -48,7 +48,7 @@ pub enum Task {
 
 impl Carry {
     /// Without a limit of time.
-    pub fn new(task: Task, path: impl Into<PathBuf>) -> Self {
+    pub fn new(task: Task, path: impl Into<OsString>) -> Self {
         Self {
             task,
             path: path.into(),
@@ -73,14 +73,12 @@ impl Carry {
             Task::Fill => (wire::CARRY_FILL, Stdin::Pipe),
         };
         let name = match self.task {
-            Task::Out => name_of(&self.path).map(OsString::from).unwrap_or_default(),
+            Task::Out => name_of(Path::new(&self.path))
+                .map(OsString::from)
+                .unwrap_or_default(),
             _ => OsString::new(),
         };
-        let words = [
-            OsString::from_vec(task.to_vec()),
-            self.path.clone().into_os_string(),
-            name,
-        ];
+        let words = [OsString::from_vec(task.to_vec()), self.path.clone(), name];
         let mut command = Command::new(words, workspace).with_stdin(stdin);
         command.timeout = self.timeout;
         command

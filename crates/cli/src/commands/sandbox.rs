@@ -1,5 +1,6 @@
 //! `skep sandbox`: sealed workspaces that outlive a command, for people and other programs.
 
+mod copy;
 mod create;
 mod destroy;
 mod exec;
@@ -18,7 +19,7 @@ mod undo;
 use crate::{context::Context, exit::Exit, report::Error};
 use std::{path::PathBuf, time::Duration};
 
-/// Sealed workspaces for you and for other programs: create, exec, shell, list, inspect, snapshot, undo, fork, forward, ssh, ssh-config, destroy
+/// Sealed workspaces for you and for other programs: create, exec, shell, copy, list, inspect, snapshot, undo, fork, forward, ssh, ssh-config, destroy
 ///
 /// Each is held by a process of its own, and is gone when that ends: by `destroy`, at its time, or
 /// however else. `skep shell` needs none of this.
@@ -27,7 +28,7 @@ use std::{path::PathBuf, time::Duration};
     subcommand_required = true,
     arg_required_else_help = true,
     disable_help_subcommand = true,
-    after_help = "Examples:\n  skep sandbox create --name try\n  skep sandbox exec try -- cargo test\n  skep sandbox shell try\n  skep sandbox snapshot try\n  skep sandbox list\n  skep sandbox destroy try"
+    after_help = "Examples:\n  skep sandbox create --name try\n  skep sandbox exec try -- cargo test\n  skep sandbox shell try\n  skep sandbox copy try:target/report.html .\n  skep sandbox snapshot try\n  skep sandbox list\n  skep sandbox destroy try"
 )]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -39,6 +40,7 @@ enum Command {
     Create(create::Args),
     Exec(exec::Args),
     Shell(shell::Args),
+    Copy(copy::Args),
     List(list::Args),
     Inspect(inspect::Args),
     Snapshot(snapshot::Args),
@@ -57,6 +59,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
         Command::Create(args) => create::run(args, context).await,
         Command::Exec(args) => exec::run(args, context).await,
         Command::Shell(args) => shell::run(args, context).await,
+        Command::Copy(args) => copy::run(args, context).await,
         Command::List(args) => list::run(args, context).await,
         Command::Inspect(args) => inspect::run(args, context).await,
         Command::Snapshot(args) => snapshot::run(args, context).await,

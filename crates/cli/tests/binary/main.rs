@@ -14,6 +14,7 @@ mod bad_input;
 mod bad_models;
 mod claude_code;
 mod containers;
+mod copies;
 mod demo;
 mod dice;
 mod docs;

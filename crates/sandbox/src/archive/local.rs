@@ -25,7 +25,8 @@ pub struct LeftOut {
 }
 
 impl LeftOut {
-    fn add(&mut self, path: &Path, other: Other) {
+    /// Notes one more.
+    pub fn add(&mut self, path: &Path, other: Other) {
         self.count = self.count.saturating_add(1);
         if self.named.len() < MOST_NAMED {
             self.named.push((path.to_owned(), other));

@@ -75,7 +75,11 @@ async fn give_by(subject: &Subject, carry: Carry, from: PathBuf) -> Result<(), E
     .await
 }
 
-async fn get(subject: &Subject, from: impl Into<PathBuf>, to: &Path) -> Result<Put, Error> {
+async fn get(
+    subject: &Subject,
+    from: impl Into<std::ffi::OsString>,
+    to: &Path,
+) -> Result<Put, Error> {
     let (carry, to) = (Carry::new(Task::Out, from), to.to_owned());
     let carry = carry.with_timeout(PATIENCE);
     let work = move |from: &mut _| put(from, &to, Where::Named);

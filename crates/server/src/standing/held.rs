@@ -10,6 +10,7 @@ use super::{
 };
 use crate::Error as NodeError;
 use domain::SandboxId;
+use sandbox::Carry;
 use serde::Serialize;
 use std::{fs::File, path::Path, time::Duration};
 
@@ -151,6 +152,17 @@ impl Held {
         match self.ask(&Ask::Watch, ANSWERS_WITHIN).await? {
             (Answer::Watched, _, mut talk) => Ok(async move { talk.until_hung_up().await }),
             (answer, ..) => Err(answer.into_error(|| self.gone())),
+        }
+    }
+
+    /// Carries files in or out of it.
+    ///
+    /// # Errors
+    /// When the holder has ended.
+    pub async fn carry(&self, carry: Carry) -> Result<Running, NodeError> {
+        match self.ask(&Ask::Carry(carry), STARTS_WITHIN).await? {
+            (Answer::Started, fds, talk) => Running::there(talk, fds),
+            (answer, ..) => Err(answer.into_error(|| self.gone()).into()),
         }
     }
 

@@ -6,7 +6,7 @@ use super::{
     held,
     moments::Fork,
     place::{Place, Wish},
-    running::{Nudge, Run},
+    running::{Nudge, Running},
     shown::state,
     talk::{Answer, Ask, Talk},
 };
@@ -245,7 +245,8 @@ impl Holder {
             }
             Ask::State => answer(&talk, &state(&self.place, false).await, &[]).await,
             Ask::Inspect => answer(&talk, &state(&self.place, true).await, &[]).await,
-            Ask::Exec(run) => self.run(&mut talk, run).await,
+            Ask::Exec(run) => pass_on(&mut talk, self.place.exec(run).await).await,
+            Ask::Carry(carry) => pass_on(&mut talk, self.place.carry(carry).await).await,
             Ask::Snapshot { name } => {
                 let kept = self.place.snapshot(name).await;
                 answer(&talk, &told(kept.map(Answer::Moments)), &[]).await
@@ -294,32 +295,32 @@ impl Holder {
         drop(connection);
         Ok(())
     }
+}
 
-    /// Runs a command for a client. When the client goes away, the command is killed.
-    async fn run(&self, talk: &mut Talk, run: Run) -> Result<(), StandingError> {
-        let mut running = match self.place.exec(run).await {
-            Ok(running) => running,
-            Err(error) => return answer(talk, &refused(&error), &[]).await,
-        };
-        let ends = running.take_ends().map(super::Ends::into_descriptors);
-        let descriptors = ends
-            .transpose()
-            .map_err(StandingError::Conversation)?
-            .unwrap_or_default();
-        answer(talk, &Answer::Started, &descriptors).await?;
-        // Here they would keep a terminal from hanging up, and an output from ending.
-        drop(descriptors);
-        loop {
-            tokio::select! {
-                exit = running.wait() => {
-                    let told = exit.map_or_else(|error| refused(&error), Answer::Exited);
-                    return answer(talk, &told, &[]).await;
-                }
-                heard = talk.hear::<Nudge>() => match heard? {
-                    Some((nudge, _)) => running.nudge(nudge).await,
-                    None => return Ok(()),
-                },
+/// Passes on to a client what was started for it. When the client goes away, it is killed.
+async fn pass_on(talk: &mut Talk, started: Result<Running, Error>) -> Result<(), StandingError> {
+    let mut running = match started {
+        Ok(running) => running,
+        Err(error) => return answer(talk, &refused(&error), &[]).await,
+    };
+    let ends = running.take_ends().map(super::Ends::into_descriptors);
+    let descriptors = ends
+        .transpose()
+        .map_err(StandingError::Conversation)?
+        .unwrap_or_default();
+    answer(talk, &Answer::Started, &descriptors).await?;
+    // Here they would keep a terminal from hanging up, and an output from ending.
+    drop(descriptors);
+    loop {
+        tokio::select! {
+            exit = running.wait() => {
+                let told = exit.map_or_else(|error| refused(&error), Answer::Exited);
+                return answer(talk, &told, &[]).await;
             }
+            heard = talk.hear::<Nudge>() => match heard? {
+                Some((nudge, _)) => running.nudge(nudge).await,
+                None => return Ok(()),
+            },
         }
     }
 }

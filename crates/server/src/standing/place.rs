@@ -12,7 +12,7 @@ use crate::{
 };
 use domain::{SandboxId, entity::Beside};
 use git::{CommitId, Mirror, TreeId};
-use sandbox::{Command, Diagnosis, Stats, Stdin};
+use sandbox::{Carry, Command, Diagnosis, Stats, Stdin};
 use site::{Full, Site, Sites, Wanted};
 use std::{ffi::OsString, path::PathBuf, sync::Arc};
 use tokio_util::sync::CancellationToken;
@@ -198,6 +198,17 @@ impl Place {
     pub async fn connect(&self, port: u16) -> Result<sandbox::Connection, Error> {
         let sandbox = self.site.sandbox().map_err(Error::Site)?;
         Ok(sandbox.connect(port).await?)
+    }
+
+    /// Starts to carry files in or out; relative paths begin at the top of the workspace. Dropping it
+    /// kills what carries.
+    ///
+    /// # Errors
+    /// When the sandbox has ended.
+    pub async fn carry(&self, carry: Carry) -> Result<Running, Error> {
+        let sandbox = self.site.sandbox().map_err(Error::Site)?;
+        let started = sandbox.carry(carry).await;
+        Ok(Running::here(started.map_err(StandingError::of_start)?))
     }
 
     fn command(&self, run: &Run, argv: Vec<OsString>, is_shell: bool) -> Command {

@@ -11,7 +11,7 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
-use sandbox::Exit;
+use sandbox::{Carry, Exit};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
     io::{self, IoSlice, IoSliceMut},
@@ -39,6 +39,8 @@ pub(super) enum Ask {
     /// Run a command. After [`Answer::Started`] the client may send a [`Nudge`] at any time; when it
     /// hangs up, the command is killed.
     Exec(Run),
+    /// Carry files in or out. It goes on as [`Ask::Exec`] does; its streams are those of an archive.
+    Carry(Carry),
     /// Keep the files as they are, under this name or a number.
     Snapshot {
         /// The name.
