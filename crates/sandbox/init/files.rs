@@ -2,6 +2,7 @@
 
 use crate::sys::{self, Errno, O_CLOEXEC, Result, Text, nr};
 
+pub const EACCES: Errno = Errno(13);
 pub const ENXIO: Errno = Errno(6);
 pub const ENOTDIR: Errno = Errno(20);
 pub const EISDIR: Errno = Errno(21);
@@ -27,6 +28,8 @@ pub struct Entry {
     pub size: u64,
     pub modified: Time,
     pub changed: Time,
+    /// All zero where the file system does not keep it.
+    pub born: Time,
 }
 
 /// Seconds and nanoseconds since 1970.
@@ -40,8 +43,8 @@ impl Entry {
 
 /// Of the entry with this name, whatever it is; with no name, of the directory itself.
 pub fn look(directory: i32, name: Text<'_>) -> Result<Entry> {
-    /// Kind, permissions, times of change, inode and size.
-    const WANTED: usize = 1 | 2 | 0x40 | 0x80 | 0x100 | 0x200;
+    /// Kind, permissions, times of change, inode, size, and when it was made.
+    const WANTED: usize = 1 | 2 | 0x40 | 0x80 | 0x100 | 0x200 | 0x800;
     #[repr(C)]
     struct Moment {
         seconds: i64,
@@ -59,7 +62,7 @@ pub fn look(directory: i32, name: Text<'_>) -> Result<Entry> {
         size: u64,
         _between: [u8; 16],
         _read: Moment,
-        _born: Moment,
+        born: Moment,
         changed: Moment,
         modified: Moment,
         _after: [u8; 128],
@@ -83,6 +86,7 @@ pub fn look(directory: i32, name: Text<'_>) -> Result<Entry> {
         size: found.size,
         modified: (found.modified.seconds, found.modified.nanoseconds),
         changed: (found.changed.seconds, found.changed.nanoseconds),
+        born: (found.born.seconds, found.born.nanoseconds),
     })
 }
 
@@ -134,6 +138,13 @@ pub fn read_link<'a>(directory: i32, name: Text<'_>, buffer: &'a mut [u8]) -> Re
         *end = 0;
     }
     Ok(Text::new(buffer.get(..=length).unwrap_or(b"\0")))
+}
+
+/// Sets the permissions of an entry; of what a link leads to, if it is one.
+pub fn permit(directory: i32, name: Text<'_>, mode: usize) -> Result<()> {
+    let arguments = [directory as usize, name.pointer(), mode];
+    // SAFETY: the name ends with a zero byte.
+    unsafe { sys::call(nr::FCHMODAT, arguments) }.map(drop)
 }
 
 /// Removes an entry that is no directory.

@@ -169,15 +169,17 @@ pub struct Identity {
     /// Seconds and nanoseconds since 1970.
     pub modified: (i64, u32),
     pub changed: (i64, u32),
+    /// All zero where nobody knows it.
+    pub born: (i64, u32),
 }
 
 /// Where the identity is: nothing else of ours has a prefix.
 const IDENTITY: usize = 345;
-const IDENTITY_BYTES: usize = 44;
+const IDENTITY_BYTES: usize = 56;
 
 /// Puts the identity into a header.
 pub fn identify(block: &mut [u8; BLOCK], identity: &Identity) {
-    let parts: [&[u8]; 7] = [
+    let parts: [&[u8]; 9] = [
         &identity.number.to_le_bytes(),
         &identity.mode.to_le_bytes(),
         &identity.size.to_le_bytes(),
@@ -185,6 +187,8 @@ pub fn identify(block: &mut [u8; BLOCK], identity: &Identity) {
         &identity.modified.1.to_le_bytes(),
         &identity.changed.0.to_le_bytes(),
         &identity.changed.1.to_le_bytes(),
+        &identity.born.0.to_le_bytes(),
+        &identity.born.1.to_le_bytes(),
     ];
     let room = block.iter_mut().skip(IDENTITY).take(IDENTITY_BYTES);
     for (to, from) in room.zip(parts.into_iter().flatten()) {
@@ -206,5 +210,6 @@ pub fn identity(block: &[u8; BLOCK]) -> Result<Identity> {
         size: reader.long()?,
         modified: (reader.long()? as i64, reader.word()?),
         changed: (reader.long()? as i64, reader.word()?),
+        born: (reader.long()? as i64, reader.word()?),
     })
 }

@@ -23,13 +23,14 @@ pub enum With {
 /// Packs all that is at `path`; `name` is what that is called in the archive, and nothing if only what
 /// is in it counts.
 pub fn whole(path: Text<'_>, name: Text<'_>, here: &mut Route, with: With) -> Outcome {
-    let mut packer = Packer::new(with)?;
+    let mut packer = Packer::new(with, with == With::Identities)?;
     let inside = name.bytes().is_empty();
     let flags = sys::O_RDONLY | sys::O_DIRECTORY;
     if inside {
         let directory =
             files::open(sys::AT_FDCWD as i32, path, flags, 0).map_err(at(CARRY_OPEN))?;
         packer.within(directory, here, &mut Route::new(), 0)?;
+        sys::close(directory);
     } else {
         let mut named = Route::new();
         named.enter(name.bytes()).map_err(at(CARRY_READ))?;
@@ -41,7 +42,7 @@ pub fn whole(path: Text<'_>, name: Text<'_>, here: &mut Route, with: With) -> Ou
 /// Packs what the input names below the directory at `path`, each by itself: a list of paths with a zero
 /// byte behind each.
 pub fn picked(path: Text<'_>, here: &mut Route) -> Outcome {
-    let mut packer = Packer::new(With::Contents)?;
+    let mut packer = Packer::new(With::Contents, true)?;
     let flags = sys::O_RDONLY | sys::O_DIRECTORY;
     let root = files::open(sys::AT_FDCWD as i32, path, flags, 0).map_err(at(CARRY_OPEN))?;
     let mut wanted = Wanted::new().map_err(at(CARRY_READ))?;
@@ -49,7 +50,7 @@ pub fn picked(path: Text<'_>, here: &mut Route) -> Outcome {
     while let Some(length) = wanted.next(&mut name).map_err(at(CARRY_READ))? {
         let path = name.get(..length).unwrap_or(&[]);
         here.say(path);
-        packer.one(root, path)?;
+        packer.one(root, path, path)?;
         // Whoever asks may wait for this one before asking for the next.
         if wanted.is_empty() {
             packer.flush()?;
@@ -58,55 +59,66 @@ pub fn picked(path: Text<'_>, here: &mut Route) -> Outcome {
     packer.end()
 }
 
+const DIRECTORY: usize = sys::O_RDONLY | sys::O_DIRECTORY | sys::O_NOFOLLOW;
+const CONTENT: usize = sys::O_RDONLY | sys::O_NOFOLLOW | O_NONBLOCK;
+
+/// What is open, and the permissions to give back.
+struct Opened {
+    fd: i32,
+    was: Option<usize>,
+}
+
+impl Opened {
+    fn close(&self, directory: i32, name: Text<'_>) {
+        sys::close(self.fd);
+        if let Some(was) = self.was {
+            // It may be gone, or another's by now.
+            let _given_back = files::permit(directory, name, was);
+        }
+    }
+}
+
 struct Packer {
     with: With,
+    /// Whether closed directories and files are opened where that can be.
+    lets_in: bool,
     buffer: &'static mut [u8],
     filled: usize,
 }
 
 impl Packer {
-    fn new(with: With) -> core::result::Result<Self, Failed> {
+    fn new(with: With, lets_in: bool) -> core::result::Result<Self, Failed> {
         let memory = sys::map(None, BUFFER, false).map_err(at(CARRY_READ))?;
         // SAFETY: the mapping has room for so many bytes, and stays until this process ends.
         let buffer = unsafe { core::slice::from_raw_parts_mut(memory, BUFFER) };
         Ok(Self {
             with,
+            lets_in,
             buffer,
             filled: 0,
         })
     }
 
-    /// One path below the root, without what is in it.
-    fn one(&mut self, root: i32, path: &[u8]) -> Outcome {
-        let mut name = [0u8; LONGEST];
-        let mut directory = root;
-        let mut parts = path.split(|byte| *byte == b'/').peekable();
-        while let Some(part) = parts.next() {
-            if matches!(part, b"" | b"." | b"..") {
-                return Err(at(CARRY_READ)(sys::EINVAL));
-            }
-            let mut route = Route::new();
-            route.enter(part).map_err(at(CARRY_READ))?;
-            for (to, from) in name.iter_mut().zip(route.bytes().iter().chain(&[0])) {
-                *to = *from;
-            }
-            let text = terminated(&name).map_err(at(CARRY_READ))?;
-            let below = match parts.peek() {
-                Some(_) => files::open_directory(directory, text),
-                None => {
-                    let packed = self.leaf(directory, text, path);
-                    if directory != root {
-                        sys::close(directory);
-                    }
-                    return packed;
-                }
-            };
-            if directory != root {
-                sys::close(directory);
-            }
-            directory = below.map_err(at(CARRY_OPEN))?;
+    /// One path below a directory, without what is in it.
+    fn one(&mut self, directory: i32, path: &[u8], whole: &[u8]) -> Outcome {
+        let end = path.iter().position(|byte| *byte == b'/');
+        let (part, rest) = path.split_at(end.unwrap_or(path.len()));
+        let mut name = [0u8; 256];
+        if matches!(part, b"" | b"." | b"..") || part.len() >= name.len() {
+            return Err(at(CARRY_READ)(sys::EINVAL));
         }
-        Ok(())
+        for (to, from) in name.iter_mut().zip(part) {
+            *to = *from;
+        }
+        let name = terminated(&name).map_err(at(CARRY_READ))?;
+        let Some(rest) = rest.get(1..) else {
+            return self.leaf(directory, name, whole);
+        };
+        let entry = files::look(directory, name).map_err(at(CARRY_LOOK))?;
+        let below = self.open(directory, name, &entry, DIRECTORY)?;
+        let packed = self.one(below.fd, rest, whole);
+        below.close(directory, name);
+        packed
     }
 
     fn leaf(&mut self, directory: i32, name: Text<'_>, path: &[u8]) -> Outcome {
@@ -134,8 +146,10 @@ impl Packer {
                     return Err(at(CARRY_OPEN)(ELOOP));
                 }
                 self.header(tar::DIRECTORY, &entry, 0, named.bytes(), b"")?;
-                let below = files::open_directory(directory, name).map_err(at(CARRY_OPEN))?;
-                return self.within(below, here, named, depth);
+                let below = self.open(directory, name, &entry, DIRECTORY)?;
+                self.within(below.fd, here, named, depth)?;
+                below.close(directory, name);
+                return Ok(());
             }
             files::FILE => return self.file(directory, name, &entry, named.bytes()),
             files::LINK => return self.link(directory, name, &entry, named.bytes()),
@@ -147,7 +161,7 @@ impl Packer {
         self.header(kind, &entry, 0, named.bytes(), b"")
     }
 
-    /// All that is in a directory, which is closed.
+    /// All that is in a directory.
     fn within(
         &mut self,
         directory: i32,
@@ -168,7 +182,6 @@ impl Packer {
                 error.error
             })
         });
-        sys::close(directory);
         match (failed, listed) {
             (Some(failed), _) => Err(failed),
             (None, listed) => listed.map_err(at(CARRY_LIST_DIRECTORY)),
@@ -196,15 +209,42 @@ impl Packer {
         if self.with == With::Identities {
             return self.header(tar::FILE, entry, entry.size, path, b"");
         }
-        let flags = sys::O_RDONLY | sys::O_NOFOLLOW | O_NONBLOCK;
-        let file = files::open(directory, name, flags, 0).map_err(at(CARRY_OPEN))?;
-        let packed = self.content(file, path);
-        sys::close(file);
+        let file = self.open(directory, name, entry, CONTENT)?;
+        let packed = self.content(file.fd, entry.mode, path);
+        file.close(directory, name);
         packed
     }
 
-    fn content(&mut self, file: i32, path: &[u8]) -> Outcome {
-        let entry = files::look(file, text!("")).map_err(at(CARRY_LOOK))?;
+    /// Opens what was looked at. Where a change is read, its owner may have shut itself out: it is let
+    /// in until what was opened is closed.
+    fn open(
+        &self,
+        directory: i32,
+        name: Text<'_>,
+        entry: &Entry,
+        flags: usize,
+    ) -> core::result::Result<Opened, Failed> {
+        match files::open(directory, name, flags, 0) {
+            Err(files::EACCES) if self.lets_in => {}
+            opened => {
+                let fd = opened.map_err(at(CARRY_OPEN))?;
+                return Ok(Opened { fd, was: None });
+            }
+        }
+        let was = usize::from(entry.mode & 0o7777);
+        files::permit(directory, name, was | 0o700).map_err(at(CARRY_OPEN))?;
+        let fd = files::open(directory, name, flags, 0).map_err(at(CARRY_OPEN))?;
+        let was = Some(was);
+        Ok(Opened { fd, was })
+    }
+
+    /// Of a file that had this mode when it was looked at.
+    fn content(&mut self, file: i32, mode: u16, path: &[u8]) -> Outcome {
+        let found = files::look(file, text!("")).map_err(at(CARRY_LOOK))?;
+        let entry = Entry {
+            mode: found.mode & files::KIND | mode & 0o7777,
+            ..found
+        };
         if entry.kind() != files::FILE {
             return Err(at(CARRY_OPEN)(ENXIO));
         }
@@ -319,6 +359,7 @@ fn identify(block: &mut [u8; BLOCK], entry: &Entry) {
             size: entry.size,
             modified: entry.modified,
             changed: entry.changed,
+            born: entry.born,
         },
     );
 }

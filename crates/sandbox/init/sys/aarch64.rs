@@ -27,6 +27,7 @@ pub mod nr {
     pub const PIVOT_ROOT: usize = 41;
     pub const STATFS: usize = 43;
     pub const CHDIR: usize = 49;
+    pub const FCHMODAT: usize = 53;
     pub const OPENAT: usize = 56;
     pub const CLOSE: usize = 57;
     pub const GETDENTS64: usize = 61;

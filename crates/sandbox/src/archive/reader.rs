@@ -52,6 +52,8 @@ pub struct Listed {
     pub modified: (i64, u32),
     /// When anything of it was changed; no owner can set that.
     pub changed: (i64, u32),
+    /// When it was made, where its file system keeps that.
+    pub born: Option<(i64, u32)>,
 }
 
 impl<R: Read> Reader<R> {
@@ -109,6 +111,7 @@ impl<R: Read> Reader<R> {
             size: identity.size,
             modified: identity.modified,
             changed: identity.changed,
+            born: Some(identity.born).filter(|born| *born != (0, 0)),
         }))
     }
 
