@@ -6,7 +6,7 @@ use bstr::{BStr, BString};
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
-use crate::dir::{Dir, Meta};
+use crate::dir::Meta;
 use crate::error::{Error, Limit, io};
 use crate::names::is_git_directory;
 
@@ -290,9 +290,14 @@ impl<'a, E: From<Error>> Emitter<'a, E> {
         self.refuse(path, why);
     }
 
+    /// Checks that a file may be opened.
+    pub(crate) fn fits(&self, path: &BString, meta: &Meta) -> Result<(), Error> {
+        exceeds(path, Limit::FileBytes, meta.size, self.limits.file_bytes)
+    }
+
     /// Passes on an open file.
     pub(crate) fn file(&mut self, path: BString, content: File, meta: &Meta) -> Result<(), E> {
-        exceeds(&path, Limit::FileBytes, meta.size, self.limits.file_bytes)?;
+        self.fits(&path, meta)?;
         self.add_bytes(&path, meta.size)?;
         let executable = meta.mode & 0o100 != 0;
         self.visitor.visit(Change::File {
@@ -303,14 +308,8 @@ impl<'a, E: From<Error>> Emitter<'a, E> {
         })
     }
 
-    /// Reads a link in `dir` and passes it on.
-    pub(crate) fn link(
-        &mut self,
-        path: BString,
-        dir: &Dir,
-        name: &std::ffi::CStr,
-    ) -> Result<(), E> {
-        let target = dir.link(name).map_err(moved("read the link", &path))?;
+    /// Passes on a link.
+    pub(crate) fn link(&mut self, path: BString, target: Vec<u8>) -> Result<(), E> {
         self.add_bytes(&path, as_u64(target.len()))?;
         self.visitor.visit(Change::Link {
             path,

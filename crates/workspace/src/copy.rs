@@ -1,6 +1,6 @@
-//! Workspaces that are a copy of their base: making one, and finding what changed in it.
+//! Workspaces that are a copy of their base: making one.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::ffi::CStr;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -12,14 +12,12 @@ use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, SeekFrom, Timespec, Time
 use rustix::io::Errno;
 
 use crate::base::make_dir;
-use crate::change::{Emitter, GitDir, Limits, Summary, Visitor, Why, moved};
 use crate::descent::{Descent, Trail};
 use crate::dir::{Access, Dir, Id, Meta};
 use crate::error::{Error, io, std_io};
 use crate::manifest::{Entry, Manifest};
-use crate::names::is_git_directory;
 use crate::remove;
-use crate::tree::{Listed, as_path, chosen, listing};
+use crate::tree::{Listed, as_path, listing};
 
 /// Files up to this size are copied through a buffer, which is quicker than asking the kernel to.
 const SMALL: u64 = 256 * 1024;
@@ -314,187 +312,6 @@ fn copy_data(from: &mut File, to: &mut File, size: u64) -> std::io::Result<()> {
         at = end.max(start + 1);
     }
     to.set_len(size)
-}
-
-/// Visits how the copy at `root` differs from its manifest.
-pub(crate) fn changes<E: From<Error>>(
-    root: Dir,
-    manifest: &Manifest,
-    limits: &Limits,
-    visitor: &mut dyn Visitor<E>,
-) -> Result<Summary, E> {
-    let mut walk = Walk {
-        out: Emitter::new(limits, visitor),
-        trail: Trail::default(),
-        manifest,
-    };
-    let level = walk.level(&root, Some((0, manifest.len())))?;
-    let mut descent = Descent::new(root, level);
-    while let Some((dir, level)) = descent.top() {
-        let known = level.known.and_then(|(next, end)| {
-            if next < end {
-                manifest.get(next).map(|e| (next, e))
-            } else {
-                None
-            }
-        });
-        let order = match (level.names.last(), known) {
-            (Some(listed), Some((_, entry))) => listed.name.to_bytes().cmp(&entry.name),
-            (Some(_), None) => std::cmp::Ordering::Less,
-            (None, Some(_)) => std::cmp::Ordering::Greater,
-            (None, None) => {
-                descent.pop().map_err(moved("leave", walk.trail.here()))?;
-                walk.trail.pop();
-                continue;
-            }
-        };
-        // The manifest's entry that this step uses up.
-        let known = known.filter(|_| order.is_ge());
-        if let (Some((index, entry)), Some((_, end))) = (known, level.known) {
-            level.known = Some((index + 1 + entry.below, end));
-        }
-        if order.is_gt() {
-            if let Some((_, entry)) = known {
-                walk.gone(entry)?;
-            }
-        } else if let Some(listed) = level.names.pop()
-            && let Some((child, below)) = walk.entry(dir, &listed, known)?
-        {
-            walk.trail.push(listed.name.to_bytes());
-            walk.out.enter(walk.trail.here(), descent.depth() + 1)?;
-            let level = walk.level(&child, below)?;
-            descent.push(child, level);
-        }
-    }
-    Ok(walk.out.summary)
-}
-
-struct Level {
-    names: Vec<Listed>,
-    /// The manifest's entries of this directory that are still to come: from, to.
-    known: Option<(usize, usize)>,
-}
-
-struct Walk<'a, E> {
-    out: Emitter<'a, E>,
-    trail: Trail,
-    manifest: &'a Manifest,
-}
-
-/// A directory to walk next, with the manifest's entries below it.
-type Below = (Dir, Option<(usize, usize)>);
-
-impl<E: From<Error>> Walk<'_, E> {
-    fn level(&mut self, dir: &Dir, known: Option<(usize, usize)>) -> Result<Level, E> {
-        let expected = known.map_or(0, |(from, to)| to.saturating_sub(from));
-        // What the manifest knows stays in the listing: else it would be taken for deleted.
-        let mut names = HashSet::new();
-        let (mut next, end) = known.unwrap_or_default();
-        while next < end
-            && let Some(entry) = self.manifest.get(next)
-        {
-            names.insert(entry.name.as_slice());
-            next += 1 + entry.below;
-        }
-        let (out, trail) = (&mut self.out, &self.trail);
-        let names = chosen::<E>(
-            dir,
-            io("list", as_path(trail.here())),
-            |name, kind, count| {
-                if !names.contains(name.to_bytes())
-                    && !out.wants_listed(&trail.join(name.to_bytes()), kind)?
-                {
-                    return Ok(false);
-                }
-                out.check_listing(trail.here(), count + 1, expected)?;
-                Ok(true)
-            },
-        )?;
-        Ok(Level { names, known })
-    }
-
-    /// An entry of the manifest whose name is not there any more.
-    fn gone(&mut self, entry: &Entry) -> Result<(), E> {
-        let path = self.trail.join(&entry.name);
-        if self.trail.here().is_empty() && entry.name == b".git" {
-            self.out.summary.git = GitDir::Removed;
-            return Ok(());
-        }
-        if is_git_directory(&entry.name) {
-            return Ok(());
-        }
-        self.out.count(&path)?;
-        self.out.removed(path)
-    }
-
-    fn entry(
-        &mut self,
-        dir: &Dir,
-        listed: &Listed,
-        known: Option<(usize, &Entry)>,
-    ) -> Result<Option<Below>, E> {
-        let name = listed.name.as_c_str();
-        let path = self.trail.join(name.to_bytes());
-        let meta = dir.look(name).map_err(moved("look at", &path))?;
-        let entry = known.map(|(_, entry)| entry);
-        if self.trail.here().is_empty() && name == c".git" {
-            let born = dir.birth(name);
-            let same =
-                entry.is_some_and(|entry| entry.is_inode(&meta)) && born == self.manifest.git_birth;
-            self.out.summary.git = if same { GitDir::Kept } else { GitDir::Replaced };
-            return Ok(None);
-        }
-        let same_kind = entry.is_some_and(|entry| entry.kind() == meta.kind());
-        let walked = same_kind && meta.kind() == FileType::Directory;
-        let untouched =
-            walked || entry.is_some_and(|entry| self.manifest.is_untouched(entry, &meta));
-        if (walked || !untouched) && !self.out.wants(&path, meta.kind())? {
-            return Ok(None);
-        }
-        if !untouched {
-            self.out.count(&path)?;
-        }
-        if self.out.refuse_git(&path, name.to_bytes()) {
-            return Ok(None);
-        }
-        match meta.kind() {
-            FileType::Directory => {
-                let child = match dir.subdir(name, Access::Read) {
-                    Err(Errno::XDEV) => {
-                        self.out.refuse(path, Why::Mounted);
-                        return Ok(None);
-                    }
-                    opened => opened.map_err(moved("open", &path))?,
-                };
-                let below = known
-                    .filter(|_| walked)
-                    .map(|(index, entry)| (index + 1, index + 1 + entry.below));
-                if below.is_none() && entry.is_some() {
-                    self.out.cleared(path)?;
-                }
-                Ok(Some((child, below)))
-            }
-            _ if untouched => Ok(None),
-            FileType::RegularFile => {
-                match dir.file(name) {
-                    Err(Errno::XDEV) => self.out.refuse(path, Why::Mounted),
-                    opened => {
-                        let (content, meta, _) = opened.map_err(moved("open", &path))?;
-                        self.out.file(path, content, &meta)?;
-                    }
-                }
-                Ok(None)
-            }
-            FileType::Symlink => {
-                self.out.link(path, dir, name)?;
-                Ok(None)
-            }
-            kind => {
-                self.out.refuse_kind(path, kind);
-                Ok(None)
-            }
-        }
-    }
 }
 
 #[cfg(test)]

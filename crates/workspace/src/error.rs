@@ -194,6 +194,12 @@ pub enum Error {
         /// The path relative to the workspace.
         path: BString,
     },
+    /// What a listing of files that are elsewhere says makes no sense.
+    #[error("the listing of the workspace makes no sense at {path:?}")]
+    Listing {
+        /// The path.
+        path: BString,
+    },
     /// A directory kept filling while it was deleted.
     #[error("{path:?} is being filled while it is deleted: end the processes that write to it")]
     Filling {

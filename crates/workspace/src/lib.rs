@@ -19,8 +19,10 @@ mod base;
 mod change;
 mod copy;
 mod descent;
+mod differs;
 mod dir;
 mod edit;
+mod elsewhere;
 mod error;
 mod fold;
 #[doc(hidden)]
@@ -44,6 +46,7 @@ mod workspace;
 pub use base::{Base, BaseInfo, MAX_LAYERS};
 pub use change::{Change, GitDir, Limits, Refused, Summary, Visitor, Why};
 pub use edit::Edit;
+pub use elsewhere::{Fetch, Fetched, Listing, Seen, changes_elsewhere};
 pub use error::{Error, Limit};
 pub use fold::{Built, Fold};
 pub use meter::Meter;

@@ -77,6 +77,17 @@ impl Manifest {
         }
     }
 
+    /// What a copy held at a moment that its own clock had not left behind: what was written in the last
+    /// tick of the clock counts as touched, for more may have been written in the same.
+    pub(crate) fn at_once(entries: Vec<Entry>, git_birth: Option<Time>) -> Manifest {
+        let newest = entries.iter().map(|entry| entry.ctime).max();
+        Manifest {
+            entries,
+            git_birth,
+            written: newest.unwrap_or(NO_TIME),
+        }
+    }
+
     pub(crate) fn get(&self, index: usize) -> Option<&Entry> {
         self.entries.get(index)
     }

@@ -143,7 +143,8 @@ impl<E: From<Error>> Walk<'_, E> {
                 Ok(None)
             }
             FileType::Symlink => {
-                self.out.link(path, dir, name)?;
+                let target = dir.link(name).map_err(moved("read the link", &path))?;
+                self.out.link(path, target)?;
                 Ok(None)
             }
             kind => {

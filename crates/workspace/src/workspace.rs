@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use crate::base::{Base, make_dir};
 use crate::change::{Change, Everything, Limits, Summary, Visitor};
 use crate::copy;
+use crate::differs;
 use crate::dir::Dir;
 use crate::error::{Error, io};
 use crate::fold;
@@ -315,7 +316,7 @@ impl Workspace {
                 let part = self.written_in(stack);
                 let root = Dir::open(&part).map_err(io("open", &part))?;
                 let manifest = Manifest::read(&self.dir.join(beside(MANIFEST, name)))?;
-                copy::changes(root, &manifest, limits, visitor)
+                differs::of_copy(root, &manifest, limits, visitor)
             }
         }
     }

@@ -187,6 +187,96 @@ fn any_sequence_of_operations_comes_out_as_it_went_in() {
     }
 }
 
+#[test]
+fn any_sequence_of_operations_comes_out_of_a_listing_as_out_of_the_directory() {
+    for seed in 1..=12_u64 {
+        let scene = Scene::new(Layering::Copy);
+        let before = scene.listing();
+        let seen = scene.play(&seed.to_string());
+        let now = scene.listing();
+        let (changes, summary) = scene.changes_elsewhere(&before, &now, &Limits::default());
+        let (known, known_summary) = scene.changes();
+        let refused = |of: &skep_workspace::Summary| (of.refused.clone(), of.git);
+        assert_eq!(refused(&summary), refused(&known_summary), "seed {seed}");
+        // What the last tick of the clock touched may come besides, with the content of the base.
+        let lines: Vec<_> = changes.iter().map(scene::line).collect();
+        for line in known.iter().map(scene::line) {
+            assert!(lines.contains(&line), "seed {seed}: {line}");
+        }
+        let paths: Vec<_> = changes
+            .iter()
+            .map(|change| (change.path().to_vec(), ""))
+            .collect();
+        scene::check_order(&paths);
+        let mut applied = scene::tree(&scene.base.trees()[0]);
+        for change in changes {
+            scene::apply(&mut applied, change);
+        }
+        let seen: scene::Tree = seen
+            .into_iter()
+            .filter(|(_, node)| *node != Node::Special)
+            .collect();
+        assert_eq!(applied, seen, "seed {seed}: {lines:#?}");
+    }
+}
+
+#[test]
+fn a_listing_has_the_limits_and_refusals_of_a_directory() {
+    for name in [
+        "specials",
+        "git below",
+        "git removed",
+        "git link",
+        "everyday",
+    ] {
+        let scene = Scene::new(Layering::Copy);
+        let before = scene.listing();
+        scene.play(name);
+        let now = scene.listing();
+        let (_, summary) = scene.changes_elsewhere(&before, &now, &Limits::default());
+        let (_, known) = scene.changes();
+        assert_eq!(
+            (summary.refused, summary.git),
+            (known.refused, known.git),
+            "{name}"
+        );
+        let limits = Limits {
+            file_bytes: 2,
+            ..Limits::default()
+        };
+        let refused = scene.limited_elsewhere(&before, &now, &limits);
+        let limit = matches!(
+            refused,
+            Err(Error::Limit {
+                limit: Limit::FileBytes,
+                ..
+            })
+        );
+        assert!(limit || name != "everyday", "{name}: {refused:?}");
+    }
+}
+
+#[test]
+fn a_listing_that_makes_no_sense_is_refused() {
+    for paths in [
+        &["a/b"][..],
+        &["a", "a"],
+        &["file", "file/below"],
+        &[""],
+        &["/a"],
+        &[".."],
+        &["a\0b"],
+        &["a/"],
+    ] {
+        let mut listing = skep_workspace::Listing::default();
+        let added: Result<Vec<()>, _> = paths
+            .iter()
+            .map(|path| listing.add(scene::seen(path, *path == "a")))
+            .collect();
+        assert!(matches!(added, Err(Error::Listing { .. })), "{paths:?}");
+    }
+}
+
 fn specials() {
     mknodat(CWD, "pipe", FileType::Fifo, Mode::from(0o644), 0).unwrap();
     drop(UnixListener::bind("socket").unwrap());

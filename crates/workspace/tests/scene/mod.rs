@@ -17,7 +17,11 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use skep_workspace::{Base, Change, Error, Layering, Layers, Limits, Store, Summary, Workspace};
+use bstr::BStr;
+use skep_workspace::{
+    Base, Change, Error, Fetch, Fetched, Layering, Layers, Limits, Listing, Seen, Store, Summary,
+    Visitor, Workspace, changes_elsewhere,
+};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Node {
@@ -297,6 +301,112 @@ impl Scene {
             apply(&mut tree, change);
         }
         tree
+    }
+}
+
+/// The files themselves, for whoever has only listings.
+struct Directory(PathBuf);
+
+impl Fetch for Directory {
+    fn fetch(&mut self, path: &BStr, len: u64) -> std::io::Result<Fetched> {
+        let path = self.0.join(OsStr::from_bytes(path));
+        widen(&path, 0o400);
+        let content = fs::File::open(path)?;
+        let meta = content.metadata()?;
+        assert_eq!(meta.len(), len);
+        Ok(Fetched {
+            content,
+            len,
+            executable: meta.mode() & 0o100 != 0,
+        })
+    }
+}
+
+impl Scene {
+    /// What the workspace holds, as somebody who is elsewhere would be told.
+    pub(crate) fn listing(&self) -> Listing {
+        let root = self.written();
+        let mut listing = Listing::default();
+        let mut todo = vec![PathBuf::new()];
+        while let Some(dir) = todo.pop() {
+            widen(&root.join(&dir), 0o700);
+            for entry in fs::read_dir(root.join(&dir)).unwrap() {
+                let entry = entry.unwrap();
+                let path = dir.join(entry.file_name());
+                let meta = fs::symlink_metadata(entry.path()).unwrap();
+                let target = fs::read_link(entry.path()).ok();
+                let target = target.map(|it| it.as_os_str().as_bytes().into());
+                let born = meta.created().ok();
+                let born = born.map(|it| it.duration_since(std::time::UNIX_EPOCH).unwrap());
+                listing
+                    .add(Seen {
+                        path: path.as_os_str().as_bytes().into(),
+                        inode: meta.ino(),
+                        mode: meta.mode(),
+                        size: meta.size(),
+                        modified: (meta.mtime(), meta.mtime_nsec().try_into().unwrap()),
+                        changed: (meta.ctime(), meta.ctime_nsec().try_into().unwrap()),
+                        born: born.map(|it| (it.as_secs().try_into().unwrap(), it.subsec_nanos())),
+                        target,
+                    })
+                    .unwrap();
+                if meta.is_dir() {
+                    todo.push(path);
+                }
+            }
+        }
+        listing
+    }
+
+    pub(crate) fn changes_elsewhere(
+        &self,
+        before: &Listing,
+        now: &Listing,
+        limits: &Limits,
+    ) -> (Vec<Change>, Summary) {
+        let mut all = Vec::new();
+        let mut visit = Taking(|change| all.push(change));
+        let mut fetch = Directory(self.written());
+        let summary = changes_elsewhere((before, now), &mut fetch, limits, &mut visit).unwrap();
+        (all, summary)
+    }
+
+    pub(crate) fn limited_elsewhere(
+        &self,
+        before: &Listing,
+        now: &Listing,
+        limits: &Limits,
+    ) -> Result<Summary, Error> {
+        let mut fetch = Directory(self.written());
+        changes_elsewhere((before, now), &mut fetch, limits, &mut Taking(drop))
+    }
+}
+
+/// Takes everything.
+struct Taking<F>(F);
+
+impl<F: FnMut(Change)> Visitor<Error> for Taking<F> {
+    fn wants(&mut self, _: &BStr, _: bool) -> Result<bool, Error> {
+        Ok(true)
+    }
+
+    fn visit(&mut self, change: Change) -> Result<(), Error> {
+        (self.0)(change);
+        Ok(())
+    }
+}
+
+/// An entry of a listing, of which nothing but its name matters.
+pub(crate) fn seen(path: &str, is_directory: bool) -> Seen {
+    Seen {
+        path: path.into(),
+        inode: 1,
+        mode: if is_directory { 0o040755 } else { 0o100644 },
+        size: 0,
+        modified: (0, 0),
+        changed: (0, 0),
+        born: None,
+        target: None,
     }
 }
 
