@@ -121,7 +121,7 @@ impl Exit {
                 "`skep show ID` says which and why; `skep retry ID` tries the others again.",
             ),
             Self::Unavailable => (
-                "It cannot work here: no sandbox, no git repository, no model, an agent that is not installed.",
+                "It cannot work here: no sandbox, no image, no git repository, no model, an agent that is not installed.",
                 "`skep doctor` says what is missing and how to get it.",
             ),
             Self::NotFound => (
@@ -167,9 +167,10 @@ impl Exit {
             Reason::Cancelled => Self::Cancelled,
             Reason::PolicyInvalid | Reason::PlanInvalid => Self::Usage,
             Reason::Conflict => Self::Refused,
-            Reason::SandboxUnavailable | Reason::AgentMissing | Reason::Repository => {
-                Self::Unavailable
-            }
+            Reason::SandboxUnavailable
+            | Reason::ImageMissing
+            | Reason::AgentMissing
+            | Reason::Repository => Self::Unavailable,
             _ => match reason.class() {
                 Class::Internal => Self::Internal,
                 Class::User | Class::Agent | Class::Environment | Class::Provider => Self::Failed,

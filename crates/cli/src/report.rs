@@ -117,6 +117,9 @@ impl Error {
 pub(crate) struct Report {
     /// What happened, to what.
     pub(crate) message: String,
+    /// What belongs to that, line by line: the last lines of what failed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) lines: Vec<String>,
     /// What to do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) hint: Option<String>,
@@ -148,8 +151,10 @@ impl Report {
             return report.as_ref().clone();
         }
         let (exit, hint, reason) = classified(error);
+        let (message, lines) = text::parts(&chain(error));
         Self {
-            message: text::line(&chain(error)),
+            message,
+            lines,
             hint: hint.map(|hint| text::line(&hint)),
             reason,
             retry_after: retry_after(error),
@@ -173,6 +178,9 @@ impl Report {
     /// The lines for a person.
     pub(crate) fn render(&self) -> String {
         let mut out = format!("{} {}\n", paint(BAD, "error:"), self.message);
+        for line in &self.lines {
+            out.push_str(&format!("  {line}\n"));
+        }
         if let Some(hint) = &self.hint {
             out.push_str(&format!("{} {hint}\n", paint(TYPE, "hint:")));
         }

@@ -79,6 +79,8 @@ reasons! {
     TimedOut = Agent, retry: true, "it took too long", "split the work into smaller requests, or use another model, then try again with `skep retry`";
     /// The sandbox cannot be made here.
     SandboxUnavailable = Environment, retry: false, "no sandbox can be made here", "run `skep doctor`";
+    /// An image that sandboxes are made of is not there.
+    ImageMissing = Environment, retry: false, "an image is not there", "get it with the engine itself, as the message says; `skep doctor` says whether it is there";
     /// The agent's program is not installed.
     AgentMissing = Environment, retry: false, "the agent is not installed", "run `skep doctor`";
     /// The process that did the work ended.

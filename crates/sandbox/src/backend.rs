@@ -144,10 +144,31 @@ pub struct Beside {
     pub container: String,
     /// Whether its command runs.
     pub alive: bool,
-    /// How its command ended, if it has.
+    /// Whether it can be used, and since when.
+    pub health: Health,
+    /// How its command ended, if it has, and which of its limits explains that.
     pub exit: Option<Exit>,
+    /// What explains that it ended, if something does.
+    pub trouble: Option<Trouble>,
+    /// What a person can do about that.
+    pub remedy: Option<&'static str>,
+    /// Who enforces its limits.
+    pub limits_in_force: Enforcement,
+    /// Memory in use, in bytes, where it is counted.
+    pub memory_bytes: Option<u64>,
+    /// How many of its processes were killed for want of memory, where it is counted.
+    pub out_of_memory_kills: Option<u64>,
     /// Its last lines, at most 50, without the values of its variables.
     pub output: Vec<String>,
+}
+
+/// Whether a container beside a sandbox's can be used: it shows what its configuration says shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct Health {
+    /// Whether it can.
+    pub ready: bool,
+    /// Since when, in microseconds since 1970.
+    pub since: u64,
 }
 
 impl Diagnosis {

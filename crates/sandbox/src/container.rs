@@ -158,19 +158,20 @@ impl Shared {
         };
         let each = self.options.sidecars.iter().zip(images);
         let started = join_all(each.map(|(sidecar, image)| around.start(sidecar, image))).await;
-        let mut mates = Vec::new();
-        let mut failed = None;
+        let (mut mates, mut failed) = (Vec::new(), Vec::new());
         for started in started {
             match started {
                 Ok(mate) => mates.push(mate),
-                Err(error) => failed = failed.or(Some(error)),
+                Err(error) => failed.push(error),
             }
         }
-        let Some(error) = failed else {
+        // One may have ended while others were waited for.
+        failed.extend(mates.iter().filter_map(Mate::ended).map(Error::of_sidecar));
+        if failed.is_empty() {
             return Ok(mates);
-        };
+        }
         end_all(&mates).await;
-        Err(error)
+        Err(Error::of_sidecars(failed))
     }
 
     async fn create(self: &Arc<Self>, spec: Spec) -> Result<Box<dyn Sandbox>, Error> {

@@ -45,9 +45,9 @@ pub enum Error {
         /// The engine's own program.
         program: &'static str,
     },
-    /// A container beside the sandbox's is not ready.
-    #[error("{0}")]
-    Sidecar(Box<Unready>),
+    /// Containers beside the sandbox's are not ready.
+    #[error("{}", told(.0))]
+    Sidecars(Vec<Unready>),
     /// A step of the set-up inside failed.
     #[error("cannot set up the sandbox: {step} {subject}; {remedy}")]
     Setup {
@@ -200,8 +200,7 @@ pub enum Error {
 }
 
 /// A container beside a sandbox's that does not become ready.
-#[derive(Debug, thiserror::Error)]
-#[error("the sidecar {name} ({image}) is not ready: {what}; it is {state}; {}{}", crate::Trouble::SidecarNotReady.remedy(), last_lines(output))]
+#[derive(Debug)]
 pub struct Unready {
     /// Its name.
     pub name: String,
@@ -211,21 +210,77 @@ pub struct Unready {
     pub what: String,
     /// Whether it still runs, or how its command ended.
     pub state: String,
+    /// The class of what went wrong: [`crate::Trouble::remedy_beside`] says what to do.
+    pub trouble: crate::Trouble,
     /// Its last lines, at most 50, without the values of its variables.
     pub output: Vec<String>,
 }
 
-fn last_lines(output: &[String]) -> String {
-    match output {
-        [] => "; it has printed nothing".to_owned(),
-        lines => format!("; it printed last:\n{}", lines.join("\n")),
+impl std::fmt::Display for Unready {
+    /// In one line, without what it printed.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            name,
+            image,
+            what,
+            state,
+            ..
+        } = self;
+        let remedy = self.trouble.remedy_beside();
+        let printed = match self.output.as_slice() {
+            [] => "it has printed nothing",
+            _ => "it printed last:",
+        };
+        write!(
+            f,
+            "the sidecar {name} ({image}) is not ready: {what}; it is {state}; {remedy}; {printed}"
+        )
     }
+}
+
+/// All of them. What a line belongs to stands above it, further to the left.
+fn told(all: &[Unready]) -> String {
+    let names: Vec<&str> = all.iter().map(|one| one.name.as_str()).collect();
+    let (mut text, indent) = match all {
+        [one] => (one.to_string(), "  "),
+        _ => {
+            let (count, names) = (names.len(), names.join(", "));
+            (format!("{count} sidecars are not ready: {names}"), "    ")
+        }
+    };
+    for one in all {
+        if all.len() > 1 {
+            text.push_str(&format!("\n  {one}"));
+        }
+        for line in &one.output {
+            text.push_str(&format!("\n{indent}{line}"));
+        }
+    }
+    text
 }
 
 impl Error {
     /// What keeps an engine of containers from making one.
     pub(crate) fn engine(trouble: crate::Trouble, what: String) -> Self {
         Self::Engine { trouble, what }
+    }
+
+    /// One container beside a sandbox's is not ready.
+    pub(crate) fn of_sidecar(unready: Unready) -> Self {
+        Self::Sidecars(vec![unready])
+    }
+
+    /// All that failed at once of containers beside a sandbox's. What is no single one's trouble, such
+    /// as an engine that does not answer, explains the rest.
+    pub(crate) fn of_sidecars(failed: Vec<Self>) -> Self {
+        let mut all = Vec::new();
+        for error in failed {
+            match error {
+                Self::Sidecars(some) => all.extend(some),
+                other => return other,
+            }
+        }
+        Self::Sidecars(all)
     }
 
     /// Wraps an answer of the kernel with what was being done, as an infinitive.

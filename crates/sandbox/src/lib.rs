@@ -34,8 +34,8 @@ pub mod toolchains;
 mod trouble;
 
 pub use backend::{
-    Abilities, Backend, Beside, Channel, Diagnosis, Enforcement, Finding, Kind, OVERLAY, Sandbox,
-    Strike,
+    Abilities, Backend, Beside, Channel, Diagnosis, Enforcement, Finding, Health, Kind, OVERLAY,
+    Sandbox, Strike,
 };
 pub use capture::{Captured, Output, exec_captured, keep};
 pub use carry::{Carry, Task, copy_in, copy_out};

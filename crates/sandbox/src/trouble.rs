@@ -23,6 +23,10 @@ pub enum Trouble {
     ImageMissing,
     /// The engine, or what runs its containers, refuses one.
     RuntimeRefuses,
+    /// What is configured as an image's name is none.
+    ImageName,
+    /// An image has no such user.
+    UserMissing,
     /// A container beside the sandbox's is not ready in time.
     SidecarNotReady,
     /// There is no such program inside.
@@ -62,6 +66,12 @@ impl Trouble {
             Self::RuntimeRefuses => {
                 "try `podman run` by hand; where control groups are not of version 2, install runc and set `runtime = \"runc\"` under `[engine]` in containers.conf"
             }
+            Self::ImageName => {
+                "write it like `docker.io/library/debian:12`, or `localhost/NAME:TAG` for one that was made here"
+            }
+            Self::UserMissing => {
+                "name a user that the image's `/etc/passwd` has, or a number, in `user` under `[[sandbox.sidecar]]`"
+            }
             Self::SidecarNotReady => {
                 "see what it printed, and its `command`, `env`, `user` and `ready` under `[[sandbox.sidecar]]`"
             }
@@ -86,12 +96,30 @@ impl Trouble {
         }
     }
 
+    /// The same, of a container beside a sandbox's, which has limits and programs of its own.
+    pub fn remedy_beside(self) -> &'static str {
+        match self {
+            Self::OutOfMemory => {
+                "raise its `memory` under `[[sandbox.sidecar]]`, or let it use less; what it writes is memory too"
+            }
+            Self::TooManyProcesses => "raise its `processes` under `[[sandbox.sidecar]]`",
+            Self::ProgramNotFound => {
+                "see its `command` under `[[sandbox.sidecar]]`, and that its image has the program"
+            }
+            Self::DiskFull => {
+                "what it writes is in memory: raise its `memory` under `[[sandbox.sidecar]]`"
+            }
+            Self::OutOfTime | Self::FileTooLarge | Self::Ended => Self::SidecarNotReady.remedy(),
+            other => other.remedy(),
+        }
+    }
+
     /// The class of an error, where it has one.
     pub fn of_error(error: &Error) -> Option<Self> {
         match error {
             Error::NamespacesRefused { .. } => Some(Self::NamespacesOff),
             Error::Engine { trouble, .. } => Some(*trouble),
-            Error::Sidecar(_) => Some(Self::SidecarNotReady),
+            Error::Sidecars(_) => Some(Self::SidecarNotReady),
             Error::ImageMissing { .. } => Some(Self::ImageMissing),
             Error::NotFound { .. } => Some(Self::ProgramNotFound),
             Error::TooManyProcesses => Some(Self::TooManyProcesses),
@@ -112,7 +140,7 @@ impl Trouble {
 
     /// The class of a command's end, where it has one. What it printed last may say that the disk is
     /// full, which no exit says.
-    fn of_exit(exit: &Exit, output: &[String]) -> Option<Self> {
+    pub(crate) fn of_exit(exit: &Exit, output: &[String]) -> Option<Self> {
         if exit.success() {
             return None;
         }

@@ -235,6 +235,7 @@ impl Error {
     pub fn reason(&self) -> Option<Reason> {
         match self {
             Self::Site(error) => Some(error.failure().reason),
+            Self::Sandbox(sandbox::Error::ImageMissing { .. }) => Some(Reason::ImageMissing),
             Self::Sandbox(_) | Self::Unusable { .. } => Some(Reason::SandboxUnavailable),
             Self::Policy(_) => Some(Reason::PolicyInvalid),
             Self::Plan(_) => Some(Reason::PlanInvalid),

@@ -140,6 +140,7 @@ impl Error {
             }
             Self::Full(full) => full.reason(),
             Self::Sandbox(sandbox::Error::Struck { .. }) => Reason::LimitReached,
+            Self::Sandbox(sandbox::Error::ImageMissing { .. }) => Reason::ImageMissing,
             Self::Sandbox(_)
             | Self::NoSnapshots { .. }
             | Self::Channel(_)

@@ -94,12 +94,15 @@ fn render(findings: &[Finding]) -> String {
             Health::Lacking => (LOOK, "without"),
             Health::Broken => (BAD, "broken"),
         };
+        let (detail, below) = text::parts(&finding.detail);
         out.push_str(&format!(
-            "  {} {}  {}\n",
+            "  {} {}  {detail}\n",
             paint(style, text::pad(word, 7)),
             text::pad(&text::line(&finding.name), columns),
-            text::line(&finding.detail)
         ));
+        for line in below {
+            out.push_str(&format!("            {line}\n"));
+        }
         if let Some(remedy) = &finding.remedy {
             out.push_str(&format!(
                 "          {} {}\n",

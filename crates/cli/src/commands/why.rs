@@ -99,7 +99,11 @@ async fn look(
 fn render(object: &Object) -> String {
     let mut out = format!("{} is {}\n", paint(STRONG, &object.id), object.state);
     for cause in &object.causes {
-        out.push_str(&format!("  {}\n", text::line(&cause.what)));
+        let (what, below) = text::parts(&cause.what);
+        out.push_str(&format!("  {what}\n"));
+        for line in below {
+            out.push_str(&format!("      {line}\n"));
+        }
         if let Some(remedy) = &cause.remedy {
             out.push_str(&format!(
                 "    {} {}\n",

@@ -32,10 +32,7 @@ impl TryFrom<String> for Image {
     type Error = String;
 
     fn try_from(name: String) -> Result<Self, String> {
-        const LONGEST: usize = 400;
-        let fits = |c: char| c.is_ascii_alphanumeric() || "-_.:/@".contains(c);
-        let begins = name.starts_with(|c: char| c.is_ascii_alphanumeric());
-        if begins && name.len() <= LONGEST && name.chars().all(fits) {
+        if is_reference(&name) {
             return Ok(Self(name));
         }
         Err(format!(
@@ -43,6 +40,40 @@ impl TryFrom<String> for Image {
             name.escape_debug()
         ))
     }
+}
+
+/// Whether engines take it: `[HOST[:PORT]/]PATH[:TAG][@ALGORITHM:DIGEST]`, of which only a host and a tag
+/// may have capitals.
+fn is_reference(name: &str) -> bool {
+    const LONGEST: usize = 400;
+    const LONGEST_TAG: usize = 128;
+    let of = |text: &str, fits: fn(char) -> bool, more: &str| {
+        text.starts_with(fits) && text.chars().all(|c| fits(c) || more.contains(c))
+    };
+    let any: fn(char) -> bool = |c| c.is_ascii_alphanumeric();
+    let small: fn(char) -> bool = |c| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let (rest, digest_fits) = match name.split_once('@') {
+        Some((rest, digest)) => (rest, of(digest, any, "+._-:") && digest.contains(':')),
+        None => (name, true),
+    };
+    // A colon before the last slash is that of a port.
+    let (path, tag_fits) = match rest.rsplit_once(':') {
+        Some((path, tag)) if !tag.contains('/') => {
+            let begins = tag.trim_start_matches('_');
+            let fits = begins.is_empty() || of(begins, any, "-_.");
+            (path, fits && (1..=LONGEST_TAG).contains(&tag.len()))
+        }
+        _ => (rest, true),
+    };
+    let (host_fits, below) = match path.split_once('/') {
+        Some((host, below)) if host == "localhost" || host.contains(['.', ':']) => {
+            (of(host, any, "-.:"), below)
+        }
+        _ => (true, path),
+    };
+    let part_fits = |part: &str| of(part, small, "-_.") && part.ends_with(small);
+    let fits = digest_fits && tag_fits && host_fits && below.split('/').all(part_fits);
+    fits && name.len() <= LONGEST
 }
 
 impl std::str::FromStr for Image {
@@ -232,7 +263,30 @@ mod tests {
             let error = read(text).unwrap_err();
             assert!(error.contains("`kind = \"container\"`"), "{error}");
         }
-        for name in ["", "-x", "a b", "a\u{1b}[0m", &"x".repeat(401)] {
+        for name in [
+            "debian",
+            "localhost/skep-test:latest",
+            "LOCALHOST.x:5000/a/b-c:1.0_B",
+            "x@sha256:0a",
+            "0123abcd",
+        ] {
+            assert!(Image::try_from(name.to_owned()).is_ok(), "{name}");
+        }
+        let long = "x".repeat(401);
+        for name in [
+            "",
+            "-x",
+            "a b",
+            "a\u{1b}[0m",
+            &long,
+            "Debian",
+            "a:b:c",
+            "a:",
+            "a/",
+            "a//b",
+            "x@y",
+            "a:-x",
+        ] {
             let error = Image::try_from(name.to_owned()).unwrap_err();
             assert!(error.contains("is no name of an image"), "{error}");
         }

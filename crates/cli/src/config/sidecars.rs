@@ -7,7 +7,12 @@ use sandbox::{
     container::{self, Hidden, LONGEST_VALUE, When},
 };
 use serde::Deserialize;
-use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 /// Sidecars beside one sandbox, at most, and how long each of its lists may be.
 const MOST: usize = 8;
@@ -100,6 +105,16 @@ pub(super) fn validate(all: &[Sidecar]) -> Result<(), String> {
         if all.iter().take(index).any(|other| other.name == one.name) {
             return Err(format!("two sidecars are called `{}`", one.name));
         }
+        let port = one.ready.as_ref().and_then(|ready| ready.port);
+        let same = all.iter().take(index).find(|other| {
+            port.is_some() && other.ready.as_ref().and_then(|ready| ready.port) == port
+        });
+        if let (Some(other), Some(port)) = (same, port) {
+            return Err(format!(
+                "the sidecars `{}` and `{}` both have the port {port} in `ready`, and they share one loopback: let one of them listen elsewhere",
+                other.name, one.name
+            ));
+        }
     }
     Ok(())
 }
@@ -139,6 +154,15 @@ impl Sidecar {
         };
         if self.writable.len() > MOST_WORDS || !self.writable.iter().all(plain) {
             return wrong("has something in `writable` that is no absolute path below `/`");
+        }
+        let is_kernels = |path: &PathBuf| {
+            let places = ["/dev", "/proc", "/sys"].map(Path::new);
+            places.iter().any(|place| path.starts_with(place)) && path != Path::new("/dev/shm")
+        };
+        if self.writable.iter().any(is_kernels) {
+            return wrong(
+                "has something of `/dev`, `/proc` or `/sys` in `writable`, which are the kernel's: name directories of its image",
+            );
         }
         match ready.map(|ready| (ready.port, &ready.command)) {
             None | Some((Some(1..), None)) => {}
@@ -250,6 +274,16 @@ mod tests {
             ),
             (one("writable = ['data']"), "no absolute path"),
             (one("writable = ['/']"), "no absolute path"),
+            (one("writable = ['/dev']"), "which are the kernel's"),
+            (one("writable = ['/proc/x']"), "which are the kernel's"),
+            (
+                one("ready = { port = 9 }") + &one("ready = { port = 9 }").replace("db", "cache"),
+                "`db` and `cache` both have the port 9",
+            ),
+            (
+                "[[sidecar]]\nname = 'a'\nimage = 'x:y:z'".into(),
+                "is no name of an image",
+            ),
             (one("memory = '1MiB'"), "at least `16MiB`"),
             (one("processes = 1"), "at least 8"),
             (one("env = { 'A=B' = 'hush' }"), "a variable whose name"),

@@ -203,7 +203,7 @@ pub(crate) fn progress(envelope: &Envelope, story: &Story) -> Option<String> {
         Body::Note { text } => text.clone(),
         _ => return None,
     };
-    Some(text::line(&said))
+    Some(text::parts(&said).0)
 }
 
 /// Rules that hold are many and say little.
@@ -428,7 +428,7 @@ pub(crate) fn full(envelope: &Envelope, story: &Story) -> String {
         body if is_failure(body) => BAD,
         _ => anstyle::Style::new(),
     };
-    out.push_str(&paint(style, text::line(&what)));
+    out.push_str(&paint(style, text::parts(&what).0));
     for line in below.iter().flat_map(|below| below.lines()) {
         out.push_str("\n    ");
         out.push_str(&paint(FAINT, text::lines(line)));

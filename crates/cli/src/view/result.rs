@@ -104,7 +104,7 @@ fn headline(outcome: &Outcome<'_>) -> String {
             let said = |job: &JobStory| job.failure.as_ref() == Some(failure);
             !story.jobs.iter().any(said)
         })
-        .map(|failure| format!(": {}", text::line(&failure.to_string())))
+        .map(|failure| format!(": {}", said(failure)))
         .unwrap_or_default();
     format!(
         "{} {}{took}{why}\n",
@@ -148,7 +148,7 @@ pub(crate) fn trouble(job: &JobStory) -> String {
         out.push_str(&format!(
             "\n{}: {}\n",
             paint(STRONG, text::line(&job.name)),
-            text::line(&failure.to_string())
+            said(failure)
         ));
         out.push_str(&hint(failure.reason.remedy()));
     } else if !conflicts.is_empty() {
@@ -174,6 +174,15 @@ pub(crate) fn trouble(job: &JobStory) -> String {
 
 fn is_bad(check: &super::story::Checked) -> bool {
     matches!(check.evidence.verdict, Verdict::Failed | Verdict::Broken)
+}
+
+/// What happened, with the lines that belong to it below.
+fn said(failure: &Failure) -> String {
+    let (mut said, below) = text::parts(&failure.to_string());
+    for line in below {
+        said.push_str(&format!("\n    {line}"));
+    }
+    said
 }
 
 fn remedy(failure: &Failure) -> String {

@@ -20,6 +20,24 @@ pub(crate) fn line(text: &str) -> String {
     out
 }
 
+/// What is said, on one line, and the lines that belong to it, if there are some: those that stand below
+/// it, further to the right, as the last ones that a program printed.
+pub(crate) fn parts(text: &str) -> (String, Vec<String>) {
+    const INDENT: &str = "  ";
+    let Some((said, below)) = text.split_once("\n  ") else {
+        return (line(text), Vec::new());
+    };
+    let below = below.lines().enumerate().map(|(index, one)| {
+        let one = match index {
+            0 => one,
+            _ => one.strip_prefix(INDENT).unwrap_or(one),
+        };
+        let width = one.len() - one.trim_start_matches(' ').len();
+        " ".repeat(width) + &line(one)
+    });
+    (line(said), below.collect())
+}
+
 /// The first line that says anything.
 pub(crate) fn first_line(text: &str) -> String {
     lines(text)
@@ -195,6 +213,15 @@ mod tests {
         assert_eq!(line(" a\r\n\n\tb  c \n"), "a b  c");
         assert_eq!(first_line("\n\n  one \ntwo"), "one");
         assert_eq!(first_line(""), "");
+    }
+
+    #[test]
+    fn lines_that_stand_below_what_is_said_stay_lines() {
+        let text = "it failed:\n  the one\n    a\u{1b}[2Jb\tc\n  the other";
+        let (said, below) = parts(text);
+        assert_eq!(said, "it failed:");
+        assert_eq!(below, ["the one", "  ab c", "the other"]);
+        assert_eq!(parts("a\nb"), ("a b".into(), Vec::new()));
     }
 
     #[test]

@@ -62,6 +62,10 @@ fn a_sandbox_can_have_the_root_of_an_image_and_so_have_its_forks() {
         "{said}"
     );
 
+    let told = desk.skep(&[&create[..], &["localhost/not-there:1", "--json"]].concat());
+    let told: Value = serde_json::from_str(&told.expect_code(4).stderr).unwrap();
+    assert_eq!(told["error"]["reason"], "image_missing");
+
     let made = desk.json(&[&create[..], &[NAME, "--name", "one"]].concat(), 0);
     assert_eq!(made["kind"], "container");
     assert_eq!(made["image"], NAME);
@@ -128,7 +132,9 @@ fn a_sandbox_has_what_the_configuration_puts_beside_it() {
         .skep(&["sandbox", "inspect", "one"])
         .expect_code(0)
         .stdout;
-    assert!(text.contains(&format!("db ({NAME}) runs")), "{text}");
+    let runs = format!("db ({NAME}) runs, ready since ");
+    assert!(text.contains(&runs), "{text}");
+    assert_eq!(beside["health"]["ready"], true);
     desk.skep(&["sandbox", "destroy", "one"]).expect_code(0);
 
     let config = config.replace("port = 7433", "port = 7434, within = '1s'");
@@ -137,6 +143,11 @@ fn a_sandbox_has_what_the_configuration_puts_beside_it() {
     for said in ["the sidecar db", "port 7434", "serving [hidden]", "running"] {
         assert!(refused.contains(said), "{said}: {refused}");
     }
+    // Each line of it is a line.
+    assert!(refused.contains("\n  serving [hidden]\n"), "{refused}");
+    let told = desk.skep(&["sandbox", "create", "--json"]).expect_code(4);
+    let told: Value = serde_json::from_str(&told.stderr).unwrap();
+    assert_eq!(told["error"]["lines"][0], "serving [hidden]");
     let healthy = desk.skep(&["doctor"]).expect_code(4).stdout;
     assert!(!refused.contains("hush-2b9d") && !healthy.contains("hush-2b9d"));
     assert!(healthy.contains("the sidecar db"), "{healthy}");

@@ -4,30 +4,30 @@
 //! starts what the owner says, and ends with the owner, and all of its container with it. So the engine
 //! never learns the variables, keeps no log, and runs no check.
 
+mod health;
 mod request;
 mod words;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
-
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 
+use self::health::Known;
+use self::request::OURS;
 use self::words::Words;
 use super::Shared;
 use super::engine::Engine;
 use super::image::Image;
 use super::running::Running;
-use super::sidecar::{Ready, Sidecar, When};
+use super::sidecar::{Ready, Sidecar};
+use crate::namespace::cgroup::Cgroup;
 use crate::namespace::link::Link;
 use crate::namespace::start;
-use crate::{Beside, Command, Error, Exit, Process, Unready};
+use crate::{Beside, Command, Enforcement, Error, Exit, Process, Trouble, Unready};
 
-/// How often it is asked whether it is ready: nothing tells.
-const LOOK: Duration = Duration::from_millis(100);
-/// How long a command that looks may take.
-const LOOKS_WITHIN: Duration = Duration::from_secs(10);
+/// What is said of one that ended too early.
+const ENDED: &str = "its command has ended";
 
 /// Where a sandbox's containers are made.
 pub(super) struct Around<'a> {
@@ -41,14 +41,24 @@ pub(super) struct Around<'a> {
 /// One that runs. Dropped, it ends.
 pub(super) struct Mate {
     sidecar: Sidecar,
+    image: Image,
     running: Running,
     link: Arc<Link>,
     listening: JoinHandle<()>,
-    /// Reads what it prints, and waits for its end.
-    minding: JoinHandle<()>,
+    /// Reads what it prints, and waits for its end, once its command has started.
+    minding: Option<JoinHandle<()>>,
     words: Words,
-    ended: watch::Receiver<Option<Result<Exit, ()>>>,
+    ended: watch::Receiver<Ended>,
+    health: Known,
+    /// Held by whoever looks whether it is ready.
+    looks: Mutex<()>,
+    /// The group in which its limits are in force, where there is one.
+    cgroup: Option<Arc<Cgroup>>,
+    limits_in_force: Enforcement,
 }
+
+/// How its command ended, if it has; nothing can be said of one that was lost.
+type Ended = Option<Result<Exit, ()>>;
 
 impl Around<'_> {
     /// The network of the sandbox's container, in the engine's words.
@@ -76,43 +86,75 @@ impl Around<'_> {
         )?;
         let above = self.shared.bound(self.engine).await.and_then(Result::ok);
         super::request::below(&mut asked, above.as_deref());
-        let id = self.engine.start(asked, &image.name).await?;
+        let id = self.engine.start(asked, &image.name).await;
+        let id = id.map_err(|error| not_started(sidecar, error))?;
         let running = Running::new(self.shared, self.engine, id);
+        let limits = sidecar.limits;
         let begun = async {
             let met = meeting.wait(self.engine, running.id()).await?;
-            let socket = super::blocking("start the container", move || {
+            // Before anything of the image runs there: it would find nobody else's way in.
+            drop(meeting);
+            let (socket, found) = super::blocking("start the container", move || {
                 start::serve_beside(&met.socket)?;
-                Ok(met.socket)
+                let found = met
+                    .pid
+                    .and_then(|pid| Cgroup::of_process(pid, &limits, OURS));
+                Ok((met.socket, found))
             })
             .await?;
-            let link = Link::new(socket, None)?;
+            let (cgroup, limits_in_force) = match found {
+                Some((cgroup, by)) => (Some(Arc::new(cgroup)), by),
+                None => (None, Enforcement::None),
+            };
+            let link = Link::new(socket, cgroup.clone())?;
             let listening = tokio::spawn(Arc::clone(&link).run());
-            Ok((link, listening))
+            Ok((link, listening, cgroup, limits_in_force))
         };
-        let (link, listening) = match begun.await {
+        let (link, listening, cgroup, limits_in_force) = match begun.await {
             Ok(begun) => begun,
-            Err(error) => return Err(remove(running, error).await),
+            Err(error) => return Err(remove(running, not_started(sidecar, error)).await),
         };
         let (told, ended) = watch::channel(None);
         let mut mate = Mate {
             sidecar: sidecar.clone(),
+            image: image.clone(),
             running,
             link,
             listening,
-            minding: tokio::spawn(async {}),
+            minding: None,
             words: Words::default(),
             ended,
+            health: Known::not_ready(),
+            looks: Mutex::new(()),
+            cgroup,
+            limits_in_force,
         };
-        match mate.begin(image, told).await {
+        match mate.begin(told).await {
             Ok(()) => Ok(mate),
-            Err(error) => {
+            Err(unready) => {
                 if let Err(other) = mate.end().await {
                     tracing::warn!(error = %other, "a sidecar stays");
                 }
-                Err(error)
+                Err(Error::of_sidecar(unready))
             }
         }
     }
+}
+
+/// What keeps a container from being one of a sidecar, where that is its own trouble.
+fn not_started(sidecar: &Sidecar, error: Error) -> Error {
+    let (trouble, what) = match error {
+        Error::Engine { trouble, what } if trouble != Trouble::EngineUnreachable => (trouble, what),
+        other => return other,
+    };
+    Error::of_sidecar(Unready {
+        name: sidecar.name.clone(),
+        image: sidecar.image.clone(),
+        what: sidecar.without_values(what),
+        state: "not started".to_owned(),
+        trouble,
+        output: Vec::new(),
+    })
 }
 
 async fn remove(running: Running, error: Error) -> Error {
@@ -124,64 +166,38 @@ async fn remove(running: Running, error: Error) -> Error {
 
 impl Mate {
     /// Starts its command, and waits until it is ready.
-    async fn begin(
-        &mut self,
-        image: &Image,
-        told: watch::Sender<Option<Result<Exit, ()>>>,
-    ) -> Result<(), Error> {
-        let words = words_of(&self.sidecar, image);
-        let command = self.command(words, image);
+    async fn begin(&mut self, told: watch::Sender<Ended>) -> Result<(), Unready> {
+        let command = self.command(words_of(&self.sidecar, &self.image));
         let process = match self.link.exec(command).await {
             Ok(process) => process,
-            Err(error) => return Err(self.not_ready(error.to_string())),
-        };
-        self.minding = tokio::spawn(mind(process, self.words.clone(), told));
-        let Some(Ready { when, within }) = self.sidecar.ready.clone() else {
-            return Ok(());
-        };
-        let mut ended = self.ended.clone();
-        let shown = tokio::select! {
-            _ended = ended.wait_for(Option::is_some) => Err("its command has ended".to_owned()),
-            shown = tokio::time::timeout(within, self.shows(&when, image)) => match shown {
-                Ok(shown) => shown.map_err(|error| error.to_string()),
-                Err(_) => Err(format!("{when} within {} seconds", within.as_secs())),
-            },
-        };
-        shown.map_err(|what| self.not_ready(what))
-    }
-
-    /// Asks until it is ready.
-    async fn shows(&self, when: &When, image: &Image) -> Result<(), Error> {
-        loop {
-            let shown = match when {
-                When::Port(port) => self.link.reach(*port).await?,
-                When::Command(words) => {
-                    let command = self.command(words.clone(), image);
-                    let mut process = self.link.exec(command.with_timeout(LOOKS_WITHIN)).await?;
-                    // What it prints is nobody's: it must not fill the pipes.
-                    let (nothing, out, err) = (
-                        Words::default(),
-                        process.stdout.take(),
-                        process.stderr.take(),
-                    );
-                    let (exit, (), ()) =
-                        tokio::join!(process.wait(), nothing.keep(out), nothing.keep(err));
-                    exit?.success()
-                }
-            };
-            if shown {
-                return Ok(());
+            Err(error) => {
+                let trouble = Trouble::of_error(&error);
+                return Err(self.not_ready(error.to_string(), trouble));
             }
-            tokio::time::sleep(LOOK).await;
+        };
+        let (words, health) = (self.words.clone(), self.health.clone());
+        self.minding = Some(tokio::spawn(mind(process, words, health, told)));
+        if let Some(Ready { when, within }) = self.sidecar.ready.clone() {
+            let mut ended = self.ended.clone();
+            let shown = tokio::select! {
+                _ended = ended.wait_for(Option::is_some) => Err(ENDED.to_owned()),
+                shown = tokio::time::timeout(within, self.becomes_ready(&when)) => match shown {
+                    Ok(shown) => shown.map_err(|error| error.to_string()),
+                    Err(_) => Err(format!("{when} within {} seconds", within.as_secs())),
+                },
+            };
+            shown.map_err(|what| self.not_ready(what, None))?;
         }
+        self.health.note(true);
+        self.ended().map_or(Ok(()), Err)
     }
 
-    fn command(&self, words: Vec<String>, image: &Image) -> Command {
-        let config = &image.config;
+    fn command(&self, words: Vec<String>) -> Command {
+        let config = &self.image.config;
         let place = config.working_dir.as_deref().filter(|it| !it.is_empty());
         let own = self.sidecar.env.iter();
         Command::new(words, place.unwrap_or("/"))
-            .with_env([("PATH", image.path()), ("HOME", "/tmp".into())])
+            .with_env([("PATH", self.image.path()), ("HOME", "/tmp".into())])
             .with_env(
                 config
                     .env
@@ -192,31 +208,60 @@ impl Mate {
             .with_env(own.map(|(name, value)| (name, value.value())))
     }
 
-    fn not_ready(&self, what: String) -> Error {
-        let state = match *self.ended.borrow() {
-            None => "running".to_owned(),
-            Some(Ok(exit)) => format!("not running ({exit})"),
-            Some(Err(())) => "not running".to_owned(),
+    /// That its command has ended, if it has: nobody may count on it then.
+    pub(super) fn ended(&self) -> Option<Unready> {
+        (!self.is_alive()).then(|| self.not_ready(ENDED.to_owned(), None))
+    }
+
+    fn is_alive(&self) -> bool {
+        self.ended.borrow().is_none() && !self.listening.is_finished()
+    }
+
+    /// How its command ended, and what explains that.
+    fn exit(&self, output: &[String]) -> (Option<Exit>, Option<Trouble>) {
+        let exit = self.ended.borrow().and_then(Result::ok);
+        (exit, exit.and_then(|exit| Trouble::of_exit(&exit, output)))
+    }
+
+    fn not_ready(&self, what: String, trouble: Option<Trouble>) -> Unready {
+        let output = self.words.last(&self.sidecar);
+        let (exit, of_exit) = self.exit(&output);
+        let state = match exit {
+            Some(exit) => format!("not running ({exit})"),
+            None if self.is_alive() && self.minding.is_some() => "running".to_owned(),
+            None => "not running".to_owned(),
         };
-        Error::Sidecar(Box::new(Unready {
+        Unready {
             name: self.sidecar.name.clone(),
             image: self.sidecar.image.clone(),
             what: self.sidecar.without_values(what),
             state,
-            output: self.words.last(&self.sidecar),
-        }))
+            trouble: trouble.or(of_exit).unwrap_or(Trouble::SidecarNotReady),
+            output,
+        }
     }
 
     /// How it is.
-    pub(super) fn shown(&self) -> Beside {
-        let ended = *self.ended.borrow();
+    pub(super) async fn shown(&self) -> Beside {
+        if self.is_alive() {
+            self.look_again().await;
+        }
+        let output = self.words.last(&self.sidecar);
+        let (exit, trouble) = self.exit(&output);
+        let cgroup = self.cgroup.as_deref();
         Beside {
             name: self.sidecar.name.clone(),
             image: self.sidecar.image.clone(),
             container: self.running.id().to_owned(),
-            alive: ended.is_none() && !self.listening.is_finished(),
-            exit: ended.and_then(Result::ok),
-            output: self.words.last(&self.sidecar),
+            alive: self.is_alive(),
+            health: self.health.told(),
+            exit,
+            trouble,
+            remedy: trouble.map(Trouble::remedy_beside),
+            limits_in_force: self.limits_in_force,
+            memory_bytes: cgroup.and_then(Cgroup::memory_bytes),
+            out_of_memory_kills: cgroup.map(|cgroup| cgroup.strikes().memory),
+            output,
         }
     }
 
@@ -230,7 +275,9 @@ impl Mate {
 impl Drop for Mate {
     fn drop(&mut self) {
         self.link.hang_up();
-        self.minding.abort();
+        if let Some(minding) = &self.minding {
+            minding.abort();
+        }
         self.listening.abort();
     }
 }
@@ -247,8 +294,9 @@ fn words_of(sidecar: &Sidecar, image: &Image) -> Vec<String> {
 
 /// Reads what a command prints to its end, and tells how it ended. Ends with the command, or dropped,
 /// which kills it.
-async fn mind(mut process: Process, words: Words, told: watch::Sender<Option<Result<Exit, ()>>>) {
+async fn mind(mut process: Process, words: Words, health: Known, told: watch::Sender<Ended>) {
     let (out, err) = (process.stdout.take(), process.stderr.take());
     let (exit, (), ()) = tokio::join!(process.wait(), words.keep(out), words.keep(err));
+    health.note(false);
     told.send_replace(Some(exit.map_err(drop)));
 }

@@ -314,8 +314,22 @@ pub(super) fn refused(doing: &str, error: bollard::errors::Error) -> Error {
     if !has_answered(&error) {
         return unreachable(error);
     }
-    let what = format!("the engine cannot {doing} ({})", words(error));
-    Error::engine(Trouble::RuntimeRefuses, what)
+    let words = words(error);
+    let trouble = class(&words);
+    Error::engine(trouble, format!("the engine cannot {doing} ({words})"))
+}
+
+/// What an engine complains of, by the words that Podman, Docker and what they share have for it.
+fn class(words: &str) -> Trouble {
+    const KNOWN: [(&str, Trouble); 5] = [
+        ("unable to find user", Trouble::UserMissing),
+        ("no matching entries in passwd", Trouble::UserMissing),
+        ("invalid reference format", Trouble::ImageName),
+        ("invalid image reference", Trouble::ImageName),
+        ("repository name must be", Trouble::ImageName),
+    ];
+    let found = KNOWN.iter().find(|(said, _)| words.contains(said));
+    found.map_or(Trouble::RuntimeRefuses, |(_, trouble)| *trouble)
 }
 
 fn put(header: &mut [u8], at: usize, text: &[u8]) {

@@ -6,7 +6,9 @@ use super::Container;
 use super::find::{self, Choice};
 use crate::namespace::probe::{self, failed, io};
 use crate::namespace::scratch::Scratch;
-use crate::{Backend, Command, Enforcement, Error, Finding, Spec, Workspace, exec_captured};
+use crate::{
+    Backend, Beside, Command, Enforcement, Error, Finding, Spec, Workspace, exec_captured,
+};
 
 const OUTPUT: usize = 4096;
 const ENGINE: &str = "container engine";
@@ -101,9 +103,11 @@ async fn inside(backend: &Container, place: &Path) -> Vec<Finding> {
         let diagnosis = sandbox.diagnose().await;
         let together = together(backend, diagnosis.first_process).await;
         sandbox.destroy().await?;
-        Ok::<_, Error>((output, diagnosis.limits_in_force, together))
+        let beside = beside(&diagnosis.sidecars);
+        let more: Vec<Finding> = beside.into_iter().chain(together).collect();
+        Ok::<_, Error>((output, diagnosis.limits_in_force, more))
     };
-    let (output, enforcement, together) = match tried.await {
+    let (output, enforcement, more) = match tried.await {
         Ok(found) => found,
         Err(error) => return vec![failed(name, false, &error)],
     };
@@ -130,8 +134,32 @@ async fn inside(backend: &Container, place: &Path) -> Vec<Finding> {
             }),
         },
     ];
-    findings.extend(together);
+    findings.extend(more);
     findings
+}
+
+/// Whether the limits of what runs beside a sandbox are in force, if anything does: no watcher of ours
+/// keeps them.
+fn beside(sidecars: &[Beside]) -> Option<Finding> {
+    let first = sidecars.first()?;
+    let without: Vec<&str> = sidecars
+        .iter()
+        .filter(|one| one.limits_in_force == Enforcement::None)
+        .map(|one| one.name.as_str())
+        .collect();
+    let ok = without.is_empty();
+    Some(Finding {
+        name: "limits of sidecars",
+        ok,
+        optional: true,
+        detail: match ok {
+            true => format!("in force: {}", first.limits_in_force),
+            false => format!("in force: none, for {}", without.join(", ")),
+        },
+        remedy: (!ok).then(|| {
+            "let the engine use control groups of version 2, or run it with root's rights: until then a sidecar may use what the machine has".to_owned()
+        }),
+    })
 }
 
 /// Whether what all containers use together is bounded, if that is asked for: tried with one that runs.

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use futures_util::future::join_all;
 
 use super::Shared;
 use super::beside::Mate;
@@ -158,7 +159,7 @@ impl Sandbox for ContainerSandbox {
             kind: Kind::Container,
             // The container's own first process is none of the sandbox's.
             processes: found.processes.map(|count| count.saturating_sub(1)),
-            sidecars: self.mates.iter().map(Mate::shown).collect(),
+            sidecars: join_all(self.mates.iter().map(Mate::shown)).await,
             ..found
         }
     }

@@ -64,9 +64,9 @@ pub(crate) enum Join {
 
 /// How often a limit has struck so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Strikes {
-    pub(super) memory: u64,
-    pub(super) processes: u64,
+pub(crate) struct Strikes {
+    pub(crate) memory: u64,
+    pub(crate) processes: u64,
 }
 
 impl Hierarchy {
@@ -292,7 +292,7 @@ impl Cgroup {
     }
 
     /// Memory in use, in bytes.
-    pub(super) fn memory_bytes(&self) -> Option<u64> {
+    pub(crate) fn memory_bytes(&self) -> Option<u64> {
         self.read_number((0, "memory.usage_in_bytes"), "memory.current")
     }
 
@@ -318,7 +318,7 @@ impl Cgroup {
     }
 
     /// How often the limits have struck.
-    pub(super) fn strikes(&self) -> Strikes {
+    pub(crate) fn strikes(&self) -> Strikes {
         let mut directories = self.directories();
         let (memory, pids) = match &self.hierarchy {
             Hierarchy::V1 { .. } => {

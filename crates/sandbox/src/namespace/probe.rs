@@ -59,18 +59,25 @@ pub(crate) fn failed(name: &'static str, optional: bool, error: &Error) -> Findi
         | Error::OverlayRefused { remedy, .. }
         | Error::Setup { remedy, .. } => remedy.clone(),
         Error::ImageMissing { program, image, .. } => format!("`{program} pull {image}`"),
-        Error::Sidecar(_) => crate::Trouble::SidecarNotReady.remedy().to_owned(),
+        Error::Sidecars(all) => {
+            let first = all.first().map(|one| one.trouble);
+            let trouble = first.unwrap_or(crate::Trouble::SidecarNotReady);
+            trouble.remedy_beside().to_owned()
+        }
         Error::Engine { trouble, .. } => trouble.remedy().to_owned(),
         _ => start::namespaces_remedy(),
     };
     let cause = std::error::Error::source(error)
         .map(|cause| format!(": {cause}"))
         .unwrap_or_default();
+    let said = error.to_string();
+    // The remedy has a place of its own, and is said once.
+    let said = said.strip_suffix(&format!("; {remedy}")).unwrap_or(&said);
     Finding {
         name,
         ok: false,
         optional,
-        detail: format!("{error}{cause}"),
+        detail: format!("{said}{cause}"),
         remedy: Some(remedy),
     }
 }

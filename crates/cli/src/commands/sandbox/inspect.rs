@@ -62,20 +62,63 @@ fn snapshots(kept: &serde_json::Value) -> String {
     words.join(", ")
 }
 
-/// Each container beside it, in a line of its own.
-fn sidecars(found: Option<&serde_json::Value>) -> Vec<String> {
-    let all = found.and_then(|it| it.get("sidecars")?.as_array());
-    let each = all.into_iter().flatten().filter_map(|one| {
-        let (name, image) = (one.get("name")?.as_str()?, one.get("image")?.as_str()?);
-        let exit: Option<sandbox::Exit> = serde_json::from_value(one.get("exit")?.clone()).ok()?;
-        let state = match exit {
-            None if one.get("alive")?.as_bool()? => "runs".to_owned(),
-            None => "has ended".to_owned(),
-            Some(exit) => format!("has ended: {exit}"),
+/// How a container beside the sandbox's is, as far as a person wants to know it.
+#[derive(serde::Deserialize)]
+struct Sidecar {
+    name: String,
+    image: String,
+    alive: bool,
+    health: Health,
+    exit: Option<sandbox::Exit>,
+    remedy: Option<String>,
+    limits_in_force: String,
+    #[serde(default)]
+    out_of_memory_kills: Option<u64>,
+    #[serde(default)]
+    output: Vec<String>,
+}
+
+#[derive(serde::Deserialize)]
+struct Health {
+    ready: bool,
+    since: u64,
+}
+
+impl Sidecar {
+    fn all(found: Option<&serde_json::Value>) -> Vec<Self> {
+        let all = found.and_then(|it| it.get("sidecars")?.as_array());
+        let read = |one: &serde_json::Value| serde_json::from_value(one.clone()).ok();
+        all.into_iter().flatten().filter_map(read).collect()
+    }
+
+    /// In one line, what it is and how it is.
+    fn state(&self, zone: &jiff::tz::TimeZone) -> String {
+        let since = i64::try_from(self.health.since).unwrap_or(i64::MAX);
+        let since = format::moment(domain::Timestamp(since), zone);
+        let how = match (self.exit, self.alive, self.health.ready) {
+            (Some(exit), ..) => format!("has ended: {exit}"),
+            (None, false, _) => "has ended".to_owned(),
+            (None, true, true) => "runs, ready".to_owned(),
+            (None, true, false) => "runs, not ready".to_owned(),
         };
-        Some(format!("{name} ({image}) {state}"))
-    });
-    each.collect()
+        let mut said = format!("{} ({}) {how} since {since}", self.name, self.image);
+        if let (true, Some(count @ 1..)) = (self.alive, self.out_of_memory_kills) {
+            said.push_str(&format!("; {count} of its processes killed for memory"));
+        }
+        if self.limits_in_force == "none" {
+            said.push_str("; its limits are not in force");
+        }
+        said
+    }
+
+    /// What belongs to that: of one that is not as it should be, what to do and what it printed last.
+    fn below(&self) -> Vec<String> {
+        if self.alive && self.health.ready {
+            return Vec::new();
+        }
+        let hint = self.remedy.iter().map(|remedy| format!("hint: {remedy}"));
+        hint.chain(self.output.iter().cloned()).collect()
+    }
 }
 
 fn render(state: &State, width: usize) -> String {
@@ -123,8 +166,11 @@ fn render(state: &State, width: usize) -> String {
         line("fork of", format!("{}, at {}", of.id, of.snapshot));
     }
     let found = state.state.as_ref();
-    for sidecar in sidecars(found) {
-        line("sidecar", sidecar);
+    for sidecar in Sidecar::all(found) {
+        line("sidecar", sidecar.state(&zone));
+        for below in sidecar.below() {
+            line("", below);
+        }
     }
     if let Some(kept) = found.and_then(|it| it.get("snapshots")) {
         line("snapshots", snapshots(kept));
@@ -165,4 +211,49 @@ fn changed(of: &serde_json::Value) -> Vec<FileStat> {
             })
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_sidecar_is_shown_with_its_health_and_one_that_has_ended_with_why_and_its_last_lines() {
+        let one = |more: serde_json::Value| {
+            let mut one = json!({
+                "name": "db", "image": "x", "container": "1", "alive": true,
+                "health": { "ready": true, "since": 0 }, "exit": null, "trouble": null,
+                "remedy": null, "limits_in_force": "cgroup_v2", "memory_bytes": 1,
+                "out_of_memory_kills": 0, "output": ["serving"],
+            });
+            let fields = more.as_object().unwrap().clone();
+            one.as_object_mut().unwrap().extend(fields);
+            let found = json!({ "sidecars": [one] });
+            let sidecar = Sidecar::all(Some(&found)).remove(0);
+            let state = sidecar.state(&jiff::tz::TimeZone::UTC);
+            (state, sidecar.below())
+        };
+        let since = "since 1970-01-01 00:00:00";
+        let (state, below) = one(json!({}));
+        assert_eq!(state, format!("db (x) runs, ready {since}"));
+        assert_eq!(below, Vec::<String>::new());
+        let (state, below) = one(json!({
+            "health": { "ready": false, "since": 0 }, "limits_in_force": "none",
+            "out_of_memory_kills": 2,
+        }));
+        let more = "2 of its processes killed for memory; its limits are not in force";
+        assert_eq!(state, format!("db (x) runs, not ready {since}; {more}"));
+        assert_eq!(below, ["serving"]);
+        let exit = json!({ "code": null, "signal": 9, "timed_out": false, "limit": "memory" });
+        let (state, below) = one(json!({
+            "alive": false, "health": { "ready": false, "since": 0 }, "exit": exit,
+            "remedy": "raise its `memory`", "out_of_memory_kills": 1,
+        }));
+        assert!(
+            state.contains("signal 9") && state.contains("memory"),
+            "{state}"
+        );
+        assert_eq!(below, ["hint: raise its `memory`", "serving"]);
+    }
 }

@@ -15,7 +15,7 @@ use crate::namespace::wire::{MEETING, PROGRAM};
 /// Directories that programs write to wherever they run. They are in memory.
 const WRITABLE: [&str; 4] = ["/dev/shm", "/run", "/tmp", "/var/tmp"];
 /// Our processes in it that are not the sidecar's: the first one, and a minder.
-const OURS: u64 = 2;
+pub(super) const OURS: u64 = 2;
 
 /// A container in the network `network`, whose first process is ours.
 pub(super) fn of(
