@@ -117,7 +117,8 @@ impl Shared {
         let choice = self.options.engine.clone();
         let way: Way = blocking("look for an engine", move || find::look(&choice)).await?;
         let data = self.options.data.as_deref();
-        let stale = Stale::of(data);
+        // What was left in another engine, whoever clears up asks that one for.
+        let stale = Stale::of(data).found_by(&way);
         let engine = Arc::new(Engine::reach(way, data).await?);
         if let Err(error) = left::take_away(&engine, stale).await {
             tracing::warn!(%error, "containers that were left behind stay");

@@ -25,8 +25,10 @@ use crate::{Error, Trouble};
 /// The image that is made here, of nothing: all that a sandbox sees comes from the host. Podman before
 /// 4.4 gives an imported image no other tag.
 pub(super) const NOTHING: &str = "localhost/skep-nothing:latest";
-/// Seconds that one question may take.
+/// Seconds that one question may take, and how long the first ones may take together: one that answers
+/// nothing is waited for no longer.
 const ANSWERS_WITHIN: u64 = 120;
+const REACHED_WITHIN: Duration = Duration::from_secs(10);
 /// How long a container may take to be gone, and how often it is looked for meanwhile.
 const GONE_WITHIN: Duration = Duration::from_secs(20);
 const LOOK: Duration = Duration::from_millis(20);
@@ -54,7 +56,7 @@ impl Engine {
     /// Reaches it, for an owner with this data directory.
     pub(super) async fn reach(way: Way, data: Option<&Path>) -> Result<Self, Error> {
         let place = Place::new()?;
-        let mark = data.and_then(|data| Mark::make(data, place.name(), &place.socket()));
+        let mark = data.and_then(|data| Mark::make(data, place.name(), &way, &place.socket()));
         let (socket, service) = match way {
             Way::Socket(socket) => (socket, None),
             Way::Start { podman, arguments } => {
@@ -75,19 +77,24 @@ impl Engine {
         let address = socket.to_string_lossy();
         let docker = Docker::connect_with_unix(&address, ANSWERS_WITHIN, API_DEFAULT_VERSION)
             .map_err(unreachable)?;
-        let docker = docker.negotiate_version().await.map_err(unreachable)?;
-        let about = docker.version().await.map_err(unreachable)?;
+        let ask = async {
+            let docker = docker.negotiate_version().await.map_err(unreachable)?;
+            let about = docker.version().await.map_err(unreachable)?;
+            let rootless = match &service {
+                // It runs as this user.
+                Some(_) => !rustix::process::geteuid().is_root(),
+                None => {
+                    let about = docker.info().await.map_err(unreachable)?;
+                    let options = about.security_options.unwrap_or_default();
+                    options.iter().any(|option| option.contains("rootless"))
+                }
+            };
+            Ok::<_, Error>((docker, about, rootless))
+        };
+        let asked = tokio::time::timeout(REACHED_WITHIN, ask).await;
+        let (docker, about, rootless) = asked.unwrap_or_else(|_| Err(silent(&socket)))?;
         let components = about.components.unwrap_or_default();
         let is_podman = components.iter().any(|part| part.name.contains("Podman"));
-        let rootless = match &service {
-            // It runs as this user.
-            Some(_) => !rustix::process::geteuid().is_root(),
-            None => {
-                let about = docker.info().await.map_err(unreachable)?;
-                let options = about.security_options.unwrap_or_default();
-                options.iter().any(|option| option.contains("rootless"))
-            }
-        };
         let name = if is_podman { "Podman" } else { "Docker" };
         let engine = Self {
             docker,
@@ -232,8 +239,7 @@ impl Engine {
             }
             tokio::time::sleep(LOOK).await;
         }
-        traces::clear(id);
-        Ok(())
+        clear_traces(vec![id.to_owned()]).await
     }
 
     /// The containers whose owners have ended, by their ids.
@@ -265,6 +271,25 @@ impl Engine {
         }
         failed.map_or(Ok(removed), Err)
     }
+}
+
+/// Removes what is left of containers that are gone for their engine.
+pub(super) async fn clear_traces(ids: Vec<String>) -> Result<(), Error> {
+    let clear = move || {
+        ids.iter().for_each(|id| traces::clear(id));
+        Ok(())
+    };
+    super::blocking("remove what is left of a container", clear).await
+}
+
+/// One that takes a connection and says nothing.
+fn silent(socket: &Path) -> Error {
+    let seconds = REACHED_WITHIN.as_secs();
+    let what = format!(
+        "the engine at {} says nothing within {seconds} seconds",
+        socket.display()
+    );
+    Error::engine(Trouble::EngineUnreachable, what)
 }
 
 pub(super) fn is_missing(error: &bollard::errors::Error) -> bool {

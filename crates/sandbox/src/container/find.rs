@@ -25,7 +25,7 @@ pub enum Choice {
 }
 
 /// How an engine is reached.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Way {
     Socket(PathBuf),
     Start {

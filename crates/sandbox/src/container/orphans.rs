@@ -6,6 +6,7 @@
 //! child it is.
 
 use std::fs;
+use std::io::Read as _;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -68,9 +69,16 @@ fn numbers() -> impl Iterator<Item = i32> {
     listed.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-/// What the kernel says of a process; nothing of one that has gone, or that may not be looked at.
+/// What the kernel says of a process, a byte more than [`MOST`] at most; nothing of one that has gone, or
+/// that may not be looked at.
 fn read(number: i32, what: &str) -> String {
-    let bytes = fs::read(format!("/proc/{number}/{what}")).unwrap_or_default();
+    let mut bytes = Vec::new();
+    let most = u64::try_from(MOST).unwrap_or(u64::MAX).saturating_add(1);
+    let file = fs::File::open(format!("/proc/{number}/{what}"));
+    if let Err(error) = file.and_then(|file| file.take(most).read_to_end(&mut bytes)) {
+        tracing::trace!(%error, number, what, "a process is not read");
+        return String::new();
+    }
     String::from_utf8_lossy(&bytes).into_owned()
 }
 

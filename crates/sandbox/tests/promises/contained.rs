@@ -274,6 +274,27 @@ async fn an_engine_that_does_not_answer_is_named_with_what_to_do() {
     assert!(!findings[0].ok && !findings[0].optional && findings[0].remedy.is_some());
 }
 
+#[tokio::test]
+async fn an_engine_that_says_nothing_is_waited_for_some_seconds_and_no_more() {
+    let place = tempfile::tempdir().unwrap();
+    let socket = place.path().join("mute.sock");
+    let _mute = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let backend = Container::new(Options {
+        engine: Choice::Socket(socket),
+        ..Options::default()
+    });
+    let began = std::time::Instant::now();
+    let findings = backend.probe(place.path()).await;
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(15), "{took:?}");
+    let [found] = findings.as_slice() else {
+        panic!("it is said once: {findings:?}")
+    };
+    assert_eq!(found.detail.matches("mute.sock").count(), 1, "{found:?}");
+    let remedy = found.remedy.as_deref().unwrap();
+    assert!(!found.ok && !found.detail.contains(remedy), "{found:?}");
+}
+
 #[test]
 fn a_sandbox_whose_engine_was_killed_is_gone_in_a_few_seconds() {
     let podman = Podman::new(Home::new());
