@@ -9,6 +9,7 @@ mod demo;
 mod docs;
 mod exit;
 mod init;
+mod more;
 mod output;
 mod relay;
 mod report;

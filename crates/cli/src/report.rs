@@ -47,6 +47,9 @@ pub(crate) enum Error {
         /// Why.
         source: io::Error,
     },
+    /// A device cannot be given to a sandbox.
+    #[error(transparent)]
+    Device(#[from] sandbox::devices::Error),
     /// Something is in the way, and is left alone.
     #[error("{message}")]
     Refused {
@@ -221,6 +224,14 @@ fn classified(error: &Error) -> Classified {
             },
             None,
         ),
+        Error::Device(error) => {
+            use sandbox::devices::Error as E;
+            let exit = match error {
+                E::Refused { .. } | E::TooMany => Exit::Usage,
+                _ => Exit::Unavailable,
+            };
+            (exit, None, None)
+        }
         Error::Refused { hint, .. } => (Exit::Refused, Some(hint.clone()), None),
         Error::WrongKind { id, .. } => (
             Exit::Usage,
@@ -390,7 +401,7 @@ fn of_standing(error: &server::standing::Error) -> Classified {
     let (exit, hint) = match error {
         E::NotFound { .. } | E::Ambiguous { .. } | E::Gone { .. } => (Exit::NotFound, list),
         E::NameTaken { .. } | E::TooMany => (Exit::Refused, None),
-        E::Name { .. } | E::TooLong => (Exit::Usage, None),
+        E::Name { .. } | E::TooLong | E::Dotfiles(_) => (Exit::Usage, None),
         E::Unable { why, .. } => unable(*why),
         E::Program { code, .. } => (Exit::Of(*code), None),
         E::Refused {

@@ -102,6 +102,7 @@ impl Settings {
                     ..server::DiskBounds::default()
                 },
                 shares: file.sandbox.shares(),
+                devices: file.sandbox.devices().to_vec(),
                 admission: file.limits.admission(),
                 egress: Arc::new(Watched::new(path, env)),
                 forges: forges::known(&file.forges, env),

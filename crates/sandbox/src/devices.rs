@@ -300,6 +300,7 @@ mod tests {
         matches!(find(&[path.to_owned()]), Err(Error::Refused { .. }))
     }
 
+    // docs/bad-input.md: A device that leads out of any seal (`--device /dev/mem`)
     #[test]
     fn what_leads_out_of_a_seal_is_refused_whether_it_is_there_or_not() {
         for name in [

@@ -2,7 +2,8 @@
 //!
 //! This crate owns the place where an agent's commands run: what they see of the machine, what
 //! they may do, how much they may use, and that nothing of them is left when their owner is gone.
-//! It never knows what an agent is, never holds a credential, and never gives a sandbox a network:
+//! It never knows what an agent is, holds no credential but what a person puts into their own sandbox
+//! ([`Extras`]), and never gives a sandbox a network:
 //! the one way out is a listener that is *handed out of* the sandbox to its owner.
 //!
 //! The three main types are [`Backend`] (a kind of sandbox that can create one), [`Sandbox`]

@@ -28,6 +28,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use collect::Collector;
+pub use gate::is_credential;
 
 use crate::{Mount, Spec};
 

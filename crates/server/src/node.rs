@@ -40,6 +40,9 @@ pub struct Options {
     pub disk: DiskBounds,
     /// What sandboxes get of the machine.
     pub shares: Shares,
+    /// Devices of the host that every sandbox gets but that of a setup, as the user's configuration names
+    /// them.
+    pub devices: Vec<String>,
     /// What is taken before a submission is refused.
     pub admission: ledger::Admission,
     /// What the user's configuration says of egress, as it is now.
@@ -88,7 +91,8 @@ impl Node {
             disk: options.disk,
             warm: options.shares.warm(),
             git,
-        })?;
+        })?
+        .giving(&options.devices);
         let gateway = Gateway::new(gateway::Options {
             providers: options.providers.clone(),
             bounds: Bounds::default(),
@@ -131,6 +135,12 @@ impl Node {
     #[must_use]
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
+    }
+
+    /// The devices that every sandbox gets but that of a setup, as the user names them.
+    #[must_use]
+    pub fn devices(&self) -> &[String] {
+        &self.options.devices
     }
 
     /// Waits until what was closed is deleted, and ends the threads of the ledger.

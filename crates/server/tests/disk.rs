@@ -50,6 +50,7 @@ async fn node(data: &Path, model: &Scripted, disk: DiskBounds, kind: sandbox::Ki
             ..sandbox::container::Options::default()
         },
         disk,
+        devices: Vec::new(),
         shares: Shares::default(),
         admission: ledger::Admission::default(),
         egress: std::sync::Arc::new(gateway::Fixed::default()),

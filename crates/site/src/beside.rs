@@ -68,6 +68,15 @@ impl Sites {
         Ok(shown)
     }
 
+    /// The directories in which these repositories are checked out, for whoever reads them at once.
+    ///
+    /// # Errors
+    /// When one of them cannot be checked out.
+    pub async fn checked_out(&self, beside: &[Beside]) -> Result<Vec<PathBuf>, Error> {
+        let shown = self.shown(beside).await?;
+        Ok(shown.into_iter().map(|one| one.tree).collect())
+    }
+
     /// Checks a further repository out, so that sandboxes show it at once.
     ///
     /// # Errors

@@ -47,6 +47,9 @@ pub enum Error {
     /// The files that a setup sees cannot be told.
     #[error("`setup.inputs` cannot be used: {0}")]
     Inputs(String),
+    /// A person's dotfiles cannot be taken.
+    #[error("the dotfiles cannot be taken: {0}")]
+    Dotfiles(String),
     /// The workspace holds more than a change may.
     #[error("the file {path} is too large for a change, or grew while it was read")]
     Unreadable {
@@ -131,9 +134,11 @@ impl Error {
         match self {
             Self::Setup { .. } => Reason::SetupFailed,
             Self::Git(error) if error.may_pass() => Reason::Storage,
-            Self::Git(_) | Self::BaseLost { .. } | Self::Include(_) | Self::Inputs(_) => {
-                Reason::Repository
-            }
+            Self::Git(_)
+            | Self::BaseLost { .. }
+            | Self::Include(_)
+            | Self::Dotfiles(_)
+            | Self::Inputs(_) => Reason::Repository,
             Self::Workspace(workspace::Error::Limit { .. }) => Reason::LimitReached,
             Self::Workspace(_) | Self::Unreadable { .. } | Self::Directory { .. } => {
                 Reason::Storage

@@ -12,6 +12,7 @@ use crate::{
     wanted::Wanted,
     way::Way,
 };
+use domain::egress::Part;
 use gateway::Egress;
 use git::{Mirror, TreeId};
 use sandbox::toolchains::{ToolMount, Toolchains};
@@ -211,7 +212,7 @@ impl Sites {
         shown: &[Shown],
         channel: bool,
     ) -> Result<Box<dyn sandbox::Sandbox>, Error> {
-        let spec = self.spec(workspace, toolchains, wanted, shown, channel);
+        let spec = self.spec(workspace, toolchains, wanted, shown, channel)?;
         Ok(self.options().backend.create(spec).await?)
     }
 
@@ -222,7 +223,7 @@ impl Sites {
         wanted: &Wanted,
         shown: &[Shown],
         channel: bool,
-    ) -> sandbox::Spec {
+    ) -> Result<sandbox::Spec, Error> {
         let options = self.options();
         let mut spec = sandbox::Spec::new(layers(workspace.layers()));
         let also = workspace.also_layers().into_iter();
@@ -231,6 +232,7 @@ impl Sites {
         spec.tmp = sandbox::Tmp::Directory(workspace.tmp());
         spec.limits = options.limits;
         spec.channel_port = channel.then_some(0);
+        spec.extras = self.extras(wanted)?;
         toolchains.mount_into(&mut spec);
         // Without a seal, programs are where the host has them; those of an image are in it.
         let is_shown =
@@ -246,6 +248,22 @@ impl Sites {
                 }
             }
         }
-        spec
+        Ok(spec)
+    }
+
+    /// What a sandbox gets beyond what every one has: what was asked for it, and what the user gives to
+    /// all.
+    fn extras(&self, wanted: &Wanted) -> Result<sandbox::Extras, Error> {
+        let mut extras = wanted.extras.clone();
+        if wanted.part == Part::Setup || !self.kind().is_sealed() {
+            return Ok(extras);
+        }
+        let found = sandbox::devices::find(self.devices()).map_err(sandbox::Error::from)?;
+        for device in found {
+            if !extras.devices.contains(&device) {
+                extras.devices.push(device);
+            }
+        }
+        Ok(extras)
     }
 }

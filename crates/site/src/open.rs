@@ -48,6 +48,8 @@ pub struct Options {
 #[derive(Clone)]
 pub struct Sites {
     shared: Arc<Shared>,
+    /// Devices that every sandbox gets but that of a setup, as the user names them.
+    devices: Arc<[String]>,
 }
 
 struct Shared {
@@ -84,7 +86,21 @@ impl Sites {
                 pool: Pool::default(),
                 mirrors: Mutex::default(),
             }),
+            devices: Arc::default(),
         })
+    }
+
+    /// Gives these devices of the host to every sandbox that seals, but to those of setups.
+    #[must_use]
+    pub fn giving(self, devices: &[String]) -> Self {
+        Self {
+            devices: devices.into(),
+            ..self
+        }
+    }
+
+    pub(crate) fn devices(&self) -> &[String] {
+        &self.devices
     }
 
     /// The kind of sandbox.

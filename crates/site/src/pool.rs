@@ -65,6 +65,7 @@ impl Recipe {
     fn is_general(&self) -> bool {
         let Self { wanted, layer, .. } = self;
         wanted.tree.is_none()
+            && wanted.extras.is_none()
             && wanted.also.iter().all(|one| one.tree.is_none())
             && (layer.is_some() || wanted.setup.is_none() && wanted.include.is_empty())
     }

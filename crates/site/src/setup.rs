@@ -255,6 +255,7 @@ impl Sites {
             part: Part::Setup,
             // Whoever works in it later must not matter.
             programs: Vec::new(),
+            extras: sandbox::Extras::default(),
             ..ground.wanted.clone()
         };
         let workspace = guard.workspace()?;

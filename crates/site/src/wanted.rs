@@ -42,6 +42,9 @@ pub struct Wanted {
     pub also: Vec<Also>,
     /// Further repositories that are shown, read-only. The kind `host` cannot show any.
     pub beside: Vec<Beside>,
+    /// What its sandbox gets beyond what every one has; that of its setup never does, since what a setup
+    /// leaves is shared.
+    pub extras: sandbox::Extras,
 }
 
 impl Wanted {
@@ -62,6 +65,7 @@ impl Wanted {
             outlet: None,
             also: Vec::new(),
             beside: Vec::new(),
+            extras: sandbox::Extras::default(),
         }
     }
 
@@ -102,6 +106,7 @@ impl Wanted {
             outlet: None,
             also: Vec::new(),
             beside,
+            extras: sandbox::Extras::default(),
         })
     }
 }

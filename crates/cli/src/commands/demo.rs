@@ -270,6 +270,7 @@ impl Tour<'_> {
             let about = About {
                 agent: DEFAULT_AGENT,
                 sandbox: Kind::Namespace,
+                devices: node.devices(),
                 parallel: PARALLEL,
             };
             output.aside(&header(&submitted, &about));
@@ -337,6 +338,7 @@ impl Tour<'_> {
             notify: Vec::new(),
             disk: server::DiskBounds::default(),
             shares: server::Shares::default(),
+            devices: Vec::new(),
             admission: ledger::Admission::default(),
             egress: std::sync::Arc::new(gateway::Fixed::default()),
             forges: server::Forges::default(),

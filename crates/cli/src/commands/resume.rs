@@ -156,6 +156,7 @@ async fn go_on(
             let about = About {
                 agent: &ask.agent,
                 sandbox,
+                devices: node.devices(),
                 parallel: ask.parallel,
             };
             context.output.aside(&header(one, &about));

@@ -57,6 +57,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
         let about = About {
             agent: &ask.agent,
             sandbox,
+            devices: node.devices(),
             parallel: ask.parallel,
         };
         context.output.aside(&header(&submitted, &about));

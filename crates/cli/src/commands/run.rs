@@ -278,6 +278,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
         let about = About {
             agent: &settings.agent,
             sandbox,
+            devices: node.devices(),
             parallel: settings.parallel,
         };
         output.aside(&header(&submitted, &about));
@@ -425,6 +426,8 @@ pub(crate) struct About<'a> {
     pub(crate) agent: &'a str,
     /// The kind of sandbox.
     pub(crate) sandbox: Kind,
+    /// The devices that each gets.
+    pub(crate) devices: &'a [String],
     /// How many jobs run at once.
     pub(crate) parallel: u32,
 }
@@ -447,6 +450,10 @@ pub(crate) fn header(submitted: &Submitted, about: &About<'_>) -> String {
             ", price unknown"
         },
     );
+    if !about.devices.is_empty() && about.sandbox.is_sealed() {
+        let names: Vec<String> = about.devices.iter().map(|it| text::line(it)).collect();
+        out.push_str(&format!("  with the devices {}\n", names.join(", ")));
+    }
     out.push_str(&sources::told(&submitted.sources));
     let mut note = |words: &str| out.push_str(&format!("{} {words}\n", paint(LOOK, "note:")));
     if let Some(time) = submitted.not_before {
@@ -541,9 +548,11 @@ mod tests {
 
     #[test]
     fn the_header_says_what_runs_and_for_how_much() {
+        let devices = ["/dev/kvm".to_owned(), "gpu".to_owned()];
         let about = |sandbox| About {
             agent: "builtin",
             sandbox,
+            devices: &devices,
             parallel: 3,
         };
         let sealed = header(&submitted(true, true), &about(Kind::Namespace));

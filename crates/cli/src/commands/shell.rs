@@ -4,6 +4,7 @@ use super::{diff, run::stat};
 use crate::{
     context::Context,
     exit::Exit,
+    more::{self, Secrets, Wishes},
     relay,
     report::Error,
     settings::{Flags, Settings},
@@ -19,7 +20,7 @@ use crate::{
 use domain::SandboxId;
 use server::{
     Diff, Node,
-    standing::{Alongside, Place, Run, Wish, fresh_id, keep_patch},
+    standing::{Alongside, Given, Place, Run, Wish, fresh_id, keep_patch},
 };
 use std::{
     ffi::OsString,
@@ -33,7 +34,7 @@ use std::{
 /// `skep shell` ends with the exit code of the shell, or of the command.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  skep shell\n  skep shell --ref main~3 -- cargo test\n  skep shell --patch mine.patch\n  skep shell --also ../lib -- make -C ../lib\n  skep shell -- sh -c 'make && ls' | wc -l"
+    after_help = "Examples:\n  skep shell\n  skep shell --ref main~3 -- cargo test\n  skep shell --patch mine.patch\n  skep shell --also ../lib -- make -C ../lib\n  skep shell --secret token=env:TOKEN --device /dev/kvm --dotfiles ~/dotfiles\n  skep shell -- sh -c 'make && ls' | wc -l"
 )]
 pub(crate) struct Args {
     /// The commit to work on: a branch, a tag, a commit [default: HEAD]
@@ -41,6 +42,10 @@ pub(crate) struct Args {
     revision: Option<String>,
     #[command(flatten)]
     others: Others,
+    #[command(flatten)]
+    secrets: Secrets,
+    #[command(flatten)]
+    wishes: Wishes,
     /// Without the setup of `skep.toml`
     #[arg(long)]
     no_setup: bool,
@@ -63,6 +68,8 @@ struct Object<'a> {
     patch: Option<&'a Path>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     also: Vec<Further<'a>>,
+    #[serde(flatten)]
+    given: &'a Given,
 }
 
 /// A further repository, and what became of it.
@@ -86,11 +93,13 @@ struct Kept {
 
 pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
     let named = args.others.read()?;
+    args.wishes.check(context)?;
+    let secrets = args.secrets.read(context, false)?;
     let settings = Settings::read(context, Flags::default())?;
     let data = settings.options.data.clone();
     let mut signals = Signals::listen()?;
     let node = Node::open(settings.options).await?;
-    let place = match place(&node, &args, named, context, &mut signals).await {
+    let place = match place(&node, &args, (named, secrets), context, &mut signals).await {
         Ok(place) => place,
         Err(error) => {
             node.close().await;
@@ -100,7 +109,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
     let worked = work(&args, &place, context, &mut signals).await;
     // Whatever came of it, what was changed is not lost.
     let changed = place.changed().await;
-    let (id, commit) = (place.id, place.commit.clone());
+    let (id, commit, given) = (place.id, place.commit.clone(), place.given.clone());
     let also: Vec<Alongside> = place.also.iter().map(Into::into).collect();
     let closed = place.close().await;
     node.close().await;
@@ -140,6 +149,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
                     patch: kept.patch.as_deref(),
                 })
                 .collect(),
+            given: &given,
         };
         let line = serde_json::to_string(&object);
         let line = line.map_err(|error| Error::Internal(error.to_string()))?;
@@ -165,17 +175,19 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
 async fn place(
     node: &Node,
     args: &Args,
-    named: Named,
+    (named, secrets): (Named, Vec<sandbox::Secret>),
     context: &Context,
     signals: &mut Signals,
 ) -> Result<Place, Error> {
     let (also, beside) = named.fetch(node, context, signals).await?;
+    let more = args.wishes.fetch(secrets, node, context, signals).await?;
     let wish = Wish {
         path: context.directory.clone(),
         revision: args.revision.clone(),
         setup: !args.no_setup,
         also,
         beside,
+        more,
     };
     Ok(signals.or(node.place(fresh_id(), &wish)).await??)
 }
@@ -288,6 +300,7 @@ fn before(place: &Place, is_shell: bool) -> String {
             text::line(&one.name),
         ));
     }
+    out.push_str(&more::told(&place.given));
     out
 }
 

@@ -8,7 +8,7 @@ use super::{
     shares::Sandbox,
     store::Store,
 };
-use domain::time::parse_duration;
+use domain::{origin::Origin, time::parse_duration};
 use gateway::Times;
 use serde::Deserialize;
 use std::{
@@ -104,12 +104,22 @@ pub(crate) struct File {
     pub(crate) limits: Limits,
     /// What sandboxes get of the machine.
     pub(crate) sandbox: Sandbox,
+    /// What a person's own sandboxes get.
+    pub(crate) shell: Shell,
     /// What bases, workspaces and mirrors may take on disk.
     pub(crate) store: Store,
     /// What may leave sandboxes.
     pub(crate) egress: domain::egress::Users,
     /// Hosts that serve repositories and issues, by name.
     pub(crate) forges: BTreeMap<String, Forge>,
+}
+
+/// What the sandboxes get that a person asks for: `skep shell` and `skep sandbox`.
+#[derive(Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Shell {
+    /// The person's settings for programs: a directory, or a URL.
+    pub(crate) dotfiles: Option<String>,
 }
 
 /// Who serves models.
@@ -248,6 +258,17 @@ impl File {
             && !data.is_absolute()
         {
             return wrong("`data` must be an absolute path".into());
+        }
+        if let Some(dotfiles) = &self.shell.dotfiles {
+            match dotfiles.parse() {
+                Ok(Origin::Path(path)) if !path.is_absolute() => {
+                    return wrong(
+                        "`dotfiles` in `[shell]` must be an absolute path, or a URL".into(),
+                    );
+                }
+                Ok(_) => {}
+                Err(error) => return wrong(format!("`dotfiles` in `[shell]`: {error}")),
+            }
         }
         let checked = notify::validate(&self.notify)
             .and_then(|()| self.limits.validate())

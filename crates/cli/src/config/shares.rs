@@ -113,6 +113,8 @@ pub(crate) struct Sandbox {
     total_cpus: Option<u64>,
     /// How many are kept ready.
     warm: Option<usize>,
+    /// Devices of this machine that each gets.
+    devices: Vec<String>,
 }
 
 impl Sandbox {
@@ -131,6 +133,11 @@ impl Sandbox {
             sidecars: self.sidecar.iter().map(Sidecar::made).collect(),
             ..Containers::default()
         }
+    }
+
+    /// The devices that each gets.
+    pub(crate) fn devices(&self) -> &[String] {
+        &self.devices
     }
 
     /// What is set, and what is usual where nothing is.
@@ -166,6 +173,22 @@ impl Sandbox {
             }
         }
         sidecars::validate(&self.sidecar)?;
+        if self.devices.len() > sandbox::devices::MOST {
+            return Err(format!(
+                "`devices` in `[sandbox]` are more than {}",
+                sandbox::devices::MOST
+            ));
+        }
+        if let Some(word) = self
+            .devices
+            .iter()
+            .find(|it| !sandbox::devices::is_word(it))
+        {
+            return Err(format!(
+                "`{}` in `devices` of `[sandbox]` is no device: write a path below /dev, or `gpu`",
+                word.escape_debug()
+            ));
+        }
         least("memory", self.memory, LEAST_MEMORY, "`16MiB`")?;
         least("total_memory", self.total_memory, LEAST_MEMORY, "`16MiB`")?;
         least("file_size", self.file_size, LEAST_FILE, "`1MiB`")?;
@@ -305,6 +328,12 @@ mod tests {
             ("cpus = -1", "no number of processors"),
             ("total_cpus = 1e9", "no number of processors"),
             ("memroy = '1GiB'", "unknown field `memroy`"),
+            ("devices = ['/etc/passwd']", "write a path below /dev"),
+            (
+                "devices = ['/dev/../etc/passwd']",
+                "write a path below /dev",
+            ),
+            ("devices = '/dev/kvm'", "invalid type"),
         ] {
             let error = read(text).unwrap_err();
             assert!(error.contains(expected), "{text}: {error}");

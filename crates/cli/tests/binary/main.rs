@@ -19,6 +19,7 @@ mod demo;
 mod dice;
 mod docs;
 mod egress;
+mod extras;
 mod images;
 mod init_doctor;
 mod integration_branch;

@@ -169,7 +169,7 @@ pub(super) const SYSTEM_CREDENTIALS: [&str; 6] = [
 ];
 
 /// Whether a file or directory of this name holds credentials, or may.
-pub(super) fn is_credential(name: &OsStr) -> bool {
+pub fn is_credential(name: &OsStr) -> bool {
     CREDENTIALS.iter().any(|it| name == OsStr::new(it))
         || PRIVATE_DIRECTORIES
             .iter()

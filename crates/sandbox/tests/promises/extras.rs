@@ -159,6 +159,7 @@ async fn a_device_is_at_its_path_and_works_as_it_does_outside() {
     }
 }
 
+// docs/bad-input.md: A device that leads out of any seal (`--device /dev/mem`)
 #[tokio::test]
 async fn a_device_that_would_break_the_seal_is_never_given() {
     for path in [

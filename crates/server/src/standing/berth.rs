@@ -1,6 +1,6 @@
 //! The directory of a holder: `run/sandboxes/ID` below the data directory, open to its user alone.
 
-use super::{error::Error, moments::ForkOf};
+use super::{error::Error, moments::ForkOf, more::Given};
 use domain::{SandboxId, Timestamp, entity::Beside};
 use sandbox::Kind;
 use serde::{Deserialize, Serialize};
@@ -50,6 +50,9 @@ pub struct Record {
     /// Further repositories that are shown in it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub beside: Vec<Alongside>,
+    /// What it has got beyond what every one has.
+    #[serde(flatten)]
+    pub given: Given,
     /// When it was ready.
     pub created: Timestamp,
     /// When it ends by itself.
@@ -336,6 +339,7 @@ mod tests {
             fork_of: None,
             also: Vec::new(),
             beside: Vec::new(),
+            given: Given::default(),
             created: Timestamp(1),
             ends: Timestamp(2),
             pid: 1,

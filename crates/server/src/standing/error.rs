@@ -37,6 +37,9 @@ pub enum Error {
         /// The name.
         name: String,
     },
+    /// A person's dotfiles cannot be taken.
+    #[error("{0}")]
+    Dotfiles(String),
     /// There are as many as may be.
     #[error(
         "there are {} sandboxes already, which is as many as are held at once; end some with `skep sandbox destroy`",

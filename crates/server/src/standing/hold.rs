@@ -165,6 +165,7 @@ fn begin(
         fork_of: place.fork_of.clone(),
         also: place.also.iter().map(Into::into).collect(),
         beside: place.beside.iter().map(Into::into).collect(),
+        given: place.given.clone(),
         created: now,
         ends: now.plus(order.lasts),
         pid: std::process::id(),

@@ -7,6 +7,7 @@
 use super::{
     error::{Error as StandingError, Unable},
     held,
+    more::More,
     place::Place,
 };
 use crate::{Error, Node, submit::blocking};
@@ -53,6 +54,8 @@ pub struct Fork {
     pub of: String,
     /// Its snapshot.
     pub at: String,
+    /// What the fork gets beyond what every place has: nothing of it is inherited.
+    pub more: More,
 }
 
 /// What the holder of a fork has to know of its source.
@@ -95,10 +98,15 @@ impl Node {
             extra_roots: origin.roots.clone(),
             also: self.written(&origin.also).await?,
             beside: self.shown(&origin.beside).await?,
+            extras: fork.more.extras.clone(),
             ..Wanted::plain(id.to_string(), &origin.repository, commit)
         };
+        let mut given = self.extras_of(&fork.more)?;
         let site = self.sites.join(&mirror, wanted).await?;
         drop(talk);
+        if let Some(dotfiles) = &fork.more.dotfiles {
+            given.dotfiles = Some(self.put(dotfiles, &site).await?);
+        }
         Ok(Place {
             id,
             repository: origin.top,
@@ -106,6 +114,7 @@ impl Node {
             fork_of: Some(origin.of),
             also: origin.also,
             beside: origin.beside,
+            given,
             sites: self.sites.clone(),
             site,
             mirror,

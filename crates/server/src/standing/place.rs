@@ -3,6 +3,7 @@
 use super::{
     error::Error as StandingError,
     moments::ForkOf,
+    more::{Given, More},
     running::{Run, Running},
 };
 use crate::{
@@ -42,6 +43,8 @@ pub struct Wish {
     pub also: Vec<Beside>,
     /// Further repositories that are shown in it, as [`Node::beside`] gives them.
     pub beside: Vec<Beside>,
+    /// What it gets beyond what every one has.
+    pub more: More,
 }
 
 /// A sealed workspace of a repository, as agents get one, without an agent, a channel or a network;
@@ -60,6 +63,8 @@ pub struct Place {
     pub also: Vec<Beside>,
     /// Further repositories that are shown in it.
     pub beside: Vec<Beside>,
+    /// What it has got beyond what every one has.
+    pub given: Given,
     pub(super) sites: Sites,
     pub(super) site: Site,
     pub(super) mirror: Mirror,
@@ -130,9 +135,14 @@ impl Node {
                 .outlet_of_setup(&policy.egress, &CancellationToken::new()),
             also: self.written(&wish.also).await?,
             beside: self.shown(&wish.beside).await?,
+            extras: wish.more.extras.clone(),
             ..Wanted::plain(id.to_string(), &repository, commit)
         };
+        let mut given = self.extras_of(&wish.more)?;
         let site = self.sites.site(&mirror, wanted).await?;
+        if let Some(dotfiles) = &wish.more.dotfiles {
+            given.dotfiles = Some(self.put(dotfiles, &site).await?);
+        }
         Ok(Place {
             id,
             repository: top,
@@ -140,6 +150,7 @@ impl Node {
             fork_of: None,
             also: wish.also.clone(),
             beside: wish.beside.clone(),
+            given,
             sites: self.sites.clone(),
             site,
             mirror,

@@ -59,6 +59,7 @@ impl World {
             container: sandbox::container::Options::default(),
             notify: Vec::new(),
             disk: skep_server::DiskBounds::default(),
+            devices: Vec::new(),
             shares: skep_server::Shares::default(),
             admission: ledger::Admission::default(),
             egress: std::sync::Arc::new(gateway::Fixed::default()),

@@ -8,6 +8,7 @@ use crate::{
     config::shares::Image,
     context::Context,
     exit::Exit,
+    more::{self, Secrets, Wishes},
     report::Error,
     settings::{Flags, Settings},
     sources::Others,
@@ -20,7 +21,7 @@ use std::time::Duration;
 /// It ends with `skep sandbox destroy`, or at its time.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  skep sandbox create\n  skep sandbox create --name try --ref v1.2 --for 2h\n  skep sandbox create --image docker.io/library/debian:12\n  skep sandbox create --also ../lib --also docs=https://github.com/OWNER/NAME"
+    after_help = "Examples:\n  skep sandbox create\n  skep sandbox create --name try --ref v1.2 --for 2h\n  skep sandbox create --image docker.io/library/debian:12\n  skep sandbox create --secret token=token.txt --device gpu\n  skep sandbox create --also ../lib --also docs=https://github.com/OWNER/NAME"
 )]
 pub(super) struct Args {
     /// The commit to work on: a branch, a tag, a commit [default: HEAD]
@@ -28,6 +29,10 @@ pub(super) struct Args {
     revision: Option<String>,
     #[command(flatten)]
     others: Others,
+    #[command(flatten)]
+    secrets: Secrets,
+    #[command(flatten)]
+    wishes: Wishes,
     /// Without the setup of `skep.toml`
     #[arg(long)]
     no_setup: bool,
@@ -55,6 +60,8 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
         lasts: args.lasts,
     };
     order.check(&data).map_err(server::Error::from)?;
+    args.wishes.check(context)?;
+    let secrets = args.secrets.read(context, true)?;
     let mut of = Vec::new();
     if let Some(revision) = &args.revision {
         of.push(format!("--ref={revision}").into());
@@ -63,6 +70,7 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
         of.push(format!("--image={image}").into());
     }
     of.extend(args.others.words().map(Into::into));
+    of.extend(args.wishes.words().map(Into::into));
     if args.no_setup {
         of.push("--no-setup".into());
     }
@@ -70,12 +78,15 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
         name: args.name,
         lasts: args.lasts,
         of,
+        secrets,
+        without: args.secrets.variables(),
     };
     for record in holder::start(context, &data, &[wanted]).await? {
         if context.output.is_json() {
             context.output.object(&record)?;
         } else {
             context.output.say(&format!("{}\n", record.id))?;
+            context.output.aside(&more::told(&record.given));
         }
     }
     Ok(Exit::Done)

@@ -5,14 +5,20 @@ use super::{
     holder::{self, Wanted},
     span,
 };
-use crate::{context::Context, exit::Exit, report::Error};
+use crate::{
+    context::Context,
+    exit::Exit,
+    more::{Secrets, Wishes},
+    report::Error,
+};
 use server::standing::{MOST, Order, Record, find};
 use std::time::Duration;
 
 /// Make sandboxes of their own with the files of one, and print their ids
 ///
 /// They share what was written until then, at no cost, and go their own ways: each is held by a process
-/// of its own and outlives its source. Home and temporary directory are new. Without `--at` a snapshot
+/// of its own and outlives its source. Home and temporary directory are new; devices and dotfiles are
+/// those of the source, and secrets are none but those that are named here. Without `--at` a snapshot
 /// is taken first; nothing may run inside for that.
 #[derive(Debug, clap::Args)]
 #[command(
@@ -27,6 +33,8 @@ pub(super) struct Args {
     /// The snapshot that they begin with: `skep sandbox inspect` lists them [default: a new one]
     #[arg(long, value_name = "SNAPSHOT")]
     at: Option<String>,
+    #[command(flatten)]
+    secrets: Secrets,
     /// A name for it; with several, NAME-1, NAME-2, …
     #[arg(long)]
     name: Option<String>,
@@ -47,6 +55,8 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
     let data = data(context)?;
     let held = find(&data, &args.id).map_err(server::Error::from)?;
     let id = held.record.id.to_string();
+    let wishes = Wishes::of(&held.record.given);
+    let secrets = args.secrets.read(context, true)?;
     let (kind, image) = (held.record.kind.name(), held.record.image.clone());
     let names: Vec<Option<String>> = (1..=args.number)
         .map(|number| match (&args.name, args.number) {
@@ -83,8 +93,11 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
             ]
             .into_iter()
             .chain(image.iter().map(|image| format!("--image={image}")))
+            .chain(wishes.words())
             .map(Into::into)
             .collect(),
+            secrets: secrets.clone(),
+            without: args.secrets.variables(),
         })
         .collect();
     let forks = holder::start(context, &data, &wanted).await?;

@@ -6,6 +6,7 @@ use crate::{
     config::shares::Image,
     context::Context,
     exit::Exit,
+    more::{self, Wishes},
     report::{Error, Report},
     settings::{Flags, Settings},
     signals::Signals,
@@ -38,6 +39,11 @@ pub(super) struct Args {
     others: Others,
     #[arg(long)]
     image: Option<Image>,
+    #[command(flatten)]
+    wishes: Wishes,
+    /// Secrets come through the output, which is a socket.
+    #[arg(long)]
+    handed: bool,
     #[arg(long)]
     name: Option<String>,
     #[arg(long = "for", value_parser = span)]
@@ -70,6 +76,10 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
 }
 
 async fn hold(args: Args, context: &Context, told: &mut bool) -> Result<(), Error> {
+    let secrets = match args.handed {
+        true => more::take()?,
+        false => Vec::new(),
+    };
     let mut signals = Signals::listen()?;
     let named = args.others.read()?;
     let flags = Flags {
@@ -82,12 +92,20 @@ async fn hold(args: Args, context: &Context, told: &mut bool) -> Result<(), Erro
     let berth = Berth::join(&settings.options.data, args.id).map_err(server::Error::from)?;
     let node = Node::open(settings.options).await?;
     let mut deserted = std::pin::pin!(deserted());
+    let fetch = async {
+        let (also, beside) = named.fetch(&node, context, &mut signals).await?;
+        let more = args
+            .wishes
+            .fetch(secrets, &node, context, &mut signals)
+            .await?;
+        Ok((also, beside, more))
+    };
     let fetched = tokio::select! {
-        fetched = named.fetch(&node, context, &mut signals) => fetched,
+        fetched = fetch => fetched,
         () = &mut deserted => Err(server::Error::Ended.into()),
     };
-    let (also, beside) = match fetched {
-        Ok(both) => both,
+    let (also, beside, more) = match fetched {
+        Ok(all) => all,
         Err(error) => {
             node.close().await;
             berth.remove();
@@ -95,13 +113,14 @@ async fn hold(args: Args, context: &Context, told: &mut bool) -> Result<(), Erro
         }
     };
     let of = match (args.fork_of, args.at) {
-        (Some(of), Some(at)) => Of::Snapshot(Fork { of, at }),
+        (Some(of), Some(at)) => Of::Snapshot(Fork { of, at, more }),
         _ => Of::Commit(Wish {
             path: context.directory.clone(),
             revision: args.revision,
             setup: !args.no_setup,
             also,
             beside,
+            more,
         }),
     };
     let order = Order {

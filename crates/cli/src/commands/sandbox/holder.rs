@@ -2,19 +2,21 @@
 
 use crate::{
     context::Context,
+    more,
     report::{Error, Report},
     signals::Signals,
 };
+use sandbox::Secret;
 use server::standing::{Berth, Record, fresh_id};
 use std::{
     ffi::OsString,
     io::{self, Write as _},
     path::Path,
-    process::Stdio,
     time::Duration,
 };
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader},
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::UnixStream,
     process::{Child, Command},
 };
 
@@ -31,6 +33,16 @@ pub(super) struct Wanted {
     pub(super) lasts: Duration,
     /// What of, as words for `skep sandbox hold`.
     pub(super) of: Vec<OsString>,
+    /// The secrets that it is handed.
+    pub(super) secrets: Vec<Secret>,
+    /// Variables of the environment that it does not get.
+    pub(super) without: Vec<OsString>,
+}
+
+/// A holder that was started, and the conversation with it.
+struct Begun {
+    holder: Child,
+    talk: UnixStream,
 }
 
 /// What the holder says when it is ready, or why it is not: one of the two.
@@ -54,7 +66,7 @@ pub(super) async fn start(
     let (told, tell) = io::pipe().map_err(pipes)?;
     let begun = begin_all(context, data, wanted, &told, &mut started);
     let ready = match begun {
-        Ok(()) => signals.or(all_ready(&mut started)).await.flatten(),
+        Ok(()) => signals.or(all_ready(&mut started, wanted)).await.flatten(),
         Err(error) => Err(error),
     };
     let ready = ready.and_then(|ready| {
@@ -63,8 +75,8 @@ pub(super) async fn start(
     });
     if ready.is_err() {
         for (berth, holder) in started {
-            if let Some(mut holder) = holder {
-                end(&mut holder).await;
+            if let Some(mut begun) = holder {
+                end(&mut begun.holder).await;
             }
             berth.remove();
         }
@@ -94,7 +106,7 @@ fn begin_all(
     data: &Path,
     wanted: &[Wanted],
     told: &io::PipeReader,
-    started: &mut Vec<(Berth, Option<Child>)>,
+    started: &mut Vec<(Berth, Option<Begun>)>,
 ) -> Result<(), Error> {
     sandbox::pass_nothing_on().map_err(server::Error::from)?;
     for one in wanted {
@@ -112,11 +124,24 @@ fn begin_all(
     Ok(())
 }
 
-async fn all_ready(started: &mut [(Berth, Option<Child>)]) -> Result<Vec<Record>, Error> {
+async fn all_ready(
+    started: &mut [(Berth, Option<Begun>)],
+    wanted: &[Wanted],
+) -> Result<Vec<Record>, Error> {
+    // All are told what they wait for before the first is waited for.
+    for ((_, holder), wanted) in started.iter_mut().zip(wanted) {
+        if let (Some(begun), false) = (holder, wanted.secrets.is_empty()) {
+            let line = more::hand(&wanted.secrets)?;
+            // One that has ended says why, or nothing, below.
+            if let Err(error) = begun.talk.write_all(&line).await {
+                tracing::debug!(%error, "a holder does not take its secrets");
+            }
+        }
+    }
     let mut ready = Vec::new();
     for (berth, holder) in started {
-        let Some(holder) = holder else { continue };
-        match listen(holder).await? {
+        let Some(begun) = holder else { continue };
+        match listen(&mut begun.talk).await? {
             Said {
                 ready: Some(record),
                 ..
@@ -138,13 +163,17 @@ fn begin(
     berth: &Berth,
     data: &Path,
     told: &io::PipeReader,
-) -> Result<Child, Error> {
+) -> Result<Begun, Error> {
     let system = |source| Error::System {
         doing: "starting the holder of the sandbox",
         source,
     };
     let log = berth.log().map_err(server::Error::from)?;
     let (_, config) = context.config()?;
+    // Its output, and what it is handed: nothing of that is on a disk or in an argument.
+    let (talk, theirs) = std::os::unix::net::UnixStream::pair().map_err(system)?;
+    talk.set_nonblocking(true).map_err(system)?;
+    let talk = UnixStream::from_std(talk).map_err(system)?;
     let mut command = Command::new(std::env::current_exe().map_err(system)?);
     command
         .arg("--data")
@@ -156,26 +185,30 @@ fn begin(
         .env("SKEP_CONFIG", std::path::absolute(config).map_err(system)?)
         .current_dir("/")
         .stdin(told.try_clone().map_err(pipes)?)
-        .stdout(Stdio::piped())
+        .stdout(std::os::fd::OwnedFd::from(theirs))
         .stderr(log);
     if let Some(name) = &wanted.name {
         command.arg(format!("--name={name}"));
     }
+    if !wanted.secrets.is_empty() {
+        command.arg("--handed");
+    }
     command.args(&wanted.of);
-    command.spawn().map_err(system)
+    for variable in &wanted.without {
+        command.env_remove(variable);
+    }
+    let holder = command.spawn().map_err(system)?;
+    Ok(Begun { holder, talk })
 }
 
 /// What the holder says; neither the one nor the other when it ended without a word.
-async fn listen(holder: &mut Child) -> Result<Said, Error> {
+async fn listen(talk: &mut UnixStream) -> Result<Said, Error> {
     let nothing = Said {
         ready: None,
         error: None,
     };
-    let Some(output) = holder.stdout.take() else {
-        return Ok(nothing);
-    };
     let mut line = Vec::new();
-    let mut output = BufReader::new(output.take(LONGEST));
+    let mut output = BufReader::new(talk.take(LONGEST));
     let read = output.read_until(b'\n', &mut line).await;
     read.map_err(|source| Error::System {
         doing: "hearing from the holder of the sandbox",

@@ -148,6 +148,21 @@ fn render(state: &State, width: usize) -> String {
     if let Some(image) = &record.image {
         line("image", image.clone());
     }
+    let given = &record.given;
+    for name in &given.secrets {
+        line("secret", format!("{}/{name}", sandbox::extras::SECRETS));
+    }
+    for device in &given.devices {
+        line("device", device.to_string_lossy().into_owned());
+    }
+    if let Some(put) = &given.dotfiles {
+        let script = put.script.as_ref();
+        let ran = script.map(|it| format!(", {}: {}", it.name, it.exit));
+        line(
+            "dotfiles",
+            format!("{}{}", put.from, ran.unwrap_or_default()),
+        );
+    }
     line("created", format::moment(record.created, &zone));
     line("ends", format::moment(record.ends, &zone));
     line("holder", format!("process {}", record.pid));

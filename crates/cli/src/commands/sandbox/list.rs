@@ -119,6 +119,7 @@ mod tests {
             fork_of: None,
             also: Vec::new(),
             beside: Vec::new(),
+            given: server::standing::Given::default(),
             created: Timestamp(0),
             ends: Timestamp(7_200_000_000),
             pid: 1,
