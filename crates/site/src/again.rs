@@ -45,8 +45,40 @@ impl Sites {
             })
             .await?
         };
-        self.around(workspace, mirror, &wanted, (toolchains, shown))
+        let guard = Guard::new(self, workspace);
+        self.around(guard, mirror, &wanted, (toolchains, shown))
             .await
+    }
+
+    /// Opens a site that was to be kept again, and in which nothing runs any more: the same workspace with
+    /// all that was written in it, after a restart of the machine too, and a new sandbox. Whatever
+    /// fails, the workspace stays. Of `wanted`, the same counts as in [`Sites::join`].
+    ///
+    /// # Errors
+    /// When the workspace is not there, something still writes to it, what it lies over is gone, or no
+    /// sandbox can be made around it.
+    pub async fn resume(&self, mirror: &Mirror, wanted: Wanted) -> Result<Site, Error> {
+        let shown = self.shown(&wanted.beside).await?;
+        // What it lies over is made again where it is gone.
+        self.base(&wanted.repository, mirror, wanted.base, None)
+            .await?;
+        let written = self.written(&wanted.also).await?;
+        self.also_bases(&wanted.also, &written).await?;
+        let toolchains = self.toolchains(&wanted.extra_roots);
+        let workspace = {
+            let (sites, id) = (self.clone(), wanted.id.clone());
+            blocking(move || {
+                wait_for_the_dead(&id)?;
+                Ok(sites.store().resume_workspace(&id)?)
+            })
+            .await?
+        };
+        let guard = Guard::new(self, workspace).keeping();
+        let mut site = self
+            .around(guard, mirror, &wanted, (toolchains, shown))
+            .await?;
+        site.outlive();
+        Ok(site)
     }
 
     /// Opens a site around the workspace of a fork, which another process made for this one and holds
@@ -68,19 +100,19 @@ impl Sites {
             })
             .await?
         };
-        self.around(workspace, mirror, &wanted, (toolchains, shown))
+        let guard = Guard::new(self, workspace);
+        self.around(guard, mirror, &wanted, (toolchains, shown))
             .await
     }
 
     /// A site around a workspace that is whole.
     async fn around(
         &self,
-        workspace: Workspace,
+        guard: Guard,
         mirror: &Mirror,
         wanted: &Wanted,
         (toolchains, shown): (Toolchains, Vec<Shown>),
     ) -> Result<Site, Error> {
-        let guard = Guard::new(self, workspace);
         let also = wanted.also.iter();
         let keys: Vec<String> =
             [base_key(&wanted.repository, wanted.base)]

@@ -2,6 +2,7 @@
 
 use crate::{
     error::Error,
+    kept::is_kept,
     open::{blocking, open_attempts},
 };
 use gateway::{PACKAGES_BYTES, Packages};
@@ -251,10 +252,11 @@ async fn collect_files(
         let store = Store::open(&directory, Layering::Copy)?;
         let mut before = usage(&store, &directory, how.bounds, &stop)?;
         mark_needed(&directory, &mut before.fetched, &needed);
+        let stays = |id: &str| open.contains(id) || is_kept(&directory, id);
         if how.dry_run {
-            return would(&store, &directory, before, how, |id| open.contains(id));
+            return would(&store, &directory, before, how, stays);
         }
-        let swept = store.sweep(|id| open.contains(id))?;
+        let swept = store.sweep(stays)?;
         let layers = store.collect_layers()?;
         let fetched = retire(&directory, &before.fetched, how.all)?;
         let mut leftovers = Leftovers::default();

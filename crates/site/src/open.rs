@@ -6,6 +6,7 @@ use crate::{
     flights::Flights,
     gc,
     host::Host,
+    kept::is_kept,
     near,
     pool::{Pool, Warm},
 };
@@ -122,14 +123,15 @@ impl Sites {
     }
 
     /// Moves what no process works in to the trash, and empties it in the background. The workspaces
-    /// of attempts that are open in the ledger stay: their next holders go on in them.
+    /// of attempts that are open in the ledger stay, because their next holders go on in them, and so do
+    /// those of sandboxes that have a record.
     ///
     /// # Errors
     /// When the ledger or the store cannot be read.
     pub async fn sweep(&self, ledger: &Ledger) -> Result<(), Error> {
-        discard_unused(ledger, self.shared.store.clone()).await?;
-        self.clean();
         let options = &self.shared.options;
+        discard_unused(ledger, self.shared.store.clone(), &options.directory).await?;
+        self.clean();
         if gc::is_scarce(&options.directory, options.disk.store) {
             self.keep();
         }
@@ -325,7 +327,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 pub async fn sweep(ledger: &Ledger, directory: &Path) -> Result<(), Error> {
     // How new workspaces would lie over their bases does not matter: none is made.
     let store = Store::open(directory, Layering::Copy)?;
-    discard_unused(ledger, store.clone()).await?;
+    discard_unused(ledger, store.clone(), directory).await?;
     blocking(move || {
         // It removes them when it looks at the machine.
         drop(sandbox::Namespace::new());
@@ -335,10 +337,12 @@ pub async fn sweep(ledger: &Ledger, directory: &Path) -> Result<(), Error> {
 }
 
 /// Moves what no process works in to the trash.
-async fn discard_unused(ledger: &Ledger, store: Store) -> Result<(), Error> {
+async fn discard_unused(ledger: &Ledger, store: Store, directory: &Path) -> Result<(), Error> {
     // Asked first: an attempt that opens after this is held by its process.
     let open = open_attempts(ledger).await?;
-    blocking(move || Ok(store.sweep(|id| open.contains(id)).map(drop)?)).await
+    let directory = directory.to_owned();
+    let stays = move |id: &str| open.contains(id) || is_kept(&directory, id);
+    blocking(move || Ok(store.sweep(stays).map(drop)?)).await
 }
 
 /// The workspaces of attempts that are open in the ledger.
@@ -352,10 +356,11 @@ pub(crate) fn base_key(repository: &str, commit: impl std::fmt::Display) -> Stri
     format!("{repository}-{commit}")
 }
 
-/// A workspace that is deleted unless it becomes a site.
+/// A workspace that is deleted unless it becomes a site, or was there before.
 pub(crate) struct Guard {
     sites: Sites,
     workspace: Option<Workspace>,
+    stays: bool,
 }
 
 impl Guard {
@@ -363,7 +368,14 @@ impl Guard {
         Self {
             sites: sites.clone(),
             workspace: Some(workspace),
+            stays: false,
         }
+    }
+
+    /// Whatever becomes of the site, the files stay.
+    pub(crate) fn keeping(mut self) -> Self {
+        self.stays = true;
+        self
     }
 
     pub(crate) fn workspace(&self) -> Result<&Workspace, Error> {
@@ -392,7 +404,9 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        if let Some(workspace) = self.workspace.take() {
+        if let Some(workspace) = self.workspace.take()
+            && !self.stays
+        {
             discard(&self.sites, workspace);
         }
     }

@@ -138,6 +138,27 @@ impl Site {
         self.outlives = true;
     }
 
+    /// From now on its files survive this process and a restart of the machine, until they are taken
+    /// away by [`Site::close`]: [`Sites::resume`] opens them again.
+    ///
+    /// # Errors
+    /// When that cannot be written down.
+    pub async fn keep(&mut self) -> Result<(), Error> {
+        let files = self.files()?;
+        blocking(move || Ok(held(&files).keep()?)).await?;
+        self.outlives = true;
+        Ok(())
+    }
+
+    /// Waits until all that was written in it is on the disk.
+    ///
+    /// # Errors
+    /// When that is not known.
+    pub async fn sync(&self) -> Result<(), Error> {
+        let files = self.files()?;
+        blocking(move || Ok(held(&files).sync()?)).await
+    }
+
     /// The sandbox.
     ///
     /// # Errors
@@ -236,8 +257,8 @@ impl Site {
         Ok(ended?)
     }
 
-    /// Ends what runs in the site and keeps the workspace, so that the attempt can be gone on with:
-    /// [`Sites::reopen`].
+    /// Ends what runs in the site and keeps the workspace, so that it can be gone on with:
+    /// [`Sites::reopen`], [`Sites::resume`].
     ///
     /// # Errors
     /// When the sandbox does not end.
@@ -249,6 +270,19 @@ impl Site {
         };
         self.workspace = None;
         Ok(ended?)
+    }
+
+    /// As [`Site::leave`]; all that was written is on the disk then.
+    ///
+    /// # Errors
+    /// When the sandbox does not end, or that is not known.
+    pub async fn rest(mut self) -> Result<(), Error> {
+        self.turns.stop();
+        self.seal().await;
+        if let Some(sandbox) = self.sandbox.take() {
+            sandbox.destroy().await?;
+        }
+        self.sync().await
     }
 
     fn discard(&mut self) {

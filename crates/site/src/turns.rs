@@ -5,6 +5,7 @@
 
 use crate::{
     error::Error,
+    kept::is_kept,
     open::{Guard, Sites, all_layers, blocking, furnish},
     site::{Site, held},
     wanted::Wanted,
@@ -96,6 +97,17 @@ impl Site {
     pub async fn undo(&self, to: Option<&str>) -> Result<(), Error> {
         let to = to.map(str::to_owned);
         self.change(move |files| files.undo(to.as_deref())).await
+    }
+
+    /// Takes the name of a moment away: nothing leads to it any more, and what was written stays. That
+    /// there is no such moment is no error. Something may run meanwhile.
+    ///
+    /// # Errors
+    /// After [`Site::close`]; when the record cannot be written.
+    pub async fn forget(&self, name: &str) -> Result<(), Error> {
+        let _one = self.turns.changing.lock().await;
+        let (files, name) = (self.files()?, name.to_owned());
+        blocking(move || Ok(held(&files).forget(&name)?)).await
     }
 
     async fn change(
@@ -259,7 +271,9 @@ impl Drop for Parting {
         let id = files.id().to_owned();
         // Whoever took it holds it as well, and keeps this from taking it away.
         drop(files);
-        match self.sites.store().sweep(|other| other != id) {
+        let directory = &self.sites.options().directory;
+        let stays = |other: &str| other != id || is_kept(directory, other);
+        match self.sites.store().sweep(stays) {
             Ok(_) => self.sites.clean(),
             Err(error) => {
                 tracing::warn!(%error, "a fork that nobody took stays until the next sweep");

@@ -110,7 +110,7 @@ impl Workspace {
         if !same {
             return Ok(());
         }
-        record.write(&self.dir)?;
+        self.put(&record)?;
         self.record = record;
         Ok(())
     }

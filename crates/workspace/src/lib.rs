@@ -50,7 +50,7 @@ pub use elsewhere::{Fetch, Fetched, Listing, Seen, changes_elsewhere};
 pub use error::{Error, Limit};
 pub use fold::{Built, Fold};
 pub use meter::Meter;
-pub use record::MOST_ALSO;
+pub use record::{MOST_ALSO, this_boot};
 pub use remove::Emptied;
 pub use setup::{Claim, Moment, SetupBuilder, SetupLayer, Tracked};
 pub use space::{LayerInfo, Space, TrashInfo, WorkspaceInfo};

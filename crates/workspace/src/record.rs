@@ -62,7 +62,8 @@ pub(crate) struct Folded {
 }
 
 /// The name of this boot of the machine; none where the kernel does not tell it.
-pub(crate) fn this_boot() -> Option<String> {
+#[must_use]
+pub fn this_boot() -> Option<String> {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     let boot = text.trim();
     is_plain(boot).then(|| boot.to_owned())
@@ -83,6 +84,21 @@ impl Record {
         let fresh = dir.join(FRESH);
         write(&fresh, &self.text())?;
         std::fs::rename(&fresh, dir.join(NAME)).map_err(std_io("write", dir.join(NAME)))
+    }
+
+    /// As [`Record::write`], and what it names is on the disk before it is, and it before this returns:
+    /// after a crash of the machine it says either what it said before or this.
+    pub(crate) fn write_durably(&self, dir: &Path) -> Result<(), Error> {
+        if self.kind == Layering::Overlay {
+            sync_directory(&dir.join("layers"))?;
+            sync_directory(&dir.join("work"))?;
+        }
+        let fresh = dir.join(FRESH);
+        write(&fresh, &self.text())?;
+        let synced = std::fs::File::open(&fresh).and_then(|file| file.sync_all());
+        synced.map_err(std_io("write", &fresh))?;
+        std::fs::rename(&fresh, dir.join(NAME)).map_err(std_io("write", dir.join(NAME)))?;
+        sync_directory(dir)
     }
 
     pub(crate) fn text(&self) -> String {
@@ -333,6 +349,13 @@ pub(crate) fn read_number(path: &Path) -> Result<Option<u64>, Error> {
 
 pub(crate) fn write(path: &Path, text: &str) -> Result<(), Error> {
     std::fs::write(path, text).map_err(std_io("write", path))
+}
+
+/// Waits until the names in a directory are on the disk.
+pub(crate) fn sync_directory(dir: &Path) -> Result<(), Error> {
+    std::fs::File::open(dir)
+        .and_then(|dir| dir.sync_all())
+        .map_err(std_io("write", dir))
 }
 
 fn damaged(path: &Path) -> Error {

@@ -170,7 +170,17 @@ impl Store {
     /// [`Error::Name`], [`Error::Record`], [`Error::Io`].
     pub fn reopen_workspace(&self, id: &str) -> Result<Workspace, Error> {
         check_name("workspace", id)?;
-        Workspace::reopen(self, id)
+        Workspace::reopen(self, id, false)
+    }
+
+    /// Takes over the workspace `id`, which was made to be kept ([`Workspace::keep`]) and in which nothing
+    /// runs: as [`Store::reopen_workspace`], and after a restart of the machine too.
+    ///
+    /// # Errors
+    /// The same, without [`Error::OtherBoot`].
+    pub fn resume_workspace(&self, id: &str) -> Result<Workspace, Error> {
+        check_name("workspace", id)?;
+        Workspace::reopen(self, id, true)
     }
 
     /// The ids of all workspaces, sorted.
@@ -181,8 +191,8 @@ impl Store {
         names_in(&self.workspace_dir(""))
     }
 
-    /// Moves to the trash every workspace for which `live` says no and which no process holds open,
-    /// and every base and workspace whose builder died. Renames only: follow it with
+    /// Moves to the trash every workspace for which `live` says no and which no process holds open, asked
+    /// once more when no process can hold it, and every base and workspace whose builder died. Renames only: follow it with
     /// [`Store::empty_trash`] on a thread of your own.
     ///
     /// # Errors
@@ -231,6 +241,8 @@ impl Store {
             }
             let place = self.workspace_dir(&id);
             match Lock::directory(&place, Hold::Alone)? {
+                // Its last holder may have said in its last moment that it is to be kept.
+                Some(_lock) if live(&id) => {}
                 Some(_lock) => {
                     discard(&place)?;
                     swept.workspaces.push(id);

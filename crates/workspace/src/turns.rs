@@ -55,7 +55,31 @@ impl Workspace {
     pub fn snapshots(&self) -> Vec<String> {
         let own = &self.record.own;
         let turns = own.old.iter().chain(&own.turns);
-        turns.map(|turn| turn.name.clone()).collect()
+        let named = turns.filter(|turn| !is_forgotten(&turn.name));
+        named.map(|turn| turn.name.clone()).collect()
+    }
+
+    /// Takes a moment's name away: nothing leads to it any more. What was written until then stays, as if
+    /// it had been written on. That there is no such moment is no error.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn forget(&mut self, name: &str) -> Result<(), Error> {
+        let mut record = self.record.clone();
+        let fresh = unique(FORGOTTEN.trim_end_matches('.'));
+        let mut found = false;
+        for stack in record.stacks_mut() {
+            let turns = stack.old.iter_mut().chain(&mut stack.turns);
+            for turn in turns.filter(|turn| turn.name == name) {
+                turn.name.clone_from(&fresh);
+                found = true;
+            }
+        }
+        if found {
+            self.put(&record)?;
+            self.record = record;
+        }
+        Ok(())
     }
 
     /// What was written between a moment and the one before it, in bytes on disk.
@@ -65,10 +89,15 @@ impl Workspace {
     pub fn snapshot_bytes(&self, name: &str) -> Result<u64, Error> {
         let mut bytes = 0_u64;
         for stack in self.record.stacks() {
-            let turns = &mut stack.old.iter().chain(&stack.turns);
-            let turn = turns.find(|turn| turn.name == name);
-            let turn = turn.ok_or_else(|| self.no_snapshot(name))?;
-            bytes = bytes.saturating_add(usage::bytes(&self.layer(&turn.layer))?);
+            let turns: Vec<&Turn> = stack.old.iter().chain(&stack.turns).collect();
+            let at = turns.iter().position(|turn| turn.name == name);
+            let at = at.filter(|_| !is_forgotten(name));
+            let at = at.ok_or_else(|| self.no_snapshot(name))?;
+            let before = turns.get(..at).unwrap_or_default().iter().rev();
+            let nameless = before.take_while(|turn| is_forgotten(&turn.name));
+            for turn in nameless.chain(turns.get(at)) {
+                bytes = bytes.saturating_add(usage::bytes(&self.layer(&turn.layer))?);
+            }
         }
         Ok(bytes)
     }
@@ -82,6 +111,12 @@ impl Workspace {
     pub fn snapshot(&mut self, name: &str) -> Result<Before, Error> {
         self.check_layered()?;
         check_name("snapshot", name)?;
+        if is_forgotten(name) {
+            return Err(Error::Name {
+                what: "snapshot",
+                name: name.to_owned(),
+            });
+        }
         if self.snapshots().iter().any(|known| known == name) {
             return Err(Error::SnapshotExists {
                 id: self.id.clone(),
@@ -142,7 +177,7 @@ impl Workspace {
                 None => 0,
                 Some(name) => {
                     let mut turns = stack.old.iter().chain(&stack.turns);
-                    let found = turns.position(|turn| turn.name == name);
+                    let found = turns.position(|turn| turn.name == name && !is_forgotten(name));
                     found.ok_or_else(|| self.no_snapshot(name))? + 1
                 }
             };
@@ -175,7 +210,7 @@ impl Workspace {
     }
 
     fn change(&mut self, record: Record) -> Result<Before, Error> {
-        record.write(&self.dir)?;
+        self.put(&record)?;
         Ok(Before(std::mem::replace(&mut self.record, record)))
     }
 
@@ -187,7 +222,7 @@ impl Workspace {
         let Before(mut record) = before;
         // A fork may have moved layers since.
         record.shared |= self.record.shared;
-        record.write(&self.dir)?;
+        self.put(&record)?;
         self.record = record;
         self.settle()
     }
@@ -252,7 +287,7 @@ impl Workspace {
         if !self.record.shared {
             let mut own = self.record.clone();
             own.shared = true;
-            own.write(&self.dir)?;
+            self.put(&own)?;
             self.record = own;
         }
         record.shared = true;
@@ -284,6 +319,13 @@ impl Workspace {
             record.write(dir)
         })
     }
+}
+
+/// How the name of a moment begins that nobody is led to any more.
+const FORGOTTEN: &str = "forgotten.";
+
+fn is_forgotten(name: &str) -> bool {
+    name.starts_with(FORGOTTEN)
 }
 
 /// What is older than is kept gives way to what it was folded into.

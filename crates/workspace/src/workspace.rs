@@ -58,6 +58,8 @@ pub struct Workspace {
     /// The trees that each of its repositories lies over, nearest first: what a setup left, then those
     /// of the base.
     pub(crate) under: Vec<Vec<PathBuf>>,
+    /// Whether its record is to survive a crash of the machine.
+    durable: bool,
     _lock: Lock,
 }
 
@@ -111,8 +113,9 @@ impl Workspace {
         Ok(())
     }
 
-    /// Opens a workspace whose processes were killed, to be mounted again.
-    pub(crate) fn reopen(store: &Store, id: &str) -> Result<Workspace, Error> {
+    /// Opens a workspace whose processes were killed, to be mounted again; where `kept`, one that was made
+    /// to survive a restart of the machine.
+    pub(crate) fn reopen(store: &Store, id: &str, kept: bool) -> Result<Workspace, Error> {
         let dir = store.workspace_dir(id);
         match fs::lstat(&dir) {
             Ok(_) => {}
@@ -122,7 +125,7 @@ impl Workspace {
         let lock = Lock::directory(&dir, Hold::Alone)?
             .ok_or_else(|| Error::WorkspaceInUse { id: id.to_owned() })?;
         let record = Record::read(&dir)?;
-        if record.boot.is_none() || record.boot != record::this_boot() {
+        if !kept && (record.boot.is_none() || record.boot != record::this_boot()) {
             return Err(Error::OtherBoot { id: id.to_owned() });
         }
         for stack in record.stacks() {
@@ -136,6 +139,7 @@ impl Workspace {
             .share(&dir)?
             .ok_or_else(|| Error::NoWorkspace { id: id.to_owned() })?;
         let mut workspace = Self::held(store, id, lock)?;
+        workspace.durable = kept;
         if workspace.record.kind == Layering::Overlay {
             workspace.renew_work()?;
         }
@@ -168,6 +172,7 @@ impl Workspace {
                 .collect::<Result<_, _>>()?,
             record,
             dir,
+            durable: false,
             _lock: lock,
         })
     }
@@ -355,7 +360,7 @@ impl Workspace {
                     let frozen = std::mem::replace(&mut stack.upper, new_layer(&self.dir)?);
                     stack.setup.push(frozen);
                 }
-                record.write(&self.dir)?;
+                self.put(&record)?;
                 self.record = record;
                 Ok(())
             }
@@ -368,6 +373,37 @@ impl Workspace {
                 }
                 Ok(())
             }
+        }
+    }
+
+    /// From now on what it is made of survives a crash of the machine: what it says of itself is on the
+    /// disk before anybody relies on it. What is written in it is there when the kernel wrote it, at the
+    /// latest after [`Workspace::sync`].
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn keep(&mut self) -> Result<(), Error> {
+        self.durable = true;
+        self.put(&self.record)?;
+        record::sync_directory(&self.store.workspace_dir(""))
+    }
+
+    /// Waits until all that was written in it is on the disk.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn sync(&self) -> Result<(), Error> {
+        let failed = || io("write to the disk", &self.dir);
+        let flags = fs::OFlags::RDONLY | fs::OFlags::DIRECTORY | fs::OFlags::CLOEXEC;
+        let dir = fs::open(&self.dir, flags, fs::Mode::empty()).map_err(failed())?;
+        fs::syncfs(dir).map_err(failed())
+    }
+
+    /// Puts this record in the place of the one that is there.
+    pub(crate) fn put(&self, record: &Record) -> Result<(), Error> {
+        match self.durable {
+            true => record.write_durably(&self.dir),
+            false => record.write(&self.dir),
         }
     }
 
