@@ -72,6 +72,7 @@ impl Place {
                 place: self.lib.path().to_owned(),
             }],
             beside: Vec::new(),
+            extras: sandbox::Extras::default(),
         }
     }
 
