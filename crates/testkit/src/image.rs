@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::Podman;
+use crate::{Docker, Home, Podman};
 
 /// How long the engine may take to read one.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -72,9 +72,18 @@ impl Image {
         self
     }
 
-    /// Gives it to an engine, under this name.
+    /// Gives it to a Podman, under this name.
     pub fn import(self, podman: &Podman, name: &str) {
-        let archive = podman.root().join("image.tar");
+        self.give(podman.home(), "podman", name);
+    }
+
+    /// Gives it to a Docker, under this name.
+    pub fn import_to_docker(self, docker: &Docker, name: &str) {
+        self.give(docker.home(), "docker", name);
+    }
+
+    fn give(self, home: &Home, program: &str, name: &str) {
+        let archive = home.root().join("image.tar");
         let done = Command::new("tar")
             .args(["--owner=0", "--group=0", "-cf"])
             .arg(&archive)
@@ -85,11 +94,9 @@ impl Image {
             .expect("tar");
         assert!(done.success(), "{done}");
         fs::set_permissions(&archive, fs::Permissions::from_mode(0o644)).expect("its mode");
-        let args = ["import", "--quiet"].into_iter().map(str::to_owned);
         let last = [archive.display().to_string(), name.to_owned()];
-        let args = args.chain(self.changes).chain(last);
-        let home = podman.home();
-        home.run("podman", args, &home.home(), PATIENCE)
+        let args = ["import".to_owned()].into_iter().chain(self.changes);
+        home.run(program, args.chain(last), &home.home(), PATIENCE)
             .expect_code(0);
         fs::remove_file(&archive).expect("the archive");
     }

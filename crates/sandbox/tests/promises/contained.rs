@@ -26,14 +26,26 @@ pub(crate) fn kind() -> Arc<dyn Backend> {
     Arc::clone(CONTAINER.get_or_init(|| Arc::new(container())))
 }
 
+/// The engine that a test has made for this program; the machine's own is not it.
+pub(crate) fn engine() -> Choice {
+    match is_docker() {
+        true => Choice::Found,
+        false => Choice::Podman(Vec::new()),
+    }
+}
+
+fn is_docker() -> bool {
+    std::env::var_os("DOCKER_HOST").is_some()
+}
+
+/// Its own program, for questions.
+pub(crate) fn engines_program() -> Command {
+    Command::new(if is_docker() { "docker" } else { "podman" })
+}
+
 fn container() -> Container {
-    let engine = match std::env::var_os("DOCKER_HOST") {
-        Some(_) => Choice::Found,
-        // The machine's own is not it.
-        None => Choice::Podman(Vec::new()),
-    };
     Container::new(Options {
-        engine,
+        engine: engine(),
         image: std::env::var(IMAGE).ok(),
         sidecars: std::env::var(SIDECAR)
             .map(|image| vec![crate::sidecars::server(&image)])
@@ -64,9 +76,9 @@ const SEAL: [&str; 14] = [
     "--skip=limits::what_all_sandboxes",
 ];
 
-/// The containers that this program's Podman has.
+/// The containers that this program's engine has.
 pub(crate) fn containers() -> Vec<String> {
-    let listed = Command::new("podman")
+    let listed = engines_program()
         .args(["ps", "--all", "--no-trunc", "--format", "{{.ID}}"])
         .output()
         .unwrap();

@@ -4,9 +4,9 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use skep_sandbox::container::{Choice, Options};
+use skep_sandbox::container::Options;
 use skep_sandbox::{Backend, Container, Error, Spec, Trouble, Workspace};
-use testkit::{Home, Image, Podman};
+use testkit::{Docker, Home, Image, Podman};
 
 use crate::contained::{IMAGE, KIND};
 use crate::room::Room;
@@ -23,7 +23,7 @@ const PROGRAMS: [&str; 31] = [
 
 fn backend(image: &str) -> Container {
     Container::new(Options {
-        engine: Choice::Podman(Vec::new()),
+        engine: crate::contained::engine(),
         image: Some(image.to_owned()),
         ..Options::default()
     })
@@ -37,9 +37,9 @@ fn with_image(image: Image, test: &str) {
     podman.assert_nothing_left();
 }
 
-#[test]
-fn the_root_is_the_images_and_nothing_of_the_hosts_tools_is_there() {
-    let image = Image::of(PROGRAMS)
+/// One that says much of itself.
+fn talkative() -> Image {
+    Image::of(PROGRAMS)
         .file("/opt/tools/said", "#!/bin/sh\necho of the image")
         .file("/etc/marked", "of the image")
         .file("/home/someone/kept", "of the image")
@@ -50,8 +50,24 @@ fn the_root_is_the_images_and_nothing_of_the_hosts_tools_is_there() {
         .change("ENTRYPOINT [\"/no/such/program\"]")
         .change("CMD [\"nonsense\"]")
         .change("USER 12345")
-        .change("VOLUME /data");
-    with_image(image, "image::what_is_in_the_root_of_an_image");
+        .change("VOLUME /data")
+}
+
+#[test]
+fn the_root_is_the_images_and_nothing_of_the_hosts_tools_is_there() {
+    with_image(talkative(), "image::what_is_in_the_root_of_an_image");
+}
+
+#[test]
+fn the_root_is_the_images_and_the_seal_holds_with_docker_too() {
+    let home = Home::new().env(KIND, "container").env(IMAGE, NAME);
+    let docker = Docker::start(home);
+    talkative().import_to_docker(&docker, NAME);
+    let test = "image::what_is_in_the_root_of_an_image";
+    docker.run_tests(["--exact", test, "--ignored"], PATIENCE);
+    Image::of(PROGRAMS).import_to_docker(&docker, NAME);
+    docker.run_tests(SEAL, PATIENCE);
+    docker.assert_nothing_left();
 }
 
 #[tokio::test]
@@ -179,27 +195,29 @@ async fn nothing_runs_beside_the_sandbox() {
     room.sandbox.destroy().await.unwrap();
 }
 
+/// What is promised of a seal wherever the tools come from.
+const SEAL: [&str; 14] = [
+    "--test-threads=2",
+    "rooms_are",
+    "seal::a_file_of_the_host",
+    "seal::the_hosts_processes",
+    "seal::process_1",
+    "seal::no_setting",
+    "seal::there_are_no_capabilities",
+    "commands::nothing_of_the_owners",
+    "escapes::another_workspace",
+    "escapes::no_root_or_directory",
+    "network::there_is_no_interface",
+    "network::the_hosts_loopback",
+    "network::the_channel_accepts",
+    "layers::",
+];
+
 /// As whoever runs programs in that home.
 fn the_seal_holds(home: Home) {
     let podman = Podman::new(home.env(KIND, "container").env(IMAGE, NAME));
     Image::of(PROGRAMS).import(&podman, NAME);
-    let args = [
-        "--test-threads=2",
-        "rooms_are",
-        "seal::a_file_of_the_host",
-        "seal::the_hosts_processes",
-        "seal::process_1",
-        "seal::no_setting",
-        "seal::there_are_no_capabilities",
-        "commands::nothing_of_the_owners",
-        "escapes::another_workspace",
-        "escapes::no_root_or_directory",
-        "network::there_is_no_interface",
-        "network::the_hosts_loopback",
-        "network::the_channel_accepts",
-        "layers::",
-    ];
-    podman.run_tests(args, PATIENCE);
+    podman.run_tests(SEAL, PATIENCE);
     podman.assert_nothing_left();
 }
 

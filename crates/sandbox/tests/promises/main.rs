@@ -27,5 +27,6 @@ mod seal;
 mod sidecars;
 mod system_calls;
 mod terminal;
+mod unready;
 mod users;
 mod workspaces;

@@ -4,11 +4,9 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use skep_sandbox::container::{Choice, Hidden, Options, Ready, Sidecar, When};
-use skep_sandbox::{
-    Backend, Container, Enforcement, Error, Limit, Limits, Spec, Trouble, Unready, Workspace,
-};
-use testkit::{Home, Image, Podman};
+use skep_sandbox::container::{Hidden, Options, Ready, Sidecar, When};
+use skep_sandbox::{Backend, Container, Enforcement, Limits};
+use testkit::{Docker, Home, Image, Podman};
 
 use crate::contained::{KIND, SIDECAR};
 use crate::room::{PATIENCE, Room, is_root, spec};
@@ -19,13 +17,13 @@ const NAME: &str = "localhost/skep-beside:latest";
 const PROGRAMS: [&str; 11] = [
     "sh", "cat", "grep", "id", "ls", "perl", "readlink", "sleep", "touch", "true", "unshare",
 ];
-const PORT: u16 = 7432;
-const SECRET: &str = "hush-7c1f";
+pub(crate) const PORT: u16 = 7432;
+pub(crate) const SECRET: &str = "hush-7c1f";
 /// Serves the loopback, one word for each connection.
 const SERVE: &str = "socket(S,2,1,0)||die; setsockopt(S,1,2,1); bind(S,pack('S n C4 x8',2,7432,127,0,0,1))||die \"$!\"; \
     listen(S,9); $|=1; print \"serving\\n\"; while(accept(C,S)){print C \"served\\n\"; close C}";
 
-fn sidecar<const N: usize>(command: [&str; N], ready: Option<When>) -> Sidecar {
+pub(crate) fn sidecar<const N: usize>(command: [&str; N], ready: Option<When>) -> Sidecar {
     Sidecar {
         name: "db".into(),
         image: NAME.into(),
@@ -53,9 +51,9 @@ pub(crate) fn server(image: &str) -> Sidecar {
     }
 }
 
-fn beside(sidecars: Vec<Sidecar>) -> Container {
+pub(crate) fn beside(sidecars: Vec<Sidecar>) -> Container {
     Container::new(Options {
-        engine: Choice::Podman(Vec::new()),
+        engine: crate::contained::engine(),
         sidecars,
         ..Options::default()
     })
@@ -66,7 +64,7 @@ fn ask() -> String {
 }
 
 /// Runs ignored tests of this module, as whoever runs programs in that home.
-fn run(home: Home, test: &str) {
+pub(crate) fn run(home: Home, test: &str) {
     let podman = Podman::new(home);
     Image::of(PROGRAMS)
         .change("ENV OF=image")
@@ -74,6 +72,26 @@ fn run(home: Home, test: &str) {
         .import(&podman, NAME);
     podman.run_tests(["--exact", test, "--ignored"], ALL);
     podman.assert_nothing_left();
+}
+
+#[test]
+fn sidecars_of_docker_keep_every_promise_too() {
+    let docker = Docker::start(Home::new());
+    Image::of(PROGRAMS)
+        .change("ENV OF=image")
+        .change("VOLUME /data")
+        .import_to_docker(&docker, NAME);
+    let args = [
+        "--test-threads=1",
+        "--ignored",
+        "sidecars::a_server_is_reached",
+        "sidecars::what_a_sidecar_has",
+        "unready::sidecars_that_are_not_ready",
+        "unready::several_that_fail",
+        "unready::killed_for_memory",
+    ];
+    docker.run_tests(args, ALL);
+    docker.assert_nothing_left();
 }
 
 #[test]
@@ -91,7 +109,7 @@ fn a_server_beside_a_sandbox_of_an_ordinary_user_is_reached_too() {
 async fn a_server_is_reached() {
     let room = Room::of(&beside(vec![server(NAME)]), |_| {}).await;
     assert_eq!(room.says(&ask()).await, "served");
-    let listed = std::process::Command::new("podman")
+    let listed = crate::contained::engines_program()
         .args(["ps", "--format", "{{.Labels}}"])
         .output()
         .unwrap();
@@ -116,7 +134,7 @@ async fn a_server_is_reached() {
     let in_force = db.limits_in_force != Enforcement::None;
     assert_eq!(limits.unwrap().ok, in_force, "{limits:?}");
     room.sandbox.destroy().await.unwrap();
-    let left = std::process::Command::new("podman")
+    let left = crate::contained::engines_program()
         .args(["ps", "--all", "--quiet"])
         .output()
         .unwrap();
@@ -205,7 +223,7 @@ async fn what_a_sidecar_has() {
     assert!(!rest.contains(SECRET) && !rest.contains("seen"), "{rest}");
     // Nor does anybody see the value outside.
     for container in crate::contained::containers() {
-        let shown = std::process::Command::new("podman")
+        let shown = crate::contained::engines_program()
             .args(["inspect", &container])
             .output()
             .unwrap();
@@ -217,173 +235,6 @@ async fn what_a_sidecar_has() {
         assert!(!String::from_utf8_lossy(&line).contains(SECRET));
     }
     sandbox.destroy().await.unwrap();
-}
-
-/// What is said of sidecars that do not come to be, in all and of each.
-async fn refuses(place: &Path, sidecars: Vec<Sidecar>) -> (String, Vec<Unready>) {
-    let workspace = Workspace::Directory(place.to_owned());
-    let made = beside(sidecars).create(Spec::new(workspace)).await;
-    let error = made.err().unwrap();
-    assert_eq!(Trouble::of_error(&error), Some(Trouble::SidecarNotReady));
-    let said = error.to_string();
-    assert!(!said.contains(SECRET), "{said}");
-    match error {
-        Error::Sidecars(all) => (said, all),
-        other => panic!("{other}"),
-    }
-}
-
-#[test]
-fn of_sidecars_that_fail_each_is_named_with_its_lines_and_one_that_dies_meanwhile_too() {
-    run(Home::new(), "sidecars::several_that_fail");
-}
-
-#[tokio::test]
-#[ignore = "run by another test, which makes its image"]
-async fn several_that_fail() {
-    let place = tempfile::tempdir().unwrap();
-    let named = |name: &str, mut one: Sidecar| {
-        one.name = name.into();
-        one
-    };
-    let ends = sidecar(["sh", "-c", "echo one; echo two; exit 3"], None);
-    let mut silent = sidecar(["sleep", "1000"], Some(When::Port(PORT)));
-    silent.ready.as_mut().unwrap().within = Duration::from_secs(1);
-    let all = vec![
-        named("ends", ends),
-        named("silent", silent),
-        named("lives", sidecar(["sleep", "1000"], None)),
-    ];
-    let (said, all) = refuses(place.path(), all).await;
-    let names: Vec<&str> = all.iter().map(|it| it.name.as_str()).collect();
-    assert_eq!(names.len(), 2, "{said}");
-    assert!(names.contains(&"ends") && names.contains(&"silent"));
-    let lines: Vec<&str> = said.lines().collect();
-    assert!(lines[0].starts_with("2 sidecars are not ready: "), "{said}");
-    let at = lines
-        .iter()
-        .position(|it| it.starts_with("  the sidecar ends"));
-    assert_eq!(lines[at.unwrap() + 1..][..2], ["    one", "    two"]);
-    assert_eq!(crate::contained::containers(), Vec::<String>::new());
-}
-
-#[test]
-fn a_sidecar_that_is_killed_for_its_memory_says_so_with_what_to_do() {
-    run(Home::new(), "sidecars::killed_for_memory");
-}
-
-/// Serves until somebody connects, then takes more memory than it may.
-const GREEDY: &str = "socket(S,2,1,0)||die; setsockopt(S,1,2,1); bind(S,pack('S n C4 x8',2,7432,127,0,0,1))||die \"$!\"; \
-    listen(S,9); $|=1; print \"serving\\n\"; while(accept(C,S)){ last if sysread(C,$b,1) } $n=400<<20; $x='x' x $n; sleep 1000";
-
-#[tokio::test]
-#[ignore = "run by another test, which makes its image"]
-async fn killed_for_memory() {
-    let mut greedy = sidecar(["perl", "-e", GREEDY], Some(When::Port(PORT)));
-    greedy.limits.memory_bytes = Some(48 << 20);
-    let room = Room::of(&beside(vec![greedy]), |_| {}).await;
-    let before = room.sandbox.diagnose().await.sidecars.remove(0);
-    assert!(before.alive && before.health.ready);
-    room.says(&format!(
-        "bash -c 'exec 3<>/dev/tcp/127.0.0.1/{PORT}; echo now >&3; cat <&3'; true"
-    ))
-    .await;
-    // Its connection ends with it; that it has ended is told a moment later.
-    let after = loop {
-        let found = room.sandbox.diagnose().await.sidecars.remove(0);
-        if found.exit.is_some() {
-            break found;
-        }
-    };
-    let exit = after.exit.unwrap();
-    assert_eq!((exit.signal, exit.limit), (Some(9), Some(Limit::Memory)));
-    assert_eq!(after.trouble, Some(Trouble::OutOfMemory));
-    assert!(
-        after
-            .remedy
-            .unwrap()
-            .contains("`memory` under `[[sandbox.sidecar]]`")
-    );
-    assert_eq!(after.out_of_memory_kills, Some(1));
-    assert!(!after.alive && !after.health.ready && after.health.since > before.health.since);
-    assert_eq!(after.output, ["serving"]);
-    room.sandbox.destroy().await.unwrap();
-
-    let mut greedy = sidecar(
-        ["perl", "-e", "print qq(up\\n); $n=400<<20; $x='x' x $n"],
-        None,
-    );
-    greedy.limits.memory_bytes = Some(48 << 20);
-    greedy.ready = Some(Ready {
-        when: When::Port(PORT),
-        within: PATIENCE,
-    });
-    let place = tempfile::tempdir().unwrap();
-    let (said, all) = refuses(place.path(), vec![greedy]).await;
-    assert_eq!(all[0].trouble, Trouble::OutOfMemory, "{said}");
-    assert!(
-        said.contains("limit of memory") || said.contains("memory"),
-        "{said}"
-    );
-}
-
-// docs/bad-input.md: A sidecar that is never ready
-#[test]
-fn a_sidecar_that_is_never_ready_is_named_with_its_state_and_last_lines() {
-    run(Home::new(), "sidecars::sidecars_that_are_not_ready");
-}
-
-#[tokio::test]
-#[ignore = "run by another test, which makes its image"]
-async fn sidecars_that_are_not_ready() {
-    let place = tempfile::tempdir().unwrap();
-    let refused = async |sidecar: Sidecar| {
-        let (said, mut all) = refuses(place.path(), vec![sidecar]).await;
-        assert!(said.contains("the sidecar db"), "{said}");
-        let it = all.remove(0);
-        assert!(said.contains(it.trouble.remedy_beside()), "{said}");
-        (it.what, it.state, it.output)
-    };
-    let talks = "i=0; while [ $i -lt 60 ]; do i=$((i+1)); echo $i $TOKEN; done; sleep 1000";
-    let mut silent = sidecar(["sh", "-c", talks], Some(When::Port(PORT)));
-    silent.ready.as_mut().unwrap().within = Duration::from_secs(2);
-    let (what, state, output) = refused(silent).await;
-    assert_eq!(
-        what,
-        format!("nothing answers at port {PORT} within 2 seconds")
-    );
-    assert_eq!(state, "running");
-    assert_eq!((output.len(), output[49].as_str()), (50, "60 [hidden]"));
-    let ends = sidecar(
-        ["sh", "-c", "echo why $TOKEN >&2; exit 3"],
-        Some(When::Port(PORT)),
-    );
-    let (what, state, output) = refused(ends).await;
-    assert_eq!(what, "its command has ended");
-    assert_eq!(state, "not running (exit code 3)");
-    assert_eq!(output, ["why [hidden]"]);
-    let (what, state, _) = refused(sidecar(["no-such-program"], None)).await;
-    assert!(what.contains("no-such-program"), "{what}");
-    assert_eq!(state, "not running");
-    let mut nobody = sidecar(["true"], None);
-    nobody.user = Some("no-such-user".into());
-    let (_, mut all) = refuses(place.path(), vec![nobody]).await;
-    let it = all.remove(0);
-    assert_eq!(
-        (it.trouble, it.state.as_str()),
-        (Trouble::UserMissing, "not started")
-    );
-    assert!(it.what.contains("no-such-user"), "{}", it.what);
-    assert_eq!(crate::contained::containers(), Vec::<String>::new());
-
-    let gone = beside(vec![server("localhost/not-there:1")]);
-    let workspace = Workspace::Directory(place.path().to_owned());
-    let refused = gone.create(Spec::new(workspace)).await.err().unwrap();
-    assert!(
-        refused
-            .to_string()
-            .contains("`podman pull localhost/not-there:1`")
-    );
 }
 
 #[tokio::test]

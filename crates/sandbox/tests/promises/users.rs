@@ -28,6 +28,8 @@ fn all_of_this_holds_for_an_ordinary_user() {
         "image::",
         "--skip",
         "sidecars::",
+        "--skip",
+        "unready::",
         // The toolchain of these tests may lie in root's home.
         "--skip",
         "with_its_toolchain_mounted",

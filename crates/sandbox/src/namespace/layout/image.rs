@@ -9,7 +9,16 @@ use super::{FILES, Layout};
 use crate::WORKSPACE_PARENT;
 
 /// What is not taken from an image's root: what is made here, and what the engine puts into it.
-const NOT_OF_ROOT: [&str; 7] = ["dev", "etc", "home", "proc", "run", "sys", "tmp"];
+const NOT_OF_ROOT: [&str; 8] = [
+    ".dockerenv",
+    "dev",
+    "etc",
+    "home",
+    "proc",
+    "run",
+    "sys",
+    "tmp",
+];
 /// The name of the private home.
 const HOME: &str = "agent";
 
