@@ -228,12 +228,13 @@ impl std::fmt::Display for Unready {
         } = self;
         let remedy = self.trouble.remedy_beside();
         let printed = match self.output.as_slice() {
-            [] => "it has printed nothing",
-            _ => "it printed last:",
+            [] => "; it has printed nothing",
+            // Its lines follow below.
+            _ => "",
         };
         write!(
             f,
-            "the sidecar {name} ({image}) is not ready: {what}; it is {state}; {remedy}; {printed}"
+            "the sidecar {name} ({image}) is not ready: {what}; it is {state}; {remedy}{printed}"
         )
     }
 }

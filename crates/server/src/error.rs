@@ -19,7 +19,7 @@ pub enum Error {
     #[error(transparent)]
     Sandbox(#[from] sandbox::Error),
     /// No sandbox of this kind can be made here.
-    #[error("no sandbox of the kind `{kind}` can be made here ({what}); {remedy}")]
+    #[error("no sandbox of the kind `{kind}` can be made here ({what}); {remedy}{below}")]
     Unusable {
         /// The kind.
         kind: sandbox::Kind,
@@ -27,6 +27,8 @@ pub enum Error {
         what: String,
         /// What to do.
         remedy: String,
+        /// Lines that belong to what is missing, such as the last ones of what failed: below it.
+        below: String,
     },
     /// A sandbox that a process holds cannot be used as asked.
     #[error(transparent)]

@@ -167,7 +167,8 @@ pub(crate) fn backend(options: &Options) -> Arc<dyn Backend> {
 /// it does not work is tried again each time, because it may be mended meanwhile.
 ///
 /// # Errors
-/// [`Error::Unusable`] when no sandbox of this kind can be made here.
+/// [`Error::Unusable`] when no sandbox of this kind can be made here; [`Error::Sandbox`] when that is
+/// because an image is missing.
 async fn layering(data: &Path, backend: &dyn Backend) -> Result<Layering, Error> {
     if backend.kind() == Kind::Host {
         return Ok(Layering::Copy);
@@ -181,14 +182,23 @@ async fn layering(data: &Path, backend: &dyn Backend) -> Result<Layering, Error>
         Ok(text) if text == format!("overlay on {kernel}") => return Ok(Layering::Overlay),
         _ => {}
     }
+    // That has a reason of its own.
+    if let Err(missing @ sandbox::Error::ImageMissing { .. }) = backend.images().await {
+        return Err(missing.into());
+    }
     let findings = backend.probe(data).await;
     if let Some(broken) = findings
         .iter()
         .find(|finding| !finding.ok && !finding.optional)
     {
+        let (said, below) = match broken.detail.split_once('\n') {
+            Some((said, below)) => (said, format!("\n{below}")),
+            None => (broken.detail.as_str(), String::new()),
+        };
         return Err(Error::Unusable {
             kind: backend.kind(),
-            what: format!("{}: {}", broken.name, broken.detail),
+            what: format!("{}: {said}", broken.name),
+            below,
             remedy: broken
                 .remedy
                 .clone()

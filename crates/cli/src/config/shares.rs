@@ -277,6 +277,7 @@ mod tests {
         );
     }
 
+    // docs/bad-input.md: A name of an image that no engine takes
     #[test]
     fn an_image_is_for_containers_and_is_named_as_engines_name_them() {
         let text = "kind = 'container'\nimage = 'docker.io/library/debian:12'";

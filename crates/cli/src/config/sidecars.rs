@@ -258,6 +258,7 @@ mod tests {
         );
     }
 
+    // docs/bad-input.md: Two sidecars that are ready at one port, or something of `/dev`, `/proc` or `/sys` in `writable`
     #[test]
     fn sidecars_that_make_no_sense_are_refused_and_no_value_is_told() {
         let one = |more: &str| format!("[[sidecar]]\nname = 'db'\nimage = 'x'\n{more}\n");

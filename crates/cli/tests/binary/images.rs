@@ -139,6 +139,11 @@ fn a_sandbox_has_what_the_configuration_puts_beside_it() {
 
     let config = config.replace("port = 7433", "port = 7434, within = '1s'");
     let desk = desk.configured(&config);
+    // Also where nobody has tried yet whether there can be sandboxes at all.
+    let tried = desk.podman.home().data().join("skep/layering");
+    fs::remove_file(tried).unwrap();
+    let first = desk.skep(&["sandbox", "create"]).expect_code(4).stderr;
+    assert!(first.contains("\n  serving [hidden]\n"), "{first}");
     let refused = desk.skep(&["sandbox", "create"]).expect_code(4).stderr;
     for said in ["the sidecar db", "port 7434", "serving [hidden]", "running"] {
         assert!(refused.contains(said), "{said}: {refused}");

@@ -297,6 +297,6 @@ fn words_of(sidecar: &Sidecar, image: &Image) -> Vec<String> {
 async fn mind(mut process: Process, words: Words, health: Known, told: watch::Sender<Ended>) {
     let (out, err) = (process.stdout.take(), process.stderr.take());
     let (exit, (), ()) = tokio::join!(process.wait(), words.keep(out), words.keep(err));
-    health.note(false);
+    health.end();
     told.send_replace(Some(exit.map_err(drop)));
 }

@@ -1,6 +1,6 @@
 //! Whether a sidecar can be used, and since when.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::io::AsyncRead;
@@ -19,28 +19,48 @@ const GLANCES_WITHIN: Duration = Duration::from_secs(2);
 
 /// What is known of it. Its clones are one.
 #[derive(Debug, Clone)]
-pub(super) struct Known(Arc<Mutex<Health>>);
+pub(super) struct Known(Arc<Mutex<State>>);
+
+#[derive(Debug)]
+struct State {
+    health: Health,
+    /// It has ended: it is never ready again, whatever was seen before.
+    is_over: bool,
+}
 
 impl Known {
     pub(super) fn not_ready() -> Self {
-        Self(Arc::new(Mutex::new(Health {
+        let health = Health {
             ready: false,
             since: now(),
-        })))
+        };
+        let is_over = false;
+        Self(Arc::new(Mutex::new(State { health, is_over })))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn note(&self, ready: bool) {
-        let mut health = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if health.ready != ready {
-            *health = Health {
-                ready,
-                since: now(),
-            };
+        let mut state = self.state();
+        if state.health.ready != ready && !state.is_over {
+            let since = now();
+            state.health = Health { ready, since };
         }
     }
 
+    pub(super) fn end(&self) {
+        let (mut state, since) = (self.state(), now());
+        state.health = Health {
+            ready: false,
+            since,
+        };
+        state.is_over = true;
+    }
+
     pub(super) fn told(&self) -> Health {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state().health
     }
 }
 
@@ -82,10 +102,7 @@ impl Mate {
             return;
         };
         let shown = tokio::time::timeout(GLANCES_WITHIN, self.shows(&ready.when)).await;
-        // One that has ended meanwhile has said so.
-        if self.is_alive() {
-            self.health.note(matches!(shown, Ok(Ok(true))));
-        }
+        self.health.note(matches!(shown, Ok(Ok(true))));
     }
 }
 
