@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use ledger::{Depth, Ledger, Options};
-use testkit::Started;
+use testkit::{Image, Started};
 
 use super::disk::Disk;
 use super::strike::{Cast, Tally, Victim, holders};
@@ -21,6 +21,11 @@ const ORDINARY: u64 = 20;
 /// request and kills of a worker, of its engine and of a container's watcher.
 const ORDINARY_IN_CONTAINERS: u64 = 1;
 const SEED_IN_CONTAINERS: u64 = 5;
+/// In every third round a container has another one beside it; one such is in the ordinary tests.
+const WITH_SIDECARS: u64 = 3;
+const SEED_WITH_SIDECARS: u64 = 9;
+/// The image of that one.
+const BESIDE: &str = "localhost/skep-beside:latest";
 /// The kills of a round.
 const STRIKES: usize = 6;
 /// The latest that a kill comes after the one before, in milliseconds.
@@ -77,8 +82,17 @@ impl Kind {
             }
             Kind::Container => STORY.world_by(requests, World::with_podman),
         };
-        let kind = "[sandbox]\nkind = \"container\"\n";
-        world.home.file("config/skep/config.toml", kind);
+        let mut config = "[sandbox]\nkind = \"container\"\n".to_owned();
+        if seed.is_multiple_of(WITH_SIDECARS) {
+            eprintln!("  with sidecars");
+            let podman = world.podman.as_ref().expect("its engine");
+            Image::of(["sh", "sleep", "setsid"]).import(podman, BESIDE);
+            config += &format!(
+                "[[sandbox.sidecar]]\nname = \"db\"\nimage = \"{BESIDE}\"\ncommand = [\"sh\", \"-c\", \"{STANDS}\"]\n\
+                 ready = {{ command = [\"sh\", \"-c\", \"sleep 0.1\"] }}\n"
+            );
+        }
+        world.home.file("config/skep/config.toml", config);
         world
     }
 }
@@ -229,6 +243,11 @@ fn whoever_is_killed_at_whatever_moment_nothing_is_left_on_the_machine() {
 #[test]
 fn whoever_is_killed_at_whatever_moment_no_container_is_left_on_the_machine() {
     rounds(Kind::Container, ORDINARY_IN_CONTAINERS, SEED_IN_CONTAINERS);
+}
+
+#[test]
+fn whoever_is_killed_at_whatever_moment_no_sidecar_is_left_on_the_machine() {
+    rounds(Kind::Container, ORDINARY_IN_CONTAINERS, SEED_WITH_SIDECARS);
 }
 
 fn rounds(kind: Kind, ordinary: u64, seed: u64) {
