@@ -31,7 +31,7 @@ const fn at_least(program: &'static str, package: &'static str, least: (u32, u32
     }
 }
 
-const NEEDS: [Need; 19] = [
+const NEEDS: [Need; 20] = [
     at_least("git", "git", (2, 38)),
     at_least("python3", "python3", (3, 8)),
     at_least("node", "nodejs", (20, 0)),
@@ -62,6 +62,13 @@ const NEEDS: [Need; 19] = [
         package: "openssh-client",
     },
     any("rsync", "rsync"),
+    // Editors copy by it.
+    Need {
+        program: "/usr/lib/openssh/sftp-server",
+        version: "-Qrequests",
+        least: None,
+        package: "openssh-sftp-server",
+    },
     at_least("podman", "podman", (4, 0)),
     any("runc", "runc"),
     at_least("dockerd", "docker.io", (20, 10)),

@@ -176,6 +176,9 @@ fn commands_over_ssh_are_as_on_any_machine() {
         "head -c 6000000 /dev/zero | SSH skep-try 'od -v' | wc -l",
     );
     assert_eq!(ran.stdout.trim(), "375001", "{}", ran.stderr);
+    // The keys change on the way.
+    let often = "head -c 20000000 /dev/zero | SSH -o RekeyLimit=1M skep-try cat | wc -c";
+    assert_eq!(shell(&world, often).stdout.trim(), "20000000");
     // What nobody inside reads holds nothing up.
     let ran = shell(
         &world,
@@ -315,6 +318,8 @@ fn files_are_copied_over_ssh_and_stay_inside() {
         cmp large again; rm -rf again large
         rsync -e 'ssh -F '\"$HOME/../ssh_config\" -a tree/ skep-try:synced/
         rsync -e 'ssh -F '\"$HOME/../ssh_config\" -a skep-try:synced/ back/
+        scp -q -F \"$HOME/../ssh_config\" skep-try:large again; scp -q -F \"$HOME/../ssh_config\" again skep-try:third
+        echo 'get third' | sftp -q -b - -F \"$HOME/../ssh_config\" skep-try >/dev/null; cmp again third
         cat back/sub/file";
     let ran = shell(&world, copy).expect_code(0);
     assert_eq!(ran.stdout, "one\n");

@@ -36,7 +36,7 @@ const TRIES: usize = 16;
 /// How long is waited where no connection can be taken: there are too many descriptors.
 const REST: Duration = Duration::from_millis(100);
 
-/// Reach what listens in a sandbox: its ports on this machine's loopback, until `Ctrl-C`
+/// Reach what listens in a sandbox on this machine's loopback, until `Ctrl-C`
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  skep sandbox forward try 3000\n  skep sandbox forward try 8080:3000 0:5432"
