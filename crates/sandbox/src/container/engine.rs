@@ -26,9 +26,10 @@ use crate::{Error, Trouble};
 /// 4.4 gives an imported image no other tag.
 pub(super) const NOTHING: &str = "localhost/skep-nothing:latest";
 /// Seconds that one question may take, and how long the first ones may take together: one that answers
-/// nothing is waited for no longer.
+/// nothing is waited for no longer. One that was started for this is known to live, and has to begin.
 const ANSWERS_WITHIN: u64 = 120;
 const REACHED_WITHIN: Duration = Duration::from_secs(10);
+const BEGUN_WITHIN: Duration = Duration::from_secs(60);
 /// How long a container may take to be gone, and how often it is looked for meanwhile.
 const GONE_WITHIN: Duration = Duration::from_secs(20);
 const LOOK: Duration = Duration::from_millis(20);
@@ -91,8 +92,13 @@ impl Engine {
             };
             Ok::<_, Error>((docker, about, rootless))
         };
-        let asked = tokio::time::timeout(REACHED_WITHIN, ask).await;
-        let (docker, about, rootless) = asked.unwrap_or_else(|_| Err(silent(&socket)))?;
+        let within = match &service {
+            Some(_) => BEGUN_WITHIN,
+            None => REACHED_WITHIN,
+        };
+        let asked = tokio::time::timeout(within, ask).await;
+        let asked = asked.unwrap_or_else(|_| Err(silent(&socket, within)));
+        let (docker, about, rootless) = asked?;
         let components = about.components.unwrap_or_default();
         let is_podman = components.iter().any(|part| part.name.contains("Podman"));
         let name = if is_podman { "Podman" } else { "Docker" };
@@ -283,8 +289,8 @@ pub(super) async fn clear_traces(ids: Vec<String>) -> Result<(), Error> {
 }
 
 /// One that takes a connection and says nothing.
-fn silent(socket: &Path) -> Error {
-    let seconds = REACHED_WITHIN.as_secs();
+fn silent(socket: &Path, within: Duration) -> Error {
+    let seconds = within.as_secs();
     let what = format!(
         "the engine at {} says nothing within {seconds} seconds",
         socket.display()

@@ -114,6 +114,7 @@ fn wall(engine: &Engine, spec: &Spec, mounts: Vec<Mount>, is_0: bool) -> HostCon
         cap_drop: Some(vec!["ALL".to_owned()]),
         cap_add: is_0.then(|| vec![MAP_ROOT.to_owned()]),
         security_opt: Some(options(engine.is_podman)),
+        sysctls: with_version_6(engine),
         // The inner wall has a process list of its own, with more hidden; the kernel lets nobody make
         // one who sees only parts of the one that is there.
         masked_paths: Some(Vec::new()),
@@ -124,6 +125,14 @@ fn wall(engine: &Engine, spec: &Spec, mounts: Vec<Mount>, is_0: bool) -> HostCon
             .then(|| spec.extras.devices.iter().map(device).collect()),
         ..bounded(&spec.limits, BESIDE)
     }
+}
+
+/// Docker takes version 6 out of networks that it makes, of the loopback too; programs that listen at
+/// `::1` are as welcome as in other kinds.
+fn with_version_6(engine: &Engine) -> Option<HashMap<String, String>> {
+    const SETTING: &str = "net.ipv6.conf.all.disable_ipv6";
+    let has = || Path::new("/proc/sys/net/ipv6").exists();
+    (!engine.is_podman && has()).then(|| HashMap::from([(SETTING.to_owned(), "0".to_owned())]))
 }
 
 /// Podman does not take rules without a node; the inner wall does not show this one.
