@@ -167,8 +167,8 @@ pub(crate) fn backend(options: &Options) -> Arc<dyn Backend> {
 /// it does not work is tried again each time, because it may be mended meanwhile.
 ///
 /// # Errors
-/// [`Error::Unusable`] when no sandbox of this kind can be made here; [`Error::Sandbox`] when that is
-/// because an image is missing.
+/// [`Error::Unusable`] when no sandbox of this kind can be made here; [`Error::Sandbox`] when its images
+/// are not to be had.
 async fn layering(data: &Path, backend: &dyn Backend) -> Result<Layering, Error> {
     if backend.kind() == Kind::Host {
         return Ok(Layering::Copy);
@@ -182,10 +182,8 @@ async fn layering(data: &Path, backend: &dyn Backend) -> Result<Layering, Error>
         Ok(text) if text == format!("overlay on {kernel}") => return Ok(Layering::Overlay),
         _ => {}
     }
-    // That has a reason of its own.
-    if let Err(missing @ sandbox::Error::ImageMissing { .. }) = backend.images().await {
-        return Err(missing.into());
-    }
+    // One that is missing has a reason of its own, and an engine that says nothing is asked once.
+    backend.images().await?;
     let findings = backend.probe(data).await;
     if let Some(broken) = findings
         .iter()
