@@ -2,7 +2,6 @@
 
 use crate::sys::{self, Errno, O_CLOEXEC, Result, Text, nr};
 
-pub const EACCES: Errno = Errno(13);
 pub const ENXIO: Errno = Errno(6);
 pub const ENOTDIR: Errno = Errno(20);
 pub const EISDIR: Errno = Errno(21);

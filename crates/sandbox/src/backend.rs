@@ -206,6 +206,9 @@ pub struct Abilities {
     pub limits: bool,
     /// [`Spec::extras`].
     pub extras: bool,
+    /// Its files are directories of this machine. Where they are not, its one workspace is
+    /// [`crate::Workspace::Own`], and nothing of this machine is in it: no home, no mount.
+    pub local_files: bool,
     /// [`Sandbox::switch`], in a sandbox whose workspace consists of layers. Snapshots need it.
     pub switch: bool,
 }
@@ -218,6 +221,7 @@ impl Abilities {
         masks: true,
         limits: true,
         extras: true,
+        local_files: true,
         switch: true,
     };
 }

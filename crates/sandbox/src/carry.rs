@@ -189,6 +189,31 @@ pub async fn send<T: Send + 'static, E: From<Error>>(
     settle(working, exit, stderr).await
 }
 
+/// Asks for what is carried out, piece by piece, wherever the sandbox is held: for [`Task::Pick`].
+/// `exit` is the end of what carries, and comes when what asks is dropped.
+///
+/// # Errors
+/// What failed inside, or what `work` says.
+pub async fn exchange<T: Send + 'static, E: From<Error>>(
+    ends: Ends,
+    exit: impl Future<Output = Result<Exit, E>>,
+    bounds: Bounds,
+    work: impl FnOnce(File, Reader<File>) -> Result<T, archive::Error> + Send + 'static,
+) -> Result<T, E> {
+    let Ends {
+        stdin,
+        stdout,
+        stderr,
+    } = ends;
+    let stdin = stdin.ok_or(Error::Gone)?;
+    let stdin = stdin.into_blocking_fd().map_err(streams)?;
+    let stdout = stdout.into_blocking_fd().map_err(streams)?;
+    let working = tokio::task::spawn_blocking(move || {
+        work(File::from(stdin), Reader::new(File::from(stdout), bounds))
+    });
+    settle(working, exit, stderr).await
+}
+
 fn streams(source: std::io::Error) -> Error {
     Error::io("prepare a copy")(source)
 }

@@ -22,8 +22,8 @@ use crate::connection::{self, Family, Places, Tried};
 use crate::namespace::link::Link;
 use crate::namespace::start::Helper;
 use crate::{
-    Backend, Carry, Channel, Command, Connection, Diagnosis, Enforcement, Error, Finding, Kind,
-    Output, Process, Sandbox, Spec, Stats, Strike, Workspace,
+    Abilities, Backend, Carry, Channel, Command, Connection, Diagnosis, Enforcement, Error,
+    Finding, Kind, Output, Process, Sandbox, Spec, Stats, Strike, Workspace,
 };
 
 /// The `host` kind.
@@ -34,6 +34,13 @@ pub struct Host;
 impl Backend for Host {
     fn kind(&self) -> Kind {
         Kind::Host
+    }
+
+    fn abilities(&self) -> Abilities {
+        Abilities {
+            local_files: true,
+            ..Abilities::default()
+        }
     }
 
     async fn probe(&self, _place: &Path) -> Vec<Finding> {
@@ -49,7 +56,7 @@ impl Backend for Host {
     async fn create(&self, spec: Spec) -> Result<Box<dyn Sandbox>, Error> {
         let Workspace::Directory(workspace) = spec.workspace else {
             return Err(Error::Spec {
-                what: "the kind `host` works in a plain directory, and the workspace is an overlay"
+                what: "the kind `host` works in a plain directory of this machine, and the workspace is none"
                     .to_owned(),
             });
         };

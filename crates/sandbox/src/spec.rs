@@ -113,6 +113,9 @@ fn place_of(name: &str) -> Result<PathBuf, Error> {
 pub enum Workspace {
     /// A directory of the host, written in place.
     Directory(PathBuf),
+    /// An empty directory of the sandbox's own, wherever that is; what is in it comes and goes by
+    /// [`crate::Sandbox::carry`]. See [`crate::Abilities::local_files`].
+    Own,
     /// Layers, of which only the upper one is written. The merged view exists only inside and ends
     /// with the sandbox.
     Overlay {

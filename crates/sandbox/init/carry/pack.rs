@@ -224,17 +224,21 @@ impl Packer {
         entry: &Entry,
         flags: usize,
     ) -> core::result::Result<Opened, Failed> {
-        match files::open(directory, name, flags, 0) {
-            Err(files::EACCES) if self.lets_in => {}
-            opened => {
-                let fd = opened.map_err(at(CARRY_OPEN))?;
-                return Ok(Opened { fd, was: None });
+        let mode = usize::from(entry.mode & 0o7777);
+        let needed = if flags == DIRECTORY { 0o500 } else { 0o400 };
+        let shut = self.lets_in && mode & needed != needed;
+        // Where that is refused, opening tells whether it mattered.
+        let widened = shut && files::permit(directory, name, mode | needed).is_ok();
+        let was = if widened { Some(mode) } else { None };
+        let fd = match files::open(directory, name, flags, 0) {
+            Ok(fd) => fd,
+            Err(error) => {
+                if widened {
+                    let _given_back = files::permit(directory, name, mode);
+                }
+                return Err(at(CARRY_OPEN)(error));
             }
-        }
-        let was = usize::from(entry.mode & 0o7777);
-        files::permit(directory, name, was | 0o700).map_err(at(CARRY_OPEN))?;
-        let fd = files::open(directory, name, flags, 0).map_err(at(CARRY_OPEN))?;
-        let was = Some(was);
+        };
         Ok(Opened { fd, was })
     }
 

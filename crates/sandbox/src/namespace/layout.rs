@@ -417,6 +417,12 @@ impl Layout {
         self.made.insert(target.into());
         let flags = attribute::NO_SETUID | attribute::NO_DEVICES;
         match workspace {
+            Workspace::Own => {
+                return Err(Error::Spec {
+                    what: "a workspace of its own is for kinds whose files are on another machine"
+                        .to_owned(),
+                });
+            }
             Workspace::Directory(path) => {
                 self.plan
                     .bind(&real("the workspace", path)?, target, flags, false);

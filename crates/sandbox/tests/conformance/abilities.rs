@@ -1,6 +1,6 @@
 //! What a kind says that it can do, it does; what it says that it cannot, it refuses.
 
-use skep_sandbox::{Backend, Enforcement, Error, Mount, Workspace};
+use skep_sandbox::{Backend, Enforcement, Error, Mount, Spec, Workspace};
 
 use crate::subject::{Subject, directories};
 
@@ -90,6 +90,19 @@ pub(crate) async fn layers_are_changed_between_commands_or_that_is_refused(backe
             open_up(&subject.directory.path().join(work).join(place));
         }
     }
+}
+
+pub(crate) async fn a_workspace_is_a_directory_of_this_machine_or_its_own(backend: &dyn Backend) {
+    let made = backend.create(Spec::new(Workspace::Own)).await;
+    if backend.abilities().local_files {
+        assert!(matches!(made, Err(Error::Spec { .. })));
+        return;
+    }
+    let own = made.unwrap();
+    assert!(own.workspace().is_absolute());
+    let (_directory, spec) = directories();
+    let refused = backend.create(spec).await;
+    assert!(matches!(refused, Err(Error::Spec { .. })));
 }
 
 pub(crate) async fn several_workspaces_are_written_or_are_refused(backend: &dyn Backend) {

@@ -97,6 +97,7 @@ macro_rules! conforms {
             abilities:
                 layers_are_a_workspace_or_are_refused
                 layers_are_changed_between_commands_or_that_is_refused
+                a_workspace_is_a_directory_of_this_machine_or_its_own
                 several_workspaces_are_written_or_are_refused
                 mounts_appear_or_are_refused
                 masks_hide_or_are_refused
