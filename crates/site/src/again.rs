@@ -3,6 +3,7 @@
 
 use crate::{
     beside::Shown,
+    elsewhere::refused,
     error::Error,
     open::{Guard, Sites, base_key, blocking, furnish},
     site::Site,
@@ -113,6 +114,9 @@ impl Sites {
         wanted: &Wanted,
         (toolchains, shown): (Toolchains, Vec<Shown>),
     ) -> Result<Site, Error> {
+        if !self.abilities().local_files {
+            return Err(refused("they went with the sandbox that had them"));
+        }
         let also = wanted.also.iter();
         let keys: Vec<String> =
             [base_key(&wanted.repository, wanted.base)]

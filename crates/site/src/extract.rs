@@ -7,7 +7,7 @@ use crate::{
 use bstr::{BStr, BString, ByteSlice};
 use git::{Collision, Mirror, TreeId, TreeWriter};
 use std::{collections::BTreeSet, io::Read};
-use workspace::{Change, Limits, Visitor, Workspace};
+use workspace::{Change, Limits, Summary, Visitor, Workspace};
 
 /// The most entries that are named among what was not taken.
 pub const MAX_REPORTED: usize = 50;
@@ -43,10 +43,21 @@ pub(crate) fn extract(
     (workspace, name): (&Workspace, Option<&str>),
     limits: &Limits,
 ) -> Result<Extracted, Error> {
-    let visit = |visitor: &mut dyn Visitor<Error>| match name {
+    into_tree(mirror, base, &mut |visitor| match name {
         None => workspace.wanted_changes(limits, visitor),
         Some(name) => workspace.wanted_changes_of(name, limits, visitor),
-    };
+    })
+}
+
+/// Shows a visitor what changed.
+pub(crate) type Visit<'a> = &'a mut dyn FnMut(&mut dyn Visitor<Error>) -> Result<Summary, Error>;
+
+/// Reads changes over `base`, wherever they come from, into a tree of the mirror.
+pub(crate) fn into_tree(
+    mirror: &Mirror,
+    base: TreeId,
+    visit: Visit<'_>,
+) -> Result<Extracted, Error> {
     let mut rules = Rules::new(mirror, base)?;
     visit(&mut rules)?;
     let mut collect = Collect {

@@ -27,6 +27,9 @@ impl Sites {
     #[must_use]
     pub fn toolchains(&self, extra_roots: &[PathBuf]) -> Toolchains {
         let host = self.host();
+        if !self.abilities().local_files {
+            return of_image();
+        }
         if self.kind() == sandbox::Kind::Host {
             return unsealed(host);
         }

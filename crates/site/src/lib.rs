@@ -17,6 +17,7 @@ mod also;
 mod beside;
 mod disk;
 mod dotfiles;
+mod elsewhere;
 mod error;
 mod extract;
 mod fill;

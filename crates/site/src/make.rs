@@ -2,6 +2,7 @@
 
 use crate::{
     beside::Shown,
+    elsewhere::{Elsewhere, refused},
     error::Error,
     fill,
     include::Included,
@@ -25,6 +26,11 @@ impl Sites {
     /// # Errors
     /// When any part of it cannot be made; nothing is left behind then.
     pub async fn site(&self, mirror: &Mirror, wanted: Wanted) -> Result<Site, Error> {
+        let has_files = self.abilities().local_files;
+        let further = !wanted.also.is_empty() || !wanted.beside.is_empty();
+        if !has_files && (wanted.setup.is_some() || further) {
+            return Err(refused("neither setups nor further repositories go there"));
+        }
         let base = self
             .base(&wanted.repository, mirror, wanted.base, None)
             .await?;
@@ -89,13 +95,17 @@ impl Sites {
             Some(sandbox) => sandbox,
             None => self.bare_sandbox(guard.workspace()?, &recipe).await?,
         };
+        let elsewhere = match has_files {
+            true => None,
+            false => Some(Elsewhere::fill(&*sandbox, guard.workspace()?).await?),
+        };
         let way = match egress {
             Some(egress) => Way::open(&egress, &*sandbox).await?,
             None => None,
         };
         let base = mirror.tree_of(wanted.base)?;
         let site = self.whole(guard, (sandbox, way), (mirror, base), (&toolchains, shown))?;
-        let site = site.writing(written);
+        let site = site.writing(written).elsewhere(elsewhere);
         Ok(site.set_up_as(set_up).was_ready_if(was_ready))
     }
 
@@ -225,6 +235,14 @@ impl Sites {
         channel: bool,
     ) -> Result<sandbox::Spec, Error> {
         let options = self.options();
+        if !self.abilities().local_files {
+            let mut spec = sandbox::Spec::new(sandbox::Workspace::Own);
+            spec.limits = options.limits;
+            spec.channel_port = channel.then_some(0);
+            // The kind says whether it can.
+            spec.extras = self.extras(wanted)?;
+            return Ok(spec);
+        }
         let mut spec = sandbox::Spec::new(layers(workspace.layers()));
         let also = workspace.also_layers().into_iter();
         spec.also = also.map(|(name, files)| (name, layers(files))).collect();

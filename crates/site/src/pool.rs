@@ -214,7 +214,7 @@ impl Sites {
     /// A sandbox that is ready for this, with its workspace under the name that is wanted.
     pub(crate) async fn warm(&self, recipe: &Recipe) -> Option<(Workspace, Box<dyn Sandbox>)> {
         let warm = self.options().warm;
-        let can = self.kind().is_sealed() && recipe.is_general();
+        let can = self.kind().is_sealed() && self.abilities().local_files && recipe.is_general();
         if warm.all == 0 || !can {
             return None;
         }

@@ -4,6 +4,7 @@ use crate::{
     also::Written,
     beside::Shown,
     disk::{Full, Watch},
+    elsewhere::Elsewhere,
     error::Error,
     extract::{Extracted, extract},
     open::{Sites, blocking, discard},
@@ -47,6 +48,8 @@ pub struct Site {
     shown: Vec<Shown>,
     pub(crate) set_up: Option<SetUp>,
     was_ready: bool,
+    /// Where its files are not of this machine.
+    elsewhere: Option<Elsewhere>,
 }
 
 /// What a command did.
@@ -98,7 +101,13 @@ impl Site {
             shown: Vec::new(),
             set_up: None,
             was_ready: false,
+            elsewhere: None,
         }
+    }
+
+    pub(crate) fn elsewhere(mut self, elsewhere: Option<Elsewhere>) -> Self {
+        self.elsewhere = elsewhere;
+        self
     }
 
     pub(crate) fn was_ready_if(mut self, was_ready: bool) -> Self {
@@ -213,6 +222,11 @@ impl Site {
         self.turns.check()?;
         let workspace = self.files()?;
         let (mirror, base, also) = (self.mirror.clone(), self.base, self.also.clone());
+        if let Some(elsewhere) = &self.elsewhere {
+            let room = held(&workspace).tmp();
+            let sandbox = self.sandbox()?;
+            return elsewhere.extract(sandbox, (mirror, base), room).await;
+        }
         blocking(move || {
             let (workspace, limits) = (held(&workspace), Limits::default());
             let mut all = extract(&mirror, base, (&workspace, None), &limits)?;
