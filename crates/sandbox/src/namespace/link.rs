@@ -1,6 +1,8 @@
 //! The owner's side of the conversation with process 1: starts commands, keeps their time, and
 //! learns how they end.
 
+mod connect;
+
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io;
@@ -20,7 +22,7 @@ use tokio::sync::{Notify, OwnedRwLockWriteGuard, RwLock, oneshot};
 use super::cgroup::{Cgroup, Strikes};
 use super::packet::{self, Packet};
 use super::{start, wire};
-use crate::connection::{self, Connection, Family, Places, Tried};
+use crate::connection::Places;
 use crate::process::Reach;
 use crate::stdio::{DEFAULT_PATH, Stdio};
 use crate::{Carry, Command, Error, Exit, Last, Limit, Output, Process, Strike, Terminal};
@@ -85,21 +87,6 @@ pub(crate) struct Entered {
     pub(crate) id: u32,
     pub(crate) started: oneshot::Receiver<Result<Option<OwnedFd>, Refusal>>,
     pub(crate) exit: oneshot::Receiver<Result<Exit, Error>>,
-}
-
-/// A connection that is asked for, and what is told of it.
-pub(crate) struct Asked {
-    pub(crate) id: u32,
-    pub(crate) connected: oneshot::Receiver<io::Result<OwnedFd>>,
-}
-
-/// Nobody waits for that connection any more.
-struct Forgotten<'a>(&'a Link, u32);
-
-impl Drop for Forgotten<'_> {
-    fn drop(&mut self) {
-        self.0.state().connecting.remove(&self.1);
-    }
 }
 
 #[derive(Clone, Copy)]
@@ -497,65 +484,6 @@ impl Link {
                 doing: "looking at a port",
             }),
         }
-    }
-
-    /// Connects to a port of the loopback inside.
-    pub(crate) async fn connect(&self, port: u16) -> Result<Connection, Error> {
-        let place = self.places.take()?;
-        let mut tried = Tried::default();
-        for family in Family::ALL {
-            let said = match self.ask_for_connection(port, family).await? {
-                Ok(socket) => connection::from_inside(socket).await,
-                Err(refused) => Err(refused),
-            };
-            if let Some(stream) = tried.note(said) {
-                return connection::made(stream, place);
-            }
-            if !tried.goes_on() {
-                break;
-            }
-        }
-        Err(tried.failed(port))
-    }
-
-    /// Asks process 1 for a socket that connects to a port inside.
-    async fn ask_for_connection(
-        &self,
-        port: u16,
-        family: Family,
-    ) -> Result<io::Result<OwnedFd>, Error> {
-        let Asked { id, connected } = self.asks()?;
-        let _forgotten = Forgotten(self, id);
-        let family = match family {
-            Family::Four => wire::FAMILY_4,
-            Family::Six => wire::FAMILY_6,
-        };
-        let words = [wire::CONNECT, id, u32::from(port), family];
-        let sent = self.socket.async_io(Interest::WRITABLE, |socket| {
-            packet::send(socket, &words, &[], SendFlags::empty())
-        });
-        sent.await.map_err(|_| Error::Gone)?;
-        match tokio::time::timeout(STARTED_WITHIN, connected).await {
-            Ok(Ok(said)) => Ok(said),
-            Ok(Err(_)) => Err(Error::Gone),
-            Err(_) => Err(Error::Silent {
-                seconds: STARTED_WITHIN.as_secs(),
-                doing: "making a connection",
-            }),
-        }
-    }
-
-    /// Notes that a connection is about to be asked for: from here on what becomes of it is told.
-    pub(crate) fn asks(&self) -> Result<Asked, Error> {
-        let (sender, connected) = oneshot::channel();
-        let mut state = self.state();
-        if state.gone {
-            return Err(Error::Gone);
-        }
-        state.last_id = state.last_id.wrapping_add(1);
-        let id = state.last_id;
-        state.connecting.insert(id, sender);
-        Ok(Asked { id, connected })
     }
 
     /// Sees to it that nothing runs in the sandbox, and that nothing starts.
