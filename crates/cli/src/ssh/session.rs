@@ -231,7 +231,8 @@ impl Handler for Client {
         let id = to.id();
         let (put, input) = spool(self.place.clone());
         let (controls, _none) = mpsc::channel(1);
-        let (held, all) = (Arc::clone(&self.held), Arc::clone(&self.open));
+        // The list owns the task, and not the other way round: it ends with the client.
+        let (held, all) = (Arc::clone(&self.held), Arc::downgrade(&self.open));
         // It is there before what it notes in it.
         let mut open = self.open();
         let connecting = tokio::spawn(async move {
@@ -243,9 +244,11 @@ impl Handler for Client {
                 Err(error) => {
                     tracing::debug!(%error, port, "a port inside is not reached");
                     reply.reject(ChannelOpenFailure::ConnectFailed).await;
-                    all.lock()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .remove(&id);
+                    if let Some(all) = all.upgrade() {
+                        all.lock()
+                            .unwrap_or_else(PoisonError::into_inner)
+                            .remove(&id);
+                    }
                 }
             }
         });

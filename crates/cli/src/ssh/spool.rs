@@ -198,9 +198,10 @@ mod tests {
         for piece in large.chunks(30_000) {
             put.put(piece).unwrap();
         }
-        let waits = take.0.waits();
-        assert!(waits.file.is_some() && waits.bytes < MEMORY + 30_000);
-        drop(waits);
+        {
+            let waits = take.0.waits();
+            assert!(waits.file.is_some() && waits.bytes < MEMORY + 30_000);
+        }
         assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 0);
         assert!(taken(&mut take, large.len()).await == large);
         // Taken to its end, the file is gone, and memory serves again.
