@@ -80,11 +80,16 @@ impl Secrets {
         Ok(all)
     }
 
-    /// The variables that hold some of them: whoever holds a sandbox has no need of those.
+    /// The variables that hold some of them: whoever holds a sandbox has no need of those, but of where
+    /// it finds itself.
     pub(crate) fn variables(&self) -> Vec<OsString> {
         let sources = self.secrets.iter().filter_map(|text| text.split_once('='));
         let named = sources.filter_map(|(_, source)| source.strip_prefix(VARIABLE));
-        named.map(Into::into).collect()
+        let needed = |name: &&str| {
+            let own = ["HOME", "PATH", "USER", "TMPDIR"];
+            own.contains(name) || name.starts_with("SKEP_") || name.starts_with("XDG_")
+        };
+        named.filter(|name| !needed(name)).map(Into::into).collect()
     }
 }
 
@@ -139,6 +144,10 @@ pub(crate) struct Wishes {
     /// several times
     #[arg(long = "device", value_name = "DEVICE")]
     devices: Vec<String>,
+    /// Let what runs in it make namespaces of its own: containers, or sandboxes. More of the kernel can be
+    /// reached then
+    #[arg(long)]
+    nested: bool,
     /// Put your settings for programs into its home: a directory, or a URL to fetch them from
     /// [default: `dotfiles` of `[shell]` in the configuration]
     #[arg(long, value_name = "SOURCE")]
@@ -151,12 +160,13 @@ pub(crate) struct Wishes {
 impl Wishes {
     /// What another sandbox was given, to be asked for again.
     pub(crate) fn of(given: &Given) -> Self {
-        let devices = given.devices.iter();
+        let (devices, nested) = (given.devices.iter(), given.nested);
         let dotfiles = given.dotfiles.as_ref().map(|put| put.from.clone());
         Self {
             devices: devices
                 .map(|it| it.to_string_lossy().into_owned())
                 .collect(),
+            nested,
             no_dotfiles: dotfiles.is_none(),
             dotfiles,
         }
@@ -166,8 +176,9 @@ impl Wishes {
     pub(crate) fn words(&self) -> impl Iterator<Item = String> {
         let devices = self.devices.iter().map(|it| format!("--device={it}"));
         let dotfiles = self.dotfiles.iter().map(|it| format!("--dotfiles={it}"));
+        let nested = self.nested.then(|| "--nested".to_owned());
         let without = self.no_dotfiles.then(|| "--no-dotfiles".to_owned());
-        devices.chain(dotfiles).chain(without)
+        devices.chain(nested).chain(dotfiles).chain(without)
     }
 
     /// Looks at what is asked for, before anything is made of it.
@@ -212,6 +223,7 @@ impl Wishes {
         let extras = Extras {
             secrets,
             devices: devices::find(&self.devices)?,
+            nested: self.nested,
         };
         let dotfiles = match self.origin(context)? {
             None => None,
@@ -282,6 +294,9 @@ pub(crate) fn told(given: &Given) -> String {
             sandbox::extras::SECRETS,
             text::line(name)
         ));
+    }
+    if given.nested {
+        out.push_str("  with namespaces of its own: more of the kernel can be reached\n");
     }
     for device in &given.devices {
         let device = device.to_string_lossy();

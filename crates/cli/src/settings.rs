@@ -103,6 +103,7 @@ impl Settings {
                 },
                 shares: file.sandbox.shares(),
                 devices: file.sandbox.devices().to_vec(),
+                nested: file.sandbox.nested(),
                 admission: file.limits.admission(),
                 egress: Arc::new(Watched::new(path, env)),
                 forges: forges::known(&file.forges, env),

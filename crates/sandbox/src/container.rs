@@ -176,6 +176,12 @@ impl Shared {
     }
 
     async fn create(self: &Arc<Self>, spec: Spec) -> Result<Box<dyn Sandbox>, Error> {
+        if spec.extras.nested {
+            return Err(Error::Spec {
+                what: "in a container, none can be made within; use the kind `namespace` for that"
+                    .to_owned(),
+            });
+        }
         let engine = self.engine().await?;
         let image = self.images(&engine).await?.root.as_ref();
         let root = match image {

@@ -25,6 +25,8 @@ pub struct Extras {
     pub secrets: Vec<Secret>,
     /// Devices of the host.
     pub devices: Vec<Device>,
+    /// Whether what runs inside may make namespaces of its own: containers, or sandboxes.
+    pub nested: bool,
 }
 
 impl Extras {

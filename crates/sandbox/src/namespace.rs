@@ -168,6 +168,11 @@ fn build(
     parent: Option<Arc<Parent>>,
     spec: &Spec,
 ) -> Result<Built, Error> {
+    if spec.extras.nested && rustix::process::geteuid().is_root() {
+        return Err(Error::Spec {
+            what: "no namespaces can be made within one of root's, whose writes to /proc would be the machine's; run it as an ordinary user".to_owned(),
+        });
+    }
     let mut plan = layout::files(spec, Plan::default(), Root::Host)?;
     let bounded = spec.limits.memory_bytes.is_some()
         || spec.limits.processes.is_some()
@@ -213,12 +218,13 @@ pub(crate) fn seal(plan: &mut Plan, spec: &Spec, by_cgroup: bool) -> Option<u32>
         plan.listen(port);
     }
     limits(plan, spec, by_cgroup);
+    let nested = spec.extras.nested;
     let landlock_abi = landlock::abi();
     if let Some(abi) = landlock_abi {
         landlock::rules(plan, spec, abi);
     }
-    plan.seccomp(&filter::program());
-    landlock_abi
+    plan.seccomp(&filter::program(nested));
+    landlock_abi.filter(|_| !nested)
 }
 
 fn limits(plan: &mut Plan, spec: &Spec, by_cgroup: bool) {

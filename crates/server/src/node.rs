@@ -43,6 +43,8 @@ pub struct Options {
     /// Devices of the host that every sandbox gets but that of a setup, as the user's configuration names
     /// them.
     pub devices: Vec<String>,
+    /// Whether namespaces can be made in every sandbox but that of a setup.
+    pub nested: bool,
     /// What is taken before a submission is refused.
     pub admission: ledger::Admission,
     /// What the user's configuration says of egress, as it is now.
@@ -92,7 +94,7 @@ impl Node {
             warm: options.shares.warm(),
             git,
         })?
-        .giving(&options.devices);
+        .giving(&options.devices, options.nested);
         let gateway = Gateway::new(gateway::Options {
             providers: options.providers.clone(),
             bounds: Bounds::default(),
@@ -135,6 +137,12 @@ impl Node {
     #[must_use]
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
+    }
+
+    /// Whether namespaces can be made in every sandbox but that of a setup.
+    #[must_use]
+    pub fn nested(&self) -> bool {
+        self.options.nested
     }
 
     /// The devices that every sandbox gets but that of a setup, as the user names them.

@@ -51,6 +51,7 @@ async fn node(data: &Path, model: &Scripted, disk: DiskBounds, kind: sandbox::Ki
         },
         disk,
         devices: Vec::new(),
+        nested: false,
         shares: Shares::default(),
         admission: ledger::Admission::default(),
         egress: std::sync::Arc::new(gateway::Fixed::default()),

@@ -276,6 +276,7 @@ impl Sites {
         if wanted.part == Part::Setup || !self.kind().is_sealed() {
             return Ok(extras);
         }
+        extras.nested |= self.nested();
         let found = sandbox::devices::find(self.devices()).map_err(sandbox::Error::from)?;
         for device in found {
             if !extras.devices.contains(&device) {

@@ -51,6 +51,8 @@ pub struct Sites {
     shared: Arc<Shared>,
     /// Devices that every sandbox gets but that of a setup, as the user names them.
     devices: Arc<[String]>,
+    /// Whether namespaces can be made in each of these.
+    nested: bool,
 }
 
 struct Shared {
@@ -88,16 +90,23 @@ impl Sites {
                 mirrors: Mutex::default(),
             }),
             devices: Arc::default(),
+            nested: false,
         })
     }
 
-    /// Gives these devices of the host to every sandbox that seals, but to those of setups.
+    /// Gives these devices of the host to every sandbox that seals, but to those of setups, and lets
+    /// namespaces be made there or not.
     #[must_use]
-    pub fn giving(self, devices: &[String]) -> Self {
+    pub fn giving(self, devices: &[String], nested: bool) -> Self {
         Self {
             devices: devices.into(),
+            nested,
             ..self
         }
+    }
+
+    pub(crate) fn nested(&self) -> bool {
+        self.nested
     }
 
     pub(crate) fn devices(&self) -> &[String] {

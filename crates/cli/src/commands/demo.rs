@@ -271,6 +271,7 @@ impl Tour<'_> {
                 agent: DEFAULT_AGENT,
                 sandbox: Kind::Namespace,
                 devices: node.devices(),
+                nested: node.nested(),
                 parallel: PARALLEL,
             };
             output.aside(&header(&submitted, &about));
@@ -339,6 +340,7 @@ impl Tour<'_> {
             disk: server::DiskBounds::default(),
             shares: server::Shares::default(),
             devices: Vec::new(),
+            nested: false,
             admission: ledger::Admission::default(),
             egress: std::sync::Arc::new(gateway::Fixed::default()),
             forges: server::Forges::default(),

@@ -157,6 +157,7 @@ async fn go_on(
                 agent: &ask.agent,
                 sandbox,
                 devices: node.devices(),
+                nested: node.nested(),
                 parallel: ask.parallel,
             };
             context.output.aside(&header(one, &about));

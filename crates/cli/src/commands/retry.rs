@@ -58,6 +58,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
             agent: &ask.agent,
             sandbox,
             devices: node.devices(),
+            nested: node.nested(),
             parallel: ask.parallel,
         };
         context.output.aside(&header(&submitted, &about));

@@ -279,6 +279,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
             agent: &settings.agent,
             sandbox,
             devices: node.devices(),
+            nested: node.nested(),
             parallel: settings.parallel,
         };
         output.aside(&header(&submitted, &about));
@@ -428,6 +429,8 @@ pub(crate) struct About<'a> {
     pub(crate) sandbox: Kind,
     /// The devices that each gets.
     pub(crate) devices: &'a [String],
+    /// Whether namespaces can be made in each.
+    pub(crate) nested: bool,
     /// How many jobs run at once.
     pub(crate) parallel: u32,
 }
@@ -453,6 +456,9 @@ pub(crate) fn header(submitted: &Submitted, about: &About<'_>) -> String {
     if !about.devices.is_empty() && about.sandbox.is_sealed() {
         let names: Vec<String> = about.devices.iter().map(|it| text::line(it)).collect();
         out.push_str(&format!("  with the devices {}\n", names.join(", ")));
+    }
+    if about.nested && about.sandbox.is_sealed() {
+        out.push_str("  with namespaces of their own: more of the kernel can be reached\n");
     }
     out.push_str(&sources::told(&submitted.sources));
     let mut note = |words: &str| out.push_str(&format!("{} {words}\n", paint(LOOK, "note:")));
@@ -553,6 +559,7 @@ mod tests {
             agent: "builtin",
             sandbox,
             devices: &devices,
+            nested: true,
             parallel: 3,
         };
         let sealed = header(&submitted(true, true), &about(Kind::Namespace));

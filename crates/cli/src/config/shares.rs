@@ -115,6 +115,8 @@ pub(crate) struct Sandbox {
     warm: Option<usize>,
     /// Devices of this machine that each gets.
     devices: Vec<String>,
+    /// Whether namespaces can be made in each.
+    nested: bool,
 }
 
 impl Sandbox {
@@ -133,6 +135,11 @@ impl Sandbox {
             sidecars: self.sidecar.iter().map(Sidecar::made).collect(),
             ..Containers::default()
         }
+    }
+
+    /// Whether namespaces can be made in each.
+    pub(crate) fn nested(&self) -> bool {
+        self.nested
     }
 
     /// The devices that each gets.
@@ -173,6 +180,12 @@ impl Sandbox {
             }
         }
         sidecars::validate(&self.sidecar)?;
+        if self.nested && self.kind == Some(Chosen::Container) {
+            return Err(
+                "`nested` in `[sandbox]` is for the kind `namespace`: in a container none can be made within"
+                    .into(),
+            );
+        }
         if self.devices.len() > sandbox::devices::MOST {
             return Err(format!(
                 "`devices` in `[sandbox]` are more than {}",
@@ -335,6 +348,10 @@ mod tests {
                 "write a path below /dev",
             ),
             ("devices = '/dev/kvm'", "invalid type"),
+            (
+                "kind = 'container'\nnested = true",
+                "for the kind `namespace`",
+            ),
         ] {
             let error = read(text).unwrap_err();
             assert!(error.contains(expected), "{text}: {error}");

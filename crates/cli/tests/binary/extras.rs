@@ -7,7 +7,7 @@ use serde_json::Value;
 use testkit::models::{Dialect, Job, Script, Step};
 use testkit::{Ran, Repo};
 
-use crate::world::{DEADLINE, PROMPT, World};
+use crate::world::{DEADLINE, PROMPT, World, wrong_answer};
 
 /// What is to be found nowhere.
 const VALUE: &str = "open-sesame-of-the-binary";
@@ -236,6 +236,45 @@ fn devices_of_the_configuration_are_in_every_sandbox_but_that_of_a_setup() {
     let ran = world.skep(&["shell", "--", "true"]).expect_code(4);
     assert!(ran.stderr.contains("/dev/no-such-device"), "{}", ran.stderr);
     world.assert_nothing_left();
+}
+
+// docs/bad-input.md: Namespaces within a sandbox of root's, or of a container
+#[test]
+fn namespaces_can_be_made_in_a_sandbox_only_where_that_is_asked_for_and_never_by_root() {
+    let within = "unshare -Urm sh -c 'mount -t tmpfs none /tmp && id -u'";
+    let script = Script::new();
+    let world = World::of_ordinary_user(Dialect::Chat, wrong_answer(), script);
+    let ran = world.skep(&["shell", "--", "sh", "-c", within]);
+    assert_ne!(ran.code(), Some(0));
+    let ran = world.skep(&["shell", "--nested", "--", "sh", "-c", within]);
+    let ran = ran.expect_code(0);
+    assert_eq!(ran.stdout, "0\n");
+    assert!(ran.stderr.contains("more of the kernel"), "{}", ran.stderr);
+    let made = json(
+        &world,
+        &["create", "--for", "10m", "--name", "one", "--nested"],
+    );
+    assert_eq!(made["nested"], true);
+    world
+        .skep(&["sandbox", "fork", "one", "--name", "two"])
+        .expect_code(0);
+    for name in ["one", "two"] {
+        assert_eq!(exec(&world, name, within).expect_code(0).stdout, "0\n");
+    }
+    world.skep(&["sandbox", "destroy", "--all"]).expect_code(0);
+    world
+        .home
+        .file("config/skep/config.toml", "[sandbox]\nnested = true\n");
+    let ran = world.skep(&["shell", "--", "sh", "-c", within]);
+    assert_eq!(ran.expect_code(0).stdout, "0\n");
+    world.assert_nothing_left();
+    if rustix::process::geteuid().is_root() {
+        let world = World::simple();
+        let ran = world.skep(&["shell", "--nested", "--", "true"]);
+        let said = ran.expect_code(4).stderr;
+        assert!(said.contains("run it as an ordinary user"), "{said}");
+        world.assert_nothing_left();
+    }
 }
 
 // docs/bad-input.md: Dotfiles with credentials, links, or a script that fails

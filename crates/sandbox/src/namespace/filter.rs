@@ -50,6 +50,8 @@ const fn argument(index: u32) -> u32 {
 const NEW_NAMESPACES: u32 = 0x7e02_0000;
 /// `CLONE_NEWTIME`, which only `unshare` takes: in `clone` its bit belongs to the signal.
 const NEW_TIME: u32 = 0x80;
+/// `CLONE_NEWCGROUP`.
+const NEW_CGROUP: u32 = 0x0200_0000;
 
 /// Refused calls in a block of the filter.
 const BLOCK: usize = 8;
@@ -58,12 +60,9 @@ const BLOCK: usize = 8;
 #[rustfmt::skip]
 const REFUSED: &[i64] = &[
     // Mounts.
-    libc::SYS_mount, libc::SYS_umount2, libc::SYS_pivot_root, libc::SYS_chroot,
-    libc::SYS_open_tree, libc::SYS_move_mount, libc::SYS_fsopen, libc::SYS_fsconfig,
-    libc::SYS_fsmount, libc::SYS_fspick, libc::SYS_mount_setattr,
     457 /* statmount */, 458 /* listmount */,
-    // Namespaces, and other processes.
-    libc::SYS_setns, libc::SYS_ptrace, libc::SYS_process_vm_readv, libc::SYS_process_vm_writev,
+    // Other processes.
+    libc::SYS_ptrace, libc::SYS_process_vm_readv, libc::SYS_process_vm_writev,
     libc::SYS_process_madvise, libc::SYS_process_mrelease, libc::SYS_pidfd_getfd, libc::SYS_kcmp,
     libc::SYS_move_pages, libc::SYS_migrate_pages,
     // Keys.
@@ -77,11 +76,19 @@ const REFUSED: &[i64] = &[
     libc::SYS_finit_module, libc::SYS_delete_module, libc::SYS_reboot, libc::SYS_swapon,
     libc::SYS_swapoff, libc::SYS_acct, libc::SYS_syslog, libc::SYS_vhangup,
     libc::SYS_quotactl, 443 /* quotactl_fd */, libc::SYS_nfsservctl, libc::SYS_lookup_dcookie,
-    libc::SYS_sethostname, libc::SYS_setdomainname,
     // Files by their numbers on a file system.
     libc::SYS_open_by_handle_at, libc::SYS_name_to_handle_at,
     // Clocks.
     libc::SYS_settimeofday, libc::SYS_clock_settime, libc::SYS_adjtimex, libc::SYS_clock_adjtime,
+];
+/// Calls that are refused besides, unless what runs inside may make namespaces of its own: without
+/// rights in one, the kernel refuses them all the same.
+#[rustfmt::skip]
+const OF_NAMESPACES: &[i64] = &[
+    libc::SYS_mount, libc::SYS_umount2, libc::SYS_pivot_root, libc::SYS_chroot,
+    libc::SYS_open_tree, libc::SYS_move_mount, libc::SYS_fsopen, libc::SYS_fsconfig,
+    libc::SYS_fsmount, libc::SYS_fspick, libc::SYS_mount_setattr, libc::SYS_setns,
+    libc::SYS_sethostname, libc::SYS_setdomainname,
 ];
 #[cfg(target_arch = "x86_64")]
 #[rustfmt::skip]
@@ -168,8 +175,13 @@ fn number(call: i64) -> u32 {
     u32::try_from(call).unwrap_or(u32::MAX)
 }
 
-/// The filter for this architecture.
-pub(super) fn program() -> Program {
+/// The filter for this architecture. `nested`: whether what runs inside may make namespaces of its own.
+/// Never one of control groups: from its root, whose files may be the owner's, limits could be raised.
+pub(super) fn program(nested: bool) -> Program {
+    let (namespaces, calls) = match nested {
+        false => (NEW_NAMESPACES, OF_NAMESPACES),
+        true => (NEW_CGROUP, &[][..]),
+    };
     let refuse = errno(libc::EPERM);
     let mut filter = Assembler::default();
     filter.load(ARCH);
@@ -183,16 +195,16 @@ pub(super) fn program() -> Program {
     }
     filter.if_greater(LAST_KNOWN, errno(libc::ENOSYS));
     filter.if_equal(number(libc::SYS_clone3), errno(libc::ENOSYS));
-    let refused = REFUSED.iter().chain(REFUSED_HERE);
+    let refused = REFUSED.iter().chain(REFUSED_HERE).chain(calls);
     filter.if_any(refused.map(|call| number(*call)).collect(), refuse);
     filter.for_call(libc::SYS_clone, |block| {
         block.load(argument(0));
-        block.if_any_bit(NEW_NAMESPACES, refuse);
+        block.if_any_bit(namespaces, refuse);
         block.answer(ALLOW);
     });
     filter.for_call(libc::SYS_unshare, |block| {
         block.load(argument(0));
-        block.if_any_bit(NEW_NAMESPACES | NEW_TIME, refuse);
+        block.if_any_bit(namespaces | NEW_TIME, refuse);
         block.answer(ALLOW);
     });
     filter.for_call(libc::SYS_ioctl, |block| {
@@ -245,13 +257,16 @@ mod tests {
 
     /// Runs the filter as the kernel would.
     fn judge(architecture: u32, call: i64, arguments: &[u64]) -> u32 {
+        judge_by(&program(false), architecture, call, arguments)
+    }
+
+    fn judge_by(program: &[u8], architecture: u32, call: i64, arguments: &[u64]) -> u32 {
         let mut data = [0u8; 64];
         data[0..4].copy_from_slice(&(call as u32).to_ne_bytes());
         data[4..8].copy_from_slice(&architecture.to_ne_bytes());
         for (index, value) in arguments.iter().enumerate() {
             data[16 + 8 * index..24 + 8 * index].copy_from_slice(&value.to_ne_bytes());
         }
-        let program = program();
         let (mut at, mut value) = (0, 0u32);
         loop {
             let code = &program[at * 8..at * 8 + 8];
@@ -306,7 +321,7 @@ mod tests {
     #[test]
     fn ways_out_are_refused() {
         let refused = errno(libc::EPERM);
-        for call in REFUSED.iter().chain(REFUSED_HERE) {
+        for call in REFUSED.iter().chain(REFUSED_HERE).chain(OF_NAMESPACES) {
             assert_eq!(here(*call, &[]), refused, "{call}");
         }
         for namespace in [
@@ -343,13 +358,40 @@ mod tests {
             libc::SYS_socket,
             libc::SYS_socketpair,
         ];
-        let known = REFUSED.iter().chain(REFUSED_HERE).chain(&ruled);
+        let known = REFUSED.iter().chain(REFUSED_HERE).chain(OF_NAMESPACES);
+        let known = known.chain(&ruled);
         let known: std::collections::BTreeSet<_> = known.collect();
         for call in 0..=i64::from(LAST_KNOWN) {
             if !known.contains(&call) {
                 assert_eq!(here(call, &[]), ALLOW, "{call}");
             }
         }
+    }
+
+    #[test]
+    fn where_namespaces_may_be_made_nothing_else_is_allowed_besides() {
+        let (usual, nested) = (program(false), program(true));
+        let by = |program: &[u8], call: i64, first: u64| {
+            judge_by(program, ARCHITECTURE, call, &[first, 0x5412])
+        };
+        for call in OF_NAMESPACES {
+            assert_eq!(by(&nested, *call, 0), ALLOW, "{call}");
+        }
+        for call in (0..=500).filter(|call| !OF_NAMESPACES.contains(call)) {
+            let same = by(&nested, call, 17) == by(&usual, call, 17);
+            assert!(same, "{call}");
+        }
+        let refused = errno(libc::EPERM);
+        for call in [libc::SYS_clone, libc::SYS_unshare] {
+            assert_eq!(by(&nested, call, 0x1002_0000), ALLOW, "a user, with mounts");
+            assert_eq!(
+                by(&nested, call, 0x1200_0000),
+                refused,
+                "and a control group"
+            );
+        }
+        assert_eq!(by(&nested, libc::SYS_unshare, 0x80), refused, "time");
+        assert_eq!(by(&nested, libc::SYS_clone3, 0), errno(libc::ENOSYS));
     }
 
     #[test]

@@ -152,7 +152,7 @@ pub(crate) fn files(spec: &Spec, plan: Plan, root: Root) -> Result<Plan, Error> 
     layout
         .plan
         .directory(Path::new(wire::EMPTY_DIRECTORY), 0o555);
-    layout.proc();
+    layout.proc(spec.extras.nested);
     layout.devices(&spec.extras.devices);
     layout.secrets(&spec.extras.secrets);
     match root {
@@ -265,12 +265,16 @@ impl Layout {
         format!("size={bytes},nr_inodes={MEMORY_FILES},mode={mode}")
     }
 
-    fn proc(&mut self) {
+    /// Who makes namespaces writes who is whom in them there, and is given a list of their own by the
+    /// kernel only while all of this one is seen. The owner is not root then, whom it would let write more.
+    fn proc(&mut self, nested: bool) {
         let proc = Path::new("/proc");
         self.plan.directory(proc, 0o555);
         self.plan.proc(proc);
-        self.plan.hide(proc, &MASKED_PROC);
-        self.plan.read_only(proc);
+        if !nested {
+            self.plan.hide(proc, &MASKED_PROC);
+            self.plan.read_only(proc);
+        }
     }
 
     fn devices(&mut self, more: &[Device]) {

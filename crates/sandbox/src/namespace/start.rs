@@ -200,7 +200,7 @@ impl Helper {
 /// Has the first process of a container serve that, and waits until it does. Blocks.
 pub(crate) fn serve_beside(socket: &OwnedFd) -> Result<(), Error> {
     let starting = || Error::io("start the container");
-    let filter = filter::program();
+    let filter = filter::program(false);
     let bytes = u32::try_from(filter.len()).unwrap_or(u32::MAX);
     let file = memory_file("skep-filter", &filter).map_err(starting())?;
     let words = [wire::BESIDE, OUT_OF_MEMORY_SCORE, bytes];

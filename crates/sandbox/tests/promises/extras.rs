@@ -15,6 +15,7 @@ fn secrets() -> Extras {
             Secret::new("token", format!("{VALUE}\n")).unwrap(),
             Secret::new("bytes", vec![0, 1, 255]).unwrap(),
         ],
+        nested: crate::nested::is_asked_for(),
         ..Extras::default()
     }
 }

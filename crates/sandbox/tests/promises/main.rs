@@ -21,6 +21,7 @@ mod host;
 mod image;
 mod layers;
 mod limits;
+mod nested;
 mod network;
 mod room;
 mod seal;

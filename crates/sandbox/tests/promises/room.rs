@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use skep_sandbox::{Backend, Command, Output, Sandbox, Spec, Workspace, exec_captured};
+use skep_sandbox::{Backend, Command, Kind, Output, Sandbox, Spec, Workspace, exec_captured};
 use tempfile::TempDir;
 
 /// No command of the tests takes longer, however busy the machine is.
@@ -44,6 +44,7 @@ impl Room {
     pub(crate) async fn of(backend: &dyn Backend, change: impl FnOnce(&mut Spec)) -> Self {
         let directory = directories();
         let mut spec = spec(directory.path());
+        spec.extras.nested = crate::nested::is_asked_for() && backend.kind() == Kind::Namespace;
         change(&mut spec);
         let sandbox = backend
             .create(spec)

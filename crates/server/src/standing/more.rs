@@ -35,6 +35,9 @@ pub struct Given {
     /// Its devices.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub devices: Vec<PathBuf>,
+    /// Whether namespaces can be made in it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub nested: bool,
     /// Its dotfiles.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dotfiles: Option<Put>,
@@ -80,6 +83,7 @@ impl Node {
         Ok(Given {
             secrets: asked.secrets.iter().map(|it| it.name().into()).collect(),
             devices,
+            nested: asked.nested || self.options.nested && self.sites.kind().is_sealed(),
             dotfiles: None,
         })
     }

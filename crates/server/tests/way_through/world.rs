@@ -60,6 +60,7 @@ impl World {
             notify: Vec::new(),
             disk: skep_server::DiskBounds::default(),
             devices: Vec::new(),
+            nested: false,
             shares: skep_server::Shares::default(),
             admission: ledger::Admission::default(),
             egress: std::sync::Arc::new(gateway::Fixed::default()),

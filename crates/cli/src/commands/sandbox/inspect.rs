@@ -152,6 +152,9 @@ fn render(state: &State, width: usize) -> String {
     for name in &given.secrets {
         line("secret", format!("{}/{name}", sandbox::extras::SECRETS));
     }
+    if given.nested {
+        line("nested", "namespaces can be made in it".into());
+    }
     for device in &given.devices {
         line("device", device.to_string_lossy().into_owned());
     }
