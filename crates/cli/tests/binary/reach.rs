@@ -275,6 +275,8 @@ fn a_terminal_over_ssh_has_the_size_of_the_persons_and_changes_with_it() {
     let typed = "printf 'stty size; exit 4\\n' | TERM=dumb SSH -tt skep-try";
     let said = shell(&world, typed).expect_code(4).stdout;
     assert!(said.contains("24 80") && said.contains("(skep)"), "{said}");
+    world.skep(&["sandbox", "destroy", "try"]).expect_code(0);
+    world.assert_nothing_left();
 }
 
 #[test]
@@ -304,7 +306,9 @@ fn over_ssh_ports_inside_are_reached_and_nothing_else_is_opened() {
     assert_ne!(shell(&world, back).status.code(), Some(0));
     let agent = "eval $(ssh-agent) >/dev/null; SSH -A skep-try 'echo \"$SSH_AUTH_SOCK\"'; ssh-agent -k >/dev/null";
     assert_eq!(shell(&world, agent).stdout, "\n");
+    world.skep(&["sandbox", "destroy", "try"]).expect_code(0);
     drop(server);
+    world.assert_nothing_left();
 }
 
 #[test]
@@ -327,6 +331,8 @@ fn files_are_copied_over_ssh_and_stay_inside() {
     assert_eq!(ran.stdout, "3000000\none\n");
     let ran = ssh(&world, "ls -l large | cut -c1").expect_code(0);
     assert_eq!(ran.stdout, "-\n");
+    world.skep(&["sandbox", "destroy", "try"]).expect_code(0);
+    world.assert_nothing_left();
 }
 
 #[test]
