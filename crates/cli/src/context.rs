@@ -4,7 +4,11 @@ use crate::{
     cli::Global,
     config::{Environment, File},
     output::Output,
-    report::Error,
+    report::{Error, Report},
+    view::{
+        paint::{LOOK, paint},
+        text,
+    },
 };
 use std::{
     io::ErrorKind,
@@ -80,6 +84,37 @@ impl Context {
             path: data,
             source,
         })
+    }
+
+    /// As [`Context::data`], for what needs nothing else of the configuration: mistakes in it do not matter.
+    /// Where it cannot be told what it says of the directory, that is noted, and the usual one is meant.
+    ///
+    /// # Errors
+    /// When nothing names one.
+    pub(crate) fn data_even_so(&self) -> Result<PathBuf, Error> {
+        let error = match self.config() {
+            Ok((config, _)) => return self.data(&config),
+            Err(error) => error,
+        };
+        if self.data.is_some() || self.env.get("SKEP_DATA").is_some() {
+            return self.data(&File::default());
+        }
+        let place = self.env.config_file();
+        match place.ok().and_then(|place| File::data_of(&place)) {
+            Some(data) => self.data(&File {
+                data,
+                ..File::default()
+            }),
+            None => {
+                let report = Report::of(&error);
+                self.output.aside(&format!(
+                    "{} the usual data directory is meant, because the configuration cannot be read: {}\n",
+                    paint(LOOK, "note:"),
+                    text::line(&report.message)
+                ));
+                self.data(&File::default())
+            }
+        }
     }
 
     /// The ledger, for commands that only look and need nothing that works.

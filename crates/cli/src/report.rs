@@ -400,7 +400,9 @@ fn of_standing(error: &server::standing::Error) -> Classified {
     let list = Some("`skep sandbox list` shows what there is");
     let (exit, hint) = match error {
         E::NotFound { .. } | E::Ambiguous { .. } | E::Gone { .. } => (Exit::NotFound, list),
-        E::NameTaken { .. } | E::TooMany => (Exit::Refused, None),
+        E::NameTaken { .. } | E::TooMany | E::Stopped { .. } | E::Held { .. } | E::GivenUp => {
+            (Exit::Refused, None)
+        }
         E::Name { .. } | E::TooLong | E::Dotfiles(_) => (Exit::Usage, None),
         E::Unable { why, .. } => unable(*why),
         E::Program { code, .. } => (Exit::Of(*code), None),

@@ -6,14 +6,17 @@
 //! - [`Place::snapshot`], [`Place::undo`] and [`Fork`] are of its files between commands.
 //! - [`Held`] is what others do with a place that a process holds; [`list`], [`find`] and [`find_whole`] have them.
 //!
-//! The holder's lock on its directory says that it lives. Its end, however it comes about, ends the
-//! sandbox and frees the locks of directory and workspace: whoever looks next removes both.
+//! The holder's lock says that it lives. Its end, however it comes about, ends what runs in the sandbox and
+//! frees the locks of directory and workspace. What is written down of the sandbox keeps its files: it is
+//! stopped then, until somebody starts it again, destroys it, or its time is over.
 
 mod berth;
 mod error;
 mod held;
 mod hold;
 pub mod hostile;
+mod keeper;
+mod kept;
 mod moments;
 mod more;
 mod patches;
@@ -25,8 +28,10 @@ mod talk;
 
 pub use berth::{Alongside, Berth, MOST, Record, sweep};
 pub use error::{Error, Unable};
-pub use held::{Held, State, find, find_whole, list};
+pub use held::{Held, Lent, State, find, find_whole, list};
 pub use hold::{Of, Order, hold};
+pub use keeper::Hearing;
+pub use kept::{Standing, Status, Why};
 pub use moments::{Fork, ForkOf, Moment, Moments};
 pub use more::{Dotfiles, Given, More, Put, Script};
 pub use patches::{MOST_PATCHES, keep_patch};

@@ -14,21 +14,24 @@ mod shell;
 mod snapshot;
 mod ssh;
 mod ssh_config;
+mod start;
+mod stop;
 mod undo;
 
 use crate::{context::Context, exit::Exit, report::Error};
 use std::{path::PathBuf, time::Duration};
 
-/// Sealed workspaces for you and for other programs: create, exec, shell, copy, list, inspect, snapshot, undo, fork, forward, ssh, ssh-config, destroy
+/// Sealed workspaces for you and for other programs: create, exec, shell, copy, list, inspect, snapshot, undo, fork, forward, ssh, ssh-config, stop, start, destroy
 ///
-/// Each is held by a process of its own, and is gone when that ends: by `destroy`, at its time, or
-/// however else. `skep shell` needs none of this.
+/// Each is held by a process of its own. When that ends, however it does, and when the machine goes down,
+/// the sandbox is stopped: its files stay until `destroy`, or until its time is over. `skep shell` needs
+/// none of this.
 #[derive(Debug, clap::Args)]
 #[command(
     subcommand_required = true,
     arg_required_else_help = true,
     disable_help_subcommand = true,
-    after_help = "Examples:\n  skep sandbox create --name try\n  skep sandbox exec try -- cargo test\n  skep sandbox shell try\n  skep sandbox copy try:target/report.html .\n  skep sandbox snapshot try\n  skep sandbox list\n  skep sandbox destroy try"
+    after_help = "Examples:\n  skep sandbox create --name try\n  skep sandbox exec try -- cargo test\n  skep sandbox shell try\n  skep sandbox copy try:target/report.html .\n  skep sandbox snapshot try\n  skep sandbox list\n  skep sandbox stop try\n  skep sandbox start try\n  skep sandbox destroy try"
 )]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -49,6 +52,8 @@ enum Command {
     Forward(forward::Args),
     Ssh(ssh::Args),
     SshConfig(ssh_config::Args),
+    Stop(stop::Args),
+    Start(start::Args),
     Destroy(destroy::Args),
     #[command(hide = true)]
     Hold(hold::Args),
@@ -68,15 +73,17 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
         Command::Ssh(args) => ssh::run(args, context).await,
         Command::SshConfig(args) => ssh_config::run(args, context),
         Command::Fork(args) => fork::run(args, context).await,
+        Command::Stop(args) => stop::run(args, context).await,
+        Command::Start(args) => start::run(args, context).await,
         Command::Destroy(args) => destroy::run(args, context).await,
         Command::Hold(args) => hold::run(args, context).await,
     }
 }
 
-/// The data directory, where holders have their directories.
+/// The data directory, where sandboxes have their directories. A mistake in the configuration takes none
+/// of them away.
 fn data(context: &Context) -> Result<PathBuf, Error> {
-    let (config, _) = context.config()?;
-    context.data(&config)
+    context.data_even_so()
 }
 
 /// A span of time: a number with `s`, `m`, `h` or `d` behind it.

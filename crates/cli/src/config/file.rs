@@ -234,6 +234,21 @@ impl File {
         Self::parse(path, &text)
     }
 
+    /// What a configuration says of the data directory, whatever else is wrong with it; nothing where that
+    /// cannot be told.
+    pub(crate) fn data_of(path: &Path) -> Option<Option<PathBuf>> {
+        if std::fs::metadata(path).ok()?.len() > MAX_BYTES {
+            return None;
+        }
+        let text = std::fs::read_to_string(path).ok()?;
+        let table: toml::Table = toml::from_str(&text).ok()?;
+        let Some(data) = table.get("data") else {
+            return Some(None);
+        };
+        let data = PathBuf::from(data.as_str()?);
+        data.is_absolute().then_some(Some(data))
+    }
+
     fn parse(path: &Path, text: &str) -> Result<Self, Error> {
         let file: Self = toml::from_str(text).map_err(|error| line_error(path, text, &error))?;
         file.validate(path)?;

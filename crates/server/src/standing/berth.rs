@@ -1,17 +1,23 @@
 //! The directory of a holder: `run/sandboxes/ID` below the data directory, open to its user alone.
 
-use super::{error::Error, moments::ForkOf, more::Given};
+use super::{
+    error::Error,
+    kept::{Kept, Phase, Standing, discard, empty_trash, settle, strike},
+    moments::ForkOf,
+    more::Given,
+};
 use domain::{SandboxId, Timestamp, entity::Beside};
 use sandbox::Kind;
 use serde::{Deserialize, Serialize};
 use std::{
     fs::{self, File, TryLockError},
-    io::{ErrorKind, Read as _, Write as _},
+    io::{ErrorKind, Read as _},
     os::{
         fd::AsRawFd as _,
         unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
     },
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 use tokio::net::UnixListener;
 
@@ -19,9 +25,14 @@ use tokio::net::UnixListener;
 pub const MOST: usize = 64;
 /// What a holder's diagnostics may take, in bytes; then they begin anew.
 const LONGEST_LOG: u64 = 1 << 20;
-const LONGEST_RECORD: u64 = 64 << 10;
-const TRIES: usize = 10;
-const RECORD: &str = "record.json";
+pub(super) const LONGEST_RECORD: u64 = 256 << 10;
+/// How long those are waited for who only look, and who make directories.
+const WAITS: Duration = Duration::from_secs(10);
+const LOOKS: Duration = Duration::from_millis(2);
+/// The process that holds the sandbox has a lock on this file.
+const HELD: &str = "held";
+/// The name that the sandbox is to have.
+const NAME: &str = "name";
 const SOCKET: &str = "socket";
 const LOG: &str = "log";
 
@@ -82,8 +93,8 @@ impl From<&Beside> for Alongside {
     }
 }
 
-/// A holder's directory. As long as this is held, by the holder or by who starts it, nobody removes
-/// the directory.
+/// A sandbox's directory. As long as this is held, by the holder or by who starts it, nobody removes the
+/// directory.
 #[derive(Debug)]
 pub struct Berth {
     /// The sandbox.
@@ -91,60 +102,124 @@ pub struct Berth {
     path: PathBuf,
     /// The directory, locked.
     directory: File,
+    /// That this process is the one that holds the sandbox.
+    held: Option<File>,
 }
 
 impl Berth {
-    /// Makes a directory for a new holder.
+    /// Makes a directory for a new holder. A name is this one's from now on: of several who ask for one at
+    /// the same time, one gets it.
     ///
     /// # Errors
-    /// [`Error::TooMany`], or when the data directory cannot be written.
-    pub fn make(data: &Path, id: SandboxId) -> Result<Self, Error> {
+    /// [`Error::TooMany`], [`Error::NameTaken`], or when the data directory cannot be written.
+    pub fn make(data: &Path, id: SandboxId, name: Option<&str>) -> Result<Self, Error> {
         let above = place(data);
         let path = above.join(id.to_string());
-        if entries(&above)?.len() >= MOST {
-            return Err(Error::TooMany);
-        }
         let doing = "making the directory";
-        for _ in 0..TRIES {
+        patiently(|| {
             private()
                 .recursive(true)
                 .create(&above)
                 .map_err(Error::file(doing, &above))?;
+            // One at a time: names are looked at, and the directory with its name is there after that.
+            let Some(_alone) = lock(&above, true)? else {
+                return Ok(None);
+            };
+            let all = entries(&above)?;
+            if all.len() >= MOST {
+                return Err(Error::TooMany);
+            }
+            if let Some(name) = name {
+                free(name, &all)?;
+            }
             match private().create(&path) {
                 Ok(()) => {}
                 // Just now the last one beside it was removed, or a sweep saw it before its lock.
                 Err(error)
                     if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::AlreadyExists) =>
                 {
-                    continue;
+                    return Ok(None);
                 }
                 Err(error) => return Err(Error::file(doing, &path)(error)),
             }
-            if let Some(directory) = lock(&path, false)? {
-                return Ok(Self {
-                    id,
-                    path,
-                    directory,
-                });
+            let Some(directory) = lock(&path, false)? else {
+                return Ok(None);
+            };
+            if let Some(name) = name {
+                let place = path.join(NAME);
+                fs::write(&place, name).map_err(Error::file("writing", &place))?;
             }
-        }
-        Err(Error::file(doing, path)(ErrorKind::ResourceBusy.into()))
+            Ok(Some(Self {
+                id,
+                path: path.clone(),
+                directory,
+                held: None,
+            }))
+        })?
+        .ok_or_else(|| Error::file(doing, path)(ErrorKind::ResourceBusy.into()))
     }
 
-    /// Takes over the directory that was made for this process.
+    /// The directory of a sandbox that is there, for who starts it, or for what is to be read of it.
     ///
     /// # Errors
     /// [`Error::Gone`] when it was removed.
-    pub fn join(data: &Path, id: SandboxId) -> Result<Self, Error> {
+    pub fn claim(data: &Path, id: SandboxId) -> Result<Self, Error> {
         let path = place(data).join(id.to_string());
-        match lock(&path, false)? {
-            Some(directory) => Ok(Self {
-                id,
-                path,
-                directory,
-            }),
-            None => Err(Error::Gone { id: id.to_string() }),
+        let directory = patiently(|| match lock(&path, false)? {
+            None if !path.exists() => Err(Error::Gone { id: id.to_string() }),
+            locked => Ok(locked),
+        })?;
+        let directory = directory.ok_or_else(|| Error::Gone { id: id.to_string() })?;
+        Ok(Self {
+            id,
+            path,
+            directory,
+            held: None,
+        })
+    }
+
+    /// Takes over the directory, to hold the sandbox: as the only process that does.
+    ///
+    /// # Errors
+    /// [`Error::Gone`] when it was removed; [`Error::Held`] when another process holds it.
+    pub fn join(data: &Path, id: SandboxId) -> Result<Self, Error> {
+        let mut berth = Self::claim(data, id)?;
+        let path = berth.path.join(HELD);
+        let file = File::options()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(Error::file("opening", &path))?;
+        // Whoever only looks holds it for a moment.
+        let started = Instant::now();
+        loop {
+            match file.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) if started.elapsed() < LOOKS * 50 => {
+                    std::thread::park_timeout(LOOKS);
+                }
+                Err(TryLockError::WouldBlock) => {
+                    return Err(Error::Held { id: id.to_string() });
+                }
+                Err(TryLockError::Error(error)) => {
+                    return Err(Error::file("locking", path)(error));
+                }
+            }
         }
+        berth.held = Some(file);
+        Ok(berth)
+    }
+
+    /// Whether a process holds the sandbox.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.held.is_some() || is_held(&self.path)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The file for what the holder says of itself.
@@ -193,21 +268,39 @@ impl Berth {
     }
 
     pub(super) fn listen(&self) -> Result<UnixListener, Error> {
-        UnixListener::bind(socket(&self.directory))
-            .map_err(Error::file("listening at", self.path.join(SOCKET)))
+        // One of a holder that was killed leads nowhere.
+        let path = self.path.join(SOCKET);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(Error::file("removing", path)(error));
+            }
+            _ => {}
+        }
+        UnixListener::bind(socket(&self.directory)).map_err(Error::file("listening at", path))
     }
 
-    pub(super) fn write(&self, record: &Record) -> Result<(), Error> {
-        let bytes = serde_json::to_vec(record).map_err(Error::Unreadable)?;
-        let (new, path) = (self.path.join("record.new"), self.path.join(RECORD));
-        let written = File::options()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&new)
-            .and_then(|mut file| file.write_all(&bytes))
-            .and_then(|()| fs::rename(&new, &path));
-        written.map_err(Error::file("writing", path))
+    /// What is written of it.
+    pub(super) fn kept(&self) -> Result<Kept, Error> {
+        Kept::read(&self.path)?.ok_or_else(|| Error::Gone {
+            id: self.id.to_string(),
+        })
+    }
+
+    pub(super) fn write(&self, kept: &Kept) -> Result<(), Error> {
+        kept.write(&self.path)
+    }
+
+    /// From now on there is no such sandbox: what is left of it goes, whoever is killed.
+    pub(super) fn strike(&self) -> Result<(), Error> {
+        strike(&self.path)
+    }
+
+    /// As [`Berth::remove`], of a sandbox that nobody is to find: with its files, if its holder left any.
+    pub fn abandon(self, data: &Path) {
+        if let Err(error) = self.strike().and_then(|()| discard(data, self.id)) {
+            tracing::warn!(%error, "what a sandbox left goes at the next sweep");
+        }
+        self.remove();
     }
 
     /// Removes the directory: the sandbox is gone, or never came.
@@ -216,9 +309,44 @@ impl Berth {
     }
 }
 
-/// Where holders have their directories.
+/// Where sandboxes have their directories.
 pub(super) fn place(data: &Path) -> PathBuf {
-    data.join("run").join("sandboxes")
+    site::kept_in(data)
+}
+
+/// Tries something again while others are in the way who soon are not: the kernel tells nobody when a lock
+/// is released, and a lock that is waited for has no deadline. Nothing when they stay.
+fn patiently<T>(mut attempt: impl FnMut() -> Result<Option<T>, Error>) -> Result<Option<T>, Error> {
+    let started = Instant::now();
+    loop {
+        match attempt()? {
+            Some(done) => return Ok(Some(done)),
+            None if started.elapsed() >= WAITS => return Ok(None),
+            None => std::thread::park_timeout(LOOKS),
+        }
+    }
+}
+
+/// That no sandbox has this name, of those in these directories.
+fn free(name: &str, all: &[PathBuf]) -> Result<(), Error> {
+    for path in all {
+        let taken = fs::read(path.join(NAME)).is_ok_and(|it| it == name.as_bytes());
+        // One that its holder left before it was whole has none any more.
+        if taken && (Kept::read(path)?.is_some() || lock(path, true)?.is_none()) {
+            let id = path.file_name().unwrap_or_default().to_string_lossy();
+            return Err(Error::NameTaken {
+                name: name.to_owned(),
+                id: id.into_owned(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Whether a process holds the sandbox of this directory.
+fn is_held(path: &Path) -> bool {
+    let held = File::open(path.join(HELD));
+    held.is_ok_and(|held| matches!(held.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
 
 /// The path to the socket in a directory, which may itself be longer than a socket's may be.
@@ -283,50 +411,64 @@ fn remove(path: &Path) {
     }
 }
 
-/// Removes the directories of holders that have ended.
+/// Looks after what processes left that have ended: what was not whole goes, and so does what is past its
+/// time.
 ///
 /// # Errors
 /// When they cannot be looked at.
 pub fn sweep(data: &Path) -> Result<(), Error> {
-    living(data).map(drop)
+    all(data).map(drop)
 }
 
-/// The sandboxes whose holders live and are ready, the oldest first, each with its directory. What
-/// dead holders left is removed.
-pub(super) fn living(data: &Path) -> Result<Vec<(Record, File)>, Error> {
+/// The sandboxes that are whole, the oldest first, each with how it stands and its directory. What is past
+/// its time goes, and so does what never was whole and has no holder any more.
+pub(super) fn all(data: &Path) -> Result<Vec<(Record, Standing, File)>, Error> {
     let mut all = Vec::new();
     for path in entries(&place(data))? {
-        if let Some(_alone) = lock(&path, true)? {
-            remove(&path);
-            continue;
-        }
-        let Ok(directory) = File::open(&path) else {
+        let kept = match lock(&path, true)? {
+            Some(_alone) => {
+                let kept = settle(data, &path)?;
+                if kept.is_none() {
+                    remove(&path);
+                }
+                kept.map(|kept| (kept, false))
+            }
+            None => {
+                // One that has no record is about to be ready, as is one that was just made.
+                let kept = Kept::read(&path)?.filter(|kept| kept.phase != Phase::Made);
+                kept.map(|kept| (kept, is_held(&path)))
+            }
+        };
+        let Some((kept, is_held)) = kept else {
             continue;
         };
-        // One that has none is about to be ready.
-        if let Some(record) = read(&path.join(RECORD))? {
-            all.push((record, directory));
+        if let Ok(directory) = File::open(&path) {
+            let standing = kept.standing(is_held);
+            all.push((kept.record, standing, directory));
         }
     }
-    all.sort_by_key(|(record, _)| (record.created, record.id));
+    all.sort_by_key(|(record, ..)| (record.created, record.id));
     Ok(all)
 }
 
-fn read(path: &Path) -> Result<Option<Record>, Error> {
-    let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(LONGEST_RECORD).read_to_end(&mut bytes));
-    match read {
-        Ok(_) => serde_json::from_slice(&bytes)
-            .map(Some)
-            .map_err(Error::Unreadable),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Error::file("reading", path)(error)),
-    }
+/// Takes a sandbox away that no process has anything to do with, and waits until its files are deleted.
+/// False where some process has.
+pub(super) fn take_away(data: &Path, id: SandboxId) -> Result<bool, Error> {
+    let path = place(data).join(id.to_string());
+    let Some(_alone) = lock(&path, true)? else {
+        return Ok(!path.exists());
+    };
+    strike(&path)?;
+    discard(data, id)?;
+    remove(&path);
+    empty_trash(data)?;
+    Ok(true)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::standing::{Status, Why};
 
     fn record(id: SandboxId) -> Record {
         Record {
@@ -346,17 +488,143 @@ mod tests {
         }
     }
 
+    fn kept(id: SandboxId, ends: Timestamp) -> Kept {
+        let record = Record { ends, ..record(id) };
+        let origin = crate::standing::moments::Origin {
+            of: None,
+            repository: "p-1".into(),
+            top: "/repository".into(),
+            commit: record.commit.clone(),
+            roots: Vec::new(),
+            also: Vec::new(),
+            beside: Vec::new(),
+        };
+        let kept = Kept {
+            record,
+            phase: Phase::Made,
+            since: Timestamp(1),
+            why: None,
+            boot: None,
+            origin: Some(origin),
+        };
+        kept.held(Timestamp(1))
+    }
+
+    /// A data directory with the files of this sandbox.
+    fn with_files(id: SandboxId) -> tempfile::TempDir {
+        let data = tempfile::tempdir().unwrap();
+        workspace::Store::open(data.path(), workspace::Layering::Copy).unwrap();
+        fs::create_dir(data.path().join("workspaces").join(id.to_string())).unwrap();
+        data
+    }
+
+    #[test]
+    fn what_a_killed_holder_had_is_stopped_and_says_why_until_its_time_is_over() {
+        let id = SandboxId::from_bits(7);
+        let data = with_files(id);
+        let files = data.path().join("workspaces").join(id.to_string());
+        let never = Timestamp(i64::MAX);
+        let berth = Berth::make(data.path(), id, Some("one")).unwrap();
+        berth.write(&kept(id, never)).unwrap();
+        let holder = Berth::join(data.path(), id).unwrap();
+        let other = Berth::join(data.path(), id);
+        assert!(matches!(other, Err(Error::Held { .. })), "{other:?}");
+        let standing = |data: &Path| all(data).unwrap().remove(0).1;
+        assert_eq!(standing(data.path()).status, Status::Running);
+        drop((berth, holder));
+        let found = standing(data.path());
+        assert_eq!(
+            (found.status, found.why),
+            (Status::Stopped, Some(Why::Killed))
+        );
+        assert!(found.since > Timestamp(1));
+        assert_eq!(standing(data.path()), found, "it was noticed once");
+        let claimed = Berth::claim(data.path(), id).unwrap();
+        let mut earlier = claimed.kept().unwrap();
+        let berth = Berth::join(data.path(), id).unwrap();
+        assert_eq!(standing(data.path()).status, Status::Starting);
+        // Of another start of the machine.
+        earlier.phase = Phase::Running;
+        earlier.boot = Some("another".into());
+        berth.write(&earlier).unwrap();
+        drop((berth, claimed));
+        assert_eq!(standing(data.path()).why, Some(Why::Restarted));
+        assert!(files.exists());
+
+        let berth = Berth::claim(data.path(), id).unwrap();
+        berth.write(&kept(id, Timestamp(2))).unwrap();
+        drop(berth);
+        assert!(all(data.path()).unwrap().is_empty(), "its time is over");
+        assert!(!files.exists() && !place(data.path()).exists());
+    }
+
+    #[test]
+    fn of_two_who_want_one_name_at_once_one_gets_it() {
+        let data = tempfile::tempdir().unwrap();
+        let made: Vec<_> = std::thread::scope(|scope| {
+            let start = |bits| {
+                let data = data.path();
+                scope.spawn(move || Berth::make(data, SandboxId::from_bits(bits), Some("one")))
+            };
+            let all: Vec<_> = (1..=8).map(start).collect();
+            all.into_iter().map(|it| it.join().unwrap()).collect()
+        });
+        let refused = made
+            .iter()
+            .filter(|it| matches!(it, Err(Error::NameTaken { .. })));
+        assert_eq!(refused.count(), 7, "{made:?}");
+        drop(made);
+        let again = Berth::make(data.path(), SandboxId::from_bits(9), Some("one"));
+        assert!(again.is_ok(), "its maker was killed: {again:?}");
+    }
+
+    #[test]
+    fn whoever_is_killed_while_it_is_made_or_destroyed_leaves_no_sandbox() {
+        let id = SandboxId::from_bits(7);
+        for step in 0..3 {
+            let data = with_files(id);
+            let berth = Berth::make(data.path(), id, None).unwrap();
+            let kept = kept(id, Timestamp(i64::MAX));
+            match step {
+                // Its maker was killed before anybody knew that it was ready,
+                0 => berth
+                    .write(&Kept {
+                        phase: Phase::Made,
+                        ..kept
+                    })
+                    .unwrap(),
+                // its holder once it was to go,
+                1 => {
+                    berth.write(&kept).unwrap();
+                    berth.strike().unwrap();
+                }
+                // or whoever took its files.
+                _ => {
+                    berth.write(&kept).unwrap();
+                    fs::remove_dir(data.path().join("workspaces").join(id.to_string())).unwrap();
+                }
+            }
+            drop(berth);
+            assert!(all(data.path()).unwrap().is_empty(), "{step}");
+            assert!(!place(data.path()).exists(), "{step}");
+            let files = data.path().join("workspaces").join(id.to_string());
+            // Without a record any sweep takes the files.
+            assert_eq!(files.exists(), step == 1);
+        }
+    }
+
     #[test]
     fn a_directory_whose_holder_has_ended_is_removed_by_whoever_looks() {
         let data = tempfile::tempdir().unwrap();
         let id = SandboxId::from_bits(7);
-        let berth = Berth::make(data.path(), id).unwrap();
-        berth.write(&record(id)).unwrap();
-        let found = living(data.path()).unwrap();
-        assert_eq!(found.len(), 1);
-        assert_eq!(found[0].0, record(id));
-        drop((found, berth));
-        assert!(living(data.path()).unwrap().is_empty());
+        let berth = Berth::make(data.path(), id, None).unwrap();
+        assert!(
+            all(data.path()).unwrap().is_empty(),
+            "it is about to be ready"
+        );
+        assert!(berth.path.exists());
+        drop(berth);
+        assert!(all(data.path()).unwrap().is_empty());
         assert!(!place(data.path()).exists(), "nothing is left");
     }
 
@@ -364,7 +632,7 @@ mod tests {
     fn a_directory_is_passed_on_without_a_moment_in_which_it_is_free() {
         let data = tempfile::tempdir().unwrap();
         let id = SandboxId::from_bits(7);
-        let made = Berth::make(data.path(), id).unwrap();
+        let made = Berth::make(data.path(), id, None).unwrap();
         let joined = Berth::join(data.path(), id).unwrap();
         drop(made);
         sweep(data.path()).unwrap();
@@ -378,7 +646,7 @@ mod tests {
     async fn a_socket_is_reached_however_long_the_path_is() {
         let data = tempfile::tempdir().unwrap();
         let deep = data.path().join("x".repeat(200));
-        let berth = Berth::make(&deep, SandboxId::from_bits(7)).unwrap();
+        let berth = Berth::make(&deep, SandboxId::from_bits(7), None).unwrap();
         let listener = berth.listen().unwrap();
         let connected = tokio::net::UnixStream::connect(socket(&berth.directory)).await;
         assert!(connected.is_ok());

@@ -52,6 +52,28 @@ pub enum Error {
         /// Which.
         id: String,
     },
+    /// Nothing can run in it.
+    #[error(
+        "the sandbox {id} is stopped ({why}); `skep sandbox start {id}` brings it up with its files"
+    )]
+    Stopped {
+        /// Which.
+        id: String,
+        /// Why.
+        why: super::Why,
+    },
+    /// It runs, or another process is about to start it.
+    #[error("the sandbox {id} is held by another process already")]
+    Held {
+        /// Which.
+        id: String,
+    },
+    /// A sandbox that is stopped before it is ready.
+    #[error("the sandbox is stopped or destroyed before it is ready")]
+    GivenUp,
+    /// Its files cannot be taken away.
+    #[error("the files of sandboxes could not be cleared away")]
+    Files(#[source] workspace::Error),
     /// The holder said no.
     #[error("{message}")]
     Refused {
@@ -78,7 +100,7 @@ pub enum Error {
     },
     /// The holder does not answer.
     #[error(
-        "the process {pid} that holds the sandbox {id} does not answer; `kill {pid}` ends both"
+        "the process {pid} that holds the sandbox {id} does not answer; `kill -9 {pid}` stops the sandbox, and its files stay"
     )]
     Silent {
         /// The sandbox.

@@ -3,28 +3,36 @@
 use super::{
     berth::{self, Record},
     error::Error,
+    kept::{Standing, Status},
     moments::{Moments, Origin},
     reached::Reached,
     running::{Run, Running},
-    talk::{Answer, Ask, Talk},
+    talk::{Answer, Ask, Stays, Talk},
 };
 use crate::Error as NodeError;
 use domain::SandboxId;
 use sandbox::Carry;
 use serde::Serialize;
-use std::{fs::File, path::Path, time::Duration};
+use std::{
+    fs::File,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 /// How long a holder may take to answer, and to end.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 const STARTS_WITHIN: Duration = Duration::from_secs(30);
 const READS_WITHIN: Duration = Duration::from_secs(120);
 const ENDS_WITHIN: Duration = Duration::from_secs(60);
+const LOOKS: Duration = Duration::from_millis(10);
 
-/// A sandbox that a process holds.
+/// A sandbox that a process holds, or one that was stopped.
 #[derive(Debug)]
 pub struct Held {
     /// What is known of it.
     pub record: Record,
+    /// Whether anything can run in it.
+    pub standing: Standing,
     directory: File,
 }
 
@@ -34,19 +42,52 @@ pub struct State {
     /// What is known of it.
     #[serde(flatten)]
     pub record: Record,
-    /// What its holder says; nothing where it does not answer.
+    /// Whether anything can run in it.
+    #[serde(flatten)]
+    pub standing: Standing,
+    /// What its holder says; nothing where it has none, or that does not answer.
     pub state: Option<serde_json::Value>,
 }
 
-/// All of them, the oldest first. What dead holders left is removed.
+/// An answer, the descriptors beside it, and the conversation that goes on.
+type Answered = (Answer, Vec<std::os::fd::OwnedFd>, Talk);
+
+/// A snapshot that goes with this value, unless it is to stay.
+#[derive(Debug)]
+pub struct Lent {
+    /// Its name.
+    pub snapshot: String,
+    talk: Talk,
+}
+
+impl Lent {
+    /// It stays.
+    ///
+    /// # Errors
+    /// When the holder has ended.
+    pub async fn keep(mut self) -> Result<(), Error> {
+        let kept = async {
+            self.talk.say(&Stays, &[]).await?;
+            self.talk.until_hung_up().await;
+            Ok(())
+        };
+        let kept = tokio::time::timeout(ANSWERS_WITHIN, kept).await;
+        kept.map_err(|_| Error::Conversation(std::io::ErrorKind::TimedOut.into()))?
+    }
+}
+
+/// All of them, the oldest first. What is past its time is removed, and what dead holders left half made.
 ///
 /// # Errors
 /// When they cannot be looked at.
 pub fn list(data: &Path) -> Result<Vec<Held>, Error> {
-    let living = berth::living(data)?;
-    Ok(living
-        .into_iter()
-        .map(|(record, directory)| Held { record, directory })
+    let all = berth::all(data)?.into_iter();
+    Ok(all
+        .map(|(record, standing, directory)| Held {
+            record,
+            standing,
+            directory,
+        })
         .collect())
 }
 
@@ -109,6 +150,13 @@ impl Held {
             true => (Ask::Inspect, READS_WITHIN),
             false => (Ask::State, ANSWERS_WITHIN),
         };
+        if self.standing.status == Status::Stopped {
+            return State {
+                record: self.record,
+                standing: self.standing,
+                state: None,
+            };
+        }
         let state = match self.ask(&ask, within).await {
             Ok((Answer::State(state), ..)) => Some(state),
             other => {
@@ -118,6 +166,7 @@ impl Held {
         };
         State {
             record: self.record,
+            standing: self.standing,
             state,
         }
     }
@@ -130,6 +179,21 @@ impl Held {
         match self.ask(&Ask::Exec(run), STARTS_WITHIN).await? {
             (Answer::Started, fds, talk) => Running::there(talk, fds),
             (answer, ..) => Err(answer.into_error(|| self.gone()).into()),
+        }
+    }
+
+    /// Keeps its files as they are now for forks that are about to be made: under the next number, and
+    /// only if [`Lent::keep`] says so in the end.
+    ///
+    /// # Errors
+    /// [`Error::Unable`] says what is in the way.
+    pub async fn lend(&self) -> Result<Lent, Error> {
+        match self.ask(&Ask::Lend, STARTS_WITHIN).await? {
+            (Answer::Moments(moments), _, talk) => Ok(Lent {
+                snapshot: moments.snapshot.unwrap_or_default(),
+                talk,
+            }),
+            (answer, ..) => Err(answer.into_error(|| self.gone())),
         }
     }
 
@@ -198,22 +262,65 @@ impl Held {
         }
     }
 
-    /// Ends it, and waits until nothing is left of it.
+    /// Ends what runs in it and takes its files away; waits until nothing is left of it.
     ///
     /// # Errors
     /// When the holder does not end.
     pub async fn destroy(self, data: &Path) -> Result<(), Error> {
-        match self.ask(&Ask::Destroy, ANSWERS_WITHIN).await {
+        let id = self.record.id;
+        let deadline = Instant::now() + ENDS_WITHIN;
+        loop {
+            let place = data.to_owned();
+            let away = tokio::task::spawn_blocking(move || berth::take_away(&place, id)).await;
+            if away.map_err(|_| self.gone())?? {
+                return Ok(());
+            }
+            if !self.end(&Ask::Destroy).await? {
+                self.wait(deadline).await?;
+            }
+        }
+    }
+
+    /// Ends what runs in it, and keeps its files; waits until they are on the disk. One that is stopped
+    /// stays so.
+    ///
+    /// # Errors
+    /// When the holder does not end.
+    pub async fn stop(self, data: &Path) -> Result<Self, Error> {
+        let deadline = Instant::now() + ENDS_WITHIN;
+        let mut now = self;
+        loop {
+            if now.standing.status == Status::Stopped {
+                return Ok(now);
+            }
+            if !now.end(&Ask::Stop).await? {
+                now.wait(deadline).await?;
+            }
+            now = find_whole(data, &now.record.id.to_string())?;
+        }
+    }
+
+    /// Has the holder end; false where it has none that listens: it is about to be ready, or about to end.
+    async fn end(&self, how: &Ask) -> Result<bool, Error> {
+        match self.tell(how, ANSWERS_WITHIN).await {
             Ok((Answer::Ending, _, mut talk)) => {
                 let ended = tokio::time::timeout(ENDS_WITHIN, talk.until_hung_up()).await;
                 ended.map_err(|_| self.silent())?;
+                Ok(true)
             }
-            Ok((answer, ..)) => return Err(answer.into_error(|| self.gone())),
-            // It was quicker.
-            Err(Error::Gone { .. }) => {}
-            Err(error) => return Err(error),
+            Ok((answer, ..)) => Err(answer.into_error(|| self.gone())),
+            Err(Error::Gone { .. }) => Ok(false),
+            Err(error) => Err(error),
         }
-        berth::sweep(data)
+    }
+
+    /// The time between two looks at what another process is about to do.
+    async fn wait(&self, deadline: Instant) -> Result<(), Error> {
+        if Instant::now() >= deadline {
+            return Err(self.silent());
+        }
+        tokio::time::sleep(LOOKS).await;
+        Ok(())
     }
 
     fn silent(&self) -> Error {
@@ -229,11 +336,17 @@ impl Held {
         }
     }
 
-    async fn ask(
-        &self,
-        ask: &Ask,
-        within: Duration,
-    ) -> Result<(Answer, Vec<std::os::fd::OwnedFd>, Talk), Error> {
+    async fn ask(&self, ask: &Ask, within: Duration) -> Result<Answered, Error> {
+        if let (Status::Stopped, Some(why)) = (self.standing.status, self.standing.why) {
+            return Err(Error::Stopped {
+                id: self.record.id.to_string(),
+                why,
+            });
+        }
+        self.tell(ask, within).await
+    }
+
+    async fn tell(&self, ask: &Ask, within: Duration) -> Result<Answered, Error> {
         let asked = async {
             let Ok(mut talk) = Talk::connect(&berth::socket(&self.directory)).await else {
                 return Err(self.gone());

@@ -1,10 +1,13 @@
 //! The life of a holder: makes a place, serves it, and ends it.
 
 use super::{
-    berth::{Berth, Record},
+    berth::Berth,
     error::Error as StandingError,
     held,
+    keeper::{End, Hearing, LentOnes, given_up, written},
+    kept::{Kept, Why, now},
     moments::Fork,
+    more::More,
     place::{Place, Wish},
     running::{Nudge, Running},
     shown::state,
@@ -14,6 +17,7 @@ use crate::{Error, Node};
 use domain::{SandboxId, Timestamp};
 use std::{path::Path, sync::Arc, time::Duration};
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
+use tokio_util::sync::CancellationToken;
 
 /// Clients at a time; one more is refused. As many connections as a sandbox takes leave room for others.
 const CONNECTIONS: usize = 2 * sandbox::MOST_CONNECTIONS;
@@ -23,6 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const TAKES: Duration = Duration::from_secs(60);
 /// How often the holder looks after its log.
 const LOOK: Duration = Duration::from_secs(60);
+/// How long clients may take to hear that it ends.
+const TELLS: Duration = Duration::from_secs(3);
 const LONGEST_NAME: usize = 64;
 
 /// How a place is held.
@@ -30,8 +36,8 @@ const LONGEST_NAME: usize = 64;
 pub struct Order {
     /// Its name, if it has one.
     pub name: Option<String>,
-    /// How long it is held.
-    pub lasts: Duration,
+    /// How long it is held; as long as it is to be anyway, where it was stopped and this is not given.
+    pub lasts: Option<Duration>,
 }
 
 impl Order {
@@ -66,6 +72,8 @@ impl Order {
 /// What a held place is made of.
 #[derive(Debug, Clone)]
 pub enum Of {
+    /// Its own files: it was stopped. Of secrets and devices it gets these.
+    Stopped(More),
     /// A commit of a repository.
     Commit(Wish),
     /// A snapshot of a place that another process holds.
@@ -73,112 +81,199 @@ pub enum Of {
 }
 
 impl Node {
-    async fn make(&self, id: SandboxId, of: &Of) -> Result<Place, Error> {
+    async fn make(&self, id: SandboxId, of: &Of, earlier: Option<&Kept>) -> Result<Place, Error> {
         match of {
+            Of::Stopped(more) => match earlier {
+                Some(kept) => self.resume(id, kept, more).await,
+                None => Err(StandingError::Gone { id: id.to_string() }.into()),
+            },
             Of::Commit(wish) => self.place(id, wish).await,
             Of::Snapshot(fork) => self.fork(id, fork).await,
         }
     }
 }
 
-/// Makes a place and holds it until its time is over, a client destroys it, or `stop` comes. `ready`
-/// hears of it once it can be used; if that says that nobody waits for it any more, it ends at once.
+/// Makes a place, or starts one again, and holds it until its time is over, a client stops or destroys it,
+/// or `stop` comes.
 ///
 /// # Errors
-/// When the place cannot be made, or does not end. Nothing of it is left.
+/// When the place cannot be made, or does not end. Of one that was to be made nothing is left then; one
+/// that was to be started stays stopped.
 pub async fn hold(
     node: Node,
     berth: Berth,
     of: &Of,
     order: Order,
-    ready: impl FnOnce(&Record) -> bool,
+    hearing: Hearing<'_>,
     stop: impl Future<Output = ()>,
 ) -> Result<(), Error> {
     let mut stop = std::pin::pin!(stop);
-    let made = tokio::select! {
-        made = node.make(berth.id, of) => made,
-        () = &mut stop => Err(Error::Ended),
-    };
+    let mut waiting = Vec::new();
+    let is_new = !matches!(of, Of::Stopped(_));
+    let made = async {
+        let listener = berth.listen()?;
+        let earlier = (!is_new).then(|| berth.kept()).transpose()?;
+        let place = tokio::select! {
+            made = node.make(berth.id, of, earlier.as_ref()) => made?,
+            () = &mut stop => return Err(Error::Ended),
+            talk = given_up(&listener), if !is_new => {
+                waiting.push(talk);
+                return Err(StandingError::GivenUp.into());
+            }
+        };
+        Ok((listener, earlier, place))
+    }
+    .await;
     let now = node.ledger.now();
     // A place needs no ledger: others may back it up, or replace it.
     node.ledger.close().await;
-    let place = match made {
-        Ok(place) => Arc::new(place),
+    let (listener, earlier, place) = match made {
+        Ok(made) => made,
         Err(error) => {
             node.sites.close(false).await;
-            berth.remove();
+            if is_new {
+                berth.remove();
+            }
             return Err(error);
         }
     };
     drop(node);
-    let held = begin(&berth, &place, order, now, ready);
-    let (leaving, mut asked) = mpsc::channel(CONNECTIONS);
-    let mut clients = JoinSet::new();
-    let mut waiting = Vec::new();
-    let served = match held {
-        Ok(Some((listener, ends))) => {
-            let holder = Holder {
-                place: Arc::clone(&place),
-                leaving,
-            };
-            tokio::select! {
-                () = holder.serve(&listener, &berth, ends, &mut clients) => {}
-                Some(talk) = asked.recv() => waiting.push(talk),
-                () = &mut stop => {}
-            }
-            Ok(())
+    let mut held = Held {
+        berth,
+        place,
+        kept: None,
+    };
+    let begun = held.begin(order, now, earlier, hearing);
+    let begun = tokio::select! {
+        biased;
+        begun = begun => begun,
+        () = &mut stop => Ok(None),
+        talk = given_up(&listener), if !is_new => {
+            waiting.push(talk);
+            Ok(None)
         }
-        Ok(None) => Ok(()),
-        Err(error) => Err(error.into()),
     };
-    // What runs for clients ends with them.
-    clients.shutdown().await;
-    let closed = match Arc::into_inner(place) {
-        Some(place) => place.close().await,
-        None => Err(Error::Ended),
+    let (served, end) = match begun {
+        Ok(Some((ends, lent))) => {
+            let Held { berth, place, kept } = held;
+            let (place, ended) = serve(&listener, &berth, place, (ends, lent), stop).await;
+            let Some(place) = place else {
+                return Err(Error::Ended);
+            };
+            let (end, talk) = ended;
+            waiting.extend(talk);
+            held = Held { berth, place, kept };
+            (Ok(()), end)
+        }
+        Ok(None) => (Ok(()), End::GiveUp),
+        Err(error) => (Err(error), End::GiveUp),
     };
-    berth.remove();
+    // A new client finds nobody; who has just connected is told so.
+    drop(listener);
+    let closed = held.end(end, is_new).await;
     // Only now do those hear of it who asked for it.
     drop(waiting);
     closed.and(served)
 }
 
-type Begun = Option<(tokio::net::UnixListener, Instant)>;
+/// A place that is ready, and what is written down of it.
+struct Held {
+    berth: Berth,
+    place: Place,
+    kept: Option<Kept>,
+}
 
-/// Lets the place be found; nothing where nobody waits for it any more.
-fn begin(
+impl Held {
+    /// Writes it down and lets it be found; nothing where nobody waits for it any more.
+    async fn begin(
+        &mut self,
+        order: Order,
+        now: Timestamp,
+        earlier: Option<Kept>,
+        hearing: Hearing<'_>,
+    ) -> Result<Option<(Instant, LentOnes)>, Error> {
+        let is_new = earlier.is_none();
+        let kept = written(&self.place, order, now, earlier);
+        if is_new {
+            self.place.keep().await?;
+            self.berth.write(&kept)?;
+        }
+        let lent = LentOnes::of(&self.berth, &self.place).await?;
+        let ends = Instant::now() + kept.record.ends.since(now);
+        let kept = kept.held(now);
+        if !(hearing.ready)(&kept.record) || !hearing.stands.await {
+            return Ok(None);
+        }
+        self.berth.write(&kept)?;
+        self.kept = Some(kept);
+        (hearing.settled)();
+        Ok(Some((ends, lent)))
+    }
+
+    /// Ends what runs; what becomes of the files, `end` says.
+    async fn end(self, end: End, is_new: bool) -> Result<(), Error> {
+        let Self { berth, place, kept } = self;
+        let goes = match end {
+            End::Destroy => true,
+            End::GiveUp => is_new,
+            End::Stop(_) => false,
+        };
+        if goes {
+            // First: whoever is killed from here on, the files go.
+            let struck = berth.strike();
+            let closed = place.close().await;
+            berth.remove();
+            return closed.and(struck.map_err(Into::into));
+        }
+        place.rest().await?;
+        if let (End::Stop(why), Some(kept)) = (end, kept) {
+            berth.write(&kept.stopped(why, now()))?;
+        }
+        Ok(())
+    }
+}
+
+/// Serves clients until it ends, and says how it does.
+async fn serve(
+    listener: &tokio::net::UnixListener,
     berth: &Berth,
-    place: &Place,
-    order: Order,
-    now: Timestamp,
-    ready: impl FnOnce(&Record) -> bool,
-) -> Result<Begun, StandingError> {
-    let listener = berth.listen()?;
-    let ends = Instant::now() + order.lasts;
-    let record = Record {
-        id: place.id,
-        name: order.name,
-        repository: place.repository.clone(),
-        commit: place.commit.clone(),
-        kind: place.kind(),
-        image: place.image(),
-        fork_of: place.fork_of.clone(),
-        also: place.also.iter().map(Into::into).collect(),
-        beside: place.beside.iter().map(Into::into).collect(),
-        given: place.given.clone(),
-        created: now,
-        ends: now.plus(order.lasts),
-        pid: std::process::id(),
+    place: Place,
+    (ends, lent): (Instant, LentOnes),
+    stop: impl Future<Output = ()>,
+) -> (Option<Place>, (End, Option<Talk>)) {
+    let place = Arc::new(place);
+    let (leaving, mut asked) = mpsc::channel(CONNECTIONS);
+    let mut clients = JoinSet::new();
+    let holder = Holder {
+        place: Arc::clone(&place),
+        leaving,
+        ending: CancellationToken::new(),
+        lent: Arc::new(lent),
     };
-    berth.write(&record)?;
-    Ok(ready(&record).then_some((listener, ends)))
+    let ended = tokio::select! {
+        () = holder.serve(listener, berth, ends, &mut clients) => (End::Destroy, None),
+        Some((end, talk)) = asked.recv() => (end, Some(talk)),
+        () = stop => (End::Stop(Why::Told), None),
+    };
+    // What runs for clients ends with them, and they are told.
+    holder.ending.cancel();
+    drop(holder);
+    let all_told = async { while clients.join_next().await.is_some() {} };
+    if tokio::time::timeout(TELLS, all_told).await.is_err() {
+        tracing::debug!("some clients do not hear that it ends");
+    }
+    clients.shutdown().await;
+    (Arc::into_inner(place), ended)
 }
 
 #[derive(Clone)]
 struct Holder {
     place: Arc<Place>,
-    /// Clients that wait for the end.
-    leaving: mpsc::Sender<Talk>,
+    /// Clients that wait for the end that they asked for.
+    leaving: mpsc::Sender<(End, Talk)>,
+    /// It ends: commands are ended, and their clients told.
+    ending: CancellationToken,
+    lent: Arc<LentOnes>,
 }
 
 impl Holder {
@@ -218,7 +313,11 @@ impl Holder {
             tracing::warn!("another user asked for something");
             return;
         }
-        let asked = match tokio::time::timeout(PATIENCE, talk.hear::<Ask>()).await {
+        let heard = tokio::select! {
+            heard = tokio::time::timeout(PATIENCE, talk.hear::<Ask>()) => heard,
+            () = self.ending.cancelled() => return,
+        };
+        let asked = match heard {
             Ok(Ok(Some((ask, _)))) => ask,
             other => {
                 tracing::debug!(?other, "a client asked nothing");
@@ -226,9 +325,13 @@ impl Holder {
             }
         };
         let answered = match asked {
-            Ask::Destroy => {
+            Ask::Destroy | Ask::Stop => {
+                let end = match asked {
+                    Ask::Stop => End::Stop(Why::Asked),
+                    _ => End::Destroy,
+                };
                 let said = answer(&talk, &Answer::Ending, &[]).await;
-                if self.leaving.send(talk).await.is_err() {
+                if self.leaving.send((end, talk)).await.is_err() {
                     tracing::debug!("it ends already");
                 }
                 said
@@ -246,12 +349,17 @@ impl Holder {
             }
             Ask::State => answer(&talk, &state(&self.place, false).await, &[]).await,
             Ask::Inspect => answer(&talk, &state(&self.place, true).await, &[]).await,
-            Ask::Exec(run) => pass_on(&mut talk, self.place.exec(run).await).await,
-            Ask::Carry(carry) => pass_on(&mut talk, self.place.carry(carry).await).await,
+            Ask::Exec(run) => self.pass_on(&mut talk, self.place.exec(run)).await,
+            Ask::Carry(carry) => self.pass_on(&mut talk, self.place.carry(carry)).await,
             Ask::Snapshot { name } => {
                 let kept = self.place.snapshot(name).await;
                 answer(&talk, &told(kept.map(Answer::Moments)), &[]).await
             }
+            Ask::Lend => tokio::select! {
+                lent = self.lent.lend(&self.place, &mut talk) => lent,
+                // It is forgotten by whoever holds the sandbox next.
+                () = self.ending.cancelled() => Ok(()),
+            },
             Ask::Undo { to } => {
                 let undone = self.place.undo(to).await;
                 answer(&talk, &told(undone.map(Answer::Moments)), &[]).await
@@ -259,7 +367,7 @@ impl Holder {
             Ask::Connect { port } => self.connect(&mut talk, port).await,
             Ask::Watch => {
                 let said = answer(&talk, &Answer::Watched, &[]).await;
-                talk.until_hung_up().await;
+                self.until_gone(&mut talk).await;
                 said
             }
             Ask::Fork { id, at } => self.part(&mut talk, id, &at).await,
@@ -276,7 +384,7 @@ impl Holder {
             Err(error) => return answer(talk, &refused(&error), &[]).await,
         };
         answer(talk, &Answer::Forked(origin), &[]).await?;
-        let taken = tokio::time::timeout(TAKES, talk.until_hung_up()).await;
+        let taken = tokio::time::timeout(TAKES, self.until_gone(talk)).await;
         if taken.is_err() {
             tracing::warn!(%id, "the holder of a fork does not take its files");
         }
@@ -292,42 +400,70 @@ impl Holder {
         };
         let (connection, descriptor) = shared.map_err(StandingError::Conversation)?;
         answer(talk, &Answer::Connected, &[descriptor]).await?;
-        talk.until_hung_up().await;
+        self.until_gone(talk).await;
         drop(connection);
         Ok(())
     }
-}
 
-/// Passes on to a client what was started for it. When the client goes away, it is killed.
-async fn pass_on(talk: &mut Talk, started: Result<Running, Error>) -> Result<(), StandingError> {
-    let mut running = match started {
-        Ok(running) => running,
-        Err(error) => return answer(talk, &refused(&error), &[]).await,
-    };
-    let ends = running.take_ends().map(super::Ends::into_descriptors);
-    let descriptors = ends
-        .transpose()
-        .map_err(StandingError::Conversation)?
-        .unwrap_or_default();
-    answer(talk, &Answer::Started, &descriptors).await?;
-    // Here they would keep a terminal from hanging up, and an output from ending.
-    drop(descriptors);
-    loop {
+    /// Waits until a client has hung up, or the sandbox ends.
+    async fn until_gone(&self, talk: &mut Talk) {
         tokio::select! {
-            exit = running.wait() => {
-                let told = exit.map_or_else(|error| refused(&error), Answer::Exited);
-                return answer(talk, &told, &[]).await;
+            () = talk.until_hung_up() => {}
+            () = self.ending.cancelled() => {}
+        }
+    }
+
+    /// Passes on to a client what is started for it. When the client goes away, it is killed; with the
+    /// sandbox, it is ended and the client told.
+    async fn pass_on(
+        &self,
+        talk: &mut Talk,
+        starting: impl Future<Output = Result<Running, Error>>,
+    ) -> Result<(), StandingError> {
+        let started = tokio::select! {
+            started = starting => started,
+            // The sandbox does not answer, and the client waits no longer.
+            () = talk.until_hung_up() => return Ok(()),
+            () = self.ending.cancelled() => Err(Error::Ended),
+        };
+        let mut running = match started {
+            Ok(running) => running,
+            Err(error) => return answer(talk, &refused(&error), &[]).await,
+        };
+        let ends = running.take_ends().map(super::Ends::into_descriptors);
+        let descriptors = ends
+            .transpose()
+            .map_err(StandingError::Conversation)?
+            .unwrap_or_default();
+        answer(talk, &Answer::Started, &descriptors).await?;
+        // Here they would keep a terminal from hanging up, and an output from ending.
+        drop(descriptors);
+        let mut ends = false;
+        loop {
+            tokio::select! {
+                exit = running.wait() => {
+                    let told = match exit {
+                        Ok(exit) if ends => Answer::Ended(exit),
+                        Ok(exit) => Answer::Exited(exit),
+                        Err(error) => refused(&error),
+                    };
+                    return answer(talk, &told, &[]).await;
+                }
+                () = self.ending.cancelled(), if !ends => {
+                    ends = true;
+                    running.nudge(Nudge::Kill).await;
+                }
+                heard = talk.hear::<Nudge>() => match heard? {
+                    Some((nudge, _)) => running.nudge(nudge).await,
+                    None => return Ok(()),
+                },
             }
-            heard = talk.hear::<Nudge>() => match heard? {
-                Some((nudge, _)) => running.nudge(nudge).await,
-                None => return Ok(()),
-            },
         }
     }
 }
 
 /// A client that does not listen does not hold anything up.
-async fn answer(
+pub(super) async fn answer(
     talk: &Talk,
     answer: &Answer,
     descriptors: &[std::os::fd::OwnedFd],

@@ -7,14 +7,15 @@
 use super::{
     error::{Error as StandingError, Unable},
     held,
-    more::More,
+    kept::Kept,
+    more::{Given, More},
     place::Place,
 };
 use crate::{Error, Node, submit::blocking};
 use domain::{SandboxId, entity::Beside};
-use git::CommitId;
+use git::{CommitId, Mirror, TreeId};
 use serde::{Deserialize, Serialize};
-use site::{Parting, Wanted};
+use site::{Parting, Site, Wanted};
 use std::path::PathBuf;
 
 /// How often a name is looked for that no other snapshot has.
@@ -58,10 +59,12 @@ pub struct Fork {
     pub more: More,
 }
 
-/// What the holder of a fork has to know of its source.
+/// What the holder of a fork has to know of its source, and who starts a place again of that place.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Origin {
-    pub(super) of: ForkOf,
+    /// What the place is a fork of, if it is one.
+    #[serde(default)]
+    pub(super) of: Option<ForkOf>,
     /// The repository, as the ledger names it, and its top.
     pub(super) repository: String,
     pub(super) top: PathBuf,
@@ -86,32 +89,73 @@ impl Node {
         let source = held::find(&self.options.data, &fork.of)?;
         // As long as this conversation lasts, the source's holder keeps the files for this one.
         let (origin, talk) = source.part(id, fork.at.clone()).await?;
-        let mirror = self.sites.mirror(&origin.repository).await?;
-        let commit: CommitId = origin.commit.parse().map_err(|_| Error::NotACommit {
-            name: origin.commit.clone(),
-        })?;
-        let base = {
-            let mirror = mirror.clone();
-            blocking(move || Ok(mirror.tree_of(commit)?)).await?
-        };
-        let wanted = Wanted {
-            extra_roots: origin.roots.clone(),
-            also: self.written(&origin.also).await?,
-            beside: self.shown(&origin.beside).await?,
-            extras: fork.more.extras.clone(),
-            ..Wanted::plain(id.to_string(), &origin.repository, commit)
-        };
+        let (mirror, base) = self.origin(&origin).await?;
+        let wanted = self.wanted(id, &origin, &fork.more).await?;
         let mut given = self.extras_of(&fork.more)?;
         let site = self.sites.join(&mirror, wanted).await?;
         drop(talk);
         if let Some(dotfiles) = &fork.more.dotfiles {
             given.dotfiles = Some(self.put(dotfiles, &site).await?);
         }
-        Ok(Place {
+        Ok(self.place_of(id, (origin, given), site, (mirror, base)))
+    }
+
+    /// Makes a place again that was stopped, around the files that it had, its dotfiles among them.
+    ///
+    /// # Errors
+    /// When its files cannot be used any more, or no sandbox can be made around them; they stay.
+    pub(super) async fn resume(
+        &self,
+        id: SandboxId,
+        kept: &Kept,
+        more: &More,
+    ) -> Result<Place, Error> {
+        let Some(origin) = &kept.origin else {
+            return Err(StandingError::Gone { id: id.to_string() }.into());
+        };
+        self.ledger.may_work().await?;
+        self.sweep().await;
+        let (mirror, base) = self.origin(origin).await?;
+        let wanted = self.wanted(id, origin, more).await?;
+        let given = Given {
+            dotfiles: kept.record.given.dotfiles.clone(),
+            ..self.extras_of(more)?
+        };
+        let site = self.sites.resume(&mirror, wanted).await?;
+        Ok(self.place_of(id, (origin.clone(), given), site, (mirror, base)))
+    }
+
+    /// The mirror of its repository, and the tree of its commit.
+    async fn origin(&self, origin: &Origin) -> Result<(Mirror, TreeId), Error> {
+        let mirror = self.sites.mirror(&origin.repository).await?;
+        let commit = commit(origin)?;
+        let looked = mirror.clone();
+        let base = blocking(move || Ok(looked.tree_of(commit)?)).await?;
+        Ok((mirror, base))
+    }
+
+    async fn wanted(&self, id: SandboxId, origin: &Origin, more: &More) -> Result<Wanted, Error> {
+        Ok(Wanted {
+            extra_roots: origin.roots.clone(),
+            also: self.written(&origin.also).await?,
+            beside: self.shown(&origin.beside).await?,
+            extras: more.extras.clone(),
+            ..Wanted::plain(id.to_string(), &origin.repository, commit(origin)?)
+        })
+    }
+
+    fn place_of(
+        &self,
+        id: SandboxId,
+        (origin, given): (Origin, Given),
+        site: Site,
+        (mirror, base): (Mirror, TreeId),
+    ) -> Place {
+        Place {
             id,
             repository: origin.top,
             commit: origin.commit,
-            fork_of: Some(origin.of),
+            fork_of: origin.of,
             also: origin.also,
             beside: origin.beside,
             given,
@@ -121,8 +165,14 @@ impl Node {
             base,
             known_as: origin.repository,
             roots: origin.roots,
-        })
+        }
     }
+}
+
+fn commit(origin: &Origin) -> Result<CommitId, Error> {
+    origin.commit.parse().map_err(|_| Error::NotACommit {
+        name: origin.commit.clone(),
+    })
 }
 
 impl Place {
@@ -186,24 +236,42 @@ impl Place {
         Ok(Some(all))
     }
 
-    /// Makes the files of a fork for another holder. While what comes beside lives, nobody sweeps them.
-    ///
-    /// # Errors
-    /// As [`Place::undo`], but that something may run.
-    pub(super) async fn part(&self, id: SandboxId, at: &str) -> Result<(Origin, Parting), Error> {
-        let parting = self.site.fork_for_another(at, &id.to_string()).await;
-        let origin = Origin {
-            of: ForkOf {
-                id: self.id,
-                snapshot: at.to_owned(),
-            },
+    /// What it takes to make it again, or a fork of it.
+    pub(super) fn origin(&self, of: Option<ForkOf>) -> Origin {
+        Origin {
+            of,
             repository: self.known_as.clone(),
             top: self.repository.clone(),
             commit: self.commit.clone(),
             roots: self.roots.clone(),
             also: self.also.clone(),
             beside: self.beside.clone(),
-        };
+        }
+    }
+
+    /// Takes the name of a snapshot away: nothing leads to it any more, and what was written stays.
+    ///
+    /// # Errors
+    /// When that cannot be written down.
+    pub(super) async fn forget(&self, name: &str) -> Result<(), Error> {
+        Ok(self.site.forget(name).await?)
+    }
+
+    /// The name that the next snapshot gets which is given none.
+    pub(super) async fn next(&self) -> Result<String, Error> {
+        Ok(next(&self.site.snapshots().await?))
+    }
+
+    /// Makes the files of a fork for another holder. While what comes beside lives, nobody sweeps them.
+    ///
+    /// # Errors
+    /// As [`Place::undo`], but that something may run.
+    pub(super) async fn part(&self, id: SandboxId, at: &str) -> Result<(Origin, Parting), Error> {
+        let parting = self.site.fork_for_another(at, &id.to_string()).await;
+        let origin = self.origin(Some(ForkOf {
+            id: self.id,
+            snapshot: at.to_owned(),
+        }));
         Ok((origin, parting.map_err(of_moments)?))
     }
 }

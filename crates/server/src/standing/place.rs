@@ -277,6 +277,24 @@ impl Place {
         })
     }
 
+    /// From now on its files survive this process and a restart of the machine, until it is closed.
+    ///
+    /// # Errors
+    /// When that cannot be written down.
+    pub(super) async fn keep(&mut self) -> Result<(), Error> {
+        Ok(self.site.keep().await?)
+    }
+
+    /// Ends what runs in it and keeps its files; all of them are on the disk then.
+    ///
+    /// # Errors
+    /// When the sandbox does not end.
+    pub(super) async fn rest(self) -> Result<(), Error> {
+        let ended = self.site.rest().await;
+        self.sites.close(false).await;
+        Ok(ended?)
+    }
+
     /// Ends what runs in it and deletes it; waits until it is gone.
     ///
     /// # Errors

@@ -99,6 +99,7 @@ pub enum Nudge {
 pub struct Running {
     ends: Option<Ends>,
     at: At,
+    swept: bool,
 }
 
 #[derive(Debug)]
@@ -126,6 +127,7 @@ impl Running {
         Self {
             ends,
             at: At::Here(process),
+            swept: false,
         }
     }
 
@@ -133,7 +135,14 @@ impl Running {
         Ok(Self {
             ends: Some(Ends::from_descriptors(fds)?),
             at: At::There(Box::new(talk)),
+            swept: false,
         })
+    }
+
+    /// Whether it was ended because its sandbox was.
+    #[must_use]
+    pub fn ended_with_sandbox(&self) -> bool {
+        self.swept
     }
 
     /// Hands out what the command reads and writes, once.
@@ -150,6 +159,10 @@ impl Running {
             At::Here(process) => Ok(process.wait().await?),
             At::There(talk) => match talk.hear().await? {
                 Some((Answer::Exited(exit), _)) => Ok(exit),
+                Some((Answer::Ended(exit), _)) => {
+                    self.swept = true;
+                    Ok(exit)
+                }
                 Some((refused @ Answer::Refused { .. }, _)) => {
                     let broken = || StandingError::Conversation(io::ErrorKind::InvalidData.into());
                     Err(refused.into_error(broken).into())

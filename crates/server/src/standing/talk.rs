@@ -46,6 +46,9 @@ pub(super) enum Ask {
         /// The name.
         name: Option<String>,
     },
+    /// As [`Ask::Snapshot`] under a number, for forks that are about to be made. After the answer the
+    /// client says [`Stays`]; when it hangs up without, the snapshot goes.
+    Lend,
     /// Take the files back to a snapshot, or to where the place began.
     Undo {
         /// The snapshot.
@@ -68,7 +71,13 @@ pub(super) enum Ask {
     Watch,
     /// End. The connection closes when all is gone.
     Destroy,
+    /// End what runs, and keep the files. The connection closes when that is done.
+    Stop,
 }
+
+/// What was lent is to stay.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Stays;
 
 /// What the holder answers.
 #[derive(Debug, Serialize, Deserialize)]
@@ -76,7 +85,7 @@ pub(super) enum Ask {
 pub(super) enum Answer {
     /// To [`Ask::State`] and [`Ask::Inspect`]: an object for programs.
     State(serde_json::Value),
-    /// To [`Ask::Snapshot`] and [`Ask::Undo`].
+    /// To [`Ask::Snapshot`], [`Ask::Lend`] and [`Ask::Undo`].
     Moments(Moments),
     /// The files of the fork are there.
     Forked(Origin),
@@ -88,6 +97,8 @@ pub(super) enum Answer {
     Watched,
     /// It has ended.
     Exited(Exit),
+    /// It was ended with the sandbox.
+    Ended(Exit),
     /// It will end.
     Ending,
     /// It will not, or cannot.

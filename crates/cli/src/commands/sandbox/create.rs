@@ -18,7 +18,7 @@ use std::time::Duration;
 
 /// Make a sealed workspace that stays, and print its id
 ///
-/// It ends with `skep sandbox destroy`, or at its time.
+/// It is there until `skep sandbox destroy`, or until its time is over.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  skep sandbox create\n  skep sandbox create --name try --ref v1.2 --for 2h\n  skep sandbox create --image docker.io/library/debian:12\n  skep sandbox create --secret token=token.txt --device gpu\n  skep sandbox create --also ../lib --also docs=https://github.com/OWNER/NAME"
@@ -57,7 +57,7 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
     let data = settings.options.data;
     let order = Order {
         name: args.name.clone(),
-        lasts: args.lasts,
+        lasts: Some(args.lasts),
     };
     order.check(&data).map_err(server::Error::from)?;
     args.wishes.check(context)?;
@@ -75,8 +75,9 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
         of.push("--no-setup".into());
     }
     let wanted = Wanted {
+        stopped: None,
         name: args.name,
-        lasts: args.lasts,
+        lasts: Some(args.lasts),
         of,
         secrets,
         without: args.secrets.variables(),

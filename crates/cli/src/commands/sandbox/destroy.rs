@@ -4,7 +4,7 @@ use super::data;
 use crate::{context::Context, exit::Exit, report::Error};
 use server::standing::{Held, find_whole, list};
 
-/// End sandboxes, with all that runs in them and all that was changed
+/// End sandboxes, with all that runs in them and all that was changed, stopped ones too
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  skep sandbox destroy try\n  skep sandbox destroy --all")]
 pub(super) struct Args {

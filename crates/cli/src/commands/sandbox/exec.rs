@@ -13,8 +13,13 @@ use crate::{
     },
 };
 use sandbox::{Captured, Limit, Size};
-use server::standing::{Ends, Run, Running, find};
+use server::standing::{Ends, Held, Run, Running, find};
 use std::{ffi::OsString, time::Duration};
+
+/// How long a sandbox may take to end a command whose time is over, and to start one.
+const ENDS_WITHIN: Duration = Duration::from_secs(5);
+/// Said where a command was ended with its sandbox.
+const ENDED: &str = "the command was ended because the sandbox was stopped";
 
 /// The most of each output that `--json` shows, in bytes.
 const MAX_SHOWN: usize = 1 << 20;
@@ -42,7 +47,7 @@ pub(super) struct Args {
 struct Object {
     id: String,
     exit: sandbox::Exit,
-    /// What ended it, if a limit did.
+    /// What ended it, if a limit or the end of the sandbox did.
     ended_by: Option<&'static str>,
     stdout: String,
     stderr: String,
@@ -73,18 +78,101 @@ pub(super) async fn begin(id: &str, run: Run, context: &Context) -> Result<Exit,
     let held = find(&data(context)?, id).map_err(server::Error::from)?;
     let mut signals = Signals::listen()?;
     let timeout = run.timeout;
-    let mut running = held.exec(run).await?;
+    let id = held.record.id.to_string();
+    let begun = async {
+        tokio::select! {
+            running = held.exec(run) => running.map(Some),
+            () = over(timeout) => Ok(None),
+        }
+    };
+    let Some(mut running) = signals.or(begun).await?? else {
+        return unanswered(id, Exit::TimedOut, context);
+    };
     if context.output.is_json() {
-        let object = captured(held.record.id.to_string(), &mut running, &mut signals).await?;
+        let captured = tokio::select! {
+            object = captured(id.clone(), &mut running, &mut signals) => Some(object?),
+            () = over(timeout) => None,
+        };
+        let Some(object) = captured else {
+            return unanswered(id, Exit::TimedOut, context);
+        };
         context.output.object(&object)?;
         return Ok(Exit::of_command(object.exit));
     }
-    let relayed = relay::relay(&mut running, &mut signals).await?;
+    let relayed = tokio::select! {
+        relayed = relay::relay(&mut running, &mut signals) => Ok(relayed?),
+        () = over(timeout) => Err(Exit::TimedOut),
+        silent = silent(&held) => Err(silent?),
+    };
+    let relayed = match relayed {
+        Ok(relayed) => relayed,
+        Err(exit) => return unanswered(id, exit, context),
+    };
+    if running.ended_with_sandbox() {
+        let note = format!("{} {ENDED}\n", paint(LOOK, "note:"));
+        context.output.aside(&note);
+        return relayed.code();
+    }
     if let Some(what) = relayed.exit.and_then(|exit| why(exit, timeout)) {
         let note = format!("{} {what}\n", paint(LOOK, "note:"));
         context.output.aside(&note);
     }
     relayed.code()
+}
+
+/// Waits until a command's time is over, and the sandbox has had time to end it.
+async fn over(timeout: Option<Duration>) {
+    match timeout {
+        Some(timeout) => tokio::time::sleep(timeout.saturating_add(ENDS_WITHIN)).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits until a sandbox starts nothing any more after the person interrupted a command in it: then the
+/// command hears nothing of that.
+async fn silent(held: &Held) -> Result<Exit, Error> {
+    let mut signals = Signals::listen()?;
+    loop {
+        if signals.next().await != Exit::Cancelled {
+            // The command is killed, and waited for no longer than that may take.
+            return std::future::pending().await;
+        }
+        let nothing = Run {
+            argv: vec!["true".into()],
+            ..Run::default()
+        };
+        if tokio::time::timeout(ENDS_WITHIN, held.exec(nothing))
+            .await
+            .is_err()
+        {
+            return Ok(Exit::Cancelled);
+        }
+    }
+}
+
+/// The sandbox does not answer: the program ends, and the command with it as soon as that is possible.
+fn unanswered(id: String, exit: Exit, context: &Context) -> Result<Exit, Error> {
+    if context.output.is_json() {
+        context.output.object(&Object {
+            id,
+            exit: sandbox::Exit {
+                code: None,
+                signal: None,
+                timed_out: exit == Exit::TimedOut,
+                limit: None,
+            },
+            ended_by: (exit == Exit::TimedOut).then_some("time"),
+            stdout: String::new(),
+            stderr: String::new(),
+            omitted: 0,
+        })?;
+        return Ok(exit);
+    }
+    context.output.aside(&format!(
+        "{} the sandbox {id} does not answer; `skep sandbox stop {id}` ends all that runs in it\n",
+        paint(LOOK, "note:")
+    ));
+    Ok(exit)
 }
 
 /// What ended a command, if a limit did.
@@ -155,10 +243,14 @@ async fn captured(
         .ok_or_else(|| Error::Internal("an input never ends".into()))??;
     let omitted = [&out, &err].iter().map(|it| it.omitted).sum();
     let text = |captured: &Captured| captured.text();
+    let ended_by = match running.ended_with_sandbox() {
+        true => Some("sandbox"),
+        false => ended_by(exit),
+    };
     Ok(Object {
         id,
         exit,
-        ended_by: ended_by(exit),
+        ended_by,
         stdout: text(&out),
         stderr: text(&err),
         omitted,

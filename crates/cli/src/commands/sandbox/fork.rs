@@ -68,23 +68,24 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
     for name in &names {
         let order = Order {
             name: name.clone(),
-            lasts: args.lasts,
+            lasts: Some(args.lasts),
         };
         order.check(&data).map_err(server::Error::from)?;
     }
-    let snapshot = match args.at {
-        Some(name) => name,
+    let (snapshot, lent) = match args.at {
+        Some(name) => (name, None),
         None => {
-            let kept = held.snapshot(None).await;
-            let kept = kept.map_err(server::Error::from)?;
-            kept.snapshot.unwrap_or_default()
+            // It goes when nothing comes of the forks, or this process is killed.
+            let lent = held.lend().await.map_err(server::Error::from)?;
+            (lent.snapshot.clone(), Some(lent))
         }
     };
     let wanted: Vec<Wanted> = names
         .into_iter()
         .map(|name| Wanted {
+            stopped: None,
             name,
-            lasts: args.lasts,
+            lasts: Some(args.lasts),
             // Whatever is configured by now: what it is of has its root, and programs that work there.
             of: [
                 format!("--fork-of={id}"),
@@ -101,6 +102,9 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
         })
         .collect();
     let forks = holder::start(context, &data, &wanted).await?;
+    if let Some(lent) = lent {
+        lent.keep().await.map_err(server::Error::from)?;
+    }
     if context.output.is_json() {
         context.output.object(&Object {
             id,

@@ -16,10 +16,10 @@ use domain::SandboxId;
 use sandbox::Kind;
 use server::{
     Node,
-    standing::{self, Berth, Fork, Of, Order, Record, Wish},
+    standing::{self, Berth, Fork, Hearing, Of, Order, Record, Wish},
 };
 use std::{fs::File, os::fd::AsFd as _, time::Duration};
-use tokio::{io::AsyncReadExt as _, net::unix::pipe};
+use tokio::{io::AsyncReadExt as _, net::unix::pipe, sync::watch};
 
 /// Hold a sandbox: started by `skep sandbox create`
 #[derive(Debug, clap::Args)]
@@ -33,7 +33,7 @@ pub(super) struct Args {
     fork_of: Option<String>,
     #[arg(long, requires = "fork_of")]
     at: Option<String>,
-    #[arg(long, requires = "fork_of", value_parser = kind)]
+    #[arg(long, value_parser = kind)]
     kind: Option<Kind>,
     #[command(flatten)]
     others: Others,
@@ -46,8 +46,11 @@ pub(super) struct Args {
     handed: bool,
     #[arg(long)]
     name: Option<String>,
-    #[arg(long = "for", value_parser = span)]
-    lasts: Duration,
+    #[arg(long = "for", value_parser = span, required_unless_present = "start")]
+    lasts: Option<Duration>,
+    /// It was stopped.
+    #[arg(long, conflicts_with_all = ["revision", "no_setup", "fork_of", "name"])]
+    start: bool,
 }
 
 pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
@@ -91,7 +94,8 @@ async fn hold(args: Args, context: &Context, told: &mut bool) -> Result<(), Erro
     let settings = Settings::read(context, flags)?;
     let berth = Berth::join(&settings.options.data, args.id).map_err(server::Error::from)?;
     let node = Node::open(settings.options).await?;
-    let mut deserted = std::pin::pin!(deserted());
+    let word = word();
+    let mut deserted = std::pin::pin!(deserted(word.clone()));
     let fetch = async {
         let (also, beside) = named.fetch(&node, context, &mut signals).await?;
         let more = args
@@ -108,12 +112,15 @@ async fn hold(args: Args, context: &Context, told: &mut bool) -> Result<(), Erro
         Ok(all) => all,
         Err(error) => {
             node.close().await;
-            berth.remove();
+            if !args.start {
+                berth.remove();
+            }
             return Err(error);
         }
     };
     let of = match (args.fork_of, args.at) {
         (Some(of), Some(at)) => Of::Snapshot(Fork { of, at, more }),
+        _ if args.start => Of::Stopped(more),
         _ => Of::Commit(Wish {
             path: context.directory.clone(),
             revision: args.revision,
@@ -127,15 +134,18 @@ async fn hold(args: Args, context: &Context, told: &mut bool) -> Result<(), Erro
         name: args.name,
         lasts: args.lasts,
     };
-    let ready = |record: &Record| {
-        *told = true;
-        say(
-            context,
-            &Said {
+    let hearing = Hearing {
+        ready: Box::new(|record: &Record| {
+            *told = true;
+            let said = Said {
                 ready: Some(record.clone()),
                 error: None,
-            },
-        )
+            };
+            context.output.object(&said).is_ok()
+        }),
+        stands: Box::pin(stands(word)),
+        // Who waits for that sees the end of the output.
+        settled: Box::new(let_go),
     };
     let stop = async {
         tokio::select! {
@@ -143,36 +153,64 @@ async fn hold(args: Args, context: &Context, told: &mut bool) -> Result<(), Erro
             () = &mut deserted => {}
         }
     };
-    standing::hold(node, berth, &of, order, ready, stop).await?;
+    standing::hold(node, berth, &of, order, hearing, stop).await?;
     Ok(())
 }
 
-/// Waits until whoever started this is gone without having said that it stands alone now. Where that was
-/// said, or nobody can say it, this waits for ever.
-async fn deserted() {
+/// What whoever started this says of it: that it stands alone now, or, with false, nothing until they were
+/// gone. Where nobody can say anything, it stands alone.
+fn word() -> Word {
+    let (say, word) = watch::channel(None);
     let input = std::io::stdin().as_fd().try_clone_to_owned();
-    let Ok(mut input) = input.and_then(pipe::Receiver::from_owned_fd) else {
-        return std::future::pending().await;
-    };
-    if let Ok(1..) = input.read(&mut [0]).await {
-        let nowhere = File::open("/dev/null");
-        let let_go = nowhere.and_then(|it| Ok(rustix::stdio::dup2_stdin(it)?));
-        if let Err(error) = let_go {
-            tracing::debug!(%error, "the input stays open");
+    match input.and_then(pipe::Receiver::from_owned_fd) {
+        Ok(mut input) => {
+            tokio::spawn(async move {
+                let stands = matches!(input.read(&mut [0]).await, Ok(1..));
+                if stands {
+                    let nowhere = File::open("/dev/null");
+                    let let_go = nowhere.and_then(|it| Ok(rustix::stdio::dup2_stdin(it)?));
+                    if let Err(error) = let_go {
+                        tracing::debug!(%error, "the input stays open");
+                    }
+                }
+                say.send_replace(Some(stands));
+            });
         }
-        drop(input);
+        Err(_) => {
+            say.send_replace(Some(true));
+        }
+    }
+    word
+}
+
+type Word = watch::Receiver<Option<bool>>;
+
+/// Waits until whoever started this is gone without having said that it stands alone; else for ever.
+async fn deserted(mut word: Word) {
+    if word.wait_for(|word| *word == Some(false)).await.is_err() {
         std::future::pending().await
     }
 }
 
-/// Says the one thing that is waited for, and lets go of the output. Whether anybody heard it.
-fn say(context: &Context, what: &Said) -> bool {
-    let heard = context.output.object(what).is_ok();
+/// Waits until it is said that it stands alone; false where nobody is left to say it.
+async fn stands(mut word: Word) -> bool {
+    let said = word.wait_for(Option::is_some).await;
+    said.is_ok_and(|word| *word == Some(true))
+}
+
+/// Says the one thing that is waited for, and lets go of the output.
+fn say(context: &Context, what: &Said) {
+    if let Err(error) = context.output.object(what) {
+        tracing::debug!(%error, "nobody hears what is said");
+    }
+    let_go();
+}
+
+fn let_go() {
     let nowhere = File::options().write(true).open("/dev/null");
     if let Ok(nowhere) = nowhere
         && let Err(error) = rustix::stdio::dup2_stdout(nowhere)
     {
         tracing::debug!(%error, "the output stays open");
     }
-    heard
 }

@@ -6,6 +6,7 @@ use crate::{
     report::{Error, Report},
     signals::Signals,
 };
+use domain::SandboxId;
 use sandbox::Secret;
 use server::standing::{Berth, Record, fresh_id};
 use std::{
@@ -22,15 +23,19 @@ use tokio::{
 
 /// The longest thing that the holder says: with it, fifty lines of a sidecar that failed.
 const LONGEST: u64 = 1 << 20;
+/// How long a holder may take to write down that it stands alone.
+const SETTLES: Duration = Duration::from_secs(10);
 /// How much of its diagnostics is shown where it says nothing.
 const TAIL: usize = 2_000;
 
 /// A holder that is to be started.
 pub(super) struct Wanted {
+    /// The sandbox that it is to start again, if it is not a new one.
+    pub(super) stopped: Option<SandboxId>,
     /// The name of its sandbox.
     pub(super) name: Option<String>,
-    /// How long it holds it.
-    pub(super) lasts: Duration,
+    /// How long it holds it; as long as it would be there anyway, of one that was stopped.
+    pub(super) lasts: Option<Duration>,
     /// What of, as words for `skep sandbox hold`.
     pub(super) of: Vec<OsString>,
     /// The secrets that it is handed.
@@ -54,8 +59,17 @@ pub(super) struct Said {
     pub(super) error: Option<Report>,
 }
 
+/// A sandbox whose holder is started.
+struct Started {
+    berth: Berth,
+    /// Whether it is a new one, which goes where it is not wanted any more.
+    is_new: bool,
+    begun: Option<Begun>,
+}
+
 /// Starts these holders, one beside the other, and waits until all are ready. Where one is not, or this
-/// process ends before, however it does, all of them end, and nothing is left.
+/// process ends before, however it does, all of them end; nothing is left of new sandboxes, and others
+/// stay stopped.
 pub(super) async fn start(
     context: &Context,
     data: &Path,
@@ -73,15 +87,31 @@ pub(super) async fn start(
         let_stand(tell, ready.len())?;
         Ok(ready)
     });
-    if ready.is_err() {
-        for (berth, holder) in started {
-            if let Some(mut begun) = holder {
-                end(&mut begun.holder).await;
-            }
-            berth.remove();
+    if ready.is_ok() {
+        for begun in started.iter_mut().filter_map(|it| it.begun.as_mut()) {
+            settled(&mut begun.talk).await;
+        }
+        return ready;
+    }
+    for one in started {
+        if let Some(mut begun) = one.begun {
+            end(&mut begun.holder).await;
+        }
+        if one.is_new {
+            one.berth.abandon(data);
         }
     }
     ready
+}
+
+/// Waits until a holder has written down that it stands alone, and lets go of its output then.
+async fn settled(talk: &mut UnixStream) {
+    let mut rest = Vec::new();
+    let mut talk = talk.take(LONGEST);
+    let written = talk.read_to_end(&mut rest);
+    if tokio::time::timeout(SETTLES, written).await.is_err() {
+        tracing::debug!("a holder does not let go of its output");
+    }
 }
 
 fn pipes(source: io::Error) -> Error {
@@ -106,17 +136,25 @@ fn begin_all(
     data: &Path,
     wanted: &[Wanted],
     told: &io::PipeReader,
-    started: &mut Vec<(Berth, Option<Begun>)>,
+    started: &mut Vec<Started>,
 ) -> Result<(), Error> {
     sandbox::pass_nothing_on().map_err(server::Error::from)?;
     for one in wanted {
-        let berth = Berth::make(data, fresh_id()).map_err(server::Error::from)?;
+        let berth = match one.stopped {
+            Some(id) => Berth::claim(data, id),
+            None => Berth::make(data, fresh_id(), one.name.as_deref()),
+        };
+        let berth = berth.map_err(server::Error::from)?;
         let holder = begin(one, context, &berth, data, told);
         let (holder, failed) = match holder {
             Ok(holder) => (Some(holder), None),
             Err(error) => (None, Some(error)),
         };
-        started.push((berth, holder));
+        started.push(Started {
+            berth,
+            is_new: one.stopped.is_none(),
+            begun: holder,
+        });
         if let Some(error) = failed {
             return Err(error);
         }
@@ -124,13 +162,10 @@ fn begin_all(
     Ok(())
 }
 
-async fn all_ready(
-    started: &mut [(Berth, Option<Begun>)],
-    wanted: &[Wanted],
-) -> Result<Vec<Record>, Error> {
+async fn all_ready(started: &mut [Started], wanted: &[Wanted]) -> Result<Vec<Record>, Error> {
     // All are told what they wait for before the first is waited for.
-    for ((_, holder), wanted) in started.iter_mut().zip(wanted) {
-        if let (Some(begun), false) = (holder, wanted.secrets.is_empty()) {
+    for (one, wanted) in started.iter_mut().zip(wanted) {
+        if let (Some(begun), false) = (&mut one.begun, wanted.secrets.is_empty()) {
             let line = more::hand(&wanted.secrets)?;
             // One that has ended says why, or nothing, below.
             if let Err(error) = begun.talk.write_all(&line).await {
@@ -139,8 +174,10 @@ async fn all_ready(
         }
     }
     let mut ready = Vec::new();
-    for (berth, holder) in started {
-        let Some(begun) = holder else { continue };
+    for one in started {
+        let Some(begun) = &mut one.begun else {
+            continue;
+        };
         match listen(&mut begun.talk).await? {
             Said {
                 ready: Some(record),
@@ -150,7 +187,7 @@ async fn all_ready(
                 error: Some(report),
                 ..
             } => return Err(Error::Told(Box::new(report))),
-            Said { .. } => return Err(silent(berth)),
+            Said { .. } => return Err(silent(&one.berth)),
         }
     }
     Ok(ready)
@@ -179,14 +216,23 @@ fn begin(
         .arg("--data")
         .arg(data)
         .arg("-C")
-        .arg(&context.directory)
+        // One that was stopped needs nothing of where it was made.
+        .arg(match wanted.stopped {
+            Some(_) => Path::new("/"),
+            None => &context.directory,
+        })
         .args(["sandbox", "hold", &berth.id.to_string()])
-        .args(["--for", &format!("{}s", wanted.lasts.as_secs())])
         .env("SKEP_CONFIG", std::path::absolute(config).map_err(system)?)
         .current_dir("/")
         .stdin(told.try_clone().map_err(pipes)?)
         .stdout(std::os::fd::OwnedFd::from(theirs))
         .stderr(log);
+    if wanted.stopped.is_some() {
+        command.arg("--start");
+    }
+    if let Some(lasts) = wanted.lasts {
+        command.args(["--for", &format!("{}s", lasts.as_secs())]);
+    }
     if let Some(name) = &wanted.name {
         command.arg(format!("--name={name}"));
     }

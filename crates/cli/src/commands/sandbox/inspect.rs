@@ -15,7 +15,7 @@ use crate::{
         text,
     },
 };
-use server::standing::{State, find};
+use server::standing::{State, Status, find};
 
 /// How many snapshots are named to a person, the newest.
 const NAMED: usize = 8;
@@ -39,6 +39,17 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
             .say(&render(&state, context.output.width()))?;
     }
     Ok(Exit::Done)
+}
+
+/// Whether it runs; of one that does not, since when, and why.
+fn stands(state: &State, zone: &jiff::tz::TimeZone) -> String {
+    match (state.standing.status, state.standing.why) {
+        (Status::Stopped, Some(why)) => {
+            let since = format::moment(state.standing.since, zone);
+            format!("stopped since {since} ({why})")
+        }
+        _ => word(state).into(),
+    }
 }
 
 /// The newest snapshots with what each costs.
@@ -132,7 +143,7 @@ fn render(state: &State, width: usize) -> String {
     let mut line = |name: &str, value: String| {
         out.push_str(&format!("  {name:<11} {}\n", text::line(&value)));
     };
-    line("state", word(state).into());
+    line("state", stands(state, &zone));
     line(
         "repository",
         record.repository.to_string_lossy().into_owned(),
@@ -168,7 +179,9 @@ fn render(state: &State, width: usize) -> String {
     }
     line("created", format::moment(record.created, &zone));
     line("ends", format::moment(record.ends, &zone));
-    line("holder", format!("process {}", record.pid));
+    if state.standing.status != Status::Stopped {
+        line("holder", format!("process {}", record.pid));
+    }
     for (name, number) in [("memory", "memory_bytes"), ("at most", "peak_memory_bytes")] {
         if let Some(bytes) = used(state, number) {
             line(name, format::bytes(bytes));

@@ -13,10 +13,10 @@ use crate::{
     },
 };
 use domain::Timestamp;
-use server::standing::{Held, State, list};
+use server::standing::{Held, State, Status, list};
 use tokio::task::JoinSet;
 
-/// List the sandboxes that are held
+/// List the sandboxes, those that are stopped too
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  skep sandbox list\n  skep sandbox list --json")]
 pub(super) struct Args {}
@@ -51,12 +51,16 @@ async fn asked(held: Vec<Held>) -> Vec<State> {
 
 /// One word for how it is.
 pub(super) fn word(state: &State) -> &'static str {
-    match &state.state {
-        None => "silent",
-        Some(state) if state.get("alive").and_then(serde_json::Value::as_bool) == Some(true) => {
-            "ready"
+    match (state.standing.status, &state.state) {
+        (Status::Stopped, _) => "stopped",
+        (Status::Starting, _) => "starting",
+        (Status::Running, None) => "silent",
+        (Status::Running, Some(state))
+            if state.get("alive").and_then(serde_json::Value::as_bool) == Some(true) =>
+        {
+            "running"
         }
-        Some(_) => "dead",
+        (Status::Running, Some(_)) => "dead",
     }
 }
 
@@ -84,7 +88,10 @@ fn render(all: &[State], now: Timestamp, width: usize) -> String {
             let record = &state.record;
             let place = record.repository.file_name().unwrap_or_default();
             let word = word(state);
-            let style = if word == "ready" { FAINT } else { BAD };
+            let style = match word {
+                "running" | "starting" | "stopped" => FAINT,
+                _ => BAD,
+            };
             vec![
                 Cell::styled(STRONG, record.id.to_string()),
                 Cell::from(record.name.as_deref().unwrap_or("-")),
@@ -105,7 +112,7 @@ mod tests {
     use super::*;
     use crate::view::paint::plain;
     use domain::SandboxId;
-    use server::standing::Record;
+    use server::standing::{Record, Standing, Why};
 
     #[test]
     fn sandboxes_are_listed_with_age_state_and_memory() {
@@ -125,14 +132,33 @@ mod tests {
             pid: 1,
         };
         let state = serde_json::json!({"alive": true, "stats": {"memory_bytes": 5_000_000}});
-        let all = [State {
-            record,
-            state: Some(state),
-        }];
+        let standing = Standing {
+            status: Status::Running,
+            since: Timestamp(0),
+            why: None,
+        };
+        let stopped = Standing {
+            status: Status::Stopped,
+            since: Timestamp(0),
+            why: Some(Why::Killed),
+        };
+        let all = [
+            State {
+                record: record.clone(),
+                standing,
+                state: Some(state),
+            },
+            State {
+                record,
+                standing: stopped,
+                state: None,
+            },
+        ];
         let text = plain(&render(&all, Timestamp(3_600_000_000), 120));
         assert_eq!(
             text,
-            "x-000000000007  try  ready  1h ago  ends in 1h00m  4 MB  worklog  1a2b3c4d5e\n"
+            "x-000000000007  try  running  1h ago  ends in 1h00m  4 MB  worklog  1a2b3c4d5e\n\
+             x-000000000007  try  stopped  1h ago  ends in 1h00m     -  worklog  1a2b3c4d5e\n"
         );
         let none = plain(&render(&[], Timestamp(0), 80));
         assert!(none.contains("skep sandbox create"), "{none}");
