@@ -263,6 +263,10 @@ pub trait Backend: Send + Sync {
     /// # Errors
     /// Says what the machine refuses and the remedy.
     async fn create(&self, spec: Spec) -> Result<Box<dyn Sandbox>, Error>;
+
+    /// Waits until what was begun for those who did not wait for it is made and taken away again, and until
+    /// sandboxes that were dropped are gone: some seconds at the most. For whoever is about to end.
+    async fn settle(&self) {}
 }
 
 /// Ends what runs in a sandbox because a limit was reached that its owner keeps.

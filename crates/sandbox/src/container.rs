@@ -27,10 +27,11 @@ use std::collections::HashMap;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
-use tokio::sync::{Mutex, OnceCell};
+use tokio::sync::{Mutex, OnceCell, RwLock, oneshot};
 
 use self::beside::{Around, Mate};
 use self::engine::{Engine, NOTHING};
@@ -53,6 +54,8 @@ use crate::{Abilities, Backend, Enforcement, Error, Finding, Kind, Sandbox, Spec
 
 /// Our processes in a container that are not the sandbox's: the first one, and process 1 inside.
 const BESIDE: u64 = 2;
+/// How long what nobody waits for any more may take to be gone.
+const SETTLES: Duration = Duration::from_secs(30);
 
 /// How containers are made.
 #[derive(Debug, Clone, Default)]
@@ -90,6 +93,8 @@ struct Shared {
     images: OnceCell<Images>,
     /// The group above all containers, once it was asked for.
     above: OnceCell<Bound>,
+    /// Held by whatever goes on without anybody who waits for it.
+    busy: Arc<RwLock<()>>,
 }
 
 impl Container {
@@ -101,6 +106,7 @@ impl Container {
                 engine: Mutex::default(),
                 images: OnceCell::new(),
                 above: OnceCell::new(),
+                busy: Arc::default(),
             }),
         }
     }
@@ -337,10 +343,31 @@ impl Backend for Container {
     async fn create(&self, spec: Spec) -> Result<Box<dyn Sandbox>, Error> {
         // In a task of its own: whoever does not wait for it any more must not leave half of it behind.
         let shared = Arc::clone(&self.shared);
-        let made = tokio::spawn(async move { shared.create(spec).await }).await;
-        made.map_err(|error| Error::Io {
+        let busy = Arc::clone(&shared.busy).read_owned().await;
+        let (tell, told) = oneshot::channel();
+        tokio::spawn(async move {
+            let made = shared.create(spec).await;
+            if let Err(Ok(unwanted)) = tell.send(made)
+                && let Err(error) = unwanted.destroy().await
+            {
+                tracing::warn!(%error, "a container that nobody waited for stays");
+            }
+            // Who waits for that is about to let the engine go.
+            drop(shared);
+            drop(busy);
+        });
+        told.await.map_err(|error| Error::Io {
             doing: "start the sandbox",
             source: std::io::Error::other(error),
         })?
+    }
+
+    async fn settle(&self) {
+        if tokio::time::timeout(SETTLES, self.shared.busy.write())
+            .await
+            .is_err()
+        {
+            tracing::warn!("a container may be left; the next who uses the engine removes it");
+        }
     }
 }

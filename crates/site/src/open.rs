@@ -303,6 +303,9 @@ impl Sites {
     /// Waits until what was closed is deleted, or stops that where `quickly`; the next sweep goes on.
     pub async fn close(&self, quickly: bool) {
         self.cool().await;
+        if !quickly {
+            self.shared.options.backend.settle().await;
+        }
         self.shared.stop.store(quickly, Ordering::Release);
         let keeping = lock(&self.shared.keeping).take();
         if let Some(task) = keeping.filter(|task| !task.is_finished()) {

@@ -147,6 +147,13 @@ impl Engine {
         }
     }
 
+    /// That container is gone after all.
+    pub(super) fn not_left(&self) {
+        if let Some(mark) = &self.mark {
+            mark.let_go();
+        }
+    }
+
     async fn make_image(&self) -> Result<(), Error> {
         match self.docker.inspect_image(NOTHING).await {
             Ok(_) => return Ok(()),

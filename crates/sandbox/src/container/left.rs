@@ -10,7 +10,7 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::engine::{Engine, clear_traces};
@@ -35,7 +35,8 @@ const LOOK: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub(super) struct Mark {
     path: PathBuf,
-    stays: AtomicBool,
+    /// For so many reasons.
+    stays: AtomicUsize,
 }
 
 impl Mark {
@@ -60,7 +61,7 @@ impl Mark {
         match made {
             Ok(()) => Some(Self {
                 path,
-                stays: AtomicBool::new(false),
+                stays: AtomicUsize::new(0),
             }),
             // Nothing was ever kept in such a data directory.
             Err(error) => {
@@ -74,13 +75,18 @@ impl Mark {
 impl Mark {
     /// Something may be left when this process has ended: it is looked for then.
     pub(super) fn keep(&self) {
-        self.stays.store(true, Ordering::Relaxed);
+        self.stays.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One of the reasons is gone.
+    pub(super) fn let_go(&self) {
+        self.stays.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl Drop for Mark {
     fn drop(&mut self) {
-        if !self.stays.load(Ordering::Relaxed) {
+        if self.stays.load(Ordering::Relaxed) == 0 {
             forget(&self.path);
         }
     }

@@ -70,9 +70,26 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if !self.is_gone.load(Ordering::Relaxed) {
-            self.engine.leave();
+        if self.is_gone.load(Ordering::Relaxed) {
+            return;
         }
+        self.engine.leave();
+        let busy = Arc::clone(&self.shared.busy).try_read_owned();
+        let (Ok(runtime), Ok(busy)) = (tokio::runtime::Handle::try_current(), busy) else {
+            return;
+        };
+        // Its end has begun: where there is time for that, it is waited for.
+        let (shared, engine) = (Arc::clone(&self.shared), Arc::clone(&self.engine));
+        let id = std::mem::take(&mut self.id);
+        runtime.spawn(async move {
+            match engine.remove(&id).await {
+                Ok(()) => engine.not_left(),
+                Err(error) => tracing::debug!(%error, id, "a container that was dropped stays"),
+            }
+            drop(engine);
+            drop(shared);
+            drop(busy);
+        });
     }
 }
 
