@@ -74,6 +74,7 @@ pub async fn doctor(options: &Options, online: bool) -> Vec<Finding> {
     };
     let mut findings = vec![git(options), data];
     findings.extend(restored(options).await);
+    findings.extend(sandboxes(options));
     // Asked before an engine is used: whoever uses one removes them.
     findings.extend(left_in_engine(options).await);
     let mut found = backend(options).probe(&place).await;
@@ -120,6 +121,34 @@ fn git(options: &Options) -> Finding {
             "install git 2.38 or newer",
         ),
     }
+}
+
+/// How many sandboxes of people there are, if there are any.
+fn sandboxes(options: &Options) -> Option<Finding> {
+    let name = "sandboxes";
+    let tally = match crate::standing::tally(&options.data) {
+        Ok(tally) => tally,
+        Err(error) => {
+            return Some(Finding::bad(
+                "data",
+                name,
+                Health::Lacking,
+                domain::failure::chain(&error),
+                "`skep sandbox list` shows what there is",
+            ));
+        }
+    };
+    let stopped = tally.stopped.len().saturating_add(tally.past.len());
+    let counts = [
+        (tally.running.len(), "running"),
+        (stopped, "stopped"),
+        (tally.past.len(), "past their time"),
+    ];
+    let words = counts.iter().filter(|(count, _)| *count > 0);
+    let words: Vec<String> = words
+        .map(|(count, word)| format!("{count} {word}"))
+        .collect();
+    (!words.is_empty()).then(|| Finding::good("data", name, words.join(", ")))
 }
 
 async fn data(options: &Options) -> Finding {

@@ -14,6 +14,8 @@ use crate::{
         text,
     },
 };
+use domain::SandboxId;
+use server::standing::{self, Tally};
 use server::{Collect, Collection, Space, Step, Usage};
 use std::{
     sync::{Arc, atomic::AtomicBool, atomic::Ordering},
@@ -22,7 +24,8 @@ use std::{
 
 /// Give back the disk space that nothing needs
 ///
-/// Workspaces that nobody owns and what killed processes left, containers too, are deleted. Bases (checked-out
+/// Workspaces that nobody owns, stopped sandboxes that are past their time, and what killed processes left,
+/// containers too, are deleted. Bases (checked-out
 /// commits that workspaces share) go where they, with workspaces and mirrors, take more than
 /// `[store]` in the configuration allows: the longest unused first, and never one that is in use or
 /// that another lies over. Kept packages of registries go before them. Copies of repositories given
@@ -48,6 +51,7 @@ struct Object<'a> {
     dry_run: bool,
     freed: u64,
     workspaces: &'a [String],
+    sandboxes: SandboxesObject,
     bases: &'a [String],
     layers: u64,
     containers: &'a [String],
@@ -57,6 +61,15 @@ struct Object<'a> {
     packages: u64,
     failed: Vec<FailedObject<'a>>,
     before: UsageObject<'a>,
+}
+
+#[derive(serde::Serialize)]
+struct SandboxesObject {
+    running: usize,
+    /// Those that stay.
+    stopped: Vec<SandboxId>,
+    /// Those that go.
+    past: Vec<SandboxId>,
 }
 
 #[derive(serde::Serialize)]
@@ -116,6 +129,10 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
         dry_run: args.dry_run,
     };
     let mut signals = Signals::listen()?;
+    let tally = standing::tally(&data).map_err(server::Error::from)?;
+    if !args.dry_run {
+        standing::sweep(&data).map_err(server::Error::from)?;
+    }
     let collecting = server::collect(
         &ledger,
         &data,
@@ -142,9 +159,11 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
     }
     let collected = collected.map_err(server::Error::from)?;
     if context.output.is_json() {
-        context.output.object(&object(&collected, args.dry_run))?;
+        context
+            .output
+            .object(&object(&collected, tally, args.dry_run))?;
     } else {
-        let text = render(&collected, args.dry_run, context.output.width());
+        let text = render(&collected, &tally, args.dry_run, context.output.width());
         context.output.say(&text)?;
     }
     Ok(if collected.failed.is_empty() {
@@ -154,13 +173,18 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
     })
 }
 
-fn object(collected: &Collection, dry_run: bool) -> Object<'_> {
+fn object(collected: &Collection, tally: Tally, dry_run: bool) -> Object<'_> {
     let usage = &collected.before;
     let space = &usage.space;
     Object {
         dry_run,
         freed: collected.freed,
         workspaces: &collected.workspaces,
+        sandboxes: SandboxesObject {
+            running: tally.running.len(),
+            stopped: tally.stopped,
+            past: tally.past,
+        },
         bases: &collected.bases,
         layers: collected.layers,
         containers: &collected.containers,
@@ -235,13 +259,13 @@ fn micros(time: SystemTime) -> u64 {
     u64::try_from(age.as_micros()).unwrap_or(u64::MAX)
 }
 
-fn render(collected: &Collection, dry_run: bool, width: usize) -> String {
+fn render(collected: &Collection, tally: &Tally, dry_run: bool, width: usize) -> String {
     let mut out = String::new();
     if dry_run {
         out.push_str(&taken(&collected.before, width));
         out.push('\n');
     }
-    let parts = parts(collected);
+    let parts = parts(collected, tally);
     let freed = format::bytes(collected.freed);
     out.push_str(&match (dry_run, parts.is_empty(), collected.freed) {
         (true, true, 0) => "Nothing would be removed.\n".to_owned(),
@@ -251,6 +275,22 @@ fn render(collected: &Collection, dry_run: bool, width: usize) -> String {
         (true, false, _) => format!("{freed} would be given back: {}.\n", parts.join(", ")),
         (false, false, _) => format!("Gave back {freed}: {}.\n", parts.join(", ")),
     });
+    if !tally.stopped.is_empty() {
+        let of = &collected.before.space.workspaces;
+        let kept = of.iter().filter(|it| {
+            let is_its = |id: &SandboxId| id.to_string() == it.id;
+            tally.stopped.iter().any(is_its)
+        });
+        let bytes = kept.map(|it| it.bytes).fold(0, u64::saturating_add);
+        let (number, keep) = match tally.stopped.len() {
+            1 => ("1 stopped sandbox".to_owned(), "keeps"),
+            number => (format!("{number} stopped sandboxes"), "keep"),
+        };
+        out.push_str(&format!(
+            "{number} {keep} {}: `skep sandbox list` shows until when.\n",
+            format::bytes(bytes)
+        ));
+    }
     for (name, why) in &collected.failed {
         out.push_str(&format!(
             "{} {} could not be deleted: {}\n",
@@ -267,10 +307,11 @@ fn render(collected: &Collection, dry_run: bool, width: usize) -> String {
 }
 
 /// What goes, in words.
-fn parts(collected: &Collection) -> Vec<String> {
+fn parts(collected: &Collection, tally: &Tally) -> Vec<String> {
     let number = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
     let counted = [
         (collected.workspaces.len(), "workspace", "that nobody owns"),
+        (tally.past.len(), "stopped sandbox", "past their time"),
         (
             collected.containers.len(),
             "container",
@@ -293,10 +334,12 @@ fn parts(collected: &Collection) -> Vec<String> {
     .into_iter()
     .filter(|(count, ..)| *count > 0)
     .map(|(count, noun, which)| {
-        // One of the nouns has another plural.
+        // Two of the nouns have another plural.
         let counted = match (count, noun.strip_suffix('y')) {
-            (1, _) | (_, None) => format::count(count, noun),
+            (1, _) => format::count(count, noun),
             (_, Some(stem)) => format!("{count} {stem}ies"),
+            (_, None) if noun.ends_with('x') => format!("{count} {noun}es"),
+            (_, None) => format::count(count, noun),
         };
         format!("{counted} {which}")
     });
@@ -447,10 +490,10 @@ mod tests {
             ..trash.clone()
         };
         let texts = [
-            render(&all, true, 100),
-            render(&all, false, 100),
-            render(&trash, false, 100),
-            render(&nothing, false, 100),
+            render(&all, &Tally::default(), true, 100),
+            render(&all, &Tally::default(), false, 100),
+            render(&trash, &Tally::default(), false, 100),
+            render(&nothing, &Tally::default(), false, 100),
         ];
         insta::assert_snapshot!(plain(&texts.join("---\n")));
     }
@@ -458,6 +501,6 @@ mod tests {
     #[test]
     fn as_an_object_it_has_every_number() {
         let collected = collection();
-        insta::assert_json_snapshot!(object(&collected, true));
+        insta::assert_json_snapshot!(object(&collected, Tally::default(), true));
     }
 }

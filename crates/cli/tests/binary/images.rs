@@ -102,7 +102,7 @@ fn the_doctor_says_whether_the_image_of_the_configuration_is_there() {
     assert_eq!(found["health"], "broken");
     assert_eq!(found["remedy"], "`podman pull localhost/not-there:1`");
     let desk = desk.configured("[sandbox]\nimage = 'debian'\n");
-    let said = desk.skep(&["sandbox", "list"]).expect_code(2).stderr;
+    let said = desk.skep(&["sandbox", "create"]).expect_code(2).stderr;
     assert!(said.contains("`kind = \"container\"`"), "{said}");
     desk.podman.assert_nothing_left();
 }

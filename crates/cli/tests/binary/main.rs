@@ -27,6 +27,7 @@ mod kills;
 mod lands;
 mod later;
 mod leaks;
+mod lifecycle;
 mod looking_after;
 mod lost_mirror;
 mod notify;

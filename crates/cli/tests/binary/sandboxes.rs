@@ -116,7 +116,7 @@ fn a_sandbox_stays_until_it_is_destroyed_and_commands_in_it_are_as_on_the_host()
         .expect_code(0)
         .stdout;
     assert!(
-        text.contains("answer.txt") && text.contains("ready"),
+        text.contains("answer.txt") && text.contains("running"),
         "{text}"
     );
 
@@ -167,40 +167,11 @@ fn a_command_ends_with_the_client_that_started_it() {
 }
 
 #[test]
-fn a_killed_holder_leaves_nothing() {
-    let world = world();
-    create(&world, &[]);
-    let list = json(&world, &["list"]);
-    let holder = list["sandboxes"][0]["pid"].as_i64().unwrap();
-    let id = list["sandboxes"][0]["id"].as_str().unwrap().to_owned();
-    let script = "echo ready; sleep 1000";
-    let mut running = world.start(&["sandbox", "exec", &id, "--", "sh", "-c", script]);
-    running.line(DEADLINE, |it| it == "ready");
-    let holder = Pid::from_raw(i32::try_from(holder).unwrap()).unwrap();
-    kill_process(holder, Signal::KILL).unwrap();
-    let ran = running.finish(DEADLINE);
-    assert_ne!(ran.code(), Some(0));
-    leaks::assert_none(&world.data());
-    let none = json(&world, &["list"]);
-    assert!(none["sandboxes"].as_array().unwrap().is_empty());
-    // Its workspace is taken by the next who sweeps.
-    world.skep(&["shell", "--", "true"]).expect_code(0);
-    world.assert_nothing_left();
-}
-
-#[test]
-fn a_sandbox_ends_at_its_time_and_when_its_holder_is_told_to() {
+fn a_sandbox_ends_at_its_time() {
     let world = world();
     world
         .skep(&["sandbox", "create", "--for", "1s"])
         .expect_code(0);
-    leaks::assert_none(&world.data());
-    world.assert_nothing_left();
-    create(&world, &[]);
-    let list = json(&world, &["list"]);
-    let holder = list["sandboxes"][0]["pid"].as_i64().unwrap();
-    let holder = Pid::from_raw(i32::try_from(holder).unwrap()).unwrap();
-    kill_process(holder, Signal::TERM).unwrap();
     leaks::assert_none(&world.data());
     world.assert_nothing_left();
 }
@@ -380,6 +351,10 @@ fn a_fork_whose_source_or_holder_is_killed_on_the_way_leaves_nothing() {
     let ran = forking.finish(DEADLINE);
     let list = json(&world, &["list"]);
     for one in list["sandboxes"].as_array().unwrap() {
+        if one["name"] == "try" {
+            assert_eq!(one["status"], "stopped");
+            continue;
+        }
         assert_eq!(ran.code(), Some(0), "{}", ran.stderr);
         let id = one["id"].as_str().unwrap();
         assert_eq!(exec(&world, id, "cat one").expect_code(0).stdout, "1\n");

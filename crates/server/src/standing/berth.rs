@@ -2,7 +2,7 @@
 
 use super::{
     error::Error,
-    kept::{Kept, Phase, Standing, discard, empty_trash, settle, strike},
+    kept::{Kept, Phase, Standing, discard, empty_trash, now, settle, strike},
     moments::ForkOf,
     more::Given,
 };
@@ -409,6 +409,39 @@ fn remove(path: &Path) {
     {
         tracing::trace!(%error, "there are other sandboxes");
     }
+}
+
+/// How many sandboxes there are, and which of them go.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Those that a process holds.
+    pub running: Vec<SandboxId>,
+    /// Those that are stopped.
+    pub stopped: Vec<SandboxId>,
+    /// Those that are stopped and past their time: whoever looks takes them away.
+    pub past: Vec<SandboxId>,
+}
+
+/// Counts them, and changes nothing.
+///
+/// # Errors
+/// When they cannot be looked at.
+pub fn tally(data: &Path) -> Result<Tally, Error> {
+    let mut tally = Tally::default();
+    let now = now();
+    for path in entries(&place(data))? {
+        let kept = Kept::read(&path)?;
+        let Some(kept) = kept.filter(|it| it.phase != Phase::Made && it.origin.is_some()) else {
+            continue;
+        };
+        let of = match is_held(&path) {
+            true => &mut tally.running,
+            false if kept.record.ends <= now => &mut tally.past,
+            false => &mut tally.stopped,
+        };
+        of.push(kept.record.id);
+    }
+    Ok(tally)
 }
 
 /// Looks after what processes left that have ended: what was not whole goes, and so does what is past its

@@ -127,6 +127,9 @@ fn round(kind: Kind, seed: u64) -> Came {
                 cast.workers.push(world.start(&["resume", "--json"]));
             }
             Victim::Holder | Victim::Held(_) | Victim::Client => {
+                // One that it leaves stopped is started again, beside a new one.
+                let start = stopped(&world).map(|id| world.start(&["sandbox", "start", &id]));
+                cast.clients.extend(start);
                 cast.clients.push(create(&world));
                 stands = false;
             }
@@ -151,8 +154,18 @@ fn command_in_it(world: &World) -> Option<Started> {
     }
     let list = world.skep(&["sandbox", "list", "--json"]).expect_code(0);
     let list = list.json_lines().remove(0);
-    let id = list["sandboxes"][0]["id"].as_str()?;
+    let all = list["sandboxes"].as_array()?;
+    let id = all.iter().find(|it| it["status"] == "running")?["id"].as_str()?;
     Some(world.start(&["sandbox", "exec", id, "--", "sh", "-c", STANDS]))
+}
+
+/// A sandbox whose holder was killed, if there is one.
+fn stopped(world: &World) -> Option<String> {
+    let list = world.skep(&["sandbox", "list", "--json"]).expect_code(0);
+    let list = list.json_lines().remove(0);
+    let all = list["sandboxes"].as_array()?;
+    let id = all.iter().find(|it| it["status"] == "stopped")?["id"].as_str()?;
+    Some(id.to_owned())
 }
 
 /// Waits so long, or until a run has ended: that is as good a moment.
@@ -192,6 +205,8 @@ fn assert_nothing_left(world: &World) -> u64 {
         };
         assert!(holder.ends_within(left), "a holder stays: {holder:?}");
     }
+    // What was stopped by a kill until now has its files.
+    world.skep(&["sandbox", "destroy", "--all"]).expect_code(0);
     let attempts = attempts(world);
     // A process that was killed is in its control group until it is gone.
     let left = testkit::leaks::wait_until_none(&world.data(), left_until(deadline));
