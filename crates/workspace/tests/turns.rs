@@ -101,7 +101,7 @@ fn any_sequence_of_turns_snapshots_undos_forks_and_folds_comes_out_as_it_went_in
         let mut forks = 0;
         for step in 0..24 {
             let when = format!("seed {seed}, step {step}");
-            match random(&mut state, 12) {
+            match random(&mut state, 13) {
                 0..=4 => now = plain(scene.play(&(seed * 1_000 + step).to_string())),
                 5..=8 => {
                     let name = format!("s{step}");
@@ -134,6 +134,15 @@ fn any_sequence_of_turns_snapshots_undos_forks_and_folds_comes_out_as_it_went_in
                             scene.store.empty_trash(&Default::default()).unwrap();
                         }
                     }
+                }
+                11 if !moments.is_empty() => {
+                    // What was written until then stays, as if it had been written on.
+                    let (name, _) = moments.remove(random(&mut state, moments.len()));
+                    scene.workspace.forget(&name).unwrap();
+                    assert!(matches!(
+                        scene.workspace.undo(Some(&name)),
+                        Err(Error::NoSnapshot { .. })
+                    ));
                 }
                 _ => {
                     if let Some(fold) = scene.workspace.fold_some(2, 2) {

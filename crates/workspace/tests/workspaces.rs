@@ -140,6 +140,47 @@ fn a_workspace_whose_process_was_killed_is_taken_over_with_what_it_wrote() {
 }
 
 #[test]
+fn a_workspace_that_is_to_be_kept_is_gone_on_with_after_a_restart_of_the_machine() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, base) = store(dir.path(), Layering::Overlay);
+    let mut workspace = store.create("w1", &base).unwrap();
+    workspace.keep().unwrap();
+    let _before = workspace.snapshot("s1").unwrap();
+    workspace.settle().unwrap();
+    fs::write(workspace.home().join("note"), "mine").unwrap();
+    workspace.sync().unwrap();
+    assert!(matches!(
+        store.resume_workspace("w1"),
+        Err(Error::WorkspaceInUse { .. })
+    ));
+    drop(workspace);
+    let record = dir.path().join("workspaces/w1/record");
+    let text = fs::read_to_string(&record).unwrap();
+    let (head, _) = text.split_once("boot ").unwrap();
+    let other = format!("{head}boot 00000000-0000-4000-8000-000000000000\n");
+    fs::write(&record, other).unwrap();
+    let again = store.resume_workspace("w1").unwrap();
+    assert_eq!(again.snapshots(), ["s1"]);
+    assert_eq!(
+        fs::read_to_string(again.home().join("note")).unwrap(),
+        "mine"
+    );
+}
+
+#[test]
+fn a_sweep_asks_once_more_when_nobody_can_hold_a_workspace() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, base) = store(dir.path(), Layering::Overlay);
+    drop(store.create("w1", &base).unwrap());
+    // Its holder says that it is to be kept, and is killed, between the question and the lock.
+    let asked = std::cell::Cell::new(0);
+    let swept = store.sweep(|_| asked.replace(asked.get() + 1) > 0).unwrap();
+    assert!(swept.workspaces.is_empty());
+    assert_eq!(store.list().unwrap(), ["w1"]);
+    assert_eq!(store.sweep(|_| false).unwrap().workspaces, ["w1"]);
+}
+
+#[test]
 fn a_workspace_of_an_earlier_boot_or_without_its_base_is_not_taken_over() {
     let dir = tempfile::tempdir().unwrap();
     let (store, base) = store(dir.path(), Layering::Overlay);

@@ -152,6 +152,31 @@ fn a_holder_that_is_killed_or_told_to_end_leaves_a_stopped_sandbox_with_its_file
 }
 
 #[test]
+fn a_sandbox_that_had_secrets_is_started_with_them_given_again() {
+    let world = world();
+    let secret = world.home.file("token", "a-secret-of-mine");
+    let given = format!("token={}", secret.display());
+    let id = create(&world, &["--secret", &given]);
+    world.skep(&["sandbox", "stop", &id]).expect_code(0);
+    let refused = world.skep(&["sandbox", "start", &id]).expect_code(2);
+    assert!(
+        refused.stderr.contains("--secret token="),
+        "{}",
+        refused.stderr
+    );
+    assert_eq!(
+        leaks::paths_holding(&world.data(), "a-secret-of-mine"),
+        Vec::<std::path::PathBuf>::new()
+    );
+    world
+        .skep(&["sandbox", "start", &id, "--secret", &given])
+        .expect_code(0);
+    let ran = exec(&world, &id, "cat /run/skep/secrets/token").expect_code(0);
+    assert_eq!(ran.stdout, "a-secret-of-mine");
+    destroy_all(&world);
+}
+
+#[test]
 fn a_command_is_told_that_it_ended_with_its_sandbox() {
     let world = world();
     let id = create(&world, &[]);
