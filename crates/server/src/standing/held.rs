@@ -309,7 +309,8 @@ impl Held {
                 Ok(true)
             }
             Ok((answer, ..)) => Err(answer.into_error(|| self.gone())),
-            Err(Error::Gone { .. }) => Ok(false),
+            // Killed a moment ago, it may break off in the middle of this.
+            Err(Error::Gone { .. } | Error::Conversation(_)) => Ok(false),
             Err(error) => Err(error),
         }
     }
