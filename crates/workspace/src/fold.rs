@@ -22,6 +22,7 @@ use crate::overlay::is_whiteout;
 use crate::record::Folded;
 use crate::store::{rename_new, unique};
 use crate::tree::as_path;
+use crate::turns::FOLD;
 use crate::union::{Named, Union};
 use crate::workspace::Workspace;
 
@@ -72,7 +73,7 @@ impl Workspace {
             Sources {
                 layers: turns.iter().rev().map(|turn| self.layer(turn)).collect(),
                 turns,
-                name: unique("fold"),
+                name: unique(FOLD),
             }
         });
         Some(Fold {
@@ -100,7 +101,7 @@ impl Workspace {
                 self.store.discard(&from)?;
                 continue;
             }
-            let to = self.dir.join("layers").join(&name);
+            let to = self.dir.join(&name);
             rename_new(&from, &to).map_err(io("put in place", &to))?;
             stack.folds.push(Folded {
                 layer: name,

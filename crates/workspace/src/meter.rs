@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::Error;
 use crate::record::Record;
-use crate::store::{Layering, Store};
+use crate::store::Store;
 use crate::usage::{self, Taken};
 
 /// How long it is believed what frozen layers take. Nobody writes them; but folding gives files a second
@@ -52,9 +52,8 @@ impl Meter {
         for part in ["home", "tmp"] {
             taken = taken.and(usage::taken(&self.dir.join(part))?);
         }
-        let kind = record.kind;
         for stack in record.stacks_mut() {
-            taken = taken.and(self.layer(kind, &stack.upper)?);
+            taken = taken.and(self.layer(&stack.upper)?);
             stack.upper.clear();
         }
         Ok(taken.and(self.frozen(record)?))
@@ -72,7 +71,7 @@ impl Meter {
         for stack in of.stacks() {
             let layers = stack.layers().skip(stack.setup.len());
             for layer in layers.filter(|layer| !layer.is_empty()) {
-                let more = self.layer(of.kind, layer)?;
+                let more = self.layer(layer)?;
                 // What was folded has a second name, which nobody asked for.
                 taken = taken.and(match stack.is_fold(layer) {
                     true => Taken { files: 0, ..more },
@@ -84,13 +83,9 @@ impl Meter {
         Ok(taken)
     }
 
-    fn layer(&self, kind: Layering, layer: &str) -> Result<Taken, Error> {
-        let own = self.dir.join(match kind {
-            Layering::Overlay => Path::new("layers"),
-            Layering::Copy => Path::new(""),
-        });
+    fn layer(&self, layer: &str) -> Result<Taken, Error> {
         let mut taken = Taken::default();
-        for place in [own.join(layer), self.store.layers().join(layer)] {
+        for place in [self.dir.join(layer), self.store.layers().join(layer)] {
             match usage::taken(&place) {
                 Ok(more) => taken = taken.and(more),
                 // It is in the other place, or was dropped meanwhile.

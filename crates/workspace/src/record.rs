@@ -1,6 +1,7 @@
 //! The small files that say what a directory of the store is.
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use crate::error::{Error, std_io};
 use crate::names::is_plain;
@@ -64,9 +65,13 @@ pub(crate) struct Folded {
 /// The name of this boot of the machine; none where the kernel does not tell it.
 #[must_use]
 pub fn this_boot() -> Option<String> {
-    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
-    let boot = text.trim();
-    is_plain(boot).then(|| boot.to_owned())
+    static BOOT: OnceLock<Option<String>> = OnceLock::new();
+    let boot = BOOT.get_or_init(|| {
+        let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+        let boot = text.trim();
+        is_plain(boot).then(|| boot.to_owned())
+    });
+    boot.clone()
 }
 
 /// The most further repositories that are written in one workspace.
@@ -89,10 +94,7 @@ impl Record {
     /// As [`Record::write`], and what it names is on the disk before it is, and it before this returns:
     /// after a crash of the machine it says either what it said before or this.
     pub(crate) fn write_durably(&self, dir: &Path) -> Result<(), Error> {
-        if self.kind == Layering::Overlay {
-            sync_directory(&dir.join("layers"))?;
-            sync_directory(&dir.join("work"))?;
-        }
+        sync_directory(dir)?;
         let fresh = dir.join(FRESH);
         write(&fresh, &self.text())?;
         let synced = std::fs::File::open(&fresh).and_then(|file| file.sync_all());
@@ -103,7 +105,7 @@ impl Record {
 
     pub(crate) fn text(&self) -> String {
         let kind = match self.kind {
-            Layering::Overlay => "overlay",
+            Layering::Overlay => "layers",
             Layering::Copy => "copy",
         };
         let mut text = format!("workspace {kind}\nbase {}\n", self.own.base);
@@ -129,7 +131,7 @@ impl Record {
     pub(crate) fn parse(text: &str) -> Option<Record> {
         let mut lines = text.lines();
         let kind = match lines.next()? {
-            "workspace overlay" => Layering::Overlay,
+            "workspace layers" => Layering::Overlay,
             "workspace copy" => Layering::Copy,
             _ => return None,
         };

@@ -232,15 +232,11 @@ impl Workspace {
     /// # Errors
     /// [`Error::Io`].
     pub fn settle(&mut self) -> Result<(), Error> {
-        for (part, kept) in [
-            ("layers", self.record.layers().collect::<Vec<_>>()),
-            ("work", self.uppers()),
-        ] {
-            let part = self.dir.join(part);
-            for name in names_in(&part)? {
-                if !kept.contains(&name.as_str()) {
-                    self.store.discard(&part.join(name))?;
-                }
+        let mut kept: Vec<String> = self.record.layers().map(str::to_owned).collect();
+        kept.extend(self.uppers().into_iter().map(work_name));
+        for name in names_in(&self.dir)? {
+            if is_of_layers(&name) && !kept.contains(&name) {
+                self.store.discard(&self.dir.join(name))?;
             }
         }
         Ok(())
@@ -249,19 +245,18 @@ impl Workspace {
     /// Makes an empty layer that can be written above `below`, with a scratch directory for the kernel.
     pub(crate) fn new_layer(&self, below: &Path) -> Result<String, Error> {
         // A workspace of many turns makes and drops as many layers as many workspaces do.
-        apart(&self.dir.join("layers"));
-        apart(&self.dir.join("work"));
+        apart(&self.dir);
         let name = new_layer(&self.dir)?;
         // The top of the merged tree is the upper layer's: without this, what the agent set there would
         // change with each snapshot.
-        let (from, to) = (self.dir.join("layers").join(&name), below);
+        let (from, to) = (self.dir.join(&name), below);
         fold::copy_attributes(&open(to)?, &open(&from)?).map_err(io("prepare", &from))?;
         Ok(name)
     }
 
     /// Where a layer is: here, or with those that are shared.
     pub(crate) fn layer(&self, name: &str) -> PathBuf {
-        let own = self.dir.join("layers").join(name);
+        let own = self.dir.join(name);
         if self.record.shared {
             let shared = self.store.layers().join(name);
             if fs::lstat(&shared).is_ok() {
@@ -295,13 +290,12 @@ impl Workspace {
             stack.upper.clear();
         }
         let shared: HashSet<&str> = record.layers().collect();
-        let place = self.dir.join("layers");
         // What is not here is shared already.
-        for layer in names_in(&place)? {
+        for layer in names_in(&self.dir)? {
             if !shared.contains(layer.as_str()) {
                 continue;
             }
-            let own = place.join(&layer);
+            let own = self.dir.join(&layer);
             match rename_new(&own, &self.store.layers().join(&layer)) {
                 Ok(()) | Err(Errno::NOENT) => {}
                 Err(errno) => return Err(io("share", &own)(errno)),
@@ -312,7 +306,7 @@ impl Workspace {
             Workspace::build_parts(dir)?;
             for (stack, below) in record.stacks_mut().zip(&below) {
                 stack.upper = new_layer(dir)?;
-                let upper = dir.join("layers").join(&stack.upper);
+                let upper = dir.join(&stack.upper);
                 fold::copy_attributes(&open(below)?, &open(&upper)?)
                     .map_err(io("prepare", &upper))?;
             }
@@ -344,12 +338,32 @@ fn thin_out(stack: &mut Stack) {
     }
 }
 
+/// What the names of layers begin with, of folds, and of the kernel's scratch directories.
+const LAYER: &str = "layer";
+pub(crate) const FOLD: &str = "fold";
+const WORK: &str = "work";
+
 /// An empty layer in a workspace's directory, under a name that no other layer has.
 pub(crate) fn new_layer(dir: &Path) -> Result<String, Error> {
-    let name = unique("layer");
-    make_dir(&dir.join("layers").join(&name))?;
-    make_dir(&dir.join("work").join(&name))?;
+    let name = unique(LAYER);
+    make_dir(&dir.join(&name))?;
+    make_dir(&work(dir, &name))?;
     Ok(name)
+}
+
+/// The kernel's scratch directory for a layer that is written.
+pub(crate) fn work(dir: &Path, layer: &str) -> PathBuf {
+    dir.join(work_name(layer))
+}
+
+fn work_name(layer: &str) -> String {
+    format!("{WORK}.{layer}")
+}
+
+/// Whether something in a workspace's directory belongs to a layer.
+fn is_of_layers(name: &str) -> bool {
+    name.split_once('.')
+        .is_some_and(|(word, _)| [LAYER, FOLD, WORK].contains(&word))
 }
 
 fn open(dir: &Path) -> Result<Dir, Error> {

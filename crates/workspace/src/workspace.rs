@@ -18,7 +18,7 @@ use crate::meter::Meter;
 use crate::overlay;
 use crate::record::{self, Record, Stack};
 use crate::store::{Layering, Store, check_name, rename_new};
-use crate::turns::new_layer;
+use crate::turns::{new_layer, work};
 
 /// The directory of a workspace that is a copy, and what it was when it was made.
 const TREE: &str = "tree";
@@ -107,10 +107,8 @@ impl Workspace {
 
     /// The directories that every workspace has.
     pub(crate) fn build_parts(dir: &Path) -> Result<(), Error> {
-        for part in ["home", "tmp", "layers", "work"] {
-            make_dir(&dir.join(part))?;
-        }
-        Ok(())
+        make_dir(&dir.join("home"))?;
+        make_dir(&dir.join("tmp"))
     }
 
     /// Opens a workspace whose processes were killed, to be mounted again; where `kept`, one that was made
@@ -237,7 +235,7 @@ impl Workspace {
                 Layers::Overlay {
                     lowers: own.chain(trees.iter().cloned()).collect(),
                     upper: self.written_in(stack),
-                    work: self.dir.join("work").join(&stack.upper),
+                    work: work(&self.dir, &stack.upper),
                 }
             }
             Layering::Copy => Layers::Directory(self.written_in(stack)),
@@ -424,10 +422,7 @@ impl Workspace {
     }
 
     fn written_in(&self, stack: &Stack) -> PathBuf {
-        match self.record.kind {
-            Layering::Overlay => self.layer(&stack.upper),
-            Layering::Copy => self.dir.join(&stack.upper),
-        }
+        self.layer(&stack.upper)
     }
 
     /// Gives an overlay that was mounted before a new scratch directory. In the old one the kernel left
@@ -436,7 +431,7 @@ impl Workspace {
     /// there. What a killed process left half done goes with it.
     fn renew_work(&mut self) -> Result<(), Error> {
         for upper in self.uppers() {
-            let work = self.dir.join("work").join(upper);
+            let work = work(&self.dir, upper);
             self.store.discard(&work)?;
             make_dir(&work)?;
         }

@@ -272,13 +272,16 @@ fn what_was_set_up_is_no_change_and_what_was_frozen_between_turns_is() {
 /// All directories of layers that there are.
 fn layers(scene: &Scene, workspace: &str) -> BTreeSet<String> {
     let place = scene.dir.path().join("store/workspaces").join(workspace);
-    let names = |part: &str| {
-        let list = fs::read_dir(place.join(part)).unwrap();
-        list.map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect::<BTreeSet<_>>()
+    let list = fs::read_dir(place).unwrap();
+    let all: Vec<_> = list
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    let names = |word: &str| -> BTreeSet<String> {
+        let these = all.iter().filter(|name| name.starts_with(word));
+        these.cloned().collect()
     };
-    assert_eq!(names("work").len(), 1, "one scratch directory");
-    names("layers")
+    assert_eq!(names("work.").len(), 1, "one scratch directory");
+    &names("layer.") | &names("fold.")
 }
 
 #[test]

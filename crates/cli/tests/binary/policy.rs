@@ -129,7 +129,7 @@ fn a_setup_that_is_killed_leaves_nothing_that_is_used() {
     let workspaces = world.data().join("workspaces");
     let number = || {
         let one = |name: String| {
-            let layers = workspaces.join(name).join("layers");
+            let layers = workspaces.join(name);
             let mut all = entries(&layers).into_iter();
             all.find_map(|layer| fs::read_to_string(layers.join(layer).join("made/number")).ok())
         };
