@@ -4,15 +4,17 @@
 //! process list of its own, a handful of devices, the private home and tmp, the mounts of the
 //! specification, and the workspace. Nothing is there because it was not taken away.
 
+mod host;
 mod image;
 mod layers;
+mod places;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io::ErrorKind;
+use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
 
 pub(crate) use self::layers::switch;
 use self::layers::{Found, find};
+use self::places::{Places, real};
 use super::plan::{Plan, attribute};
 use super::wire;
 use crate::devices::Device;
@@ -38,39 +40,6 @@ const FILES: [(&str, &str); 6] = [
     ("hostname", "skep\n"),
 ];
 
-/// Parts of `/etc` that programs need and that hold no secret.
-const ETC: [&str; 26] = [
-    "alternatives",
-    "ca-certificates.conf",
-    "debian_version",
-    "fonts",
-    "inputrc",
-    "ld.so.cache",
-    "ld.so.conf",
-    "ld.so.conf.d",
-    "locale.alias",
-    "localtime",
-    "magic",
-    "mime.types",
-    "os-release",
-    "perl",
-    "pki/ca-trust/extracted",
-    "pki/java",
-    "pki/tls/cert.pem",
-    "pki/tls/certs",
-    "pki/tls/openssl.cnf",
-    "protocols",
-    "services",
-    "shells",
-    "ssl/certs",
-    "ssl/openssl.cnf",
-    "terminfo",
-    "timezone",
-];
-/// Parts of `/etc` with a version in their names.
-const ETC_PREFIXES: [&str; 2] = ["python3", "java-"];
-/// The host's links and directories of programs beside `/usr`.
-const BESIDE_USR: [&str; 6] = ["bin", "sbin", "lib", "lib32", "lib64", "libx32"];
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 /// Parts of `/proc` that speak of the whole machine and that nobody inside needs. All of `/proc` is
 /// read-only besides: the owner may be root outside, and its files would be writable to it.
@@ -120,8 +89,8 @@ struct Layout {
     plan: Plan,
     /// Directories of the root that exist already.
     made: BTreeSet<PathBuf>,
-    /// Directories of the host, and where they really are.
-    places: BTreeMap<PathBuf, Option<PathBuf>>,
+    /// Where directories of the host really are.
+    places: Places,
     /// What one directory in memory takes, at most: the watcher does not see what lies there.
     memory_bytes: u64,
 }
@@ -144,7 +113,7 @@ pub(crate) fn files(spec: &Spec, plan: Plan, root: Root) -> Result<Plan, Error> 
     let mut layout = Layout {
         plan,
         made: BTreeSet::from([PathBuf::from("/")]),
-        places: BTreeMap::new(),
+        places: Places::default(),
         memory_bytes: spec.limits.memory_bytes.unwrap_or(u64::MAX),
     };
     layout.plan.hostname(HOSTNAME);
@@ -157,8 +126,7 @@ pub(crate) fn files(spec: &Spec, plan: Plan, root: Root) -> Result<Plan, Error> 
     layout.secrets(&spec.extras.secrets);
     match root {
         Root::Host => {
-            layout.programs();
-            layout.etc();
+            layout.host();
         }
         Root::Image => layout.image(),
     }
@@ -235,16 +203,6 @@ fn is_plain(path: &Path) -> bool {
         && path
             .components()
             .all(|part| matches!(part, Component::RootDir | Component::Normal(_)))
-}
-
-/// The path without links: they would lead astray once the root is another one.
-fn real(what: &'static str, path: &Path) -> Result<PathBuf, Error> {
-    std::fs::canonicalize(path).map_err(|source| Error::Setup {
-        step: "find",
-        subject: format!("{what} {}", path.display()),
-        remedy: "check that it exists and that you may read it".to_owned(),
-        source,
-    })
 }
 
 impl Layout {
@@ -328,60 +286,6 @@ impl Layout {
         self.plan.read_only(place);
     }
 
-    fn programs(&mut self) {
-        let usr = Path::new("/usr");
-        if let Ok(source) = std::fs::canonicalize(usr) {
-            self.plan.bind(&source, usr, attribute::HOST, false);
-        }
-        for name in BESIDE_USR {
-            self.link_or_bind(&Path::new("/").join(name));
-        }
-    }
-
-    /// A link of the host stays a link if it leads to what is inside too; else its end is mounted.
-    fn link_or_bind(&mut self, path: &Path) {
-        let link = match std::fs::read_link(path) {
-            Ok(target) => Some(target),
-            // It is there, and no link.
-            Err(error) if error.kind() == ErrorKind::InvalidInput => None,
-            Err(_) => return,
-        };
-        let Some(source) = self.source(path, link.is_some()) else {
-            return;
-        };
-        self.parents(path);
-        match link {
-            Some(target) if source.starts_with("/usr") => self.plan.symlink(&target, path),
-            _ => self.plan.bind(&source, path, attribute::HOST, true),
-        }
-    }
-
-    /// Where a path of the host really is. What is no link is where its directory is, which is asked
-    /// for once for all that is in it.
-    fn source(&mut self, path: &Path, is_link: bool) -> Option<PathBuf> {
-        let (Some(parent), Some(name), false) = (path.parent(), path.file_name(), is_link) else {
-            return std::fs::canonicalize(path).ok();
-        };
-        let known = self.places.entry(parent.to_owned());
-        let place = known.or_insert_with(|| std::fs::canonicalize(parent).ok());
-        Some(place.as_ref()?.join(name))
-    }
-
-    fn etc(&mut self) {
-        let etc = Path::new("/etc");
-        self.parents(&etc.join("passwd"));
-        self.own_files(etc);
-        let versioned = std::fs::read_dir(etc).into_iter().flatten().flatten();
-        let versioned = versioned.map(|entry| entry.file_name()).filter(|name| {
-            let name = name.to_string_lossy();
-            ETC_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
-        });
-        let names: Vec<_> = ETC.iter().map(Into::into).chain(versioned).collect();
-        for name in names {
-            self.link_or_bind(&etc.join(name));
-        }
-    }
-
     fn own_files(&mut self, etc: &Path) {
         for (name, content) in FILES {
             self.plan.file(&etc.join(name), 0o644, content);
@@ -399,8 +303,8 @@ impl Layout {
                 self.plan.tmpfs(tmp, &options, flags);
             }
             Tmp::Directory(path) => {
-                self.plan
-                    .bind(&real("the directory for /tmp", path)?, tmp, flags, false)
+                let path = self.places.real("the directory for /tmp", path)?;
+                self.plan.bind(&path, tmp, flags, false);
             }
         }
         self.parents(home);
@@ -411,7 +315,10 @@ impl Layout {
                 let options = self.in_memory(MEMORY_BYTES, "0755");
                 self.plan.tmpfs(home, &options, flags);
             }
-            Some(path) => self.plan.bind(&real("the home", path)?, home, flags, false),
+            Some(path) => {
+                let path = self.places.real("the home", path)?;
+                self.plan.bind(&path, home, flags, false);
+            }
         }
         Ok(())
     }
@@ -441,7 +348,7 @@ impl Layout {
                     lowers,
                     upper,
                     work,
-                } = find(lowers, upper, work)?;
+                } = find(&mut self.places, lowers, upper, work)?;
                 self.plan.overlay(target, &upper, &work, &lowers, *volatile);
             }
         }

@@ -1,9 +1,8 @@
 //! The directories that make up a workspace.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use super::real;
+use super::places::Places;
 use crate::namespace::plan::Plan;
 use crate::{Error, Workspace};
 
@@ -14,19 +13,23 @@ pub(super) struct Found {
     pub(super) work: PathBuf,
 }
 
-pub(super) fn find(lowers: &[PathBuf], upper: &Path, work: &Path) -> Result<Found, Error> {
+pub(super) fn find(
+    places: &mut Places,
+    lowers: &[PathBuf],
+    upper: &Path,
+    work: &Path,
+) -> Result<Found, Error> {
     if lowers.is_empty() {
         return Err(Error::Spec {
             what: "its workspace has no lower layer".to_owned(),
         });
     }
-    let mut places = HashMap::new();
     let lowers = lowers
         .iter()
-        .map(|lower| real_layer(&mut places, lower))
+        .map(|lower| places.real("the workspace's layer", lower))
         .collect::<Result<Vec<_>, _>>()?;
-    let upper = real("the workspace's upper layer", upper)?;
-    let work = real("the overlay's own directory", work)?;
+    let upper = places.real("the workspace's upper layer", upper)?;
+    let work = places.real("the overlay's own directory", work)?;
     // What an earlier mount left there would make the kernel refuse, and not say why.
     if std::fs::read_dir(&work).is_ok_and(|mut entries| entries.next().is_some()) {
         return Err(Error::Spec {
@@ -41,29 +44,6 @@ pub(super) fn find(lowers: &[PathBuf], upper: &Path, work: &Path) -> Result<Foun
         upper,
         work,
     })
-}
-
-/// One of many layers without links. Most of them lie beside each other: the way to each place is looked
-/// up once.
-fn real_layer<'a>(
-    places: &mut HashMap<&'a Path, PathBuf>,
-    path: &'a Path,
-) -> Result<PathBuf, Error> {
-    let what = "the workspace's layer";
-    let (Some(place), Some(name)) = (path.parent(), path.file_name()) else {
-        return real(what, path);
-    };
-    // A link is no directory here.
-    if !std::fs::symlink_metadata(path).is_ok_and(|it| it.is_dir()) {
-        return real(what, path);
-    }
-    if let Some(known) = places.get(place) {
-        return Ok(known.join(name));
-    }
-    let known = real(what, place)?;
-    let found = known.join(name);
-    places.insert(place, known);
-    Ok(found)
 }
 
 /// The plan of the helper that puts other layers in the place of each workspace.
@@ -97,7 +77,7 @@ fn add_switch(plan: &mut Plan, workspace: &Workspace, target: &Path) -> Result<(
             what: "layers can only give way to layers, and the workspace is a directory".to_owned(),
         });
     };
-    let found = find(lowers, upper, work)?;
+    let found = find(&mut Places::default(), lowers, upper, work)?;
     plan.switch(target, &found.upper, &found.work, &found.lowers, *volatile);
     Ok(())
 }
@@ -118,10 +98,15 @@ mod tests {
         std::os::unix::fs::symlink("layers", root.join("way")).unwrap();
         let way = root.join("way");
         let lowers = ["one", "link", "two"].map(|name| way.join(name));
-        let found = find(&lowers, &way.join("upper"), &way.join("work")).unwrap();
+        let mut places = Places::default();
+        let mut find = |lowers: &[PathBuf]| {
+            let (upper, work) = (way.join("upper"), way.join("work"));
+            find(&mut places, lowers, &upper, &work)
+        };
+        let found = find(&lowers).unwrap();
         let expected = ["one", "two", "two"].map(|name| layers.join(name));
         assert_eq!(found.lowers, expected);
-        let gone = find(&[way.join("gone")], &way.join("upper"), &way.join("work"));
+        let gone = find(&[way.join("gone")]);
         assert!(matches!(gone, Err(Error::Setup { .. })));
     }
 }
