@@ -13,7 +13,6 @@ mod image;
 mod left;
 mod meeting;
 mod orphans;
-mod owner;
 mod place;
 mod probe;
 mod request;
@@ -50,7 +49,7 @@ use crate::namespace::layout::Root;
 use crate::namespace::plan::Plan;
 use crate::namespace::{self, Built, NamespaceSandbox, layout, start, wire};
 use crate::stdio::DEFAULT_PATH;
-use crate::{Abilities, Backend, Enforcement, Error, Finding, Kind, Sandbox, Spec, Total};
+use crate::{Abilities, Backend, Enforcement, Error, Finding, Kind, Sandbox, Spec, Total, owner};
 
 /// Our processes in a container that are not the sandbox's: the first one, and process 1 inside.
 const BESIDE: u64 = 2;

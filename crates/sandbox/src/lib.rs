@@ -26,6 +26,7 @@ pub mod host;
 pub mod hostile;
 mod inherit;
 pub mod namespace;
+mod owner;
 mod process;
 mod spec;
 mod stats;

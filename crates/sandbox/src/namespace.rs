@@ -109,9 +109,11 @@ impl Namespace {
         (Some(below.clone()), parent.clone())
     }
 
-    /// Removes the directories that killed probes left in a place.
+    /// Removes what killed owners left: directories of probes in a place, and control groups, in
+    /// whatever group of the machine the owners were. Blocks.
     pub fn clear(place: &Path) {
         scratch::clear(place);
+        cgroup::sweep_everywhere();
     }
 
     /// Without control groups, even where they can be used: limits are kept by the kernel's limits

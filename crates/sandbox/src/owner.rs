@@ -1,19 +1,21 @@
-//! Who owns a container or a directory: words that name a process for as long as the machine runs.
+//! Who owns a container, a directory or a control group: words that name a process for as long as the machine runs.
 
 use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
-
-use crate::namespace::cgroup::start_time;
+use std::sync::OnceLock;
 
 /// Names this process: its number, when it started, and among which processes the number counts.
-pub(super) fn this_process() -> String {
-    let pid = std::process::id();
-    let started = start_time(pid).unwrap_or(0);
-    format!("{pid}-{started}-{}", processes())
+pub(crate) fn this_process() -> &'static str {
+    static NAME: OnceLock<String> = OnceLock::new();
+    NAME.get_or_init(|| {
+        let pid = std::process::id();
+        let started = start_time(pid).unwrap_or(0);
+        format!("{pid}-{started}-{}", processes())
+    })
 }
 
 /// Whether the process that is named has ended. One that is counted elsewhere is not known to have.
-pub(super) fn has_ended(name: &str) -> bool {
+pub(crate) fn has_ended(name: &str) -> bool {
     let mut parts = name.splitn(3, '-').map(str::parse::<u64>);
     let (Some(Ok(pid)), Some(Ok(started)), Some(Ok(among))) =
         (parts.next(), parts.next(), parts.next())
@@ -24,6 +26,20 @@ pub(super) fn has_ended(name: &str) -> bool {
         return false;
     };
     among == processes() && start_time(pid) != Some(started)
+}
+
+/// When a process started, in clock ticks since the machine did (field 22 of `/proc/PID/stat`); none
+/// of one that has ended, whether it was waited for or not.
+fn start_time(pid: u32) -> Option<u64> {
+    started(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+fn started(stat: &str) -> Option<u64> {
+    let (_, rest) = stat.rsplit_once(") ")?;
+    if rest.starts_with(['Z', 'X']) {
+        return None;
+    }
+    rest.split(' ').nth(19)?.parse().ok()
 }
 
 /// The number of the namespace of processes that this one is in.
@@ -38,14 +54,14 @@ fn processes() -> u64 {
 }
 
 /// Which run of the machine this is.
-pub(super) fn boot() -> String {
+pub(crate) fn boot() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id")
         .map(|text| text.trim().to_owned())
         .unwrap_or_default()
 }
 
 /// The number that a process has among those of this one.
-pub(super) fn number_here(process: &OwnedFd) -> Option<u32> {
+pub(crate) fn number_here(process: &OwnedFd) -> Option<u32> {
     let path = format!("/proc/self/fdinfo/{}", process.as_raw_fd());
     let text = fs::read_to_string(path).ok()?;
     let number = crate::stats::line(&text, "Pid:")?;
@@ -59,7 +75,7 @@ mod tests {
     #[test]
     fn a_name_tells_a_living_owner_from_one_that_has_ended() {
         let own = this_process();
-        assert!(!has_ended(&own));
+        assert!(!has_ended(own));
         let (pid, rest) = own.split_once('-').unwrap();
         let (started, among) = rest.split_once('-').unwrap();
         let earlier = started.parse::<u64>().unwrap() - 1;
@@ -69,5 +85,16 @@ mod tests {
             "counted elsewhere"
         );
         assert!(!has_ended("nonsense"));
+    }
+
+    #[test]
+    fn a_process_that_has_ended_owns_nothing_although_nobody_has_waited_for_it() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let options =
+            rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT;
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::waitid(rustix::process::WaitId::Pid(pid), options).unwrap();
+        assert_eq!(start_time(child.id()), None);
+        child.wait().unwrap();
     }
 }

@@ -15,12 +15,12 @@ use futures_util::StreamExt as _;
 
 use super::find::Way;
 use super::left::Mark;
+use super::orphans;
 use super::place::Place;
 use super::request::{BOOT, OWNER};
 use super::service::Service;
 use super::traces;
-use super::{orphans, owner};
-use crate::{Error, Trouble};
+use crate::{Error, Trouble, owner};
 
 /// The image that is made here, of nothing: all that a sandbox sees comes from the host. Podman before
 /// 4.4 gives an imported image no other tag.

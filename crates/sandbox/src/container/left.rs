@@ -14,9 +14,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::engine::{Engine, clear_traces};
-use super::{Choice, Options, Way, blocking, find, orphans, owner, place};
+use super::{Choice, Options, Way, blocking, find, orphans, place};
 use crate::namespace::cgroup;
-use crate::{Error, Trouble};
+use crate::{Error, Trouble, owner};
 
 /// Where marks are, in a data directory, and how their names begin.
 const PLACE: &str = "run";

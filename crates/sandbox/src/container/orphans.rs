@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use super::{left, owner, place, traces};
+use super::{left, place, traces};
 use crate::namespace::start::wait_readable;
+use crate::owner;
 
 /// The longest list of mounts that is read, in bytes.
 const MOST: usize = 1 << 20;
@@ -142,7 +143,7 @@ mod tests {
             format!("36 35 8:1 /tmp/skep-engine-{owner}-0/init /.skep-init ro - ext4 /dev/sda rw\n")
         };
         let other = "22 1 8:1 / / rw - ext4 /dev/sda rw\n".to_owned();
-        assert!(!is_orphaned(&(other.clone() + &line(&own))), "it lives");
+        assert!(!is_orphaned(&(other.clone() + &line(own))), "it lives");
         assert!(!is_orphaned(&other));
         assert!(is_orphaned(&(other + &line(&format!("{pid}-1-{among}")))));
     }

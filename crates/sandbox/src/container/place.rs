@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::meeting::Meeting;
-use super::owner;
 use crate::Error;
 use crate::namespace::layout::HOSTS;
 use crate::namespace::start::PROGRAM;
+use crate::owner;
 
 const PREFIX: &str = "skep-engine-";
 

@@ -11,12 +11,12 @@ use rustix::process::{Resource, getrlimit};
 
 use super::engine::{Engine, NOTHING};
 use super::image::Image;
-use super::{BESIDE, Options, owner};
+use super::{BESIDE, Options};
 use crate::devices::Device;
 use crate::namespace::cgroup::Above;
 use crate::namespace::plan::Needed;
 use crate::namespace::wire::{BEHIND, MEETING, PROGRAM};
-use crate::{Error, Limits, Spec};
+use crate::{Error, Limits, Spec, owner};
 
 /// Labels: which sandbox, whose, since which start of the machine, for which data directory.
 pub(super) const SANDBOX: &str = "skep.sandbox";
@@ -74,7 +74,7 @@ pub(super) fn labels(options: &Options, meeting: &Path) -> HashMap<String, Strin
     let number = Path::new(meeting.file_name().unwrap_or_default());
     let labels = [
         (SANDBOX, format!("{owner}-{}", number.display())),
-        (OWNER, owner),
+        (OWNER, owner.to_owned()),
         (BOOT, owner::boot()),
         (
             DATA,

@@ -1,30 +1,27 @@
 //! Limits for a whole sandbox by control groups, of version 1 or 2, where this user may make them.
 //!
-//! A group's name carries its owner's process id and start time, so that a later process can remove
-//! what a killed one left behind, and never what a living one uses.
+//! A group's name says whose it is, so that a later process can remove what a killed one left behind,
+//! and never what a living one uses.
 
 mod above;
 mod found;
 mod parent;
+mod stale;
 
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 pub(crate) use self::above::Above;
 pub(super) use self::parent::Parent;
 use self::parent::{set, v1_limits, v2_limits};
+use self::stale::{new_name, remove};
+pub(crate) use self::stale::{sweep, sweep_everywhere};
 use crate::{Enforcement, Error, Limits, Stats, stats};
 
-const PREFIX: &str = "skep-";
 /// The process 1 of a sandbox is not counted among its processes.
 const OWN_PROCESSES: u64 = 1;
-/// How often, and with which pause, the removal of a group that is just emptying is tried.
-const REMOVALS: u32 = 250;
-const PAUSE: Duration = Duration::from_millis(2);
 
 /// Where groups can be made on this machine.
 #[derive(Debug, Clone)]
@@ -145,48 +142,6 @@ impl Hierarchy {
             Self::V2 { cpu, .. } => *cpu,
         }
     }
-
-    /// Removes the groups whose owners are gone: their processes go with them.
-    pub(super) fn sweep(&self) {
-        // What stays must not keep every new process waiting.
-        let mut tries = 0;
-        let parents = self.parents();
-        // Those above an engine's groups are in all hierarchies.
-        let roots = match self {
-            Self::V1 { .. } => above::roots(),
-            Self::V2 { .. } => Vec::new(),
-        };
-        let roots = roots.iter().map(PathBuf::as_path);
-        let roots = roots.filter(|place| !parents.contains(place));
-        for parent in parents.iter().copied().chain(roots) {
-            for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
-                let name = entry.file_name();
-                let stale = name
-                    .to_str()
-                    .and_then(owner_of)
-                    .is_some_and(|(pid, start)| start_time(pid) != Some(start));
-                if stale && let Err(error) = remove_with_children(&entry.path(), &mut tries) {
-                    tracing::debug!(%error, group = %entry.path().display(), "a stale group stays");
-                }
-            }
-        }
-    }
-}
-
-/// Removes the groups whose owners are gone, those above an engine's among them. Blocks.
-pub(crate) fn sweep() {
-    if let Some(hierarchy) = Hierarchy::find() {
-        hierarchy.sweep();
-    }
-}
-
-/// A name that names this process as the owner, and no other group.
-fn new_name() -> String {
-    static COUNTER: AtomicU64 = AtomicU64::new(0);
-    let pid = std::process::id();
-    let start = start_time(pid).unwrap_or(0);
-    let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-    format!("{PREFIX}{pid}-{start}-{number}")
 }
 
 impl Cgroup {
@@ -361,42 +316,6 @@ impl Drop for Cgroup {
     }
 }
 
-/// Removes a group whose processes have been killed, trying again for as long as [`REMOVALS`]
-/// allows: a process leaves its group a moment after it can be waited for, and one whose owner was
-/// killed a moment after its owner.
-fn remove(group: &Path, tries: &mut u32) -> std::io::Result<()> {
-    loop {
-        match fs::remove_dir(group) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            Err(error)
-                if error.kind() == std::io::ErrorKind::ResourceBusy && *tries + 1 < REMOVALS =>
-            {
-                *tries += 1;
-                pause();
-            }
-            ended => return ended,
-        }
-    }
-}
-
-/// The same, with the groups in it, which have none of their own. They may be gone already.
-fn remove_with_children(group: &Path, tries: &mut u32) -> std::io::Result<()> {
-    for entry in fs::read_dir(group).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            remove(&entry.path(), tries)?;
-        }
-    }
-    remove(group, tries)
-}
-
-/// There is no event for "the last process has left" that both versions have.
-fn pause() {
-    let time = rustix::event::Timespec::try_from(PAUSE).ok();
-    if let Err(error) = rustix::event::poll(&mut [], time.as_ref()) {
-        tracing::trace!(%error, "a pause was cut short");
-    }
-}
-
 /// The path of this process in the hierarchy whose controllers `wanted` accepts.
 fn own_path(own: &str, wanted: impl Fn(&str) -> bool) -> Option<&str> {
     own.lines().find_map(|line| {
@@ -426,48 +345,9 @@ fn is_writable(directory: &Path) -> bool {
     rustix::fs::access(directory, rustix::fs::Access::WRITE_OK).is_ok()
 }
 
-/// The owner that a group's name names: process id and start time.
-fn owner_of(name: &str) -> Option<(u32, u64)> {
-    let mut parts = name.strip_prefix(PREFIX)?.splitn(3, '-');
-    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
-}
-
-/// When a process started, in clock ticks since the machine did (field 22 of `/proc/PID/stat`); none
-/// of one that has ended, whether it was waited for or not.
-pub(crate) fn start_time(pid: u32) -> Option<u64> {
-    started(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
-}
-
-fn started(stat: &str) -> Option<u64> {
-    let (_, rest) = stat.rsplit_once(") ")?;
-    if rest.starts_with(['Z', 'X']) {
-        return None;
-    }
-    rest.split(' ').nth(19)?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_process_that_has_ended_owns_nothing_although_nobody_has_waited_for_it() {
-        let mut child = std::process::Command::new("true").spawn().unwrap();
-        let options =
-            rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT;
-        let pid = rustix::process::Pid::from_child(&child);
-        rustix::process::waitid(rustix::process::WaitId::Pid(pid), options).unwrap();
-        assert_eq!(start_time(child.id()), None);
-        child.wait().unwrap();
-    }
-
-    #[test]
-    fn a_groups_name_names_its_owner() {
-        assert_eq!(owner_of("skep-12-345-0"), Some((12, 345)));
-        assert_eq!(owner_of("skep-x-345-0"), None);
-        assert_eq!(owner_of("other-12-345-0"), None);
-        assert!(start_time(std::process::id()).is_some());
-    }
 
     #[test]
     fn the_own_group_is_found_below_the_mounts_root() {

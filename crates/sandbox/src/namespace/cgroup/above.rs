@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{Hierarchy, Parent, own_path, remove_with_children};
+use super::stale::remove_with_children;
+use super::{Hierarchy, Parent, own_path};
 use crate::Total;
 
 /// A group of this process. An engine is given its path, and makes groups below it, in every hierarchy
@@ -24,7 +25,7 @@ impl Above {
         let hierarchy = Hierarchy::at_the_top().ok_or("this user can make no control group")?;
         hierarchy.sweep();
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        let points = points(&mounts);
+        let points = whole(&mounts);
         let parent = Parent::create(&hierarchy, total)
             .map_err(|error| format!("no control group can be made ({error})"))?;
         let directories = parent.below().parents();
@@ -77,22 +78,28 @@ impl Drop for Above {
     }
 }
 
-/// Where hierarchies are mounted whole.
-fn points(mounts: &str) -> Vec<PathBuf> {
-    let lines = mounts.lines().filter_map(|line| {
+/// Where hierarchies are mounted, each with the group of it that is there.
+pub(super) fn points(mounts: &str) -> impl Iterator<Item = (&str, PathBuf)> {
+    mounts.lines().filter_map(|line| {
         let (place, system) = line.split_once(" - ")?;
         let mut place = place.split(' ').skip(3);
         let (root, point) = (place.next()?, place.next()?);
-        let is_whole = root == "/" && system.starts_with("cgroup");
-        is_whole.then(|| PathBuf::from(point))
-    });
-    lines.collect()
+        system
+            .starts_with("cgroup")
+            .then(|| (root, PathBuf::from(point)))
+    })
+}
+
+/// Where they are mounted whole.
+fn whole(mounts: &str) -> Vec<PathBuf> {
+    let whole = points(mounts).filter(|(root, _)| *root == "/");
+    whole.map(|(_, point)| point).collect()
 }
 
 /// The roots of all hierarchies.
 pub(super) fn roots() -> Vec<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    points(&mounts)
+    whole(&mounts)
 }
 
 #[cfg(test)]
@@ -106,6 +113,7 @@ mod tests {
                       33 30 0:29 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n\
                       34 30 0:30 / /tmp rw - tmpfs tmpfs rw";
         let expected = ["/sys/fs/cgroup/memory", "/sys/fs/cgroup/unified"];
-        assert_eq!(points(mounts), expected.map(PathBuf::from));
+        assert_eq!(whole(mounts), expected.map(PathBuf::from));
+        assert_eq!(points(mounts).count(), 3);
     }
 }

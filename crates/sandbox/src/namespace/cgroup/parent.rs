@@ -4,7 +4,8 @@
 use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
 
-use super::{Hierarchy, new_name, remove};
+use super::Hierarchy;
+use super::stale::{new_name, remove};
 use crate::Total;
 
 /// A group without processes above the groups of several sandboxes, with limits for all of them.
