@@ -3,21 +3,16 @@
 //!
 //! Each line that it prints is a figure: its name, its unit and its samples. Arguments are the number of
 //! turns and of files. What the figures mean is in `docs/benchmarks.md`.
-#![allow(
-    clippy::print_stdout,
-    clippy::unwrap_used,
-    reason = "its output is its purpose, and what fails ends it"
-)]
+#![allow(clippy::unwrap_used, reason = "what fails ends it")]
 
+#[path = "figures/mod.rs"]
+mod figures;
+
+use figures::figure;
 use sandbox::Namespace;
-use skep_site::{DiskBounds, Host, Options, Site, Sites, Wanted, Warm};
-use std::{
-    path::PathBuf,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use skep_site::{Site, Sites, Wanted, Warm};
+use std::time::{Duration, Instant};
 use testkit::Repo;
-use workspace::Layering;
 
 const FORKS: usize = 8;
 const ROUNDS: usize = 20;
@@ -36,24 +31,9 @@ async fn main() {
     }
     repo.commit("A base");
     let data = tempfile::tempdir().unwrap();
-    let path = std::env::var_os("PATH").unwrap();
-    let git = git::Program::find(&path).unwrap();
-    let source = git::Source::discover(repo.path(), git.clone()).unwrap();
-    let sites = Sites::open(Options {
-        directory: data.path().to_owned(),
-        backend: Arc::new(Namespace::new()),
-        layering: Layering::Overlay,
-        host: Host {
-            path,
-            home: PathBuf::from("/nonexistent"),
-            env: Arc::new(|_| None),
-        },
-        limits: sandbox::Limits::default(),
-        disk: DiskBounds::default(),
-        warm: Warm::OFF,
-        git,
-    })
-    .unwrap();
+    let options = figures::options(data.path(), Namespace::new(), Warm::OFF).unwrap();
+    let source = git::Source::discover(repo.path(), options.git.clone()).unwrap();
+    let sites = Sites::open(options).unwrap();
     let mirror = sites.mirror("r").await.unwrap();
     let base = source.head().commit;
     mirror.fetch(&source, base).unwrap();
@@ -74,7 +54,7 @@ async fn main() {
             fork.close().await.unwrap();
         }
     }
-    figure("fork8_ms", "ms", &samples(&forking));
+    figure("fork8_ms", "ms", &samples(&forking)).unwrap();
     site.close().await.unwrap();
     sites.close(false).await;
 }
@@ -99,16 +79,16 @@ async fn snapshots(site: &Site, turns: usize) {
     }
     let first = taken.iter().position(|time| *time > MARK);
     let most = u32::try_from(first.unwrap_or(turns)).unwrap();
-    figure("snapshot_p50_ms", "ms", &samples(&taken));
-    figure("snapshots_max", "turns", &[f64::from(most)]);
-    figure("turn_p50_ms", "ms", &samples(&work));
+    figure("snapshot_p50_ms", "ms", &samples(&taken)).unwrap();
+    figure("snapshots_max", "turns", &[f64::from(most)]).unwrap();
+    figure("turn_p50_ms", "ms", &samples(&work)).unwrap();
     let reach = turns.min(ROUNDS);
     for number in (turns - reach..turns).rev() {
         let begin = Instant::now();
         site.undo(Some(&format!("turn-{number}"))).await.unwrap();
         back.push(begin.elapsed());
     }
-    figure("undo_p50_ms", "ms", &samples(&back));
+    figure("undo_p50_ms", "ms", &samples(&back)).unwrap();
 }
 
 /// Waits for all of them, one beside the other.
@@ -143,9 +123,4 @@ async fn says(site: &Site, script: &str) {
 
 fn samples(times: &[Duration]) -> Vec<f64> {
     times.iter().map(|time| time.as_secs_f64() * 1e3).collect()
-}
-
-fn figure(name: &str, unit: &str, samples: &[f64]) {
-    let samples: Vec<String> = samples.iter().map(f64::to_string).collect();
-    println!("figure {name} {unit} {}", samples.join(" "));
 }

@@ -5,20 +5,22 @@
 //! names of groups; without any, all are measured. What the figures mean is in
 //! `docs/benchmarks.md`.
 
+#[path = "figures/mod.rs"]
+mod figures;
+
 use std::{
-    io::Write,
-    path::{Path, PathBuf},
+    path::Path,
     process::Command,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
-use git::{CommitId, Mirror, Program, Source};
-use skep_site::{DiskBounds, Host, Options, Site, Sites, Wanted, Warm};
+use figures::{Failed, figure, ms};
+use git::{CommitId, Mirror, Source};
+use skep_site::{Site, Sites, Wanted, Warm};
 use testkit::Repo;
 use workspace::{Layering, Store};
 
-/// Files of the repository; `SKEP_BENCH_FILES` takes another number, to try the benchmark itself.
+/// Files of the repository.
 const FILES: usize = 90_000;
 /// How often each is measured.
 const RUNS: usize = 9;
@@ -30,21 +32,6 @@ const CHANGED: usize = 20_000;
 const DEADLINE: Duration = Duration::from_secs(600);
 /// The name of the repository.
 const NAME: &str = "bench";
-
-type Failed = Box<dyn std::error::Error + Send + Sync>;
-
-/// Prints a figure.
-fn figure(name: &str, unit: &str, samples: &[f64]) -> Result<(), Failed> {
-    let samples: Vec<String> = samples.iter().map(f64::to_string).collect();
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "figure {name} {unit} {}", samples.join(" "))?;
-    out.flush()?;
-    Ok(())
-}
-
-fn ms(time: Duration) -> f64 {
-    time.as_secs_f64() * 1e3
-}
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> Result<(), Failed> {
@@ -86,26 +73,12 @@ struct Stage {
 
 impl Stage {
     async fn new() -> Result<Stage, Failed> {
-        let files = std::env::var("SKEP_BENCH_FILES").map_or(Ok(FILES), |text| text.parse())?;
+        let files = figures::files(FILES)?;
         let repo = Repo::generated(files);
         let data = tempfile::tempdir()?;
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let git = Program::find(&path)?;
-        let source = Source::discover(repo.path(), git.clone())?;
-        let sites = Sites::open(Options {
-            directory: data.path().to_owned(),
-            backend: Arc::new(sandbox::Namespace::new()),
-            layering: Layering::Overlay,
-            host: Host {
-                path,
-                home: PathBuf::from("/nonexistent"),
-                env: Arc::new(|_| None),
-            },
-            limits: sandbox::Limits::default(),
-            disk: DiskBounds::default(),
-            warm: Warm::OFF,
-            git,
-        })?;
+        let options = figures::options(data.path(), sandbox::Namespace::new(), Warm::OFF)?;
+        let source = Source::discover(repo.path(), options.git.clone())?;
+        let sites = Sites::open(options)?;
         let mirror = sites.mirror(NAME).await?;
         let main = repo.head().parse()?;
         mirror.fetch(&source, main)?;

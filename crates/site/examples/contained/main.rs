@@ -9,6 +9,8 @@
     reason = "what cannot be measured here is said to the person who measures"
 )]
 
+#[path = "../figures/mod.rs"]
+mod figures;
 mod measure;
 mod peer;
 
@@ -18,27 +20,13 @@ use std::{
     time::Duration,
 };
 
+use figures::Failed;
 use testkit::{Home, Podman};
 
 /// Says that this process is the one in the home.
 const INSIDE: &str = "SKEP_BENCH_INSIDE";
 /// How long all of it may take.
 const PATIENCE: Duration = Duration::from_secs(600);
-
-type Failed = Box<dyn std::error::Error + Send + Sync>;
-
-/// Prints a figure.
-fn figure(name: &str, unit: &str, samples: &[f64]) -> Result<(), Failed> {
-    let samples: Vec<String> = samples.iter().map(f64::to_string).collect();
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "figure {name} {unit} {}", samples.join(" "))?;
-    out.flush()?;
-    Ok(())
-}
-
-fn ms(time: Duration) -> f64 {
-    time.as_secs_f64() * 1e3
-}
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> Result<(), Failed> {

@@ -1,20 +1,22 @@
 //! The figures.
 
 use std::{
-    path::PathBuf,
-    sync::{Arc, atomic::AtomicBool},
+    sync::atomic::AtomicBool,
     time::{Duration, Instant},
 };
 
-use git::{CommitId, Mirror, Program, Source};
+use git::{CommitId, Mirror, Source};
 use sandbox::{Backend, Command, Container, Limits, Sandbox, Spec, Tmp, exec_captured};
-use skep_site::{DiskBounds, Host, Options, Sites, Wanted, Warm};
+use skep_site::{Options, Sites, Wanted, Warm};
 use testkit::Repo;
 use workspace::{Base, Layering, Layers, Store, Workspace};
 
-use crate::{Failed, figure, ms, peer};
+use crate::{
+    figures::{self, Failed, figure, ms},
+    peer,
+};
 
-/// Files of the repository; `SKEP_BENCH_FILES` takes another number.
+/// Files of the repository.
 const FILES: usize = 2_000;
 /// How often a container is made, how many commands are run in one, and how many are taken from the
 /// pool.
@@ -35,7 +37,6 @@ const NAME: &str = "bench";
 /// What all of them have in common.
 struct Stage {
     data: tempfile::TempDir,
-    git: Program,
     backend: Container,
     mirror: Mirror,
     commit: CommitId,
@@ -56,20 +57,17 @@ pub(crate) async fn all() -> Result<(), Failed> {
 
 impl Stage {
     async fn new() -> Result<Stage, Failed> {
-        let files = std::env::var("SKEP_BENCH_FILES").map_or(Ok(FILES), |text| text.parse())?;
-        let repo = Repo::generated(files);
+        let repo = Repo::generated(figures::files(FILES)?);
         let data = tempfile::tempdir()?;
-        let git = Program::find(&std::env::var_os("PATH").unwrap_or_default())?;
-        let source = Source::discover(repo.path(), git.clone())?;
         let backend = Container::default();
-        let sites = sites(&data, &git, &backend, Warm::OFF)?;
+        let sites = sites(&data, &backend, Warm::OFF)?;
+        let source = Source::discover(repo.path(), sites.git().clone())?;
         let mirror = sites.mirror(NAME).await?;
         let commit: CommitId = repo.head().parse()?;
         mirror.fetch(&source, commit)?;
         sites.close(true).await;
         Ok(Stage {
             data,
-            git,
             backend,
             mirror,
             commit,
@@ -80,7 +78,7 @@ impl Stage {
     /// A workspace and its container until commands can be started; the engine's own containers, in
     /// turn; then commands in one.
     async fn cold(&self) -> Result<(), Failed> {
-        let sites = sites(&self.data, &self.git, &self.backend, Warm::OFF)?;
+        let sites = sites(&self.data, &self.backend, Warm::OFF)?;
         let base = sites.base(NAME, &self.mirror, self.commit, None).await?;
         let store = Store::open(self.data.path(), Layering::Overlay)?;
         let (mut ready, mut run, mut start) = (Vec::new(), Vec::new(), Vec::new());
@@ -146,7 +144,7 @@ impl Stage {
     /// A site whose container was ready before anybody asked for it.
     async fn warm(&self) -> Result<(), Failed> {
         let warm = Warm { all: 2, each: 2 };
-        let sites = sites(&self.data, &self.git, &self.backend, warm)?;
+        let sites = sites(&self.data, &self.backend, warm)?;
         let mut samples = Vec::new();
         // The first two are never ready.
         for run in 0..2 + TAKEN {
@@ -190,29 +188,14 @@ impl Made {
     }
 }
 
-fn sites(
-    data: &tempfile::TempDir,
-    git: &Program,
-    backend: &Container,
-    warm: Warm,
-) -> Result<Sites, Failed> {
-    let limits = Limits {
-        memory_bytes: Some(MEMORY),
-        ..Limits::default()
-    };
+fn sites(data: &tempfile::TempDir, backend: &Container, warm: Warm) -> Result<Sites, Failed> {
+    let usual = figures::options(data.path(), backend.clone(), warm)?;
     Ok(Sites::open(Options {
-        directory: data.path().to_owned(),
-        backend: Arc::new(backend.clone()),
-        layering: Layering::Overlay,
-        host: Host {
-            path: std::env::var_os("PATH").unwrap_or_default(),
-            home: PathBuf::from("/nonexistent"),
-            env: Arc::new(|_| None),
+        limits: Limits {
+            memory_bytes: Some(MEMORY),
+            ..Limits::default()
         },
-        limits,
-        disk: DiskBounds::default(),
-        warm,
-        git: git.clone(),
+        ..usual
     })?)
 }
 

@@ -9,38 +9,23 @@
     reason = "what cannot be measured here is said to the person who measures"
 )]
 
+#[path = "../figures/mod.rs"]
+mod figures;
 mod measure;
 mod peers;
 mod stage;
 
 use std::{fs, io::Write, os::unix::fs::PermissionsExt, time::Duration};
 
+use figures::Failed;
 use measure::{cycle, exec, idle, rate};
 use stage::Stage;
 use testkit::Home;
 
-/// What is put behind the names of figures, to say whose they are.
-const WHOSE: &str = "SKEP_BENCH_WHOSE";
 /// An ordinary user.
 const ORDINARY: u32 = 65_534;
 /// How long all of an ordinary user's figures may take.
 const PATIENCE: Duration = Duration::from_secs(600);
-
-type Failed = Box<dyn std::error::Error + Send + Sync>;
-
-/// Prints a figure.
-fn figure(name: &str, unit: &str, samples: &[f64]) -> Result<(), Failed> {
-    let whose = std::env::var(WHOSE).unwrap_or_default();
-    let samples: Vec<String> = samples.iter().map(f64::to_string).collect();
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "figure {name}{whose} {unit} {}", samples.join(" "))?;
-    out.flush()?;
-    Ok(())
-}
-
-fn ms(time: Duration) -> f64 {
-    time.as_secs_f64() * 1e3
-}
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> Result<(), Failed> {
@@ -83,9 +68,9 @@ fn as_ordinary_user() -> Result<(), Failed> {
     if !rustix::process::geteuid().is_root() {
         return Ok(());
     }
-    let mut home = Home::new().as_user(ORDINARY).env(WHOSE, "_user");
-    if let Ok(files) = std::env::var(stage::FILES_VARIABLE) {
-        home = home.env(stage::FILES_VARIABLE, files);
+    let mut home = Home::new().as_user(ORDINARY).env(figures::WHOSE, "_user");
+    if let Ok(files) = std::env::var(figures::FILES) {
+        home = home.env(figures::FILES, files);
     }
     // Where another user can reach it.
     let program = home.root().join("sandboxes");

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 use crate::{
-    Failed, figure, ms,
+    figures::{Failed, figure, ms},
     peers::Peer,
     stage::{Made, Stage, pss_kib, run},
 };

@@ -6,7 +6,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use crate::Failed;
+use crate::figures::Failed;
 
 /// A program that does the same.
 pub(crate) struct Peer {

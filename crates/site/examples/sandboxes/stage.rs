@@ -9,16 +9,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use git::{CommitId, Program, Source};
+use git::{CommitId, Source};
 use sandbox::{Backend, Command, Namespace, Sandbox, Spec, Tmp, exec_captured};
-use skep_site::{DiskBounds, Host, Options, Sites, Warm};
+use skep_site::{Sites, Warm};
 use testkit::Repo;
 use workspace::{Base, Layering, Layers, Store, Workspace};
 
-use crate::Failed;
+use crate::figures::{self, Failed};
 
-/// Takes another number of files, to try the benchmark itself.
-pub(crate) const FILES_VARIABLE: &str = "SKEP_BENCH_FILES";
 /// Files of the repository.
 const FILES: usize = 90_000;
 /// What one sandbox may use of the machine's memory.
@@ -54,27 +52,12 @@ pub(crate) struct Made {
 
 impl Stage {
     pub(crate) async fn new() -> Result<Stage, Failed> {
-        let files = std::env::var(FILES_VARIABLE).map_or(Ok(FILES), |text| text.parse())?;
-        let repo = Repo::generated(files);
+        let repo = Repo::generated(figures::files(FILES)?);
         let data = tempfile::tempdir()?;
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let git = Program::find(&path)?;
-        let source = Source::discover(repo.path(), git.clone())?;
         let backend = Namespace::new();
-        let sites = Sites::open(Options {
-            directory: data.path().to_owned(),
-            backend: Arc::new(backend.clone()),
-            layering: Layering::Overlay,
-            host: Host {
-                path,
-                home: PathBuf::from("/nonexistent"),
-                env: Arc::new(|_| None),
-            },
-            limits: sandbox::Limits::default(),
-            disk: DiskBounds::default(),
-            git,
-            warm: Warm::OFF,
-        })?;
+        let options = figures::options(data.path(), backend.clone(), Warm::OFF)?;
+        let source = Source::discover(repo.path(), options.git.clone())?;
+        let sites = Sites::open(options)?;
         let mirror = sites.mirror(NAME).await?;
         let main: CommitId = repo.head().parse()?;
         mirror.fetch(&source, main)?;
