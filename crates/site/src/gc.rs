@@ -1,17 +1,24 @@
-//! What bases, workspaces and mirrors may take on disk, and taking it back.
+//! Taking back what bases, workspaces and mirrors take on disk and nobody needs, or more than they may.
 
+mod fetched;
+mod usage;
+
+pub use self::fetched::{FETCHED, Fetched};
+pub(crate) use self::usage::{MIRRORS, is_scarce};
+pub use self::usage::{StoreBounds, Usage, packages};
+use self::{
+    fetched::{mark_needed, retire},
+    usage::{mirrors, shrink, usage},
+};
 use crate::{
     error::Error,
     kept::is_kept,
     open::{blocking, open_attempts},
 };
-use gateway::{PACKAGES_BYTES, Packages};
 use git::Leftovers;
 use ledger::Ledger;
 use std::{
     collections::HashSet,
-    fs,
-    io::ErrorKind,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -19,124 +26,10 @@ use std::{
     },
     time::{Duration, SystemTime},
 };
-use workspace::{BaseInfo, Layering, Space, Store};
+use workspace::{BaseInfo, Layering, Store};
 
-/// What bases, workspaces, mirrors and the trash may take on disk together. When it is passed, bases
-/// that nobody uses are evicted, the longest unused first.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct StoreBounds {
-    /// The most that they take, in bytes; a third of the disk where nothing is said.
-    pub max: Option<u64>,
-    /// What must stay free on the disk, in bytes; a tenth of it, at most 8 GiB, where nothing is said.
-    pub free: Option<u64>,
-}
-
-/// The part of the disk that is taken where nothing is said.
-const PART: u64 = 3;
-/// The part of the disk that stays free where nothing is said.
-const FREE_PART: u64 = 10;
-/// The most that stays free where nothing is said.
-const MOST_FREE: u64 = 8 << 30;
-
-/// What a directory of sites takes on disk.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Usage {
-    /// Bases, workspaces and trash.
-    pub space: Space,
-    /// The mirrors of repositories, by name, in bytes.
-    pub mirrors: Vec<(String, u64)>,
-    /// The copies of repositories that were given by URLs, sorted by name.
-    pub fetched: Vec<Fetched>,
-    /// What is kept of package registries, in bytes.
-    pub packages: u64,
-    /// The most that all of it may take, in bytes.
-    pub max: u64,
-    /// What must stay free, in bytes.
-    pub must_stay_free: u64,
-    /// What is free on the disk now, in bytes.
-    pub free: u64,
-}
-
-/// The copy of a repository that was given by a URL.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fetched {
-    /// The name of its directory.
-    pub name: String,
-    /// The URL; none where the copy was never made to its end.
-    pub url: Option<String>,
-    /// What it takes on disk, in bytes.
-    pub bytes: u64,
-    /// When something was fetched into it last.
-    pub last_use: SystemTime,
-    /// Why it stays, however long it is not used.
-    pub stays: Option<&'static str>,
-}
-
-/// A copy that was not used for so long goes; it is fetched again when it is needed.
-const UNUSED: Duration = Duration::from_secs(30 * 86_400);
-/// As [`UNUSED`], where all goes that nobody needs. Whoever has just fetched has asked nothing yet.
-const JUST_USED: Duration = Duration::from_secs(86_400);
 /// How often it is looked whether to stop, while an engine is waited for.
 const LOOK: Duration = Duration::from_millis(50);
-
-impl Fetched {
-    fn goes(&self, all: bool, now: SystemTime) -> bool {
-        let age = now.duration_since(self.last_use).unwrap_or_default();
-        self.stays.is_none() && age > if all { JUST_USED } else { UNUSED }
-    }
-}
-
-impl Usage {
-    /// All of it, in bytes.
-    #[must_use]
-    pub fn bytes(&self) -> u64 {
-        let mirrors = self.mirrors.iter().map(|(_, bytes)| *bytes);
-        let fetched = self.fetched.iter().map(|copy| copy.bytes);
-        let rest = self.space.bytes().saturating_add(self.packages);
-        mirrors.chain(fetched).fold(rest, u64::saturating_add)
-    }
-
-    /// How much of it has to go for the bounds to hold, beside the trash.
-    fn over(&self) -> u64 {
-        let trash = self.space.trash.bytes;
-        let taken = self.bytes().saturating_sub(trash);
-        let free = self.free.saturating_add(trash);
-        taken
-            .saturating_sub(self.max)
-            .max(self.must_stay_free.saturating_sub(free))
-    }
-
-    /// How much may stay of what is kept of registries, which goes before any base: each of its files
-    /// comes again at once when it is asked for.
-    fn packages_may(&self, all: bool) -> u64 {
-        match all {
-            true => 0,
-            false => self.packages.saturating_sub(self.over()),
-        }
-    }
-
-    /// The same when so much of that has gone.
-    fn without_packages(mut self, freed: u64) -> Self {
-        self.packages = self.packages.saturating_sub(freed);
-        self.free = self.free.saturating_add(freed);
-        self
-    }
-
-    /// The bases to evict, in this order.
-    fn to_evict(&self, all: bool) -> Vec<BaseInfo> {
-        let over = self.over();
-        let mut freed = 0_u64;
-        let spare = self.space.spare_bases().into_iter();
-        spare
-            .take_while(|base| {
-                let goes = all || freed < over;
-                freed = freed.saturating_add(base.bytes);
-                goes
-            })
-            .cloned()
-            .collect()
-    }
-}
 
 /// How to collect garbage.
 #[derive(Debug, Clone, Copy, Default)]
@@ -265,8 +158,6 @@ async fn collect_files(
             leftovers.entries += found.entries;
             leftovers.bytes += found.bytes;
         }
-        // It removes the control groups of processes that have ended when it looks at the machine.
-        drop(sandbox::Namespace::new());
         sandbox::Namespace::clear(&directory);
         let now = usage(&store, &directory, how.bounds, &stop)?;
         let packages = shrink(&directory, now.packages_may(how.all))?;
@@ -407,150 +298,6 @@ fn evict(store: &Store, bases: &[BaseInfo]) -> Result<Vec<String>, Error> {
         }
     }
     Ok(evicted)
-}
-
-/// Measures a directory of sites.
-fn usage(
-    store: &Store,
-    directory: &Path,
-    bounds: StoreBounds,
-    stop: &AtomicBool,
-) -> Result<Usage, Error> {
-    let space = store.space(stop)?;
-    let mut sizes = Vec::new();
-    for mirror in mirrors(directory)? {
-        let name = mirror.file_name().unwrap_or_default().to_string_lossy();
-        sizes.push((name.into_owned(), workspace::disk_bytes(&mirror)?));
-    }
-    let disk =
-        rustix::fs::statvfs(directory).map_err(|error| unreadable(directory, error.into()))?;
-    let total = disk.f_blocks.saturating_mul(disk.f_frsize);
-    Ok(Usage {
-        space,
-        mirrors: sizes,
-        fetched: fetched(directory, stop)?,
-        packages: packages(directory)
-            .bytes()
-            .map_err(|error| unreadable(&directory.join(PACKAGES), error))?,
-        max: bounds.max.unwrap_or(total / PART),
-        must_stay_free: must_stay_free(bounds, total),
-        free: disk.f_bavail.saturating_mul(disk.f_frsize),
-    })
-}
-
-/// Whether too little is free on the disk.
-pub(crate) fn is_scarce(directory: &Path, bounds: StoreBounds) -> bool {
-    let disk = rustix::fs::statvfs(directory);
-    disk.is_ok_and(|disk| {
-        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-        free < must_stay_free(bounds, disk.f_blocks.saturating_mul(disk.f_frsize))
-    })
-}
-
-fn must_stay_free(bounds: StoreBounds, total: u64) -> u64 {
-    bounds.free.unwrap_or((total / FREE_PART).min(MOST_FREE))
-}
-
-/// Where copies of repositories that were given by URLs are kept, in a directory of sites.
-pub const FETCHED: &str = "fetched";
-
-/// The copies, each measured. Whether a request needs one is not looked at.
-fn fetched(directory: &Path, stop: &AtomicBool) -> Result<Vec<Fetched>, Error> {
-    let mut found = Vec::new();
-    for copy in git::copies(&directory.join(FETCHED))? {
-        if stop.load(Ordering::Relaxed) {
-            return Err(workspace::Error::Stopped.into());
-        }
-        let name = copy.directory.file_name().unwrap_or_default();
-        found.push(Fetched {
-            name: name.to_string_lossy().into_owned(),
-            bytes: workspace::disk_bytes(&copy.directory)?,
-            last_use: copy.last_use,
-            stays: copy.holds_work.then_some("holds integrated work"),
-            url: copy.url,
-        });
-    }
-    Ok(found)
-}
-
-/// Says of copies that a request has not ended that works on them: what it does is published there.
-fn mark_needed(directory: &Path, fetched: &mut [Fetched], needed: &[String]) {
-    let needed: Vec<PathBuf> = needed
-        .iter()
-        .filter_map(|path| fs::canonicalize(path).ok())
-        .collect();
-    for copy in fetched {
-        let place = directory.join(FETCHED).join(&copy.name);
-        let is_needed = fs::canonicalize(place).is_ok_and(|place| needed.contains(&place));
-        if is_needed {
-            copy.stays = Some("a request works on it");
-        }
-    }
-}
-
-/// Moves copies that were not used for long to the trash; those that somebody uses by now stay.
-fn retire(directory: &Path, fetched: &[Fetched], all: bool) -> Result<Vec<String>, Error> {
-    let now = SystemTime::now();
-    let mut retired = Vec::new();
-    let goes = |name: &str| {
-        let copy = fetched.iter().find(|copy| copy.name == name);
-        copy.is_some_and(|copy| copy.goes(all, now))
-    };
-    for copy in git::copies(&directory.join(FETCHED))? {
-        let name = copy.directory.file_name().unwrap_or_default();
-        let name = name.to_string_lossy().into_owned();
-        let age = now.duration_since(copy.last_use).unwrap_or_default();
-        if !goes(&name) || copy.holds_work || age <= JUST_USED {
-            continue;
-        }
-        let to = directory.join("trash").join(format!(
-            "{FETCHED}-{name}.{:x}.{:x}",
-            std::process::id(),
-            now.duration_since(SystemTime::UNIX_EPOCH)
-                .map_or(0, |age| age.as_micros())
-        ));
-        if copy.move_away(&to)? {
-            retired.push(name);
-        }
-    }
-    Ok(retired)
-}
-
-/// Where artefacts of package registries are kept, in a directory of sites.
-const PACKAGES: &str = "packages";
-
-/// What is kept of package registries in a directory of sites.
-#[must_use]
-pub fn packages(directory: &Path) -> Packages {
-    Packages::new(directory.join(PACKAGES), PACKAGES_BYTES)
-}
-
-/// Removes of that what is too much.
-fn shrink(directory: &Path, most: u64) -> Result<u64, Error> {
-    let shrunk = packages(directory).shrink(most);
-    shrunk.map_err(|error| unreadable(&directory.join(PACKAGES), error))
-}
-
-/// Where mirrors are kept, in a directory of sites.
-pub(crate) const MIRRORS: &str = "repositories";
-
-/// The mirrors, sorted.
-fn mirrors(directory: &Path) -> Result<Vec<PathBuf>, Error> {
-    let place = directory.join(MIRRORS);
-    let listed = match fs::read_dir(&place) {
-        Ok(listed) => listed,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(unreadable(&place, error)),
-    };
-    let mut found = Vec::new();
-    for entry in listed {
-        let entry = entry.map_err(|error| unreadable(&place, error))?;
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            found.push(entry.path());
-        }
-    }
-    found.sort();
-    Ok(found)
 }
 
 fn unreadable(path: &Path, source: std::io::Error) -> Error {
