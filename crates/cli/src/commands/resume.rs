@@ -14,8 +14,8 @@ use crate::{
     },
     watch::{Ended, Watch},
 };
-use domain::RequestState;
-use ledger::Found;
+use domain::{RequestState, entity::Request};
+use ledger::{Found, Ledger};
 use sandbox::Kind;
 use server::{Node, Room, Submitted};
 
@@ -71,18 +71,10 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
 /// process has one kind at a time. One at least.
 async fn kinds(args: &Args, context: &Context, configured: Kind) -> Result<Vec<Kind>, Error> {
     let ledger = context.ledger().await?;
-    let requests = match &args.id {
-        Some(id) => match ledger.find(id).await? {
-            Found::Request(id) => vec![ledger.request(id).await?],
-            Found::Job(id) => vec![ledger.request(ledger.job(id).await?.request).await?],
-            // It is refused with what can be named.
-            _ => Vec::new(),
-        },
-        None => ledger.interrupted().await?,
-    };
+    let requests = requests(args, &ledger).await;
     ledger.close().await;
     let mut kinds: Vec<Kind> = Vec::new();
-    for request in &requests {
+    for request in &requests? {
         let kind = kind_of(&request.ask, configured);
         if !kinds.contains(&kind) {
             kinds.push(kind);
@@ -94,6 +86,19 @@ async fn kinds(args: &Args, context: &Context, configured: Kind) -> Result<Vec<K
     Ok(kinds)
 }
 
+/// Those that are meant.
+async fn requests(args: &Args, ledger: &Ledger) -> Result<Vec<Request>, Error> {
+    Ok(match &args.id {
+        Some(id) => match ledger.find(id).await? {
+            Found::Request(id) => vec![ledger.request(id).await?],
+            Found::Job(id) => vec![ledger.request(ledger.job(id).await?.request).await?],
+            // It is refused with what can be named.
+            _ => Vec::new(),
+        },
+        None => ledger.interrupted().await?,
+    })
+}
+
 /// Goes on with those that are in sandboxes of one kind.
 async fn go_on(
     args: &Args,
@@ -103,6 +108,18 @@ async fn go_on(
 ) -> Result<Exit, Error> {
     let sandbox = options.sandbox;
     let node = signals.or(Node::open(options)).await??;
+    let done = go_on_at(&node, args, context, (sandbox, parallel), signals).await;
+    node.close().await;
+    done
+}
+
+async fn go_on_at(
+    node: &Node,
+    args: &Args,
+    context: &Context,
+    (sandbox, parallel): (Kind, u32),
+    signals: &mut Signals,
+) -> Result<Exit, Error> {
     node.tidy().await?;
     let submitted = match &args.id {
         Some(id) => match node.ledger().find(id).await? {
@@ -110,11 +127,11 @@ async fn go_on(
                 if node.ledger().request(request).await?.state == RequestState::Paused {
                     node.ledger().resume_request(request).await?;
                 }
-                one(&node, request).await?
+                one(node, request).await?
             }
             Found::Job(job) => {
                 node.ledger().resume_job(job).await?;
-                one(&node, node.ledger().job(job).await?.request).await?
+                one(node, node.ledger().job(job).await?.request).await?
             }
             other => return Err(super::wrong_kind(other, "resume", "a request or a job")),
         },
@@ -147,7 +164,7 @@ async fn go_on(
     }
     let jobs = asks.iter().map(|ask| ask.parallel).max();
     let mut watch = Watch::new(
-        &node,
+        node,
         Room::new(parallel.max(jobs.unwrap_or(1))),
         context.output,
     );
@@ -166,14 +183,13 @@ async fn go_on(
     }
     let mut ended = Vec::new();
     while let Some(one) = watch.next(signals, &mut None).await? {
-        match say(&node, &submitted, &one, context).await {
+        match say(node, &submitted, &one, context).await {
             Err(error @ Error::OutputClosed) => watch.unheard(&error),
             said => said?,
         }
         ended.push((one.request, one.exit));
     }
     node.tell_due().await?;
-    node.close().await;
     let exits = submitted.iter().filter_map(|one| {
         let found = ended.iter().find(|(request, _)| *request == one.request)?;
         Some(found.1)

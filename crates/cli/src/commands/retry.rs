@@ -35,22 +35,46 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
     let mut options = settings.options;
     let mut signals = Signals::listen()?;
     let mut node = signals.or(Node::open(options.clone())).await??;
-    let found = match &args.id {
-        Some(id) => node.ledger().find(id).await?,
-        None => Found::Request(node.latest(&context.directory).await?),
-    };
-    if let Found::Notification(id) = found {
-        let exit = signals.or(notification::run(&node, id, context)).await??;
-        node.close().await;
-        return Ok(exit);
-    }
-    let kind = asked_in(&node, found, options.sandbox).await?;
-    if kind != options.sandbox {
+    let meant = meant(&args, &node, context, options.sandbox).await;
+    if let Ok((_, kind)) = meant
+        && kind != options.sandbox
+    {
         node.close().await;
         options.sandbox = kind;
         node = signals.or(Node::open(options.clone())).await??;
     }
-    let sandbox = options.sandbox;
+    let done = match meant {
+        Ok((found, kind)) => again(&node, found, kind, context, &mut signals).await,
+        Err(error) => Err(error),
+    };
+    node.close().await;
+    done
+}
+
+/// What is to be tried again, and in which kind of sandbox.
+async fn meant(
+    args: &Args,
+    node: &Node,
+    context: &Context,
+    configured: Kind,
+) -> Result<(Found, Kind), Error> {
+    let found = match &args.id {
+        Some(id) => node.ledger().find(id).await?,
+        None => Found::Request(node.latest(&context.directory).await?),
+    };
+    Ok((found, asked_in(node, found, configured).await?))
+}
+
+async fn again(
+    node: &Node,
+    found: Found,
+    sandbox: Kind,
+    context: &Context,
+    signals: &mut Signals,
+) -> Result<Exit, Error> {
+    if let Found::Notification(id) = found {
+        return signals.or(notification::run(node, id, context)).await?;
+    }
     let submitted = signals.or(node.retry(found)).await??;
     let ask = node.ledger().request(submitted.request).await?.ask;
     if !context.output.is_json() {
@@ -63,9 +87,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
         };
         context.output.aside(&header(&submitted, &about));
     }
-    let exit = to_the_end(&node, &submitted, context.output, &mut signals, None).await?;
-    node.close().await;
-    Ok(exit)
+    to_the_end(node, &submitted, context.output, signals, None).await
 }
 
 /// The kind of sandbox that the request of this was asked for in.
