@@ -129,7 +129,7 @@ impl Exit {
                 "`skep list` shows what there is.",
             ),
             Self::Refused => (
-                "Refused, so that nothing is lost: uncommitted work in the way, a conflict, a branch that is checked out, more requests than are taken, a restored ledger that waits to be taken over. Or, of `skep egress explain`: it may not leave the sandbox.",
+                "Refused, so that nothing is lost: uncommitted work in the way, a conflict, a branch that is checked out, more requests, or more commands in a sandbox, than are taken at a time, a restored ledger that waits to be taken over. Or, of `skep egress explain`: it may not leave the sandbox.",
                 "Do what the message says, then run the command again.",
             ),
             Self::Diverged => (
@@ -216,8 +216,10 @@ impl Exit {
         page.push_str(
             "\n`skep shell`, `skep sandbox exec` and `skep sandbox shell` end with the exit code of the command\n\
              inside: 128 and the number of the signal that ended it, 127 if there is no such program, 126 if it\n\
-             cannot be started. A limit of the sandbox that ended it (memory, processes, the size of a file, the\n\
-             disk) is named on standard error, and by `--json`; one of memory mostly shows as 137.\n",
+             cannot be started. An error of Skep's own that ends with such a number (126, 127) has\n\
+             `\"exit\":\"command\"` in its object. A limit of the sandbox that ended the command (memory, processes,\n\
+             the size of a file, the disk) is named on standard error, and by `--json`; one of memory mostly shows\n\
+             as 137.\n",
         );
         page
     }

@@ -173,7 +173,7 @@ pub enum Error {
     /// The name for it is none.
     #[error(
         "a further repository is named by letters, digits, `.`, `_` and `-`, at most {MAX_NAME}, and \
-         not `repo`, where the work is: write NAME=SOURCE"
+         not `repo`, where the work is: write NAME=SOURCE, and `./` before a path with `=` in it"
     )]
     Name,
 }
@@ -236,9 +236,9 @@ fn is_name(text: &str) -> bool {
 /// # Errors
 /// When the source is none, or there is no name for it.
 pub fn named(text: &str) -> Result<(String, Origin), Error> {
-    // What is before a `=` in a URL or a path is no name.
+    // What is before a `=` in a URL, or in a path that begins like one, is no name.
     match text.split_once('=') {
-        Some((name, source)) if !name.contains(['/', ':', '@', '.']) || is_name(name) => {
+        Some((name, source)) if !name.starts_with(['.', '/']) && !name.contains([':', '@']) => {
             if !is_name(name) {
                 return Err(Error::Name);
             }

@@ -438,6 +438,14 @@ mod tests {
                 "`setup.inputs`: `` matches nothing: it is empty",
             ),
             (
+                "[setup]\ncommand='a'\ninputs=['*.txt', '!in.txt']",
+                "`setup.inputs`: `!in.txt` matches nothing: it begins with `!`",
+            ),
+            (
+                "[setup]\ncommand='a'\ninputs=[\"a\\u0000b\"]",
+                "`setup.inputs`: `a\\0b` matches nothing: it has a byte of value 0",
+            ),
+            (
                 "[[egress.allow]]\nhost='a.example'",
                 "`egress.allow`, rule 1: `for` says who may",
             ),

@@ -23,10 +23,21 @@ pub struct Scope {
     pub max_files: Option<u32>,
 }
 
-/// Why no file of any commit can match this glob, where that is plain to see.
+/// Why no file of any commit can match this glob, or none that could be meant, where that is plain to
+/// see.
 #[must_use]
 pub fn never_matches(glob: &str) -> Option<&'static str> {
     let text = glob.strip_prefix("./").unwrap_or(glob);
+    if text.contains('\0') {
+        return Some("it has a byte of value 0, and no name has");
+    }
+    // Whoever writes it knows it from `.gitignore`.
+    if glob.starts_with('!') {
+        return Some(
+            "it begins with `!`, and a list of globs takes nothing out again; write `[!]` for a name \
+             that begins like this",
+        );
+    }
     if text.starts_with('/') {
         return Some("it begins with `/`, and paths begin at the top of the repository");
     }
@@ -156,6 +167,10 @@ mod tests {
             "a//b",
             ".git/config",
             ".git",
+            "!in.txt",
+            "!",
+            "a\0b",
+            "{a,b\0}",
         ] {
             assert!(never_matches(glob).is_some(), "{glob}");
         }
@@ -170,6 +185,8 @@ mod tests {
             ".github/**",
             ".gitignore",
             "a b",
+            "[!]in.txt",
+            "a/!b",
         ] {
             assert_eq!(never_matches(glob), None, "{glob}");
         }

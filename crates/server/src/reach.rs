@@ -142,8 +142,7 @@ impl Node {
         directory: &Path,
         tell: Tell,
     ) -> Result<Beside, Error> {
-        let (further, source) = self.further(name, origin, directory, tell).await?;
-        let commit = commit_of(&further)?;
+        let (further, commit, source) = self.further(name, origin, directory, tell).await?;
         self.sites
             .check_out_beside(&further.repository.to_string(), commit, source)
             .await?;
@@ -161,11 +160,9 @@ impl Node {
         directory: &Path,
         tell: Tell,
     ) -> Result<Beside, Error> {
-        let (further, source) = self.further(name, origin, directory, tell).await?;
-        let (repository, commit) = (further.repository.to_string(), commit_of(&further)?);
-        let mirror = self.sites.mirror(&repository).await?;
+        let (further, commit, source) = self.further(name, origin, directory, tell).await?;
         self.sites
-            .base(&repository, &mirror, commit, Some(source))
+            .check_out_also(&further.repository.to_string(), commit, source)
             .await?;
         Ok(further)
     }
@@ -206,12 +203,18 @@ impl Node {
         origin: &Origin,
         directory: &Path,
         tell: Tell,
-    ) -> Result<(Beside, Source), Error> {
+    ) -> Result<(Beside, CommitId, Source), Error> {
         if self.sites.kind() == sandbox::Kind::Host {
             return Err(Error::NothingBeside);
         }
-        let (path, chosen) = self.reach(origin, None, directory, tell).await?;
-        let source = self.source(&path).await?;
+        let (path, chosen) = self.reach(origin, None, directory, tell.clone()).await?;
+        let (chosen, source) = match self.source(&path).await {
+            Err(Error::Git(git::Error::Bare { path })) => {
+                let (path, chosen) = self.reach_bare(path, tell).await?;
+                (chosen, self.source(&path).await?)
+            }
+            source => (chosen, source?),
+        };
         let common = source.common_dir().to_string_lossy().into_owned();
         let repository = self.ledger.repository(&common).await?;
         let commit = chosen.commit.unwrap_or(source.head().commit);
@@ -229,7 +232,19 @@ impl Node {
             origin,
             commit: commit.to_string(),
         };
-        Ok((further, source))
+        Ok((further, commit, source))
+    }
+
+    /// A bare repository of this machine. Nobody works in it, so that it is fetched like that of a URL.
+    async fn reach_bare(&self, path: PathBuf, tell: Tell) -> Result<(PathBuf, Chosen), Error> {
+        // In a URL these mean something.
+        let url = path
+            .to_str()
+            .filter(|path| !path.contains(['#', '@', '?', '%']));
+        match url.map(|path| format!("file://{path}").parse()) {
+            Some(Ok(Origin::Remote(remote))) => self.fetch(&remote, tell).await,
+            _ => Err(git::Error::Bare { path }.into()),
+        }
     }
 
     async fn fetch(&self, remote: &Remote, tell: Tell) -> Result<(PathBuf, Chosen), Error> {

@@ -48,6 +48,22 @@ pub(crate) struct Written {
 }
 
 impl Sites {
+    /// Checks a further repository out, so that sandboxes write over it at once.
+    ///
+    /// # Errors
+    /// When the commit cannot be checked out.
+    pub async fn check_out_also(
+        &self,
+        repository: &str,
+        commit: CommitId,
+        source: Source,
+    ) -> Result<(), Error> {
+        let mirror = self.mirror(repository).await?;
+        self.base(repository, &mirror, commit, Some(source))
+            .await
+            .map(drop)
+    }
+
     /// The mirrors of these repositories, with their commits.
     ///
     /// # Errors

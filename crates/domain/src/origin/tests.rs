@@ -328,7 +328,19 @@ fn a_further_repository_has_the_name_that_it_is_given_or_its_own() {
     assert_eq!(name("x=https://h/o/lib.git#v1").as_deref(), Ok("x"));
     assert_eq!(name("x.y=/srv/lib").as_deref(), Ok("x.y"));
     assert_eq!(name("https://h/a=b/lib").as_deref(), Ok("lib"));
-    for text in ["..", "/", "repo=/x", "/srv/repo", "a b=/x", "=x", "../.x"] {
+    assert_eq!(name("./a=b/lib").as_deref(), Ok("lib"));
+    assert_eq!(name("/a=b/lib").as_deref(), Ok("lib"));
+    for text in [
+        "..",
+        "/",
+        "repo=/x",
+        "/srv/repo",
+        "a b=/x",
+        "=x",
+        "../.x",
+        "a/b=/x",
+        "a/b=https://h/o/lib.git",
+    ] {
         assert_eq!(name(text), Err(Error::Name), "{text}");
     }
 }
