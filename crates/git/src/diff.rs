@@ -1,5 +1,6 @@
 //! What differs between two trees: quickly by name, or with lines counted and renames found.
 
+use std::fs::File;
 use std::process::Command;
 
 use bstr::{BStr, BString, ByteSlice};
@@ -10,7 +11,7 @@ use crate::error::Error;
 use crate::ids::{ObjectId, TreeId};
 use crate::mirror::{Entry, Mirror};
 use crate::objects::HASH;
-use crate::process::Call;
+use crate::process::{Call, Most};
 
 /// What an entry of a tree is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -176,26 +177,6 @@ impl Mirror {
     /// The patch from one tree to another, of at most `max_bytes`, for people: that a file which is
     /// not text has changed is said, and no more.
     pub fn patch(&self, before: TreeId, after: TreeId, max_bytes: usize) -> Result<Patch, Error> {
-        self.patch_with(before, after, max_bytes, &[])
-    }
-
-    /// The same for `git apply`: what is not text is in it too.
-    pub fn whole_patch(
-        &self,
-        before: TreeId,
-        after: TreeId,
-        max_bytes: usize,
-    ) -> Result<Patch, Error> {
-        self.patch_with(before, after, max_bytes, &["--binary"])
-    }
-
-    fn patch_with(
-        &self,
-        before: TreeId,
-        after: TreeId,
-        max_bytes: usize,
-        options: &[&str],
-    ) -> Result<Patch, Error> {
         if before == after {
             return Ok(Patch {
                 text: BString::default(),
@@ -203,12 +184,7 @@ impl Mirror {
             });
         }
         let doing = "writing a patch";
-        let mut command = self.diff_tree()?;
-        command
-            .args(["-p", "--full-index"])
-            .args(options)
-            .arg(before.to_string())
-            .arg(after.to_string());
+        let command = self.patch_of(before, after, &[])?;
         let output = self
             .program()
             .execute(Call::new(doing, command).head(max_bytes))?
@@ -217,6 +193,50 @@ impl Mirror {
             text: output.stdout.into(),
             truncated: output.truncated,
         })
+    }
+
+    /// Writes the patch from one tree to another into a file, for `git apply`: what is not text is in
+    /// it too.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] when it has more than `most` bytes; there is a part of it in the file then.
+    pub fn write_patch(
+        &self,
+        before: TreeId,
+        after: TreeId,
+        file: &File,
+        most: u64,
+    ) -> Result<(), Error> {
+        if before == after {
+            return Ok(());
+        }
+        let doing = "writing a patch";
+        let io = |source| Error::io(doing, self.directory(), source);
+        let command = self.patch_of(before, after, &["--binary"])?;
+        let bounds = Most {
+            file: most,
+            memory: None,
+        };
+        let call = Call::new(doing, command).into_file(file.try_clone().map_err(io)?);
+        let ended = self.program().execute(call.within(bounds))?;
+        // The kernel ends whoever writes more.
+        if ended.code.is_none() && file.metadata().map_err(io)?.len() >= most {
+            return Err(Error::TooLarge {
+                what: "the patch of what was changed".to_owned(),
+                limit: most,
+            });
+        }
+        ended.success(doing).map(drop)
+    }
+
+    fn patch_of(&self, before: TreeId, after: TreeId, options: &[&str]) -> Result<Command, Error> {
+        let mut command = self.diff_tree()?;
+        command
+            .args(["-p", "--full-index"])
+            .args(options)
+            .arg(before.to_string())
+            .arg(after.to_string());
+        Ok(command)
     }
 
     fn diff_tree(&self) -> Result<Command, Error> {

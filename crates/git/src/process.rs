@@ -1,6 +1,7 @@
 //! One run of the program: fed and drained at once, within its deadline and its limit, as the leader of a group that
 //! ends with it.
 
+use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
@@ -24,6 +25,7 @@ impl Program {
             doing,
             mut command,
             stdin,
+            stdout,
             limit,
             keep_head,
             watch,
@@ -36,7 +38,7 @@ impl Program {
             } else {
                 Stdio::null()
             })
-            .stdout(Stdio::piped())
+            .stdout(stdout.map_or_else(Stdio::piped, Stdio::from))
             .stderr(Stdio::piped())
             .process_group(0);
         let started = Instant::now();
@@ -215,7 +217,7 @@ pub(crate) struct Most {
     /// The size of one file, in bytes.
     pub(crate) file: u64,
     /// Memory that is not of files, in bytes.
-    pub(crate) memory: u64,
+    pub(crate) memory: Option<u64>,
 }
 
 impl Most {
@@ -223,7 +225,9 @@ impl Most {
     fn hold(self, child: &Child) -> std::io::Result<()> {
         use rustix::process::{Pid, Resource, Rlimit, prlimit};
         let pid = Pid::from_raw(child.id() as i32);
-        for (resource, most) in [(Resource::Fsize, self.file), (Resource::Data, self.memory)] {
+        let file = (Resource::Fsize, self.file);
+        let memory = self.memory.map(|most| (Resource::Data, most));
+        for (resource, most) in [file].into_iter().chain(memory) {
             let limit = Rlimit {
                 current: Some(most),
                 maximum: Some(most),
@@ -298,6 +302,7 @@ pub(crate) struct Call<'a> {
     doing: &'static str,
     command: Command,
     stdin: Option<&'a [u8]>,
+    stdout: Option<File>,
     limit: usize,
     keep_head: bool,
     watch: Option<Watch<'a>>,
@@ -310,6 +315,7 @@ impl<'a> Call<'a> {
             doing,
             command,
             stdin: None,
+            stdout: None,
             limit: 64 * 1024 * 1024,
             keep_head: false,
             watch: None,
@@ -331,6 +337,12 @@ impl<'a> Call<'a> {
 
     pub(crate) fn stdin(mut self, input: &'a [u8]) -> Call<'a> {
         self.stdin = Some(input);
+        self
+    }
+
+    /// Where its output goes; nothing of it is read here then.
+    pub(crate) fn into_file(mut self, file: File) -> Call<'a> {
+        self.stdout = Some(file);
         self
     }
 

@@ -1,15 +1,20 @@
-//! The bounds on the disk: what fills it is ended, said, and given back.
+//! The bounds on the disk: what fills it is ended, said, and given back. And the bound on commands in a
+//! sandbox that is held.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
 use dialects::{Dialect, Prices};
 use domain::{RequestState, entity::Planning};
 use gateway::{Providers, Settings, Times};
-use skep_server::{DiskBounds, New, Node, Options, Shares, StoreBounds};
+use skep_server::{
+    DiskBounds, Error, New, Node, Options, Shares, StoreBounds,
+    standing::{self, Berth, Held, Of, Order, Run, Unable, Wish, find, fresh_id, hold},
+};
 use std::{path::Path, sync::Arc, time::Duration};
 use testkit::{
     Repo,
     models::{Job, Script, Scripted, Step},
 };
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 const MIB: u64 = 1 << 20;
@@ -241,4 +246,88 @@ async fn work_that_takes_less_than_the_bound_is_not_disturbed() {
         let (state, said, _) = run("", work, SMALL, kind).await;
         assert_eq!(state, RequestState::Done, "{said}");
     }
+}
+
+/// Holds a sandbox while others use it, and sees that nothing is left of it.
+async fn while_held<T>(disk: DiskBounds, used: impl AsyncFnOnce(&dyn Fn() -> Held) -> T) -> T {
+    let repo = Repo::new();
+    repo.file("answer.txt", "41\n").commit("A wrong answer");
+    let model = Scripted::start(Script::new());
+    let data = tempfile::tempdir().unwrap();
+    let node = node(data.path(), &model, disk, sandbox::Kind::Namespace).await;
+    let id = fresh_id();
+    let berth = Berth::make(data.path(), id).unwrap();
+    let of = Of::Commit(Wish {
+        path: repo.path().to_owned(),
+        revision: None,
+        setup: false,
+        also: Vec::new(),
+        beside: Vec::new(),
+        more: Default::default(),
+    });
+    let order = Order {
+        name: None,
+        lasts: Duration::from_secs(600),
+    };
+    let (tell, ready) = oneshot::channel();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let holder = tokio::spawn(async move {
+        let ready = |_: &standing::Record| tell.send(()).is_ok();
+        let stopped = async { drop(stopped.await) };
+        hold(node, berth, &of, order, ready, stopped).await
+    });
+    ready.await.unwrap();
+    let found = || find(data.path(), &id.to_string()).unwrap();
+    let given = used(&found).await;
+    drop(stop);
+    holder.await.unwrap().unwrap();
+    assert!(standing::list(data.path()).unwrap().is_empty());
+    given
+}
+
+fn shell(script: &str) -> Run {
+    Run {
+        argv: ["sh", "-c", script].map(Into::into).into(),
+        ..Run::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sandbox_that_filled_the_disk_says_so_and_starts_nothing_more() {
+    while_held(SMALL, async |held| {
+        let fill = shell("head -c 12000000 /dev/zero > big; sleep 1000");
+        let mut running = held().exec(fill).await.unwrap();
+        let exit = running.wait().await.unwrap();
+        assert_eq!(exit.limit, Some(sandbox::Limit::Disk));
+        // It is said a moment after what ran has ended.
+        let state = loop {
+            let state = held().state(false).await.state.unwrap();
+            if state.get("full").is_some() {
+                break state;
+            }
+        };
+        assert_eq!(state["alive"], true);
+        let words = "the workspace took more than 8 MiB of the disk";
+        assert_eq!(state["full"], words);
+        assert!(held().exec(shell("true")).await.is_err());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_command_more_than_a_sandbox_takes_is_refused_as_too_many_at_a_time() {
+    while_held(DiskBounds::default(), async |held| {
+        let held = held();
+        let mut running = Vec::new();
+        for _ in 0..2 * sandbox::MOST_CONNECTIONS {
+            running.push(held.exec(shell("exec sleep 1000")).await.unwrap());
+        }
+        let refused = held.exec(shell("true")).await;
+        let why = match refused {
+            Err(Error::Standing(standing::Error::Unable { why, .. })) => why,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(why, Unable::Busy);
+    })
+    .await;
 }

@@ -23,6 +23,15 @@ pub struct Extracted {
     pub not_taken: Vec<String>,
 }
 
+/// What came out of one repository of a workspace.
+#[derive(Debug)]
+pub struct Part {
+    /// Its name; none of the one that the workspace is of.
+    pub name: Option<String>,
+    /// The same as of a workspace that has no other.
+    pub extracted: Result<Extracted, Error>,
+}
+
 impl Extracted {
     /// Adds what came out of a further repository.
     pub(crate) fn add(&mut self, name: String, of: Self) {

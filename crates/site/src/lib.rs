@@ -45,7 +45,7 @@ pub use beside::{Beside, SHOWN_IN};
 pub use disk::{DiskBounds, Full};
 pub use dotfiles::{Dotfiles, Installed};
 pub use error::Error;
-pub use extract::{Extracted, MAX_REPORTED};
+pub use extract::{Extracted, MAX_REPORTED, Part};
 pub use gc::{Collect, Collection, FETCHED, Fetched, Step, StoreBounds, Usage, collect, packages};
 pub use host::{Environment, Host, of_image, unsealed};
 pub use include::{Included, MAX_INCLUDED_BYTES, MAX_INCLUDED_FILES, included, load};

@@ -6,7 +6,7 @@ use crate::{
     disk::{Full, Watch},
     elsewhere::Elsewhere,
     error::Error,
-    extract::{Extracted, extract},
+    extract::{Extracted, Part, extract},
     open::{Sites, blocking, discard},
     setup::SetUp,
     turns::Turns,
@@ -178,6 +178,12 @@ impl Site {
             .ok_or(Error::Sandbox(sandbox::Error::Gone))
     }
 
+    /// Which bound on the disk was passed, if one was: nothing is started in the site any more.
+    #[must_use]
+    pub fn full(&self) -> Option<Full> {
+        self.disk.full()
+    }
+
     /// Waits until the site has taken more of the disk than it may, or too little is left of it; what
     /// runs in the site is ended then. For ever, where that does not happen.
     pub async fn until_full(&self) -> Full {
@@ -219,23 +225,45 @@ impl Site {
     /// # Errors
     /// When the workspace holds more than a change may, or cannot be read.
     pub async fn extract(&self) -> Result<Extracted, Error> {
+        let mut parts = self.extract_each().await?.into_iter();
+        let own = parts.next().ok_or(Error::Ended)?;
+        let mut all = own.extracted?;
+        for Part { name, extracted } in parts {
+            all.add(name.unwrap_or_default(), extracted?);
+        }
+        Ok(all)
+    }
+
+    /// As [`Site::extract`], of each repository by itself, its own first: one that cannot be read, or
+    /// has more than a change may hold, keeps none of the others from being read.
+    ///
+    /// # Errors
+    /// When the site has ended.
+    pub async fn extract_each(&self) -> Result<Vec<Part>, Error> {
         self.turns.check()?;
         let workspace = self.files()?;
         let (mirror, base, also) = (self.mirror.clone(), self.base, self.also.clone());
         if let Some(elsewhere) = &self.elsewhere {
             let room = held(&workspace).tmp();
             let sandbox = self.sandbox()?;
-            return elsewhere.extract(sandbox, (mirror, base), room).await;
+            let extracted = elsewhere.extract(sandbox, (mirror, base), room).await;
+            return Ok(vec![Part {
+                name: None,
+                extracted,
+            }]);
         }
         blocking(move || {
             let (workspace, limits) = (held(&workspace), Limits::default());
-            let mut all = extract(&mirror, base, (&workspace, None), &limits)?;
-            for one in also {
-                let name = Some(one.name.as_str());
-                let of = extract(&one.mirror, one.base, (&workspace, name), &limits)?;
-                all.add(one.name, of);
-            }
-            Ok(all)
+            let own = [(None, mirror, base)].into_iter();
+            let also = also
+                .into_iter()
+                .map(|one| (Some(one.name), one.mirror, one.base));
+            let parts = own.chain(also).map(|(name, mirror, base)| {
+                let of = (&*workspace, name.as_deref());
+                let extracted = extract(&mirror, base, of, &limits);
+                Part { name, extracted }
+            });
+            Ok(parts.collect())
         })
         .await
     }

@@ -21,8 +21,6 @@ use std::{
     process::{Command, Stdio},
 };
 
-/// The longest patch that is kept of a copy, in bytes: `skep shell`.
-pub(super) const MAX_KEPT: u64 = 64 << 20;
 /// The longest patch that is shown, in bytes.
 const MAX_PATCH: usize = 16 << 20;
 

@@ -1,12 +1,12 @@
 //! `skep shell`.
 
-use super::{diff, run::stat};
+use super::run::stat;
 use crate::{
     context::Context,
     exit::Exit,
     more::{self, Secrets, Wishes},
     relay,
-    report::Error,
+    report::{Error, Report},
     settings::{Flags, Settings},
     signals::Signals,
     sources::{Named, Others},
@@ -19,11 +19,12 @@ use crate::{
 };
 use domain::SandboxId;
 use server::{
-    Diff, Node,
-    standing::{Alongside, Given, Place, Run, Wish, fresh_id, keep_patch},
+    Node,
+    standing::{Alongside, Changed, Given, Place, Run, Wish, fresh_id, keep_patch},
 };
 use std::{
     ffi::OsString,
+    fs::{self, File},
     path::{Path, PathBuf},
 };
 
@@ -66,6 +67,8 @@ struct Object<'a> {
     files: &'a [FileStat],
     not_taken: &'a [String],
     patch: Option<&'a Path>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a Report>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     also: Vec<Further<'a>>,
     #[serde(flatten)]
@@ -79,16 +82,19 @@ struct Further<'a> {
     of: Alongside,
     files: &'a [FileStat],
     patch: Option<&'a Path>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a Report>,
 }
 
 /// What was changed in one repository.
+#[derive(Default)]
 struct Kept {
     /// Its name; none for the one that it is a shell of.
     name: Option<String>,
     files: Vec<FileStat>,
-    /// Whether the patch is all of it.
-    is_whole: bool,
     patch: Option<PathBuf>,
+    /// Why it could not be read, or not be kept as it was wanted.
+    lost: Option<Report>,
 }
 
 pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
@@ -113,21 +119,19 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
     let also: Vec<Alongside> = place.also.iter().map(Into::into).collect();
     let closed = place.close().await;
     node.close().await;
-    let changed = changed?;
     let names = also.iter().map(|one| Some(one.name.as_str()));
-    let diffs = [&changed.diff].into_iter().chain(&changed.also);
-    let (mut kept, mut lost) = (Vec::new(), None);
-    for (name, diff) in [None].into_iter().chain(names).zip(diffs) {
+    let (mut kept, mut not_taken) = (Vec::new(), Vec::new());
+    for (name, changed) in [None].into_iter().chain(names).zip(changed?) {
+        if let Ok(changed) = &changed {
+            not_taken.extend(changed.not_taken.iter().map(|line| match name {
+                Some(name) => format!("in {name}: {line}"),
+                None => line.clone(),
+            }));
+        }
         let file = args.patch.as_deref();
         let file = file.map(|file| beside(&context.directory.join(file), name));
-        // Those after it are kept all the same.
-        match keep(diff, name, file.as_deref(), &data, id) {
-            Ok(one) => kept.push(one),
-            Err(error) => lost = lost.or(Some(error)),
-        }
-    }
-    if let Some(error) = lost {
-        return Err(error);
+        // Of whichever is lost, the others are kept.
+        kept.push(keep(changed, name, file.as_deref(), &data, id).await);
     }
     let worked = worked?;
     closed?;
@@ -138,8 +142,9 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
             exit: worked.exit,
             commit: &commit,
             files: own.map_or(&[][..], |own| own.files.as_slice()),
-            not_taken: &changed.not_taken,
+            not_taken: &not_taken,
             patch: own.and_then(|own| own.patch.as_deref()),
+            error: own.and_then(|own| own.lost.as_ref()),
             also: also
                 .into_iter()
                 .zip(of)
@@ -147,6 +152,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
                     of,
                     files: &kept.files,
                     patch: kept.patch.as_deref(),
+                    error: kept.lost.as_ref(),
                 })
                 .collect(),
             given: &given,
@@ -157,7 +163,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
     } else {
         let width = context.output.width();
         context.output.aside(&after(&worked, &kept, width));
-        for line in &changed.not_taken {
+        for line in &not_taken {
             let note = format!(
                 "{} not in the patch: {}\n",
                 paint(LOOK, "note:"),
@@ -166,9 +172,11 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
             context.output.aside(&note);
         }
     }
-    match worked.code()? {
-        Exit::Of(0) if kept.iter().any(|one| !one.is_whole) => Ok(Exit::Failed),
-        code => Ok(code),
+    let code = worked.code()?;
+    // Whatever the command says, what it has made is not there.
+    match kept.iter().find_map(|one| one.lost.as_ref()) {
+        Some(lost) => Ok(lost.exit),
+        None => Ok(code),
     }
 }
 
@@ -193,25 +201,40 @@ async fn place(
 }
 
 /// Keeps what was changed in one repository: in the file that the person named, or in one of ours.
-fn keep(
-    diff: &Diff,
+async fn keep(
+    changed: Result<Changed, server::Error>,
     name: Option<&str>,
     file: Option<&Path>,
     data: &Path,
     id: SandboxId,
-) -> Result<Kept, Error> {
-    let is_whole = !diff.truncated;
-    let patch = match file {
-        _ if diff.files.is_empty() || !is_whole => None,
-        Some(file) => Some(write(file, diff, name, data, id)?),
-        None => Some(keep_patch(data, id, name, &diff.patch).map_err(server::Error::from)?),
-    };
-    Ok(Kept {
+) -> Kept {
+    let mut kept = Kept {
         name: name.map(str::to_owned),
-        files: diff.files.iter().map(stat).collect(),
-        is_whole,
-        patch,
-    })
+        ..Kept::default()
+    };
+    let changed = match changed {
+        Ok(changed) => changed,
+        Err(error) => {
+            kept.lost = Some(Report::of(&error.into()));
+            return kept;
+        }
+    };
+    if changed.files.is_empty() {
+        return kept;
+    }
+    kept.files = changed.files.iter().map(stat).collect();
+    let written = match file {
+        Some(file) => write(file, &changed, name, data, id).await,
+        None => {
+            let kept = keep_patch(data, id, name, &changed).await;
+            kept.map_err(Error::from)
+        }
+    };
+    match written {
+        Ok(patch) => kept.patch = Some(patch),
+        Err(error) => kept.lost = Some(Report::of(&error)),
+    }
+    kept
 }
 
 /// The file for the patch of a further repository: `mine.lib.patch` beside `mine.patch`.
@@ -255,23 +278,35 @@ async fn work(
 }
 
 /// Writes the patch where the person wants it; where that fails, it is not lost.
-fn write(
+async fn write(
     path: &Path,
-    diff: &Diff,
+    changed: &Changed,
     name: Option<&str>,
     data: &Path,
     id: SandboxId,
 ) -> Result<PathBuf, Error> {
-    match std::fs::write(path, &diff.patch) {
-        Ok(()) => Ok(path.to_owned()),
-        Err(source) => {
-            let kept = keep_patch(data, id, name, &diff.patch).map_err(server::Error::from)?;
-            Err(Error::Kept {
-                path: path.to_owned(),
-                kept,
-                source,
-            })
-        }
+    let why = match File::create(path) {
+        Ok(file) => match changed.write_patch(file).await {
+            Ok(()) => return Ok(path.to_owned()),
+            Err(error) => {
+                forget(path);
+                error.to_string()
+            }
+        },
+        Err(error) => error.to_string(),
+    };
+    Err(Error::Kept {
+        path: path.to_owned(),
+        kept: keep_patch(data, id, name, changed).await?,
+        source: std::io::Error::other(why),
+    })
+}
+
+/// Removes a part of a patch: whoever applied it would not know. What is no file stays.
+fn forget(path: &Path) {
+    let is_file = fs::symlink_metadata(path).is_ok_and(|it| it.is_file());
+    if is_file && let Err(error) = fs::remove_file(path) {
+        tracing::warn!(%error, path = %path.display(), "a part of a patch stays");
     }
 }
 
@@ -309,36 +344,38 @@ fn after(worked: &relay::Relayed, kept: &[Kept], width: usize) -> String {
     let mut out = limit.map_or_else(String::new, |limit| {
         format!("{} the {limit} was reached\n", paint(LOOK, "note:"))
     });
-    if kept.iter().all(|one| one.files.is_empty()) {
+    if kept
+        .iter()
+        .all(|one| one.files.is_empty() && one.lost.is_none())
+    {
         out.push_str("The copy is gone; nothing was changed in it.\n");
         return out;
     }
     for Kept {
         name,
         files,
-        is_whole,
         patch,
+        lost,
     } in kept
     {
-        if files.is_empty() {
-            continue;
+        if !files.is_empty() {
+            out.push_str(&match name {
+                None => result::stat(files, width),
+                Some(name) => result::stat_of(name, files, width),
+            });
         }
-        out.push_str(&match name {
-            None => result::stat(files, width),
-            Some(name) => result::stat_of(name, files, width),
-        });
-        match patch {
-            Some(path) => {
-                let path = text::line(&path.to_string_lossy());
-                out.push_str(&format!(
-                    "The copy is gone; what was changed is in {path}: `git apply {path}` takes it.\n"
-                ));
+        if let Some(path) = patch {
+            let path = text::line(&path.to_string_lossy());
+            out.push_str(&format!(
+                "The copy is gone; what was changed is in {path}: `git apply {path}` takes it.\n"
+            ));
+        }
+        if let Some(report) = lost {
+            let mut report = report.clone();
+            if let Some(name) = name {
+                report.message = format!("in {name}: {}", report.message);
             }
-            None if !is_whole => out.push_str(&format!(
-                "The copy is gone, and what was changed with it: the patch is longer than {}.\n",
-                format::bytes(diff::MAX_KEPT)
-            )),
-            None => {}
+            out.push_str(&report.render());
         }
     }
     out
@@ -364,13 +401,12 @@ mod tests {
 
     #[test]
     fn what_became_of_the_copy_is_said() {
-        let of = |files: &[FileStat], patch: Option<&str>, is_whole| Kept {
-            name: None,
+        let of = |files: &[FileStat], patch: Option<&str>| Kept {
             files: files.to_vec(),
-            is_whole,
             patch: patch.map(Into::into),
+            ..Kept::default()
         };
-        let nothing = after(&relayed(None), &[of(&[], None, true)], 80);
+        let nothing = after(&relayed(None), &[of(&[], None)], 80);
         assert_eq!(nothing, "The copy is gone; nothing was changed in it.\n");
         let files = [FileStat {
             path: "src/a.rs".into(),
@@ -378,7 +414,7 @@ mod tests {
             removed: Some(1),
         }];
         let full = relayed(Some(sandbox::Limit::Disk));
-        let kept = [of(&files, Some("/d/x.patch"), true)];
+        let kept = [of(&files, Some("/d/x.patch"))];
         let kept = plain(&after(&full, &kept, 80));
         assert!(
             kept.starts_with("note: the limit of the disk was reached\n"),
@@ -389,15 +425,23 @@ mod tests {
             kept.ends_with("is in /d/x.patch: `git apply /d/x.patch` takes it.\n"),
             "{kept}"
         );
-        let lost = plain(&after(&relayed(None), &[of(&files, None, false)], 80));
-        assert!(lost.contains("longer than 64 MB"), "{lost}");
         let further = Kept {
             name: Some("lib".into()),
-            ..of(&files, Some("/d/x.lib.patch"), true)
+            ..of(&files, Some("/d/x.lib.patch"))
         };
-        let two = plain(&after(&relayed(None), &[of(&[], None, true), further], 80));
+        let two = plain(&after(&relayed(None), &[of(&[], None), further], 80));
         assert!(two.starts_with("in lib:\n"), "{two}");
         assert!(two.contains("`git apply /d/x.lib.patch`"), "{two}");
+        let lost = Kept {
+            name: Some("lib".into()),
+            lost: Some(Report::of(&Error::Usage("it is too large".into()))),
+            ..Kept::default()
+        };
+        let lost = [of(&files, Some("/d/x.patch")), lost];
+        let lost = plain(&after(&relayed(None), &lost, 80));
+        assert!(lost.contains("`git apply /d/x.patch`"), "{lost}");
+        let says = "error: in lib: it is too large\n";
+        assert!(lost.contains(says), "{lost}");
     }
 
     #[test]

@@ -186,6 +186,65 @@ fn the_patches_lie_where_they_are_wanted_and_programs_are_told_of_each() {
     world.assert_nothing_left();
 }
 
+#[test]
+fn one_repository_that_holds_too_much_keeps_none_of_the_others() {
+    let (world, lib) = world();
+    let also = also(&lib);
+    // A hole: it takes no space, and it counts.
+    let script = "truncate -s 101M ../lib/big; echo 42 > answer.txt";
+    let shell = ["shell", "--also", &also, "--", "sh", "-c", script];
+    let ran = world.skep(&shell).expect_code(1);
+    assert!(ran.stderr.contains("error: in lib: "), "{}", ran.stderr);
+    assert!(ran.stderr.contains("big"), "{}", ran.stderr);
+    let patch = ran.stderr.split("git apply ").nth(1).unwrap();
+    let patch = patch.split('`').next().unwrap();
+    assert!(fs::read_to_string(patch).unwrap().contains("+42\n"));
+
+    let ran = world
+        .skep(&[&["--json"], &shell[..]].concat())
+        .expect_code(1);
+    let told: Value = serde_json::from_str(ran.stderr.trim()).unwrap();
+    assert_eq!(told["files"][0]["path"], "answer.txt");
+    assert_eq!(told["also"][0]["patch"], Value::Null);
+    assert_eq!(told["also"][0]["error"]["exit"], "failed");
+
+    let create = ["create", "--name", "try", "--for", "10m", "--also", &also];
+    object(&world, &create);
+    exec(&world, "try", script);
+    let state = object(&world, &["inspect", "try"])["state"].clone();
+    assert_eq!(state["files"][0]["path"], "answer.txt");
+    assert!(
+        state["also"][0]["unreadable"]
+            .as_str()
+            .unwrap()
+            .contains("big")
+    );
+    world.skep(&["sandbox", "destroy", "try"]).expect_code(0);
+    world.assert_nothing_left();
+}
+
+#[test]
+fn a_bare_repository_of_this_machine_is_fetched_like_that_of_a_url() {
+    let (world, lib) = world();
+    let bare = world.home.home().join("lib.git");
+    lib.git(&["clone", "--quiet", "--bare", ".", bare.to_str().unwrap()]);
+    let (also, with) = (
+        format!("lib={}", bare.display()),
+        format!("shown={}", bare.display()),
+    );
+    let script = "cat ../shown/lib.txt; echo 2 > ../lib/lib.txt";
+    let ran = world
+        .skep(&[
+            "shell", "--also", &also, "--with", &with, "--", "sh", "-c", script,
+        ])
+        .expect_code(0);
+    assert_eq!(ran.stdout, "1\n");
+    let patch = ran.stderr.split("git apply ").nth(1).unwrap();
+    let patch = patch.split('`').next().unwrap();
+    assert!(fs::read_to_string(patch).unwrap().contains("+2\n"));
+    world.assert_nothing_left();
+}
+
 // docs/bad-input.md: Too many further repositories, two of one name, or one where nothing can be
 #[test]
 fn what_cannot_be_written_beside_the_repository_is_refused_before_anything_is_made() {
@@ -209,6 +268,19 @@ fn what_cannot_be_written_beside_the_repository_is_refused_before_anything_is_ma
     args.extend(["--", "true"]);
     refused(&args, 2, "more than 7 times");
     refused(&["shell", "--also", "repo=.", "--", "true"], 2, "name");
+    let deep = one.replace("lib=", "a/b=");
+    refused(
+        &["shell", "--also", &deep, "--", "true"],
+        2,
+        "letters, digits",
+    );
+    refused(
+        &["sandbox", "create", "--with", &deep],
+        2,
+        "letters, digits",
+    );
+    let option = ["sandbox", "create", "--name=-"];
+    refused(&option, 2, "cannot be the name of a sandbox");
     let nowhere = ["shell", "--also", "x=/no/such/place", "--", "true"];
     refused(&nowhere, 1, "/no/such/place");
     let nowhere = ["sandbox", "create", "--also", "x=/no/such/place"];

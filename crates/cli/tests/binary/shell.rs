@@ -170,3 +170,19 @@ fn however_a_shell_ends_nothing_of_it_is_left() {
     world.skep(&["shell", "--", "true"]).expect_code(0);
     world.assert_nothing_left();
 }
+
+#[test]
+fn a_patch_of_more_than_memory_should_hold_is_kept_whole() {
+    let world = World::simple();
+    // More than 64 MiB of text.
+    let script = "yes abcdefghijklmnopqrstuvwxyz | head -c 70000000 > big.txt";
+    let ran = world
+        .skep(&["shell", "--", "sh", "-c", script])
+        .expect_code(0);
+    let patch = patch(&ran);
+    assert!(fs::metadata(&patch).unwrap().len() > 70_000_000);
+    world.repo.git(&["apply", patch.to_str().unwrap()]);
+    let made = fs::metadata(world.repo.path().join("big.txt")).unwrap();
+    assert_eq!(made.len(), 70_000_000);
+    world.assert_nothing_left();
+}

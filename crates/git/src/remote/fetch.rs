@@ -250,7 +250,7 @@ impl Remote {
                 .limit(MAX_LIST)
                 .within(Most {
                     file: self.bounds.disk,
-                    memory: self.bounds.memory,
+                    memory: Some(self.bounds.memory),
                 })
                 .watch(&mut see),
         )

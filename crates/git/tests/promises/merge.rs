@@ -1,7 +1,7 @@
 //! Merges and comparisons without a checkout.
 
 use bstr::BString;
-use skep_git::{CommitId, FileKind, Merged, Mirror, NewCommit};
+use skep_git::{CommitId, Error, FileKind, Merged, Mirror, NewCommit};
 
 use crate::repo::{Repo, git_in, run, someone};
 
@@ -187,6 +187,21 @@ fn a_diff_counts_lines_finds_renames_and_knows_binaries() {
     assert!(patch.truncated && patch.text.len() == 50);
     let whole = mirror.patch(b, a, 1 << 20).unwrap();
     assert!(!whole.truncated && whole.text.starts_with(b"diff --git "));
+
+    let file = tempfile::tempfile().unwrap();
+    mirror.write_patch(b, a, &file, 1 << 20).unwrap();
+    let whole = std::io::read_to_string(rewound(&file)).unwrap();
+    assert!(whole.contains("GIT binary patch"), "{whole}");
+    let file = tempfile::tempfile().unwrap();
+    let cut = mirror.write_patch(b, a, &file, 100).unwrap_err();
+    assert!(matches!(cut, Error::TooLarge { limit: 100, .. }), "{cut}");
+    assert!(file.metadata().unwrap().len() <= 100);
+}
+
+fn rewound(mut file: &std::fs::File) -> &std::fs::File {
+    use std::io::Seek as _;
+    file.rewind().unwrap();
+    file
 }
 
 #[test]

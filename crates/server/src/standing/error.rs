@@ -31,7 +31,7 @@ pub enum Error {
     },
     /// A name that cannot be one.
     #[error(
-        "`{name}` cannot be the name of a sandbox: it takes up to 64 letters, digits, `-`, `_` and `.`, and no id"
+        "`{name}` cannot be the name of a sandbox: it takes up to 64 letters, digits, `-`, `_` and `.`, no `-` at its beginning, and no id"
     )]
     Name {
         /// The name.
@@ -82,7 +82,7 @@ pub enum Error {
         /// The reason, where it is one of the domain.
         reason: Option<Reason>,
     },
-    /// Its snapshots cannot be used like this.
+    /// It cannot be used like this now.
     #[error("{message}")]
     Unable {
         /// What is in the way.
@@ -134,7 +134,7 @@ pub enum Error {
     Conversation(#[source] io::Error),
 }
 
-/// What is in the way of a snapshot, of the way back to one, or of a fork.
+/// What is in the way of a command, of a snapshot, of the way back to one, or of a fork.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Unable {
@@ -148,7 +148,7 @@ pub enum Unable {
     Name,
     /// There are as many as can be.
     TooMany,
-    /// Something runs inside.
+    /// Something runs inside, or as much as may at a time.
     Busy,
 }
 

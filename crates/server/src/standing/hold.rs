@@ -2,7 +2,7 @@
 
 use super::{
     berth::Berth,
-    error::Error as StandingError,
+    error::{Error as StandingError, Unable},
     held,
     keeper::{End, Hearing, LentOnes, given_up, written},
     kept::{Kept, Why, now},
@@ -50,9 +50,10 @@ impl Order {
             return Ok(());
         };
         let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-        // What looks like the beginning of an id would name two things.
-        let is_id = name.starts_with("x-");
-        if name.is_empty() || name.len() > LONGEST_NAME || is_id || !name.chars().all(fits) {
+        // What looks like the beginning of an id would name two things, and a command line takes what
+        // begins with `-` for an option.
+        let is_other = name.starts_with("x-") || name.starts_with('-');
+        if name.is_empty() || name.len() > LONGEST_NAME || is_other || !name.chars().all(fits) {
             return Err(StandingError::Name { name: name.clone() });
         }
         let taken = held::list(data)?;
@@ -343,7 +344,7 @@ impl Holder {
                     ),
                     reason: None,
                     code: None,
-                    unable: None,
+                    unable: Some(Unable::Busy),
                 };
                 answer(&talk, &refused, &[]).await
             }

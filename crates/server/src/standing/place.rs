@@ -7,19 +7,18 @@ use super::{
     running::{Run, Running},
 };
 use crate::{
-    Diff, Error, Node,
+    Error, Node,
     reach::commit_of,
     submit::{self, blocking},
 };
 use domain::{SandboxId, entity::Beside};
-use git::{CommitId, Mirror, TreeId};
+use git::{CommitId, FileChange, Mirror, TreeId};
 use sandbox::{Carry, Command, Diagnosis, Stats, Stdin};
-use site::{Full, Site, Sites, Wanted};
-use std::{ffi::OsString, path::PathBuf, sync::Arc};
+use site::{Extracted, Full, Site, Sites, Wanted};
+use std::{ffi::OsString, fs::File, path::PathBuf, sync::Arc};
 use tokio_util::sync::CancellationToken;
+use workspace::Limits;
 
-/// The longest patch that is made of a place, in bytes.
-const MAX_PATCH: usize = 64 << 20;
 /// An id that no other sandbox has.
 #[must_use]
 pub fn fresh_id() -> SandboxId {
@@ -75,15 +74,17 @@ pub struct Place {
     pub(super) roots: Vec<PathBuf>,
 }
 
-/// What was changed in a place since it was made.
-#[derive(Debug, Clone)]
+/// What was changed in one repository of a place since that was made. It can be asked when the place is
+/// gone.
+#[derive(Clone)]
 pub struct Changed {
-    /// The files, and a patch for `git apply`.
-    pub diff: Diff,
-    /// The same of each further repository, in their order.
-    pub also: Vec<Diff>,
+    /// The files.
+    pub files: Vec<FileChange>,
     /// What was found and is no part of a change, a sentence each.
     pub not_taken: Vec<String>,
+    mirror: Mirror,
+    base: TreeId,
+    tree: TreeId,
 }
 
 impl Node {
@@ -251,30 +252,38 @@ impl Place {
         Ok((sandbox.diagnose().await, sandbox.stats().await))
     }
 
-    /// Waits until the place has taken more of the disk than it may; what runs in it is ended then.
-    pub async fn until_full(&self) -> Full {
-        self.site.until_full().await
+    /// Which bound on the disk was passed, if one was: what ran in it was ended then, and nothing is
+    /// started any more.
+    #[must_use]
+    pub fn full(&self) -> Option<Full> {
+        self.site.full()
     }
 
-    /// What was changed since it was made; what the setup wrote and what git ignores is no part of it.
+    /// What was changed since it was made, in its own repository and then in each further one; what the
+    /// setup wrote and what git ignores is no part of it. Of each by itself it is an error when there is
+    /// more than a change may hold, or it cannot be read.
     ///
     /// # Errors
-    /// When there is more than a change may hold, or it cannot be read.
-    pub async fn changed(&self) -> Result<Changed, Error> {
-        let extracted = self.site.extract().await?;
-        let diff = differs(self.mirror.clone(), self.base, extracted.tree).await?;
-        let mut also = Vec::with_capacity(self.also.len());
-        for (one, (_, tree)) in self.also.iter().zip(extracted.also) {
-            let mirror = self.sites.mirror(&one.repository.to_string()).await?;
-            let commit = commit_of(one)?;
-            let base = mirror.tree_of(commit)?;
-            also.push(differs(mirror, base, tree).await?);
+    /// When nothing can be read: the place has ended.
+    pub async fn changed(&self) -> Result<Vec<Result<Changed, Error>>, Error> {
+        let mut parts = self.site.extract_each().await?.into_iter();
+        let own = parts.next().ok_or(Error::Ended)?.extracted;
+        let own = Changed::of(self.mirror.clone(), self.base, own).await;
+        let mut all = vec![own];
+        for (one, part) in self.also.iter().zip(parts) {
+            all.push(self.changed_in(one, part.extracted).await);
         }
-        Ok(Changed {
-            diff,
-            also,
-            not_taken: extracted.not_taken,
-        })
+        Ok(all)
+    }
+
+    async fn changed_in(
+        &self,
+        one: &Beside,
+        extracted: Result<Extracted, site::Error>,
+    ) -> Result<Changed, Error> {
+        let mirror = self.sites.mirror(&one.repository.to_string()).await?;
+        let base = mirror.tree_of(commit_of(one)?)?;
+        Changed::of(mirror, base, extracted).await
     }
 
     /// From now on its files survive this process and a restart of the machine, until it is closed.
@@ -306,15 +315,35 @@ impl Place {
     }
 }
 
-/// What a tree has otherwise than another, with a patch.
-async fn differs(mirror: Mirror, base: TreeId, tree: TreeId) -> Result<Diff, Error> {
-    blocking(move || {
-        let patch = mirror.whole_patch(base, tree, MAX_PATCH)?;
-        Ok(Diff {
-            files: mirror.diff(base, tree)?,
-            patch: patch.text.into(),
-            truncated: patch.truncated,
+impl Changed {
+    async fn of(
+        mirror: Mirror,
+        base: TreeId,
+        extracted: Result<Extracted, site::Error>,
+    ) -> Result<Self, Error> {
+        let Extracted {
+            tree, not_taken, ..
+        } = extracted?;
+        blocking(move || {
+            Ok(Self {
+                files: mirror.diff(base, tree)?,
+                not_taken,
+                mirror,
+                base,
+                tree,
+            })
         })
-    })
-    .await
+        .await
+    }
+
+    /// Writes a patch for `git apply` into a file.
+    ///
+    /// # Errors
+    /// When it cannot be written whole: there may be a part of it in the file then.
+    pub async fn write_patch(&self, file: File) -> Result<(), Error> {
+        // What a change may hold, once as it is, and once as it was: each in letters, which takes more.
+        let most = Limits::default().total_bytes.saturating_mul(4);
+        let (mirror, base, tree) = (self.mirror.clone(), self.base, self.tree);
+        blocking(move || Ok(mirror.write_patch(base, tree, &file, most)?)).await
+    }
 }

@@ -1,7 +1,13 @@
 //! How a held place is, for programs.
 
-use super::{hold::refused, moments::Moment, place::Place, talk::Answer};
-use crate::Diff;
+use super::{
+    hold::refused,
+    moments::Moment,
+    place::{Changed, Place},
+    talk::Answer,
+};
+use crate::Error;
+use domain::failure::chain;
 
 /// How a place is, as an object for programs.
 #[derive(serde::Serialize)]
@@ -9,6 +15,9 @@ struct Shown {
     #[serde(flatten)]
     diagnosis: sandbox::Diagnosis,
     stats: sandbox::Stats,
+    /// Which bound on the disk was passed: nothing is started in it any more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    full: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     files: Option<Vec<File>>,
     /// The changed files of each further repository.
@@ -25,18 +34,33 @@ struct Shown {
 #[derive(serde::Serialize)]
 struct Further {
     name: String,
-    files: Vec<File>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    files: Option<Vec<File>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unreadable: Option<String>,
 }
 
 /// The most changed files that are named, and the bytes of their names: an answer has a bound.
 const MOST_FILES: usize = 1_000;
 const MOST_BYTES: usize = 256 << 10;
 
-/// The first of the changed files of one of so many repositories.
-fn files(diff: &Diff, of: usize) -> Vec<File> {
+/// The first of the changed files of one of so many repositories, or why they cannot be read: what runs
+/// inside may be writing, or have written more than a change may hold.
+fn files(
+    changed: Option<Result<Changed, Error>>,
+    of: usize,
+) -> (Option<Vec<File>>, Option<String>) {
+    match changed {
+        Some(Ok(changed)) => (Some(first(&changed.files, of)), None),
+        Some(Err(error)) => (None, Some(chain(&error))),
+        None => (None, None),
+    }
+}
+
+fn first(files: &[git::FileChange], of: usize) -> Vec<File> {
     let lines = |file: &git::FileChange, count| (!file.binary).then_some(count);
     let mut room = MOST_BYTES / of;
-    let files = diff.files.iter().take(MOST_FILES / of).map(|file| File {
+    let files = files.iter().take(MOST_FILES / of).map(|file| File {
         path: file.path.to_string(),
         added: lines(file, file.additions),
         removed: lines(file, file.deletions),
@@ -66,6 +90,7 @@ pub(super) async fn state(place: &Place, changes: bool) -> Answer {
     let mut shown = Shown {
         diagnosis,
         stats,
+        full: place.full().map(|full| full.to_string()),
         files: None,
         also: Vec::new(),
         unreadable: None,
@@ -74,17 +99,20 @@ pub(super) async fn state(place: &Place, changes: bool) -> Answer {
     if changes {
         match place.changed().await {
             Ok(changed) => {
-                let of = place.also.len().saturating_add(1);
-                shown.files = Some(files(&changed.diff, of));
-                let also = place.also.iter().zip(&changed.also);
-                let also = also.map(|(one, diff)| Further {
-                    name: one.name.clone(),
-                    files: files(diff, of),
+                let of = changed.len().max(1);
+                let mut changed = changed.into_iter();
+                (shown.files, shown.unreadable) = files(changed.next(), of);
+                let also = place.also.iter().zip(changed).map(|(one, changed)| {
+                    let (files, unreadable) = files(Some(changed), of);
+                    Further {
+                        name: one.name.clone(),
+                        files,
+                        unreadable,
+                    }
                 });
                 shown.also = also.collect();
             }
-            // What runs inside may be writing, or have written more than a change may hold.
-            Err(error) => shown.unreadable = Some(domain::failure::chain(&error)),
+            Err(error) => shown.unreadable = Some(chain(&error)),
         }
         match place.measured().await {
             Ok(snapshots) => shown.snapshots = Some(snapshots),

@@ -206,6 +206,13 @@ fn render(state: &State, width: usize) -> String {
     if let Some(kept) = found.and_then(|it| it.get("snapshots")) {
         line("snapshots", snapshots(kept));
     }
+    if let Some(why) = found.and_then(|it| it.get("full")?.as_str()) {
+        out.push_str(&format!(
+            "{} nothing is started in it any more: {}\n",
+            paint(LOOK, "note:"),
+            text::line(why)
+        ));
+    }
     if let Some(why) = found.and_then(|it| it.get("unreadable")?.as_str()) {
         out.push_str(&format!(
             "{} its changes cannot be read: {}\n",
@@ -218,6 +225,14 @@ fn render(state: &State, width: usize) -> String {
         let also = found.get("also").and_then(serde_json::Value::as_array);
         for one in also.into_iter().flatten() {
             let name = one.get("name").and_then(serde_json::Value::as_str);
+            if let Some(why) = one.get("unreadable").and_then(serde_json::Value::as_str) {
+                out.push_str(&format!(
+                    "{} the changes in {} cannot be read: {}\n",
+                    paint(LOOK, "note:"),
+                    text::line(name.unwrap_or_default()),
+                    text::line(why)
+                ));
+            }
             out.push_str(&result::stat_of(
                 name.unwrap_or_default(),
                 &changed(one),

@@ -55,6 +55,8 @@ pub(super) fn word(state: &State) -> &'static str {
         (Status::Stopped, _) => "stopped",
         (Status::Starting, _) => "starting",
         (Status::Running, None) => "silent",
+        // It lives, and nothing can be started in it.
+        (Status::Running, Some(state)) if state.get("full").is_some() => "full",
         (Status::Running, Some(state))
             if state.get("alive").and_then(serde_json::Value::as_bool) == Some(true) =>
         {
@@ -149,7 +151,7 @@ mod tests {
                 state: Some(state),
             },
             State {
-                record,
+                record: record.clone(),
                 standing: stopped,
                 state: None,
             },
@@ -160,6 +162,19 @@ mod tests {
             "x-000000000007  try  running  1h ago  ends in 1h00m  4 MB  worklog  1a2b3c4d5e\n\
              x-000000000007  try  stopped  1h ago  ends in 1h00m     -  worklog  1a2b3c4d5e\n"
         );
+        let of = |state| State {
+            record: record.clone(),
+            standing: Standing {
+                status: Status::Running,
+                since: Timestamp(0),
+                why: None,
+            },
+            state,
+        };
+        let full = serde_json::json!({"alive": true, "full": "less than 1 GiB is free"});
+        assert_eq!(word(&of(Some(full))), "full");
+        assert_eq!(word(&of(Some(serde_json::json!({"alive": false})))), "dead");
+        assert_eq!(word(&of(None)), "silent");
         let none = plain(&render(&[], Timestamp(0), 80));
         assert!(none.contains("skep sandbox create"), "{none}");
     }
