@@ -18,6 +18,7 @@ pub mod exec;
 pub mod find;
 mod guard;
 #[doc(hidden)]
+#[cfg(feature = "fuzzing")]
 pub mod hostile;
 mod lines;
 pub mod model;

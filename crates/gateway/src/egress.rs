@@ -8,6 +8,7 @@ mod connect;
 mod counted;
 mod greeting;
 mod headers;
+#[cfg(feature = "fuzzing")]
 pub mod hostile;
 mod inner;
 mod kept;

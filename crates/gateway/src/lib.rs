@@ -41,6 +41,7 @@ mod splice;
 pub use body::Body;
 pub use cassette::{Cassette, Diverged, Recorded};
 #[doc(hidden)]
+#[cfg(feature = "fuzzing")]
 pub use egress::hostile;
 pub use egress::{
     Configured, Egress, EgressBounds, EgressSpec, Fixed, Outlet, Policies, Resolver, Seen,

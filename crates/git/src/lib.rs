@@ -48,6 +48,7 @@ mod entry_names;
 mod error;
 mod history;
 #[doc(hidden)]
+#[cfg(feature = "fuzzing")]
 pub mod hostile;
 mod ids;
 mod index_edit;

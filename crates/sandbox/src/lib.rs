@@ -23,6 +23,7 @@ mod error;
 pub mod extras;
 mod hidden;
 pub mod host;
+#[cfg(feature = "fuzzing")]
 pub mod hostile;
 mod inherit;
 pub mod namespace;

@@ -14,6 +14,7 @@ mod berth;
 mod error;
 mod held;
 mod hold;
+#[cfg(feature = "fuzzing")]
 pub mod hostile;
 mod keeper;
 mod kept;

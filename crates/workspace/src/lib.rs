@@ -26,6 +26,7 @@ mod elsewhere;
 mod error;
 mod fold;
 #[doc(hidden)]
+#[cfg(feature = "fuzzing")]
 pub mod hostile;
 mod lock;
 mod manifest;

@@ -32,6 +32,7 @@ const STDERR_BYTES: usize = 16 << 10;
 const LINGER: Duration = Duration::from_secs(10);
 
 /// The events of all that it printed, for one that has no session yet.
+#[cfg(feature = "fuzzing")]
 pub(crate) fn read_all(printed: &[u8]) -> Vec<AgentEvent> {
     let mut lines = Lines::new(MAX_LINE);
     let mut reader = Reader::new(None);
