@@ -7,7 +7,7 @@ use domain::{RequestState, entity::Planning};
 use gateway::{Providers, Settings, Times};
 use skep_server::{
     DiskBounds, Error, New, Node, Options, Shares, StoreBounds,
-    standing::{self, Berth, Held, Of, Order, Run, Unable, Wish, find, fresh_id, hold},
+    standing::{self, Berth, Hearing, Held, Of, Order, Run, Unable, Wish, find, fresh_id, hold},
 };
 use std::{path::Path, sync::Arc, time::Duration};
 use testkit::{
@@ -256,7 +256,7 @@ async fn while_held<T>(disk: DiskBounds, used: impl AsyncFnOnce(&dyn Fn() -> Hel
     let data = tempfile::tempdir().unwrap();
     let node = node(data.path(), &model, disk, sandbox::Kind::Namespace).await;
     let id = fresh_id();
-    let berth = Berth::make(data.path(), id).unwrap();
+    let berth = Berth::make(data.path(), id, None).unwrap();
     let of = Of::Commit(Wish {
         path: repo.path().to_owned(),
         revision: None,
@@ -267,19 +267,21 @@ async fn while_held<T>(disk: DiskBounds, used: impl AsyncFnOnce(&dyn Fn() -> Hel
     });
     let order = Order {
         name: None,
-        lasts: Duration::from_secs(600),
+        lasts: Some(Duration::from_secs(600)),
     };
     let (tell, ready) = oneshot::channel();
-    let (stop, stopped) = oneshot::channel::<()>();
     let holder = tokio::spawn(async move {
-        let ready = |_: &standing::Record| tell.send(()).is_ok();
-        let stopped = async { drop(stopped.await) };
-        hold(node, berth, &of, order, ready, stopped).await
+        let hearing = Hearing {
+            ready: Box::new(|_| true),
+            stands: Box::pin(std::future::ready(true)),
+            settled: Box::new(|| tell.send(()).unwrap()),
+        };
+        hold(node, berth, &of, order, hearing, std::future::pending()).await
     });
     ready.await.unwrap();
     let found = || find(data.path(), &id.to_string()).unwrap();
     let given = used(&found).await;
-    drop(stop);
+    found().destroy(data.path()).await.unwrap();
     holder.await.unwrap().unwrap();
     assert!(standing::list(data.path()).unwrap().is_empty());
     given
