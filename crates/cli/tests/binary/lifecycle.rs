@@ -60,6 +60,7 @@ fn destroy_all(world: &World) {
     world.assert_nothing_left();
 }
 
+// docs/bad-input.md: A command for a sandbox that is stopped
 #[test]
 fn a_stopped_sandbox_is_started_with_its_files_its_home_and_its_snapshots() {
     let world = world();
@@ -151,6 +152,7 @@ fn a_holder_that_is_killed_or_told_to_end_leaves_a_stopped_sandbox_with_its_file
     world.assert_nothing_left();
 }
 
+// docs/bad-input.md: Starting a sandbox that had secrets, without them
 #[test]
 fn a_sandbox_that_had_secrets_is_started_with_them_given_again() {
     let world = world();
@@ -289,6 +291,7 @@ fn a_sandbox_that_does_not_answer_keeps_no_client_waiting() {
     destroy_all(&world);
 }
 
+// docs/bad-input.md: A broken configuration, and sandboxes that are there
 #[test]
 fn a_broken_configuration_takes_no_sandbox_away() {
     let world = world();

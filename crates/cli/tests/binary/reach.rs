@@ -96,6 +96,8 @@ fn a_port_of_a_sandbox_is_reached_on_both_loopbacks_until_either_ends() {
     world.assert_nothing_left();
 }
 
+// docs/bad-input.md: A port here that is in use, or that this user may not have
+// docs/bad-input.md: A port of a sandbox where nobody listens
 #[test]
 fn where_nobody_listens_a_connection_breaks_and_the_reason_is_said_once() {
     let world = World::simple();
@@ -335,6 +337,7 @@ fn files_are_copied_over_ssh_and_stay_inside() {
     world.assert_nothing_left();
 }
 
+// docs/bad-input.md: `skep sandbox ssh` at a terminal
 #[test]
 fn a_person_at_a_terminal_is_told_what_ssh_is_for() {
     let world = World::simple();

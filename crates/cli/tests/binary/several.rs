@@ -223,6 +223,7 @@ fn one_repository_that_holds_too_much_keeps_none_of_the_others() {
     world.assert_nothing_left();
 }
 
+// docs/bad-input.md: A bare repository
 #[test]
 fn a_bare_repository_of_this_machine_is_fetched_like_that_of_a_url() {
     let (world, lib) = world();
@@ -342,13 +343,16 @@ fn a_sandbox_of_several_repositories_goes_back_and_is_forked_in_all_of_them() {
         .expect_code(0);
     assert_eq!(exec(&world, "try", seen).stdout, "41\n1\nlib.txt\n");
 
-    // Killed holders leave nothing of either repository.
+    // Killed holders leave nothing that runs, and of what is destroyed nothing of either repository stays.
     for name in ["try", "idea"] {
         let pid = object(&world, &["inspect", name])["pid"].as_i64().unwrap();
         let holder = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
         kill_process(holder, Signal::KILL).unwrap();
     }
     leaks::assert_none(&world.data());
+    world
+        .skep(&["sandbox", "destroy", "try", "idea"])
+        .expect_code(0);
     let none = object(&world, &["list"]);
     assert_eq!(none["sandboxes"], json!([]));
     world.skep(&["gc"]).expect_code(0);

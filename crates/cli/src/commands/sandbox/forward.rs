@@ -324,6 +324,7 @@ mod tests {
         }
     }
 
+    // docs/bad-input.md: A port here that is in use, or that this user may not have
     #[tokio::test]
     async fn a_port_that_is_in_use_is_named_with_what_to_do_and_0_takes_one_that_is_free() {
         let other = TcpListener::bind("127.0.0.1:0").await.unwrap();
