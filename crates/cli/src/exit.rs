@@ -129,7 +129,7 @@ impl Exit {
                 "`skep list` shows what there is.",
             ),
             Self::Refused => (
-                "Refused, so that nothing is lost: uncommitted work in the way, a conflict, a branch that is checked out, more requests, or more commands in a sandbox, than are taken at a time, a restored ledger that waits to be taken over. Or, of `skep egress explain`: it may not leave the sandbox.",
+                "Refused, so that nothing is lost: uncommitted work in the way, a conflict, a branch that is checked out, more requests, or more commands in a sandbox, than are taken at a time, a sandbox that is stopped, or runs already, a port that is in use, a restored ledger that waits to be taken over. Or, of `skep egress explain`: it may not leave the sandbox.",
                 "Do what the message says, then run the command again.",
             ),
             Self::Diverged => (

@@ -428,6 +428,13 @@ fn unable(why: server::standing::Unable) -> (Exit, Option<&'static str>) {
         ),
         U::Name => (Exit::Usage, None),
         U::Taken | U::TooMany | U::Busy => (Exit::Refused, None),
+        U::Over => (
+            Exit::Unavailable,
+            Some(
+                "`skep sandbox inspect ID` says why; `skep sandbox stop ID` and `skep sandbox start \
+                 ID` bring it up again with its files",
+            ),
+        ),
     }
 }
 

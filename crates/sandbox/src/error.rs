@@ -134,7 +134,7 @@ pub enum Error {
     )]
     TooManyConnections,
     /// The sandbox ended while something was still asked of it.
-    #[error("the sandbox has ended; create a new one")]
+    #[error("the sandbox has ended")]
     Gone,
     /// A limit struck, and nothing runs in the sandbox any more.
     #[error("nothing runs in the sandbox any more: its {limit} was reached")]

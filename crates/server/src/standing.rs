@@ -27,7 +27,7 @@ mod running;
 mod shown;
 mod talk;
 
-pub use berth::{Alongside, Berth, MOST, Record, Tally, sweep, tally};
+pub use berth::{Alongside, Berth, Damaged, MOST, Record, Tally, damaged, sweep, take_away, tally};
 pub use error::{Error, Unable};
 pub use held::{Held, Lent, State, find, find_whole, list};
 pub use hold::{Of, Order, hold};

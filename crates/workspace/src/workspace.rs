@@ -428,7 +428,8 @@ impl Workspace {
     /// Gives an overlay that was mounted before a new scratch directory. In the old one the kernel left
     /// `incompat/volatile`, by which it refuses to mount the layers again: it cannot know whether they
     /// were written to the disk before the machine went down. Within one boot, what was written is
-    /// there. What a killed process left half done goes with it.
+    /// there. Of what is kept over a restart, the last of it may be cut short, and whoever starts it is
+    /// told. What a killed process left half done goes with it.
     fn renew_work(&mut self) -> Result<(), Error> {
         for upper in self.uppers() {
             let work = work(&self.dir, upper);

@@ -170,6 +170,11 @@ fn a_sandbox_that_had_secrets_is_started_with_them_given_again() {
         leaks::paths_holding(&world.data(), "a-secret-of-mine"),
         Vec::<std::path::PathBuf>::new()
     );
+    // What one had is nothing for another.
+    let other = create(&world, &[]);
+    world.skep(&["sandbox", "stop", &other]).expect_code(0);
+    let both = ["sandbox", "start", &id, &other, "--secret", &given];
+    world.skep(&both).expect_code(2);
     world
         .skep(&["sandbox", "start", &id, "--secret", &given])
         .expect_code(0);
@@ -311,6 +316,51 @@ fn a_broken_configuration_takes_no_sandbox_away() {
     let ran = world.skep(&["sandbox", "destroy", "try"]).expect_code(0);
     assert!(ran.stderr.contains("configuration"), "{}", ran.stderr);
     world.assert_nothing_left();
+}
+
+// docs/bad-input.md: A sandbox whose record is damaged, or of another version
+#[test]
+fn a_sandbox_of_which_nothing_can_be_read_hides_no_other_and_can_be_destroyed() {
+    let world = world();
+    let id = create(&world, &["--name", "try"]);
+    let bad = create(&world, &["--name", "bad"]);
+    world.skep(&["sandbox", "stop", "bad"]).expect_code(0);
+    let place = world.data().join("run/sandboxes");
+    fs::write(place.join(&bad).join("record.json"), "{").unwrap();
+    fs::write(place.join("stray"), "").unwrap();
+    exec(&world, "try", "echo 1 > file").expect_code(0);
+    let list = json(&world, &["list"]);
+    assert_eq!(list["sandboxes"][0]["id"], *id);
+    assert_eq!(list["damaged"][0]["id"], *bad);
+    let told = world.skep(&["sandbox", "list"]).expect_code(0).stderr;
+    assert!(
+        told.contains(&format!("skep sandbox destroy {bad}")),
+        "{told}"
+    );
+    world.skep(&["gc"]).expect_code(0);
+    assert!(world.data().join("workspaces").join(&bad).exists());
+    world.skep(&["sandbox", "destroy", &bad]).expect_code(0);
+    assert_eq!(json(&world, &["list"])["damaged"], Value::Array(Vec::new()));
+    fs::remove_file(place.join("stray")).unwrap();
+    destroy_all(&world);
+}
+
+// docs/bad-input.md: A sandbox in which nothing runs any more (its first process was killed, or a bound of the disk was passed)
+#[test]
+fn a_sandbox_in_which_nothing_runs_any_more_says_how_its_files_are_had_again() {
+    let world = world();
+    create(&world, &["--name", "try"]);
+    exec(&world, "try", "echo 1 > file").expect_code(0);
+    let state = json(&world, &["inspect", "try"])["state"].clone();
+    let first = i32::try_from(state["first_process"].as_i64().unwrap()).unwrap();
+    kill_process(Pid::from_raw(first).unwrap(), Signal::KILL).unwrap();
+    while json(&world, &["inspect", "try"])["state"]["alive"] == true {}
+    let ran = exec(&world, "try", "true").expect_code(4);
+    assert!(ran.stderr.contains("skep sandbox start"), "{}", ran.stderr);
+    world.skep(&["sandbox", "stop", "try"]).expect_code(0);
+    world.skep(&["sandbox", "start", "try"]).expect_code(0);
+    assert_eq!(exec(&world, "try", "cat file").stdout, "1\n");
+    destroy_all(&world);
 }
 
 #[test]

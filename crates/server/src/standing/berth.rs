@@ -385,10 +385,16 @@ fn lock(path: &Path, alone: bool) -> Result<Option<File>, Error> {
     }
 }
 
+/// The sandbox whose directory this would be.
+fn id_of(path: &Path) -> Option<SandboxId> {
+    path.file_name()?.to_str()?.parse().ok()
+}
+
 fn entries(above: &Path) -> Result<Vec<PathBuf>, Error> {
     match fs::read_dir(above) {
         Ok(list) => Ok(list
             .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|path| id_of(path).is_some() && path.is_dir())
             // More than are ever made: what is there beyond is nobody's of ours.
             .take(MOST * 16)
             .collect()),
@@ -430,10 +436,13 @@ pub fn tally(data: &Path) -> Result<Tally, Error> {
     let mut tally = Tally::default();
     let now = now();
     for path in entries(&place(data))? {
-        let kept = Kept::read(&path)?;
-        let Some(kept) = kept.filter(|it| it.phase != Phase::Made && it.origin.is_some()) else {
+        // One that cannot be read is another's to tell: it hides no other.
+        let Ok(Some(kept)) = Kept::read(&path) else {
             continue;
         };
+        if kept.phase == Phase::Made || kept.origin.is_none() {
+            continue;
+        }
         let of = match is_held(&path) {
             true => &mut tally.running,
             false if kept.record.ends <= now => &mut tally.past,
@@ -453,40 +462,75 @@ pub fn sweep(data: &Path) -> Result<(), Error> {
     all(data).map(drop)
 }
 
+/// A sandbox of which something cannot be read.
+#[derive(Debug)]
+pub struct Damaged {
+    /// Its id.
+    pub id: SandboxId,
+    /// What is wrong.
+    pub why: Error,
+}
+
+/// Those that cannot be looked at. They hide no other, and their files stay until somebody takes them away.
+///
+/// # Errors
+/// When the directory that all are in cannot be read.
+pub fn damaged(data: &Path) -> Result<Vec<Damaged>, Error> {
+    let mut damaged = Vec::new();
+    for path in entries(&place(data))? {
+        if let (Some(id), Err(why)) = (id_of(&path), look(data, &path)) {
+            damaged.push(Damaged { id, why });
+        }
+    }
+    damaged.sort_by_key(|it| it.id);
+    Ok(damaged)
+}
+
 /// The sandboxes that are whole, the oldest first, each with how it stands and its directory. What is past
 /// its time goes, and so does what never was whole and has no holder any more.
 pub(super) fn all(data: &Path) -> Result<Vec<(Record, Standing, File)>, Error> {
     let mut all = Vec::new();
     for path in entries(&place(data))? {
-        let kept = match lock(&path, true)? {
-            Some(_alone) => {
-                let kept = settle(data, &path)?;
-                if kept.is_none() {
-                    remove(&path);
+        match look(data, &path) {
+            Ok(Some((kept, is_held))) => {
+                if let Ok(directory) = File::open(&path) {
+                    let standing = kept.standing(is_held);
+                    all.push((kept.record, standing, directory));
                 }
-                kept.map(|kept| (kept, false))
             }
-            None => {
-                // One that has no record is about to be ready, as is one that was just made.
-                let kept = Kept::read(&path)?.filter(|kept| kept.phase != Phase::Made);
-                kept.map(|kept| (kept, is_held(&path)))
-            }
-        };
-        let Some((kept, is_held)) = kept else {
-            continue;
-        };
-        if let Ok(directory) = File::open(&path) {
-            let standing = kept.standing(is_held);
-            all.push((kept.record, standing, directory));
+            Ok(None) => {}
+            Err(error) => tracing::debug!(%error, path = %path.display(), "a sandbox is damaged"),
         }
     }
     all.sort_by_key(|(record, ..)| (record.created, record.id));
     Ok(all)
 }
 
+/// What is in a sandbox's directory, and whether a process holds it; nothing where it is not whole, which
+/// goes if nobody has anything to do with it.
+fn look(data: &Path, path: &Path) -> Result<Option<(Kept, bool)>, Error> {
+    match lock(path, true)? {
+        Some(_alone) => {
+            let kept = settle(data, path)?;
+            if kept.is_none() {
+                remove(path);
+            }
+            Ok(kept.map(|kept| (kept, false)))
+        }
+        None => {
+            // One that has no record is about to be ready, as is one that was just made.
+            let kept = Kept::read(path)?.filter(|kept| kept.phase != Phase::Made);
+            Ok(kept.map(|kept| (kept, is_held(path))))
+        }
+    }
+}
+
 /// Takes a sandbox away that no process has anything to do with, and waits until its files are deleted.
 /// False where some process has.
-pub(super) fn take_away(data: &Path, id: SandboxId) -> Result<bool, Error> {
+///
+/// # Errors
+/// When something of it cannot be removed.
+pub fn take_away(data: &Path, id: SandboxId) -> Result<bool, Error> {
     let path = place(data).join(id.to_string());
     let Some(_alone) = lock(&path, true)? else {
         return Ok(!path.exists());

@@ -63,7 +63,7 @@ pub enum Error {
         why: super::Why,
     },
     /// It runs, or another process is about to start it.
-    #[error("the sandbox {id} is held by another process already")]
+    #[error("the sandbox {id} runs, or another process is about to start it")]
     Held {
         /// Which.
         id: String,
@@ -113,6 +113,14 @@ pub enum Error {
         "what the holder of the sandbox says cannot be read: it is another version of skep; destroy it, and create another"
     )]
     Unreadable(#[source] serde_json::Error),
+    /// What is written down of a sandbox cannot be read.
+    #[error("{} cannot be read: it is damaged, or of another version of skep", path.display())]
+    Record {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: serde_json::Error,
+    },
     /// A message is longer than any may be.
     #[error(
         "a command for a sandbox is longer than {} bytes",
@@ -150,6 +158,8 @@ pub enum Unable {
     TooMany,
     /// Something runs inside, or as much as may at a time.
     Busy,
+    /// Nothing can run in it any more, and its files are there: it has to be started again.
+    Over,
 }
 
 impl Error {

@@ -487,7 +487,18 @@ pub(super) fn refused(error: &Error) -> Answer {
         },
         unable: match error {
             Error::Standing(StandingError::Unable { why, .. }) => Some(*why),
+            _ if is_over(error) => Some(Unable::Over),
             _ => None,
         },
     }
+}
+
+/// Whether nothing will run in the sandbox any more, whatever is asked of it.
+fn is_over(error: &Error) -> bool {
+    use sandbox::Error as E;
+    matches!(
+        error,
+        Error::Sandbox(E::Gone | E::Struck { .. })
+            | Error::Site(site::Error::Sandbox(E::Gone | E::Struck { .. }) | site::Error::Full(_))
+    )
 }

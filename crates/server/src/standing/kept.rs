@@ -186,7 +186,7 @@ pub(super) fn settle(data: &Path, directory: &Path) -> Result<Option<Kept>, Erro
     let goes = kept.phase == Phase::Made
         || kept.origin.is_none()
         || kept.record.ends <= now
-        || !workspace_of(data, id).exists();
+        || !has_workspace(data, id)?;
     if goes {
         strike(directory)?;
         discard(data, id)?;
@@ -197,8 +197,17 @@ pub(super) fn settle(data: &Path, directory: &Path) -> Result<Option<Kept>, Erro
     }
     let why = kept.why_ended();
     let kept = kept.stopped(why, now);
-    kept.write(directory)?;
+    // Where that cannot be written, on a full disk say, it is seen anew by whoever looks next.
+    if let Err(error) = kept.write(directory) {
+        tracing::debug!(%error, %id, "that a sandbox is stopped cannot be written down");
+    }
     Ok(Some(kept))
+}
+
+/// Whether its files are there. What cannot be looked at is nothing to take away.
+fn has_workspace(data: &Path, id: SandboxId) -> Result<bool, Error> {
+    let path = workspace_of(data, id);
+    path.try_exists().map_err(Error::file("looking at", path))
 }
 
 fn workspace_of(data: &Path, id: SandboxId) -> std::path::PathBuf {
@@ -207,7 +216,7 @@ fn workspace_of(data: &Path, id: SandboxId) -> std::path::PathBuf {
 
 /// Moves the files of a sandbox that has no record to the trash, unless somebody holds them.
 pub(super) fn discard(data: &Path, id: SandboxId) -> Result<(), Error> {
-    if !workspace_of(data, id).exists() {
+    if !has_workspace(data, id)? {
         return Ok(());
     }
     let id = id.to_string();
@@ -268,7 +277,10 @@ fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, Error>
     match read {
         Ok(_) => serde_json::from_slice(&bytes)
             .map(Some)
-            .map_err(Error::Unreadable),
+            .map_err(|source| Error::Record {
+                path: path.to_owned(),
+                source,
+            }),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::file("reading", path)(error)),
     }

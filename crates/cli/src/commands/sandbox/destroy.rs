@@ -2,7 +2,9 @@
 
 use super::data;
 use crate::{context::Context, exit::Exit, report::Error};
-use server::standing::{Held, find_whole, list};
+use domain::SandboxId;
+use server::standing::{self, Damaged, Held, damaged, find_whole, list, take_away};
+use std::path::Path;
 
 /// End sandboxes, with all that runs in them and all that was changed, stopped ones too
 #[derive(Debug, clap::Args)]
@@ -27,27 +29,54 @@ struct Object {
 
 pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
     let data = data(context)?;
-    let chosen: Vec<Held> = if args.all {
-        list(&data).map_err(server::Error::from)?
-    } else {
-        // All are found before the first one ends.
-        let found: Result<Vec<_>, _> = args.ids.iter().map(|id| find_whole(&data, id)).collect();
-        found.map_err(server::Error::from)?
-    };
+    let damaged = damaged(&data).map_err(server::Error::from)?;
+    let (chosen, damaged) = chosen(&args, &data, damaged).map_err(server::Error::from)?;
     let mut destroyed = Vec::new();
+    let mut tell = |id: SandboxId| {
+        destroyed.push(id.to_string());
+        match context.output.is_json() {
+            true => Ok(()),
+            false => context.output.say(&format!("{id}\n")),
+        }
+    };
     for held in chosen {
-        let id = held.record.id.to_string();
-        if destroyed.contains(&id) {
-            continue;
-        }
+        let id = held.record.id;
         held.destroy(&data).await.map_err(server::Error::from)?;
-        if !context.output.is_json() {
-            context.output.say(&format!("{id}\n"))?;
+        tell(id)?;
+    }
+    for Damaged { id, why } in damaged {
+        let place = data.clone();
+        let away = tokio::task::spawn_blocking(move || take_away(&place, id)).await;
+        let away = away.map_err(|_| server::Error::Ended)?;
+        // Its holder lives, and who that is stands in what cannot be read.
+        if !away.map_err(server::Error::from)? {
+            return Err(server::Error::from(why).into());
         }
-        destroyed.push(id);
+        tell(id)?;
     }
     if context.output.is_json() {
         context.output.object(&Object { destroyed })?;
     }
     Ok(Exit::Done)
+}
+
+/// Those that are meant, each once. All are found before the first one ends: what is damaged, by its id.
+fn chosen(
+    args: &Args,
+    data: &Path,
+    mut damaged: Vec<Damaged>,
+) -> Result<(Vec<Held>, Vec<Damaged>), standing::Error> {
+    if args.all {
+        return Ok((list(data)?, damaged));
+    }
+    damaged.retain(|it| args.ids.contains(&it.id.to_string()));
+    let is_damaged = |id: &&String| damaged.iter().any(|it| it.id.to_string() == **id);
+    let mut whole: Vec<Held> = Vec::new();
+    for id in args.ids.iter().filter(|id| !is_damaged(id)) {
+        let held = find_whole(data, id)?;
+        if whole.iter().all(|other| other.record.id != held.record.id) {
+            whole.push(held);
+        }
+    }
+    Ok((whole, damaged))
 }

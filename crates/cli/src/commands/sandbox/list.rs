@@ -7,13 +7,14 @@ use crate::{
     report::Error,
     view::{
         format,
-        paint::{BAD, FAINT, STRONG},
+        paint::{BAD, FAINT, LOOK, STRONG, paint},
         result,
         table::{self, Cell},
+        text,
     },
 };
 use domain::Timestamp;
-use server::standing::{Held, State, Status, list};
+use server::standing::{Held, State, Status, damaged, list};
 use tokio::task::JoinSet;
 
 /// List the sandboxes, those that are stopped too
@@ -24,14 +25,38 @@ pub(super) struct Args {}
 #[derive(serde::Serialize)]
 struct Object {
     sandboxes: Vec<State>,
+    /// Those of which something cannot be read.
+    damaged: Vec<Damage>,
+}
+
+#[derive(serde::Serialize)]
+struct Damage {
+    id: String,
+    message: String,
 }
 
 pub(super) async fn run(_: Args, context: &Context) -> Result<Exit, Error> {
-    let held = list(&data(context)?).map_err(server::Error::from)?;
+    let data = data(context)?;
+    let held = list(&data).map_err(server::Error::from)?;
+    let damaged = damaged(&data).map_err(server::Error::from)?;
+    let damaged: Vec<Damage> = damaged
+        .iter()
+        .map(|it| Damage {
+            id: it.id.to_string(),
+            message: it.why.to_string(),
+        })
+        .collect();
     let sandboxes = asked(held).await;
     if context.output.is_json() {
-        context.output.object(&Object { sandboxes })?;
+        context.output.object(&Object { sandboxes, damaged })?;
     } else {
+        for Damage { id, message } in &damaged {
+            context.output.aside(&format!(
+                "{} {}; its files stay until `skep sandbox destroy {id}`\n",
+                paint(LOOK, "note:"),
+                text::line(message)
+            ));
+        }
         let text = render(&sandboxes, format::now(), context.output.width());
         context.output.say(&text)?;
     }
@@ -98,7 +123,7 @@ fn render(all: &[State], now: Timestamp, width: usize) -> String {
                 Cell::styled(STRONG, record.id.to_string()),
                 Cell::from(record.name.as_deref().unwrap_or("-")),
                 Cell::styled(style, word),
-                Cell::styled(FAINT, format::ago(record.created, now)),
+                Cell::styled(FAINT, format::ago(state.standing.since, now)),
                 Cell::from(format!("ends in {}", format::span(record.ends.since(now)))),
                 Cell::number(used(state, "memory_bytes").map_or_else(|| "-".into(), format::bytes)),
                 Cell::from(place.to_string_lossy()),

@@ -11,9 +11,10 @@ use crate::{
     exit::Exit,
     more::{Secrets, Wishes},
     report::Error,
+    view::paint::{LOOK, paint},
 };
 use sandbox::Secret;
-use server::standing::{Error as Unusable, Given, Record, Status};
+use server::standing::{Error as Unusable, Given, Record, Status, Why};
 use std::time::Duration;
 
 /// Bring sandboxes up again that were stopped, or whose holders were killed
@@ -44,14 +45,33 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
     let chosen = chosen(&data, &args.ids)?;
     for held in &chosen {
         has_all(&held.record, &secrets)?;
+        if held.standing.status != Status::Stopped {
+            let id = held.record.id.to_string();
+            return Err(server::Error::from(Unusable::Held { id }).into());
+        }
+    }
+    if let (false, [one, _, ..]) = (secrets.is_empty(), chosen.as_slice()) {
+        let other = chosen
+            .iter()
+            .find(|it| it.record.given.secrets != one.record.given.secrets);
+        if let Some(other) = other {
+            return Err(Error::Usage(format!(
+                "{} and {} had other secrets each: start them one by one",
+                one.record.id, other.record.id
+            )));
+        }
     }
     let mut started = Vec::new();
     for held in chosen {
-        let record = held.record;
-        if held.standing.status != Status::Stopped {
-            let id = record.id.to_string();
-            return Err(server::Error::from(Unusable::Held { id }).into());
+        if held.standing.why == Some(Why::Restarted) {
+            context.output.aside(&format!(
+                "{} the machine was restarted while {} ran: what was written shortly before may be cut \
+                 short; `skep sandbox undo` goes back to a snapshot\n",
+                paint(LOOK, "note:"),
+                held.record.id
+            ));
         }
+        let record = held.record;
         // Whatever is configured by now: its files are for this.
         let kind = format!("--kind={}", record.kind.name());
         let image = record.image.map(|image| format!("--image={image}"));

@@ -33,6 +33,11 @@ pub(super) enum Route {
 
 impl Route {
     pub(super) fn read(from: OsString, to: OsString, context: &Context) -> Result<Self, Error> {
+        if from.is_empty() || to.is_empty() {
+            return Err(usage(
+                "one of the two is empty: `.` is the directory that this is",
+            ));
+        }
         let route = match (inside(&from), inside(&to)) {
             (None, Some((id, to))) => Self::In {
                 from: side(&from, context),
