@@ -147,9 +147,9 @@ impl Packer {
                 }
                 self.header(tar::DIRECTORY, &entry, 0, named.bytes(), b"")?;
                 let below = self.open(directory, name, &entry, DIRECTORY)?;
-                self.within(below.fd, here, named, depth)?;
+                let packed = self.within(below.fd, here, named, depth);
                 below.close(directory, name);
-                return Ok(());
+                return packed;
             }
             files::FILE => return self.file(directory, name, &entry, named.bytes()),
             files::LINK => return self.link(directory, name, &entry, named.bytes()),
