@@ -25,7 +25,8 @@ mod records;
 mod tar;
 mod writer;
 
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::path::{Component, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -40,6 +41,22 @@ pub struct Entry {
     pub path: PathBuf,
     /// What it is.
     pub what: What,
+}
+
+impl Entry {
+    /// Whether it is what was asked for by that name, or below it. Who wrote an archive also chose the
+    /// names in it.
+    ///
+    /// # Errors
+    /// [`Error::Elsewhere`] for anything else.
+    pub fn is_of(&self, name: &OsStr) -> Result<(), Error> {
+        match self.path.components().next() {
+            Some(Component::Normal(first)) if first == name => Ok(()),
+            _ => Err(Error::Elsewhere {
+                path: self.path.clone(),
+            }),
+        }
+    }
 }
 
 /// What an entry is.
@@ -91,7 +108,7 @@ pub struct Bounds {
     pub entries: u64,
     /// Bytes of one file.
     pub file_bytes: u64,
-    /// Bytes of all files and targets of links together.
+    /// Bytes of all files and targets of links together; of a listing those of its paths and targets.
     pub total_bytes: u64,
     /// Bytes of a path, and of a link's target.
     pub path_bytes: usize,

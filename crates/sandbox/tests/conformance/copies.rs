@@ -8,7 +8,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use skep_sandbox::archive::local::{Put, Where, pack, put};
+use skep_sandbox::archive::local::{Put, Where, name_of, pack, put};
 use skep_sandbox::archive::{self, Bounds, Entry, Other, What};
 use skep_sandbox::{
     Backend, Carry, Error, Kind, Sandbox, Task, Tmp, carry::Ends, copy_in, copy_out,
@@ -80,9 +80,13 @@ async fn get(
     from: impl Into<std::ffi::OsString>,
     to: &Path,
 ) -> Result<Put, Error> {
-    let (carry, to) = (Carry::new(Task::Out, from), to.to_owned());
-    let carry = carry.with_timeout(PATIENCE);
-    let work = move |from: &mut _| put(from, &to, Where::Named);
+    let (from, to) = (from.into(), to.to_owned());
+    let name = name_of(Path::new(&from)).map(ToOwned::to_owned);
+    let carry = Carry::new(Task::Out, from).with_timeout(PATIENCE);
+    let work = move |from: &mut _| {
+        let place = name.as_deref().map_or(Where::Inside, Where::Named);
+        put(from, &to, place)
+    };
     copy_out(&*subject.sandbox, carry, Bounds::default(), work).await
 }
 
@@ -409,7 +413,7 @@ pub(crate) async fn a_limit_that_a_copy_reaches_is_named(backend: &dyn Backend) 
         let carry = Carry::new(Task::Out, "many").with_timeout(PATIENCE);
         let place = TempDir::new().unwrap();
         let to = place.path().join("many");
-        let work = move |from: &mut _| put(from, &to, Where::Named);
+        let work = move |from: &mut _| put(from, &to, Where::Named("many".as_ref()));
         let stopped = copy_out(&*subject.sandbox, carry, bounds.clone(), work).await;
         let typed = matches!(stopped, Err(Error::Archive(archive::Error::TooMuch { .. })));
         assert!(typed, "{bounds:?}: {stopped:?}");
@@ -522,6 +526,20 @@ pub(crate) async fn a_listing_tells_a_file_that_was_written_from_one_that_was_no
     });
     assert_eq!(picked.await.unwrap(), ["", "two\n", "uno\n"]);
     assert!(process.wait().await.unwrap().success());
+    // One that fails gives back what it changed in order to look.
+    subject
+        .says("(mkdir shut && cd shut && for i in $(seq 300); do mkdir d && cd d; done) && chmod 000 shut")
+        .await;
+    let carry = Carry::new(Task::List, ".").with_timeout(PATIENCE);
+    let work = |from: &mut archive::Reader<_>| {
+        while from.next_listed()?.is_some() {}
+        Ok(())
+    };
+    let failed = copy_out(&*subject.sandbox, carry, Bounds::default(), work).await;
+    assert!(failed.is_err());
+    let shut = fs::metadata(subject.outside("workspace/shut")).unwrap();
+    assert_eq!(shut.permissions().mode() & 0o777, 0);
+    subject.says("chmod 700 shut").await;
 }
 
 async fn listed(sandbox: &dyn Sandbox) -> Vec<archive::Listed> {

@@ -20,13 +20,13 @@ use sandbox::{
     Carry, Task,
     archive::{
         self, Bounds, Progress, Reader, Writer,
-        local::{LeftOut, MOST_NAMED, Where, pack, put},
+        local::{LeftOut, MOST_NAMED, Where, name_of, pack, put},
     },
     carry::{self, Ends},
 };
 use server::standing::{self, Running, find};
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     fs::File,
     io::{self, IsTerminal as _, Write as _},
     path::Path,
@@ -115,9 +115,12 @@ async fn copy(
             carry::send(ends, running.wait(), progress, work).await
         }
         Route::Out { from, to, .. } => {
+            let name = name_of(Path::new(&from)).map(ToOwned::to_owned);
             let work: Taking = match to {
-                Side::Archive => Box::new(to_output),
-                Side::Path(path) => Box::new(move |from: &mut _| to_path(from, &path)),
+                Side::Archive => Box::new(move |from: &mut _| to_output(from, name.as_deref())),
+                Side::Path(path) => {
+                    Box::new(move |from: &mut _| to_path(from, &path, name.as_deref()))
+                }
             };
             let (mut running, ends) = begin(held, Carry::new(Task::Out, from)).await?;
             let bounds = (Bounds::default(), progress);
@@ -145,15 +148,25 @@ async fn begin(held: &standing::Held, carry: Carry) -> Result<(Running, Ends), s
     }
 }
 
-fn to_path(from: &mut Reader<File>, path: &Path) -> Result<LeftOut, archive::Error> {
-    Ok(put(from, path, Where::Named)?.left_out)
+/// Of what is asked for by its name nothing else is taken.
+fn to_path(
+    from: &mut Reader<File>,
+    path: &Path,
+    name: Option<&OsStr>,
+) -> Result<LeftOut, archive::Error> {
+    let place = name.map_or(Where::Inside, Where::Named);
+    Ok(put(from, path, place)?.left_out)
 }
 
-/// Written anew: a program that reads the archive gets nothing of it that is not carried.
-fn to_output(from: &mut Reader<File>) -> Result<LeftOut, archive::Error> {
+/// Written anew: a program that reads the archive gets nothing of it that is not carried, or that was
+/// not asked for.
+fn to_output(from: &mut Reader<File>, name: Option<&OsStr>) -> Result<LeftOut, archive::Error> {
     let mut to = Writer::new(io::stdout().lock());
     let mut left_out = LeftOut::default();
     while let Some(entry) = from.next_entry()? {
+        if let Some(name) = name {
+            entry.is_of(name)?;
+        }
         match entry.what {
             archive::What::Other(other) => left_out.add(&entry.path, other),
             _ => to.entry(&entry, from).map_err(output)?,

@@ -18,9 +18,10 @@ const DIRECTORY: OFlags = OFlags::RDONLY
 
 /// Where an archive is put.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Where {
-    /// As `cp -r` does: into the directory at the path, or else under that name.
-    Named,
+pub enum Where<'a> {
+    /// As `cp -r` does: into the directory at the path, or else under that name. It is what was asked for
+    /// by this name: an archive that has anything else is refused.
+    Named(&'a OsStr),
     /// Into the directory at the path, which is made where there is none.
     Inside,
 }
@@ -42,11 +43,14 @@ pub struct Put {
 ///
 /// # Errors
 /// What cannot be written, and what an archive may not hold.
-pub fn put<R: Read>(from: &mut Reader<R>, path: &Path, place: Where) -> Result<Put, Error> {
+pub fn put<R: Read>(from: &mut Reader<R>, path: &Path, place: Where<'_>) -> Result<Put, Error> {
     let (root, name) = open(path, place)?;
     let mut target = Target { root, name };
     let mut put = Put::default();
     while let Some(entry) = from.next_entry()? {
+        if let Where::Named(name) = place {
+            entry.is_of(name)?;
+        }
         match &entry.what {
             What::Other(other) => {
                 put.left_out.add(&entry.path, *other);
@@ -62,7 +66,7 @@ pub fn put<R: Read>(from: &mut Reader<R>, path: &Path, place: Where) -> Result<P
 }
 
 /// The directory to write below, and the name that the first one of each path gives way to.
-fn open(path: &Path, place: Where) -> Result<(OwnedFd, Option<OsString>), Error> {
+fn open(path: &Path, place: Where<'_>) -> Result<(OwnedFd, Option<OsString>), Error> {
     let failed = |doing| move |error: Errno| Error::local(doing, path)(error.into());
     let opened = rustix::fs::open(path, DIRECTORY, Mode::empty());
     match (opened, place) {
@@ -72,7 +76,7 @@ fn open(path: &Path, place: Where) -> Result<(OwnedFd, Option<OsString>), Error>
             let made = rustix::fs::open(path, DIRECTORY, Mode::empty()).map_err(failed("open"))?;
             Ok((made, None))
         }
-        (Err(Errno::NOENT | Errno::NOTDIR), Where::Named) if !ends_with_slash(path) => {
+        (Err(Errno::NOENT | Errno::NOTDIR), Where::Named(_)) if !ends_with_slash(path) => {
             let Some(name) = name_of(path) else {
                 return Err(failed("open")(Errno::NOTDIR));
             };
@@ -196,4 +200,112 @@ fn copy(content: &mut dyn Read, file: &mut File, len: u64, path: &Path) -> Resul
         left = left.saturating_sub(u64::try_from(count).unwrap_or(u64::MAX));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::archive::{Bounds, Writer};
+    use std::fs;
+
+    fn file(path: &str) -> Entry {
+        let what = What::File {
+            executable: false,
+            len: 3,
+        };
+        Entry {
+            path: path.into(),
+            what,
+        }
+    }
+
+    fn link(path: &str, target: &Path) -> Entry {
+        let target = target.to_owned();
+        Entry {
+            path: path.into(),
+            what: What::Link { target },
+        }
+    }
+
+    /// Puts an archive of these entries, whose files hold `new`.
+    fn put_all(entries: &[Entry], path: &Path, place: Where<'_>) -> Result<Put, Error> {
+        let mut to = Writer::new(Vec::new());
+        for entry in entries {
+            to.entry(entry, &mut &b"new"[..]).unwrap();
+        }
+        let archive = to.finish().unwrap();
+        let mut from = Reader::new(archive.as_slice(), Bounds::default());
+        put(&mut from, path, place)
+    }
+
+    fn names(directory: &Path) -> Vec<OsString> {
+        let found = fs::read_dir(directory).unwrap();
+        found.map(|entry| entry.unwrap().file_name()).collect()
+    }
+
+    #[test]
+    fn nothing_is_put_through_a_link_that_came_before_it() {
+        let place = tempfile::tempdir().unwrap();
+        let (target, to) = (place.path().join("target"), place.path().join("to"));
+        fs::create_dir(&target).unwrap();
+        fs::create_dir(&to).unwrap();
+        let way = Where::Named(OsStr::new("way"));
+        let entries = [link("way", &target), file("way/new")];
+        // Into a directory that is there, under a new name, and of a directory's content.
+        for (path, inside) in [(&to, way), (&to.join("other"), way), (&to, Where::Inside)] {
+            let refused = put_all(&entries, path, inside);
+            assert!(matches!(refused, Err(Error::Local { .. })), "{refused:?}");
+        }
+        assert!(names(&target).is_empty());
+    }
+
+    #[test]
+    fn what_was_not_asked_for_is_refused_wherever_it_would_be_put() {
+        let place = tempfile::tempdir().unwrap();
+        let way = Where::Named(OsStr::new("way"));
+        let there = place.path().join("there");
+        let root = Entry {
+            path: PathBuf::new(),
+            what: What::Directory,
+        };
+        for foreign in [file(".profile"), file("wa/y"), file("way2"), root] {
+            fs::create_dir(&there).unwrap();
+            for path in [&there, &there.join("fresh")] {
+                let refused = put_all(std::slice::from_ref(&foreign), path, way);
+                let elsewhere = matches!(refused, Err(Error::Elsewhere { .. }));
+                assert!(elsewhere, "{foreign:?}: {refused:?}");
+            }
+            assert!(names(&there).is_empty(), "{foreign:?}");
+            fs::remove_dir(&there).unwrap();
+        }
+        // What came before it and was asked for stays.
+        fs::create_dir(&there).unwrap();
+        put_all(&[file("way"), file("other")], &there, way).unwrap_err();
+        assert_eq!(names(&there), ["way"]);
+    }
+
+    #[test]
+    fn a_link_that_is_there_gives_way_and_is_not_written_through() {
+        let place = tempfile::tempdir().unwrap();
+        let (kept, to) = (place.path().join("kept"), place.path().join("to"));
+        fs::write(&kept, "old").unwrap();
+        fs::create_dir(&to).unwrap();
+        std::os::unix::fs::symlink(&kept, to.join("way")).unwrap();
+        let entries = [link("way", &kept), file("way")];
+        let put = put_all(&entries, &to, Where::Named(OsStr::new("way"))).unwrap();
+        assert_eq!((put.entries, put.bytes), (2, 3));
+        assert_eq!(fs::read_to_string(&kept).unwrap(), "old");
+        assert_eq!(fs::read_to_string(to.join("way")).unwrap(), "new");
+        assert!(fs::symlink_metadata(to.join("way")).unwrap().is_file());
+    }
+
+    #[test]
+    fn what_is_in_a_directory_is_put_into_one_that_is_made_for_it() {
+        let place = tempfile::tempdir().unwrap();
+        let to = place.path().join("made");
+        put_all(&[file("a"), file("b")], &to, Where::Inside).unwrap();
+        let mut found = names(&to);
+        found.sort();
+        assert_eq!(found, ["a", "b"]);
+    }
 }
