@@ -28,6 +28,8 @@ use workspace::{Fetch, Fetched, Layers, Limits, Listing, Seen, Workspace, change
 const WITHIN: Duration = Duration::from_secs(600);
 /// Files and directories of a workspace, with those that are no part of a change.
 const MOST_LISTED: u64 = 2_000_000;
+/// Bytes of their paths and of the targets of links, all of which are kept in memory.
+const MOST_LISTED_BYTES: u64 = 128 << 20;
 /// What is larger waits on the disk.
 const IN_MEMORY: u64 = 1 << 20;
 
@@ -101,6 +103,7 @@ pub(crate) fn refused(what: &str) -> Error {
 async fn list(sandbox: &dyn Sandbox) -> Result<Listing, Error> {
     let bounds = Bounds {
         entries: MOST_LISTED,
+        total_bytes: MOST_LISTED_BYTES,
         ..Bounds::default()
     };
     let read = |from: &mut Reader<File>| {

@@ -211,6 +211,10 @@ impl<R: Read> Reader<R> {
                 (prefix, Contents::Follow) => [prefix, b"/", header.name].concat(),
             });
         let path = self.path(&raw)?;
+        if contents == Contents::LeftOut {
+            // All of it is kept by whoever reads a listing.
+            self.add(&path, u64::try_from(raw.len()).unwrap_or(u64::MAX))?;
+        }
         let target = about.target.unwrap_or_else(|| header.target.to_vec());
         let size = about.size.unwrap_or(header.size);
         if about.sparse {
@@ -251,7 +255,9 @@ impl<R: Read> Reader<R> {
         }
         self.entries = self.entries.saturating_add(1);
         self.exceeds(&path, Most::Entries, self.entries, self.bounds.entries)?;
-        self.progress.add(1, 0);
+        if !matches!(what, What::Other(_)) {
+            self.progress.add(1, 0);
+        }
         Ok(Entry { path, what })
     }
 
@@ -332,5 +338,63 @@ impl<R: Read> Read for Reader<R> {
         self.left = self.left.saturating_sub(bytes);
         self.progress.add(0, bytes);
         Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header(kind: u8, name: &[u8], target: &[u8]) -> Vec<u8> {
+        let header = Header {
+            kind,
+            mode: 0o644,
+            size: 0,
+            prefix: b"",
+            name,
+            target,
+        };
+        header.write().to_vec()
+    }
+
+    fn archive(entries: &[Vec<u8>]) -> Vec<u8> {
+        [&entries.concat()[..], &[0; 2 * BLOCK]].concat()
+    }
+
+    #[test]
+    fn a_pipe_beside_a_file_is_not_counted_as_copied() {
+        let progress = Progress::default();
+        let bytes = archive(&[
+            header(tar::PIPE, b"pipe", b""),
+            header(tar::FILE, b"file", b""),
+        ]);
+        let reader = Reader::new(bytes.as_slice(), Bounds::default());
+        let mut reader = reader.watched(progress.clone());
+        while reader.next_entry().unwrap().is_some() {}
+        assert_eq!(progress.entries(), 1);
+    }
+
+    #[test]
+    fn a_listing_is_bounded_by_the_bytes_of_its_paths_and_targets() {
+        let bytes = archive(&[
+            header(tar::FILE, b"four", b""),
+            header(tar::LINK, b"to", b"two"),
+        ]);
+        let listed = |total_bytes| {
+            let bounds = Bounds {
+                total_bytes,
+                ..Bounds::default()
+            };
+            let mut reader = Reader::new(bytes.as_slice(), bounds);
+            while reader.next_listed()?.is_some() {}
+            Ok::<_, Error>(())
+        };
+        listed(9).unwrap();
+        for less in [8, 3] {
+            let Err(Error::TooMuch { limit, allowed, .. }) = listed(less) else {
+                panic!("{less} are too few");
+            };
+            assert_eq!((limit, allowed), (Most::TotalBytes, less));
+        }
     }
 }
