@@ -96,6 +96,37 @@ fn a_port_of_a_sandbox_is_reached_on_both_loopbacks_until_either_ends() {
     world.assert_nothing_left();
 }
 
+#[test]
+fn more_connections_than_a_sandbox_takes_wait_for_a_place() {
+    let world = World::simple();
+    let (server, port) = serving(&world);
+    let (forwarded, said) = forward(&world, &[&format!("0:{port}")]);
+    let at = addresses(&said)[0];
+    // All places are taken by those who say nothing, and end when the others have asked.
+    let connect = || TcpStream::connect(at).unwrap();
+    let idle: Vec<_> = (0..64).map(|_| connect()).collect();
+    let waiting: Vec<_> = (0..3)
+        .map(|_| {
+            let mut stream = connect();
+            stream.set_read_timeout(Some(DEADLINE)).unwrap();
+            stream.write_all(b"more").unwrap();
+            stream.shutdown(Shutdown::Write).unwrap();
+            stream
+        })
+        .collect();
+    drop(idle);
+    for mut stream in waiting {
+        let mut said = String::new();
+        stream.read_to_string(&mut said).unwrap();
+        assert_eq!(said, "heard 4");
+    }
+    world.skep(&["sandbox", "destroy", "try"]).expect_code(0);
+    let said = forwarded.finish(DEADLINE).expect_code(0).stderr;
+    assert!(!said.contains("connection"), "{said}");
+    drop(server);
+    world.assert_nothing_left();
+}
+
 // docs/bad-input.md: A port here that is in use, or that this user may not have
 // docs/bad-input.md: A port of a sandbox where nobody listens
 #[test]

@@ -13,7 +13,7 @@ use crate::{
     },
 };
 use sandbox::MOST_CONNECTIONS;
-use server::standing::{Held, find};
+use server::standing::{self, Held, Reached, find};
 use std::{
     collections::HashMap,
     io,
@@ -33,7 +33,9 @@ use tokio::{
 const MOST_PORTS: usize = 16;
 /// How often a port is picked that is free on both loopbacks.
 const TRIES: usize = 16;
-/// How long is waited where no connection can be taken: there are too many descriptors.
+/// How often a sandbox is asked again that has as many connections as it takes.
+const ASKED_AGAIN: usize = 20;
+/// How long is waited where no connection can be taken: there are too many descriptors, or connections.
 const REST: Duration = Duration::from_millis(100);
 
 /// Reach what listens in a sandbox on this machine's loopback, until `Ctrl-C`
@@ -122,11 +124,9 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
         );
         output.aside(&warning);
     }
-    // Each listener has one while it waits.
-    let listeners: usize = open.iter().map(|one| one.listeners.len()).sum();
     let ways = Ways {
         held: Arc::new(held),
-        places: Arc::new(Semaphore::new(MOST_CONNECTIONS + listeners)),
+        places: Arc::new(Semaphore::new(MOST_CONNECTIONS)),
         said: Arc::default(),
         output,
     };
@@ -242,14 +242,19 @@ struct Ways {
 
 impl Ways {
     /// Takes connections to a port. Woken by one, and by the end of one; owns them; ends when it is
-    /// dropped. As many as a sandbox takes are carried, others wait.
+    /// dropped. As many as a sandbox takes are carried; one more waits here for its place, the others
+    /// where they are not taken yet.
     async fn serve(self, listener: TcpListener, inside: u16) {
         let mut carried = JoinSet::new();
         loop {
             tokio::select! {
                 Some(_ended) = carried.join_next() => {}
-                taken = self.accept(&listener) => match taken {
-                    Ok((stream, place)) => {
+                taken = listener.accept() => match taken {
+                    Ok((stream, _)) => {
+                        // Places become free as connections end, heard of here or not.
+                        let Ok(place) = Arc::clone(&self.places).acquire_owned().await else {
+                            return;
+                        };
                         carried.spawn(self.clone().carry(stream, inside, place));
                     }
                     Err(error) => {
@@ -261,19 +266,9 @@ impl Ways {
         }
     }
 
-    async fn accept(
-        &self,
-        listener: &TcpListener,
-    ) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
-        let place = Arc::clone(&self.places).acquire_owned().await;
-        let place = place.map_err(io::Error::other)?;
-        let (stream, _) = listener.accept().await?;
-        Ok((stream, place))
-    }
-
     /// Carries one connection, each direction until its own end.
     async fn carry(self, mut stream: TcpStream, inside: u16, _place: OwnedSemaphorePermit) {
-        let mut reached = match self.held.connect(inside).await {
+        let mut reached = match self.connect(inside).await {
             Ok(reached) => reached,
             Err(error) => {
                 self.note(inside, domain::failure::chain(&error));
@@ -294,6 +289,20 @@ impl Ways {
         }
     }
 
+    /// Connects where there is room. A place in the sandbox becomes free a moment after the connection
+    /// that had it has ended here, and others than this program may have some.
+    async fn connect(&self, inside: u16) -> Result<Reached, standing::Error> {
+        let mut again = 0..ASKED_AGAIN;
+        loop {
+            match self.held.connect(inside).await {
+                Err(error) if is_full(&error) && again.next().is_some() => {
+                    tokio::time::sleep(REST).await;
+                }
+                connected => return connected,
+            }
+        }
+    }
+
     fn said(&self) -> std::sync::MutexGuard<'_, HashMap<u16, String>> {
         self.said.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -305,6 +314,12 @@ impl Ways {
             self.output.aside(&note);
         }
     }
+}
+
+/// Whether a sandbox has as many connections as it takes: its holder says that in words alone.
+fn is_full(error: &standing::Error) -> bool {
+    let full = sandbox::Error::TooManyConnections.to_string();
+    matches!(error, standing::Error::Refused { message, .. } if message.ends_with(&full))
 }
 
 #[cfg(test)]
