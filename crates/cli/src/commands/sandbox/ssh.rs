@@ -8,7 +8,7 @@ use std::io::{self, IsTerminal as _};
 /// Speak SSH on standard input and output, as `ProxyCommand` of ssh: `ssh-config` prints the lines for it
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  ssh -o ProxyCommand='skep sandbox ssh try' try\n  skep sandbox ssh-config >> ~/.ssh/config"
+    after_help = "Examples:\n  ssh -o ProxyCommand='skep sandbox ssh try' try\n  skep sandbox ssh-config > ~/.ssh/skep"
 )]
 pub(super) struct Args {
     /// The sandbox, by its id or name or the beginning of one
@@ -23,7 +23,7 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
         return Err(Error::Refused {
             message: "`skep sandbox ssh` speaks with an SSH client, and not with a person".into(),
             hint: format!(
-                "add what `skep sandbox ssh-config` prints to ~/.ssh/config, then `ssh {PREFIX}{}`; or `skep sandbox shell {}`",
+                "put what `skep sandbox ssh-config` prints at the top of ~/.ssh/config, then `ssh {PREFIX}{}`; or `skep sandbox shell {}`",
                 args.id, args.id
             ),
         });

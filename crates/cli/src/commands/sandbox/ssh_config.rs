@@ -8,10 +8,13 @@ use std::path::Path;
 /// What stands before the id or the name of a sandbox in the name of a host.
 pub(super) const PREFIX: &str = "skep-";
 
-/// Print the lines for ~/.ssh/config by which ssh, and editors that use it, reach sandboxes
+/// Print the lines of a configuration by which ssh, and editors that use it, reach sandboxes
+///
+/// Keep them in a file of their own, and put `Include` of it at the top of ~/.ssh/config: of what ssh is
+/// told of a host it takes the first, so that behind a `Host *` they may come too late.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  skep sandbox ssh-config >> ~/.ssh/config\n  ssh skep-try\n  skep sandbox ssh-config try"
+    after_help = "Examples:\n  skep sandbox ssh-config > ~/.ssh/skep    # and `Include skep` at the top of ~/.ssh/config\n  ssh skep-try\n  skep sandbox ssh-config try"
 )]
 pub(super) struct Args {
     /// For this sandbox alone, by its id or name or the beginning of one; else for all, those to come too
