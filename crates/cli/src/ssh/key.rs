@@ -8,9 +8,10 @@ use russh::keys::{
 use std::{
     fs::{self, File},
     io::{self, Read as _, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
 };
+use tempfile::NamedTempFile;
 
 /// The name by which clients know it, whatever a sandbox is called.
 pub(crate) const ALIAS: &str = "skep-sandbox";
@@ -84,14 +85,19 @@ fn make(data: &Path, path: &Path) -> Result<(), Error> {
     written.map_err(|source| failed(path, source))
 }
 
-/// Writes a file as a whole, unless there is one.
-fn write_new(above: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// A file of the user's alone, which goes away unless it is given a name that lasts.
+fn new_file(above: &Path, bytes: &[u8]) -> io::Result<NamedTempFile> {
     let new = tempfile::Builder::new()
         .permissions(mode())
         .tempfile_in(above)?;
     new.as_file().write_all(bytes)?;
     new.as_file().sync_all()?;
-    match new.persist_noclobber(path) {
+    Ok(new)
+}
+
+/// Writes a file as a whole, unless there is one.
+fn write_new(above: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    match new_file(above, bytes)?.persist_noclobber(path) {
         Ok(_) => Ok(()),
         Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(error.error),
@@ -119,16 +125,9 @@ pub(crate) fn tell_clients(data: &Path) -> Result<PathBuf, Error> {
     // The comment of a key is no part of it.
     let words: Vec<_> = public.split_whitespace().take(2).collect();
     let line = format!("{ALIAS} {}\n", words.join(" "));
-    let new = directory(data).join(format!("known_hosts.{}", std::process::id()));
-    let written = File::options()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&new)
-        .and_then(|mut file| file.write_all(line.as_bytes()))
-        .and_then(|()| fs::rename(&new, &path));
-    written.map_err(failed)?;
+    let written = new_file(&directory(data), line.as_bytes());
+    let persisted = written.and_then(|new| new.persist(&path).map_err(|error| error.error));
+    persisted.map_err(failed)?;
     Ok(path)
 }
 
@@ -154,6 +153,22 @@ mod tests {
         assert!(public.contains(known.split_whitespace().nth(2).unwrap()));
         let left = fs::read_dir(data.path().join("ssh")).unwrap().count();
         assert_eq!(left, 2, "nothing else is left");
+        assert_eq!(modes("ssh/known_hosts"), 0o600);
+    }
+
+    #[test]
+    fn what_clients_know_is_written_through_no_file_that_somebody_left_there() {
+        let data = tempfile::tempdir().unwrap();
+        key(data.path()).unwrap();
+        let kept = data.path().join("kept");
+        fs::write(&kept, "old").unwrap();
+        let ours = format!("ssh/known_hosts.{}", std::process::id());
+        for name in ["ssh/known_hosts", &ours] {
+            std::os::unix::fs::symlink(&kept, data.path().join(name)).unwrap();
+        }
+        let path = tell_clients(data.path()).unwrap();
+        assert!(fs::symlink_metadata(path).unwrap().is_file());
+        assert_eq!(fs::read_to_string(&kept).unwrap(), "old");
     }
 
     #[test]
