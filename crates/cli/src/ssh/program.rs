@@ -15,7 +15,7 @@ use tokio::{
 /// How much is passed on at once, in bytes.
 pub(super) const CHUNK: usize = 32 << 10;
 /// How SSH numbers the error output.
-const ERRORS: u32 = 1;
+pub(super) const ERRORS: u32 = 1;
 /// What a client is told of a command that could not be started, or whose end is not known.
 const UNKNOWN: u8 = 255;
 /// What ends the input at a terminal.

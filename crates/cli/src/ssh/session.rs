@@ -3,8 +3,8 @@
 //! variable but `LANG` and `TERM`.
 
 use super::{
-    program::{self, Control, Program},
-    spool::{Put, Take, spool},
+    program::{self, Control, ERRORS, Program},
+    spool::{Put, Room, Take, spool},
 };
 use russh::{
     Channel, ChannelId, ChannelOpenFailure, ChannelWriteHalf, Pty, Sig,
@@ -25,6 +25,8 @@ use tokio::{io::AsyncWriteExt as _, sync::mpsc, task::AbortHandle};
 
 /// Commands and connections of one client at a time, at most.
 const MOST_CHANNELS: usize = 64;
+/// What waits for all of them on the disk, in bytes, at most.
+const MOST_WAITING: u64 = 8 << 30;
 /// Signals and sizes that wait to be passed on.
 const CONTROLS: usize = 16;
 /// The longest value of a variable, in bytes.
@@ -50,6 +52,7 @@ pub(super) struct Client {
     held: Arc<Held>,
     /// Where what waits is kept.
     place: PathBuf,
+    room: Room,
     open: Arc<Mutex<HashMap<ChannelId, Open>>>,
 }
 
@@ -72,6 +75,8 @@ struct Busy {
     put: Option<Put>,
     controls: mpsc::Sender<Control>,
     task: AbortHandle,
+    /// A command's channel has an error output; clients hang up where that of a connection gets one.
+    is_command: bool,
 }
 
 impl Drop for Busy {
@@ -85,6 +90,7 @@ impl Client {
         Self {
             held: Arc::new(held),
             place,
+            room: Room::new(MOST_WAITING),
             open: Arc::default(),
         }
     }
@@ -133,7 +139,7 @@ impl Client {
             }
         };
         session.channel_success(channel)?;
-        let (put, input) = spool(self.place.clone());
+        let (put, input) = spool(self.place.clone(), self.room.clone());
         let (sender, controls) = mpsc::channel(CONTROLS);
         let program = Program {
             held: Arc::clone(&self.held),
@@ -155,6 +161,7 @@ impl Client {
             put: Some(put),
             controls: sender,
             task: tokio::spawn(program.run()).abort_handle(),
+            is_command: true,
         };
         open.insert(channel, Open::Busy(busy));
         Ok(())
@@ -229,7 +236,7 @@ impl Handler for Client {
         }
         let (_, to) = channel.split();
         let id = to.id();
-        let (put, input) = spool(self.place.clone());
+        let (put, input) = spool(self.place.clone(), self.room.clone());
         let (controls, _none) = mpsc::channel(1);
         // The list owns the task, and not the other way round: it ends with the client.
         let (held, all) = (Arc::clone(&self.held), Arc::downgrade(&self.open));
@@ -256,6 +263,7 @@ impl Handler for Client {
             put: Some(put),
             controls,
             task: connecting.abort_handle(),
+            is_command: false,
         };
         open.insert(id, Open::Busy(busy));
         Ok(())
@@ -380,7 +388,13 @@ impl Handler for Client {
         };
         if let Err(error) = kept {
             tracing::warn!(%error, "more waits for a command than can be kept");
-            self.open().remove(&channel);
+            let closed = self.open().remove(&channel);
+            if let Some(Open::Busy(Busy {
+                is_command: true, ..
+            })) = closed
+            {
+                session.extended_data(channel, ERRORS, lost(&error))?;
+            }
             session.close(channel)?;
         }
         Ok(())
@@ -405,6 +419,18 @@ impl Handler for Client {
         self.open().remove(&channel);
         Ok(())
     }
+}
+
+/// Why a channel is closed into which more came than can be kept.
+fn lost(error: &io::Error) -> String {
+    let why = match error.kind() {
+        io::ErrorKind::QuotaExceeded => format!(
+            "what was sent and not read yet has reached {}",
+            crate::view::format::bytes(MOST_WAITING)
+        ),
+        _ => format!("what was sent cannot be kept until it is read: {error}"),
+    };
+    format!("skep: {why}\r\n")
 }
 
 /// Whether it is done, for a client that wants to know.
@@ -492,6 +518,14 @@ mod tests {
         }
         assert_eq!(port_of_loopback("localhost", 0), None);
         assert_eq!(port_of_loopback("localhost", 65_536), None);
+    }
+
+    #[test]
+    fn why_a_channel_is_closed_is_said() {
+        let full = lost(&io::ErrorKind::QuotaExceeded.into());
+        assert!(full.contains("has reached 8"), "{full}");
+        let other = lost(&io::Error::other("no space"));
+        assert!(other.ends_with("until it is read: no space\r\n"), "{other}");
     }
 
     #[test]

@@ -2,26 +2,51 @@
 //!
 //! The library asks the client for more whether or not what came was taken, and delivers it in the one
 //! task that also sends: who delivers must never wait, or a command that prints while it reads would
-//! wait for itself. So what waits is kept: a little in memory, the rest in a file without a name. It is
-//! the person's own data.
+//! wait for itself. So what waits is kept: a little in memory, the rest in a file without a name, whose
+//! beginning is given back as it is read. It is the person's own data.
 
 use bytes::Bytes;
+use rustix::fs::{FallocateFlags, fallocate};
 use std::{
     collections::VecDeque,
     fs::File,
     io,
     os::unix::fs::FileExt as _,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 use tokio::sync::Notify;
 
 /// How much waits in memory, in bytes.
 const MEMORY: usize = 1 << 20;
-/// How much waits in the file, in bytes.
-const FILE: u64 = 8 << 30;
-/// How much of the file is read at once.
+/// How much of the file is read at once, and given back at once.
 const CHUNK: usize = 256 << 10;
+
+/// What the files of one client may still take of the disk, in bytes.
+#[derive(Debug, Clone)]
+pub(super) struct Room(Arc<AtomicU64>);
+
+impl Room {
+    pub(super) fn new(bytes: u64) -> Self {
+        Self(Arc::new(AtomicU64::new(bytes)))
+    }
+
+    /// Whether so much was there, and is taken now.
+    fn take(&self, bytes: u64) -> bool {
+        let less = |free: u64| free.checked_sub(bytes);
+        let taken = self
+            .0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        taken.is_ok()
+    }
+
+    fn give_back(&self, bytes: u64) {
+        self.0.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
 
 /// The end into which what came is put.
 #[derive(Debug)]
@@ -35,6 +60,7 @@ pub(super) struct Take(Arc<Spool>);
 struct Spool {
     /// Where the file is made.
     place: PathBuf,
+    room: Room,
     waits: Mutex<Waits>,
     changed: Notify,
 }
@@ -56,12 +82,43 @@ struct Spilled {
     file: File,
     written: u64,
     read: u64,
+    /// So much of the beginning takes no room any more.
+    given_back: u64,
+    room: Room,
 }
 
-/// A spool whose file, if it needs one, is made in this directory.
-pub(super) fn spool(place: PathBuf) -> (Put, Take) {
+impl Spilled {
+    /// Gives back what was read, in whole chunks, which are whole blocks. Where a file system cannot, it
+    /// takes its room until all was read.
+    fn give_back(&mut self) {
+        let end = self.read.saturating_sub(self.read % CHUNK as u64);
+        let length = end.saturating_sub(self.given_back);
+        if length == 0 {
+            return;
+        }
+        let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        match fallocate(&self.file, hole, self.given_back, length) {
+            Ok(()) => {
+                self.given_back = end;
+                self.room.give_back(length);
+            }
+            Err(error) => tracing::debug!(%error, "what was read stays on the disk for now"),
+        }
+    }
+}
+
+impl Drop for Spilled {
+    fn drop(&mut self) {
+        self.room
+            .give_back(self.written.saturating_sub(self.given_back));
+    }
+}
+
+/// A spool whose file, if it needs one, is made in this directory, and takes of this room.
+pub(super) fn spool(place: PathBuf, room: Room) -> (Put, Take) {
     let spool = Arc::new(Spool {
         place,
+        room,
         waits: Mutex::default(),
         changed: Notify::new(),
     });
@@ -94,15 +151,18 @@ impl Put {
                     file: tempfile::tempfile_in(&self.0.place)?,
                     written: 0,
                     read: 0,
+                    given_back: 0,
+                    room: self.0.room.clone(),
                 },
             };
             let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-            let end = spilled.written.saturating_add(length);
-            if end > FILE {
-                return Err(io::ErrorKind::FileTooLarge.into());
+            if !spilled.room.take(length) {
+                return Err(io::ErrorKind::QuotaExceeded.into());
             }
-            spilled.file.write_all_at(bytes, spilled.written)?;
-            spilled.written = end;
+            // Before it is written: what is taken is given back with the file, whatever happens.
+            let start = spilled.written;
+            spilled.written = start.saturating_add(length);
+            spilled.file.write_all_at(bytes, start)?;
             waits.file = Some(spilled);
         }
         drop(waits);
@@ -152,6 +212,8 @@ impl Take {
         spilled.read = spilled.read.saturating_add(length);
         if spilled.read >= spilled.written {
             waits.file = None;
+        } else {
+            spilled.give_back();
         }
         Ok(Some(bytes.into()))
     }
@@ -193,7 +255,7 @@ mod tests {
     #[tokio::test]
     async fn what_waits_is_taken_in_order_however_much_it_is_and_then_the_end() {
         let place = tempfile::tempdir().unwrap();
-        let (put, mut take) = spool(place.path().into());
+        let (put, mut take) = spool(place.path().into(), Room::new(8 << 20));
         let large = numbers(0..1_000_000);
         for piece in large.chunks(30_000) {
             put.put(piece).unwrap();
@@ -214,16 +276,60 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_waits_hears_of_what_comes_and_of_the_end() {
-        let (put, mut take) = spool(std::env::temp_dir());
+        let (put, mut take) = spool(std::env::temp_dir(), Room::new(0));
         let (heard, ()) = tokio::join!(take.next(), async { put.put(b"late").unwrap() });
         assert_eq!(heard.unwrap().as_deref(), Some(b"late".as_slice()));
         let (heard, ()) = tokio::join!(take.next(), async { drop(put) });
         assert_eq!(heard.unwrap(), None);
     }
 
+    #[tokio::test]
+    async fn a_steady_upload_takes_no_more_room_than_what_waits_of_it() {
+        use std::os::unix::fs::MetadataExt as _;
+        const MOST: u64 = 9 * CHUNK as u64;
+        let place = tempfile::tempdir().unwrap();
+        let (put, mut take) = spool(place.path().into(), Room::new(MOST));
+        let piece = vec![7; CHUNK];
+        // It is ahead by what memory keeps and a part of the file, and stays so.
+        for _ in 0..8 {
+            put.put(&piece).unwrap();
+        }
+        for _ in 0..100 {
+            put.put(&piece).unwrap();
+            assert!(take.next().await.unwrap().unwrap() == piece);
+            let waits = take.0.waits();
+            let file = waits.file.as_ref().unwrap();
+            assert!(file.written - file.given_back <= MOST);
+            assert!(file.file.metadata().unwrap().blocks() * 512 <= MOST + CHUNK as u64);
+        }
+        let ahead = taken(&mut take, 8 * CHUNK).await;
+        assert!(ahead.len() == 8 * CHUNK && ahead.iter().all(|byte| *byte == 7));
+        assert!(take.0.waits().file.is_none());
+        assert_eq!(take.0.room.0.load(Ordering::Relaxed), MOST);
+    }
+
+    #[tokio::test]
+    async fn all_that_waits_for_one_client_is_bounded_together() {
+        let place = tempfile::tempdir().unwrap();
+        let room = Room::new(1 << 20);
+        let (one, taken) = spool(place.path().into(), room.clone());
+        let (other, mut take) = spool(place.path().into(), room);
+        for put in [&one, &other] {
+            put.put(&vec![1; MEMORY]).unwrap();
+        }
+        one.put(&vec![2; 1 << 20]).unwrap();
+        let refused = other.put(b"3").unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::QuotaExceeded);
+        // What nobody takes any more makes room, and what was there is not harmed.
+        drop(taken);
+        other.put(b"3").unwrap();
+        assert!(take.next().await.unwrap().unwrap().len() == MEMORY);
+        assert_eq!(take.next().await.unwrap().as_deref(), Some(&b"3"[..]));
+    }
+
     #[test]
     fn what_nobody_takes_any_more_is_not_kept() {
-        let (put, take) = spool(std::env::temp_dir());
+        let (put, take) = spool(std::env::temp_dir(), Room::new(0));
         drop(take);
         put.put(&vec![0; MEMORY * 2]).unwrap();
         let waits = put.0.waits();
