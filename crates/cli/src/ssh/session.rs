@@ -11,7 +11,7 @@ use russh::{
     server::{Auth, ChannelOpenHandle, Handler, Msg, Session},
 };
 use sandbox::Size;
-use server::standing::{Ends, Held, Nudge, Run};
+use server::standing::{Held, Nudge, Run};
 use std::{
     collections::HashMap,
     ffi::OsString,
@@ -166,21 +166,17 @@ impl Client {
         open.insert(channel, Open::Busy(busy));
         Ok(())
     }
+}
 
-    /// Whether the sandbox has a program that serves files.
-    async fn has_sftp(&self) -> bool {
-        let tests: Vec<String> = SFTP.iter().map(|path| format!("test -x {path}")).collect();
-        let run = Run {
-            argv: ["sh", "-c", &tests.join(" || ")].map(Into::into).into(),
-            ..Run::default()
-        };
-        let Ok(mut running) = self.held.exec(run).await else {
-            return false;
-        };
-        let ends: Option<Ends> = running.take_ends();
-        drop(ends);
-        running.wait().await.is_ok_and(|exit| exit.success())
-    }
+/// Serves files, or says that nothing can. It is not asked beforehand whether something can: whoever
+/// answers is inside and may never do so, and the session has one task for all of its channels.
+fn serve_files() -> String {
+    let tries: Vec<String> = SFTP
+        .iter()
+        .map(|path| format!("test -x {path} && exec {path}"))
+        .collect();
+    let tries = tries.join("; ");
+    format!("{tries}; echo 'skep: there is no sftp-server in the sandbox' >&2; exit 127")
 }
 
 impl Handler for Client {
@@ -328,14 +324,10 @@ impl Handler for Client {
         name: &str,
         session: &mut Session,
     ) -> Result<(), Error> {
-        if name != "sftp" || !self.has_sftp().await {
+        if name != "sftp" {
             return Ok(session.channel_failure(channel)?);
         }
-        let tries: Vec<String> = SFTP
-            .iter()
-            .map(|path| format!("test -x {path} && exec {path}"))
-            .collect();
-        let argv = ["sh", "-c", &tries.join("; ")];
+        let argv = ["sh", "-c", &serve_files()];
         self.start(channel, argv.map(Into::into).into(), session)
     }
 
@@ -518,6 +510,19 @@ mod tests {
         }
         assert_eq!(port_of_loopback("localhost", 0), None);
         assert_eq!(port_of_loopback("localhost", 65_536), None);
+    }
+
+    #[test]
+    fn a_sandbox_without_a_server_of_files_says_so_at_once() {
+        let script = serve_files();
+        let known = "test -x /usr/lib/openssh/sftp-server && exec /usr/lib/openssh/sftp-server; ";
+        assert!(script.starts_with(known), "{script}");
+        let none = script.replace("/usr/lib", "/no/such/place");
+        let mut shell = std::process::Command::new("sh");
+        let ran = shell.args(["-c", &none]).output().unwrap();
+        assert_eq!(ran.status.code(), Some(127));
+        let said = String::from_utf8(ran.stderr).unwrap();
+        assert_eq!(said, "skep: there is no sftp-server in the sandbox\n");
     }
 
     #[test]
