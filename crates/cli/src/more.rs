@@ -14,7 +14,7 @@ use crate::{
 use domain::origin::Origin;
 use sandbox::{
     Extras, Secret, devices,
-    extras::{LONGEST_SECRET, MOST_SECRETS},
+    extras::{ALL_SECRETS, LONGEST_SECRET, MOST_SECRETS},
 };
 use serde::{Deserialize, Serialize};
 use server::{
@@ -35,6 +35,20 @@ const LONGEST_LIST: u64 = 4 << 20;
 /// What names the input as the place of a secret.
 const INPUT: &str = "-";
 const VARIABLE: &str = "env:";
+/// What whoever holds a sandbox needs of the environment, a secret or not: where it finds itself.
+const NEEDED: [&str; 11] = [
+    "HOME",
+    "PATH",
+    "USER",
+    "TMPDIR",
+    "SKEP_CONFIG",
+    "SKEP_DATA",
+    "SKEP_LOG",
+    "XDG_CONFIG_HOME",
+    "XDG_DATA_HOME",
+    "XDG_CACHE_HOME",
+    "XDG_RUNTIME_DIR",
+];
 
 /// The secrets of a sandbox, as a command line names them.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -57,6 +71,7 @@ impl Secrets {
         }
         let mut all: Vec<Secret> = Vec::new();
         let mut is_read = false;
+        let mut room = ALL_SECRETS;
         for text in &self.secrets {
             let (name, source) = text.split_once('=').unwrap_or((text, INPUT));
             if source == INPUT && !has_input {
@@ -75,6 +90,11 @@ impl Secrets {
                 let words = format!("two secrets have the name `{}`", one.name());
                 return Err(Error::Usage(words));
             }
+            room = room.checked_sub(one.value().len()).ok_or_else(|| {
+                Error::Usage(format!(
+                    "the secrets have more than {ALL_SECRETS} bytes together"
+                ))
+            })?;
             all.push(one);
         }
         Ok(all)
@@ -85,11 +105,8 @@ impl Secrets {
     pub(crate) fn variables(&self) -> Vec<OsString> {
         let sources = self.secrets.iter().filter_map(|text| text.split_once('='));
         let named = sources.filter_map(|(_, source)| source.strip_prefix(VARIABLE));
-        let needed = |name: &&str| {
-            let own = ["HOME", "PATH", "USER", "TMPDIR"];
-            own.contains(name) || name.starts_with("SKEP_") || name.starts_with("XDG_")
-        };
-        named.filter(|name| !needed(name)).map(Into::into).collect()
+        let free = named.filter(|name| !NEEDED.contains(name));
+        free.map(Into::into).collect()
     }
 }
 
@@ -329,4 +346,25 @@ pub(crate) fn told(given: &Given) -> String {
         ));
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_variable_that_a_secret_is_taken_from_stays_only_where_it_says_where_things_are() {
+        let names = [
+            "TOKEN",
+            "SKEP_TOKEN",
+            "SKEP_DATA",
+            "XDG_SESSION_COOKIE",
+            "XDG_RUNTIME_DIR",
+            "HOME",
+        ];
+        let mut secrets: Vec<String> = names.iter().map(|it| format!("x=env:{it}")).collect();
+        secrets.extend(["x=TOKEN_FILE".to_owned(), "input".to_owned()]);
+        let variables = Secrets { secrets }.variables();
+        assert_eq!(variables, ["TOKEN", "SKEP_TOKEN", "XDG_SESSION_COOKIE"]);
+    }
 }

@@ -98,7 +98,7 @@ fn a_shell_has_the_secrets_and_devices_that_are_asked_for_and_says_which() {
 
 // docs/bad-input.md: A device that leads out of any seal (`--device /dev/mem`)
 // docs/bad-input.md: A device that is not there, or that you may not use yourself
-// docs/bad-input.md: A secret without a source (`skep shell --secret NAME`), or that is too long
+// docs/bad-input.md: A secret without a source (`skep shell --secret NAME`), or that is too long, by itself or with others
 #[test]
 fn what_cannot_be_given_is_refused_before_anything_is_made() {
     let world = world();
@@ -127,6 +127,18 @@ fn what_cannot_be_given_is_refused_before_anything_is_made() {
     let ran = world.skep(&["sandbox", "create", "--secret", &large]);
     let said = ran.expect_code(2).stderr;
     assert!(said.contains("more than 65536 bytes"), "{said}");
+    // Each as long as one may be, and too many of them.
+    world.home.file("long", vec![b'x'; 64 << 10]);
+    let long = world.home.root().join("long").display().to_string();
+    let long: Vec<String> = (0..5).map(|n| format!("--secret=x{n}={long}")).collect();
+    let long: Vec<&str> = long.iter().map(String::as_str).collect();
+    for command in [&["sandbox", "create"][..], &["sandbox", "--json", "create"]] {
+        let ran = world.skep(&[command, &long[..]].concat()).expect_code(2);
+        let said = ran.stderr;
+        assert!(said.contains("more than 262144 bytes together"), "{said}");
+    }
+    let fits = world.skep(&[&["shell"], &long[..4], &["--", "true"]].concat());
+    fits.expect_code(0);
     world.home.file(
         "config/skep/config.toml",
         "[sandbox]\ndevices = ['/etc/shadow']\n",
