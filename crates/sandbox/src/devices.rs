@@ -1,7 +1,7 @@
 //! Devices of the host that a sandbox may be given, and those that none ever is.
 
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read as _};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -73,7 +73,7 @@ const USUAL: [&str; 8] = [
 
 /// What leads out of any seal, by the beginning of its name below `/dev`; a name that ends in `#` wants
 /// a digit there, and one without either is the whole name.
-const REFUSED: [(&str, &str); 43] = [
+const REFUSED: [(&str, &str); 49] = [
     ("mem", MEMORY),
     ("kmem", MEMORY),
     ("port", MEMORY),
@@ -83,11 +83,12 @@ const REFUSED: [(&str, &str); 43] = [
     ("snapshot", MEMORY),
     ("mcelog", MEMORY),
     ("cpu/*", MEMORY),
+    ("dax*", MEMORY),
     ("userfaultfd", MEMORY),
     ("console", TERMINAL),
     ("pts/*", TERMINAL),
-    ("tty#", TERMINAL),
-    ("ttyS#", TERMINAL),
+    ("tty*", TERMINAL),
+    ("rfcomm#", TERMINAL),
     ("hvc#", TERMINAL),
     ("vcs*", TERMINAL),
     ("fb#", TERMINAL),
@@ -97,6 +98,8 @@ const REFUSED: [(&str, &str); 43] = [
     ("uhid", TERMINAL),
     ("userio", TERMINAL),
     ("sg#", DISK),
+    ("st#", DISK),
+    ("nst#", DISK),
     ("bsg/*", DISK),
     ("nvme*", DISK),
     ("ng#", DISK),
@@ -117,15 +120,20 @@ const REFUSED: [(&str, &str); 43] = [
     ("rfkill", MACHINE),
     ("ipmi*", MACHINE),
     ("tpm*", MACHINE),
+    ("uio*", MACHINE),
+    ("xen/*", MACHINE),
+    ("mei*", MACHINE),
 ];
 const MEMORY: &str = "it leads to the machine's memory, its ports or its log";
 const TERMINAL: &str = "it leads to somebody's screen, keys or terminal";
 const DISK: &str = "it leads to the machine's disks";
 const MACHINE: &str = "it leads to the machine itself, beyond what one program uses";
+/// What the kernel says of a device, at most, in bytes.
+const LONGEST_SAID: u64 = 4096;
 
-/// The same by the kernel's numbers, so that another name hides nothing: the major, and of it the first
-/// and the last minor.
-const REFUSED_NUMBERS: [(u32, u32, u32, &str); 26] = [
+/// The same by those of the kernel's numbers that never change, so that another name hides nothing: the
+/// major, and of it the first and the last minor. Of others the kernel itself is asked for the name.
+const REFUSED_NUMBERS: [(u32, u32, u32, &str); 31] = [
     (1, 1, 2, MEMORY),
     (1, 4, 4, MEMORY),
     (1, 6, 6, MEMORY),
@@ -137,12 +145,17 @@ const REFUSED_NUMBERS: [(u32, u32, u32, &str); 26] = [
     (7, 0, 1 << 20, TERMINAL),
     (13, 0, 1 << 20, TERMINAL),
     (29, 0, 1 << 20, TERMINAL),
+    (9, 0, 1 << 20, DISK),
     (21, 0, 1 << 20, DISK),
     (90, 0, 1 << 20, DISK),
     (162, 0, 1 << 20, DISK),
     (128, 0, 1 << 20, TERMINAL),
     (136, 0, 1 << 20, TERMINAL),
+    (166, 0, 1 << 20, TERMINAL),
+    (188, 0, 1 << 20, TERMINAL),
+    (204, 0, 1 << 20, TERMINAL),
     (202, 0, 1 << 20, MEMORY),
+    (203, 0, 1 << 20, MEMORY),
     (10, 130, 130, MACHINE),
     (10, 144, 144, MEMORY),
     (10, 184, 184, MEMORY),
@@ -202,7 +215,7 @@ fn one(path: &str) -> Result<Option<Device>, Error> {
     if USUAL.contains(&name) {
         return Ok(None);
     }
-    if let Some((_, why)) = REFUSED.iter().find(|(known, _)| is_like(name, known)) {
+    if let Some(why) = refused_name(name) {
         return Err(refuse(why));
     }
     let unreadable = |source: std::io::Error| match source.kind() {
@@ -234,12 +247,38 @@ fn one(path: &str) -> Result<Option<Device>, Error> {
     if let Some((.., why)) = listed {
         return Err(refuse(why));
     }
+    let named = kernels_name(major, minor).map_err(unreadable)?;
+    if let Some(why) = named.as_deref().and_then(refused_name) {
+        return Err(refuse(why));
+    }
     if access(path, Access::READ_OK).is_err() && access(path, Access::WRITE_OK).is_err() {
         return Err(Error::Denied {
             name: path.to_owned(),
         });
     }
     Ok(Some(Device { path: real }))
+}
+
+/// Why a device of this name is not given.
+fn refused_name(name: &str) -> Option<&'static str> {
+    let mut known = REFUSED.iter();
+    let found = known.find(|(known, _)| is_like(name, known));
+    found.map(|(_, why)| *why)
+}
+
+/// The name below `/dev` that the kernel has for a number; none where it has none, or `/sys` is not there.
+fn kernels_name(major: u32, minor: u32) -> std::io::Result<Option<String>> {
+    let path = format!("/sys/dev/char/{major}:{minor}/uevent");
+    let file = match fs::File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut said = String::new();
+    file.take(LONGEST_SAID).read_to_string(&mut said)?;
+    let mut lines = said.lines();
+    let name = lines.find_map(|line| line.strip_prefix("DEVNAME="));
+    Ok(name.map(str::to_owned))
 }
 
 /// Whether a name is what a line of the list means.
@@ -312,6 +351,17 @@ mod tests {
             "tty0",
             "tty63",
             "ttyS0",
+            "ttyAMA0",
+            "ttyUSB0",
+            "ttyACM1",
+            "rfcomm0",
+            "uio0",
+            "xen/privcmd",
+            "st0",
+            "nst0",
+            "dax0.0",
+            "mei0",
+            "tpm0",
             "vcs",
             "vcsa1",
             "pts/0",
@@ -336,6 +386,13 @@ mod tests {
         ] {
             assert!(refused(&format!("/dev/{name}")), "{name}");
         }
+    }
+
+    #[test]
+    fn the_kernel_is_asked_for_the_name_of_a_number() {
+        assert_eq!(kernels_name(1, 3).unwrap().as_deref(), Some("null"));
+        assert_eq!(kernels_name(4095, 1_000_000).unwrap(), None);
+        assert_eq!(refused_name("null"), None);
     }
 
     #[test]

@@ -1,7 +1,5 @@
 //! What a sandbox gets beyond what every one has, and that it is only what was asked for.
 
-use std::path::Path;
-
 use skep_sandbox::extras::SECRETS;
 use skep_sandbox::{Error, Extras, Secret, devices};
 
@@ -90,22 +88,33 @@ async fn without_being_asked_for_there_is_no_secret_and_no_device() {
 }
 
 /// A device of this machine that no sandbox has of itself, and that this user may use: the processors'
-/// virtual machines, a tunnel, or what else there is.
-fn some_device() -> Option<&'static str> {
+/// virtual machines, a tunnel, or what else there is. With it, what only that device answers, in Python.
+fn some_device() -> Option<(&'static str, &'static str)> {
     let known = [
-        "/dev/kvm",
-        "/dev/net/tun",
-        "/dev/fuse",
-        "/dev/hwrng",
-        "/dev/cpu_dma_latency",
+        (
+            "/dev/kvm",
+            "fcntl.ioctl(os.open('/dev/kvm', os.O_RDWR), 0xAE00)",
+        ),
+        (
+            "/dev/net/tun",
+            "fcntl.ioctl(os.open('/dev/net/tun', os.O_RDWR), 0x800454CF, bytes(4)).hex()",
+        ),
+        (
+            "/dev/hwrng",
+            "len(os.read(os.open('/dev/hwrng', os.O_RDONLY), 1))",
+        ),
+        (
+            "/dev/cpu_dma_latency",
+            "len(os.read(os.open('/dev/cpu_dma_latency', os.O_RDWR), 4))",
+        ),
     ];
     let mut known = known.into_iter();
-    known.find(|path| devices::find(&[(*path).to_owned()]).is_ok())
+    known.find(|(path, _)| devices::find(&[(*path).to_owned()]).is_ok())
 }
 
 #[tokio::test]
 async fn a_device_is_at_its_path_and_works_as_it_does_outside() {
-    let Some(path) = some_device() else {
+    let Some((path, answer)) = some_device() else {
         // An ordinary user may use none here, and then no sandbox of theirs may.
         assert!(!is_root(), "none of the devices is there: `modprobe tun`");
         let refused = devices::find(&["/dev/net/tun".to_owned()]).unwrap_err();
@@ -131,10 +140,8 @@ async fn a_device_is_at_its_path_and_works_as_it_does_outside() {
         .unwrap()
         .trim_end()
     );
-    // Opened for reading and writing; rules on paths let that through, and a call that only devices know.
-    let open = format!(
-        "import fcntl, os\nf = os.open('{path}', os.O_RDWR)\nprint(fcntl.ioctl(f, 0xAE00) if '{path}' == '/dev/kvm' else 12)"
-    );
+    // Rules on paths let it be opened, and asked what only this device knows.
+    let open = format!("import fcntl, os\nprint({answer})");
     let inside = room
         .run(room.command(["/usr/bin/python3", "-c", &open]))
         .await;
@@ -142,12 +149,11 @@ async fn a_device_is_at_its_path_and_works_as_it_does_outside() {
         .args(["-c", &open])
         .output()
         .unwrap();
+    let answered = String::from_utf8(outside.stdout).unwrap();
+    assert!(outside.status.success() && !answered.trim().is_empty());
     assert_eq!(
         (inside.exit.success(), inside.stdout.text()),
-        (
-            outside.status.success(),
-            String::from_utf8(outside.stdout).unwrap()
-        ),
+        (true, answered),
         "{}",
         inside.stderr.text()
     );
@@ -163,31 +169,49 @@ async fn a_device_is_at_its_path_and_works_as_it_does_outside() {
 // docs/bad-input.md: A device that leads out of any seal (`--device /dev/mem`)
 #[tokio::test]
 async fn a_device_that_would_break_the_seal_is_never_given() {
-    for path in [
-        "/dev/mem",
-        "/dev/kmsg",
-        "/dev/loop-control",
-        "/dev/tty1",
-        "/dev/vda",
-    ] {
-        let refused = devices::find(&[path.to_owned()]);
-        let refused = refused.unwrap_err().to_string();
+    let find = |path: &str| devices::find(&[path.to_owned()]);
+    let is_refused = |path: &str| matches!(find(path), Err(devices::Error::Refused { .. }));
+    for path in ["/dev/mem", "/dev/kmsg", "/dev/loop-control", "/dev/tty1"] {
+        assert!(is_refused(path), "{path}");
+    }
+    if !is_root() {
+        return;
+    }
+    // Another name and another place hide nothing: the number counts, also one that the kernel gave
+    // out as it came, as it knows the name.
+    let place = "/dev/skep-test-of-names";
+    let under_another_name = |number: &str| {
+        let made = format!("rm -f {place} && mknod {place} {number}");
+        assert!(succeeds_outside(&made), "{number}");
+        let found = find(place);
+        std::fs::remove_file(place).unwrap();
+        found
+    };
+    for number in ["c 1 1", "b 7 0"] {
+        let found = under_another_name(number);
         assert!(
-            refused.contains("cannot be given") || refused.contains("no device"),
-            "{refused}"
+            matches!(found, Err(devices::Error::Refused { .. })),
+            "{number}"
         );
     }
-    if is_root() {
-        // Another name and another place hide nothing: the number counts.
-        let place = Path::new("/dev/skep-test-of-names");
-        assert!(succeeds_outside(&format!(
-            "mknod {} c 1 1",
-            place.display()
-        )));
-        let refused = devices::find(&[place.display().to_string()]);
-        std::fs::remove_file(place).unwrap();
-        assert!(matches!(refused, Err(devices::Error::Refused { .. })));
+    assert_eq!(under_another_name("c 1 3").unwrap().len(), 1);
+    let mut tried = Vec::new();
+    for entry in std::fs::read_dir("/sys/dev/char").unwrap() {
+        let entry = entry.unwrap();
+        let said = std::fs::read_to_string(entry.path().join("uevent")).unwrap_or_default();
+        let name = said.lines().find_map(|line| line.strip_prefix("DEVNAME="));
+        let Some(name) = name.filter(|name| is_refused(&format!("/dev/{name}"))) else {
+            continue;
+        };
+        let number = entry.file_name().into_string().unwrap().replace(':', " ");
+        let found = under_another_name(&format!("c {number}"));
+        assert!(
+            matches!(found, Err(devices::Error::Refused { .. })),
+            "{name}"
+        );
+        tried.push(name.to_owned());
     }
+    assert!(tried.len() > 1, "{tried:?}");
 }
 
 #[tokio::test]
