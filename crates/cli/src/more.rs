@@ -340,10 +340,13 @@ pub(crate) fn told(given: &Given) -> String {
     }
     if let Some(script) = put.script.as_ref().filter(|it| !it.exit.success()) {
         note(format!(
-            "`{}` of the dotfiles failed: {}",
+            "`{}` of the dotfiles failed: {}; mend it, or leave them out with `--no-dotfiles`",
             text::line(&script.name),
             script.exit
         ));
+        for line in &script.output {
+            out.push_str(&format!("  {}\n", text::line(line)));
+        }
     }
     out
 }

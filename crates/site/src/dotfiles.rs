@@ -4,7 +4,7 @@
 //! are bounds. They are written one name at a time below the home's own descriptor, since a setup may
 //! have left links there.
 
-use crate::{error::Error, open::blocking, site::Site};
+use crate::{elsewhere::refused, error::Error, open::blocking, site::Site};
 use rustix::{
     fd::{AsFd, BorrowedFd, OwnedFd},
     fs::{AtFlags, Dir, FileType, Mode, OFlags},
@@ -29,6 +29,10 @@ const DEEPEST: usize = 16;
 const WITHIN: Duration = Duration::from_secs(5 * 60);
 /// How much of what it prints is read for its last lines, in bytes.
 const PRINTED: usize = 64 << 10;
+/// How many of its last lines are kept.
+const LAST: usize = 10;
+/// What is kept of each of them, in characters.
+const WIDEST: usize = 400;
 /// Names that are told of what was left out, at most.
 const TOLD: usize = 20;
 /// The directory below the home that dotfiles with a script are in.
@@ -86,6 +90,8 @@ pub struct Installed {
     pub script: &'static str,
     /// How it ended.
     pub exit: Exit,
+    /// Its last lines where it failed, without the values of secrets.
+    pub output: Vec<String>,
 }
 
 impl Dotfiles {
@@ -134,42 +140,61 @@ impl Dotfiles {
     }
 
     /// Writes them below a home.
-    fn write(&self, home: &Path) -> rustix::io::Result<()> {
+    ///
+    /// # Errors
+    /// Which of them cannot be written, and why.
+    fn write(&self, home: &Path) -> Result<(), String> {
+        let failed = |below: &Path, error: Errno| {
+            let path = Path::new("~").join(below);
+            format!("{} cannot be written: {error}", path.display())
+        };
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mut home = rustix::fs::open(home, flags, Mode::empty())?;
+        let top = rustix::fs::open(home, flags, Mode::empty());
+        let mut top = top.map_err(|error| failed(Path::new(""), error))?;
+        let mut below = Path::new("");
         if self.script.is_some() {
-            home = enter(home.as_fd(), OsStr::new(OWN))?;
+            below = Path::new(OWN);
+            let own = enter(top.as_fd(), below.as_os_str());
+            top = own.map_err(|error| failed(below, error))?;
         }
-        for Entry { path, what } in &self.entries {
-            let mut at = home.try_clone().map_err(|_| Errno::MFILE)?;
-            for above in path.parent().into_iter().flat_map(Path::components) {
-                at = enter(at.as_fd(), above.as_os_str())?;
+        for entry in &self.entries {
+            let written = entry.write(&top);
+            written.map_err(|error| failed(&below.join(&entry.path), error))?;
+        }
+        Ok(())
+    }
+}
+
+impl Entry {
+    fn write(&self, top: &OwnedFd) -> rustix::io::Result<()> {
+        let mut at = top.try_clone().map_err(|_| Errno::MFILE)?;
+        for above in self.path.parent().into_iter().flat_map(Path::components) {
+            at = enter(at.as_fd(), above.as_os_str())?;
+        }
+        let Some(name) = self.path.file_name() else {
+            return Ok(());
+        };
+        match &self.what {
+            What::Directory => drop(enter(at.as_fd(), name)?),
+            What::Link(target) => {
+                remove(at.as_fd(), name)?;
+                rustix::fs::symlinkat(target, &at, name)?;
             }
-            let Some(name) = path.file_name() else {
-                continue;
-            };
-            match what {
-                What::Directory => drop(enter(at.as_fd(), name)?),
-                What::Link(target) => {
-                    remove(at.as_fd(), name)?;
-                    rustix::fs::symlinkat(target, &at, name)?;
-                }
-                What::File {
-                    executable,
-                    content,
-                } => {
-                    remove(at.as_fd(), name)?;
-                    let mode = if *executable { 0o755 } else { 0o644 };
-                    let flags = OFlags::WRONLY
-                        | OFlags::CREATE
-                        | OFlags::EXCL
-                        | OFlags::NOFOLLOW
-                        | OFlags::CLOEXEC;
-                    let file = rustix::fs::openat(&at, name, flags, Mode::from_raw_mode(mode))?;
-                    let mut file = std::fs::File::from(file);
-                    let written = file.write_all(content);
-                    written.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
-                }
+            What::File {
+                executable,
+                content,
+            } => {
+                remove(at.as_fd(), name)?;
+                let mode = if *executable { 0o755 } else { 0o644 };
+                let flags = OFlags::WRONLY
+                    | OFlags::CREATE
+                    | OFlags::EXCL
+                    | OFlags::NOFOLLOW
+                    | OFlags::CLOEXEC;
+                let file = rustix::fs::openat(&at, name, flags, Mode::from_raw_mode(mode))?;
+                let mut file = std::fs::File::from(file);
+                let written = file.write_all(content);
+                written.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
             }
         }
         Ok(())
@@ -299,18 +324,18 @@ impl Site {
     /// if they have one, inside. That it fails is no error.
     ///
     /// # Errors
-    /// When they cannot be written, or the script cannot be waited for.
+    /// When they cannot be written, as where the home is not on this machine, or the script cannot be
+    /// waited for.
     pub async fn put_dotfiles(&self, dotfiles: Dotfiles) -> Result<Option<Installed>, Error> {
+        if !self.sites.abilities().local_files {
+            return Err(refused("dotfiles cannot be put into its home"));
+        }
         let home = {
             let files = self.files()?;
             crate::site::held(&files).home()
         };
         let script = dotfiles.script;
-        blocking(move || {
-            let written = dotfiles.write(&home);
-            written.map_err(|error| Error::Dotfiles(format!("they cannot be written: {error}")))
-        })
-        .await?;
+        blocking(move || dotfiles.write(&home).map_err(Error::Dotfiles)).await?;
         let Some((script, executable)) = script else {
             return Ok(None);
         };
@@ -333,7 +358,20 @@ impl Site {
             },
             Err(error) => return Err(error.into()),
         };
-        Ok(Some(Installed { script, exit }))
+        let mut output = Vec::new();
+        if !exit.success() {
+            // Nothing else has run, and secrets are out of what the sandbox remembers.
+            let mut last = sandbox.diagnose().await.last.output;
+            output = last.split_off(last.len().saturating_sub(LAST));
+        }
+        for line in &mut output {
+            *line = line.chars().take(WIDEST).collect();
+        }
+        Ok(Some(Installed {
+            script,
+            exit,
+            output,
+        }))
     }
 }
 
@@ -401,6 +439,26 @@ mod tests {
         assert_eq!(read.script, Some(("install.sh", false)));
         read.write(&home).unwrap();
         assert!(home.join(".dotfiles/vimrc").is_file());
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_named() {
+        let place = tempfile::tempdir().unwrap();
+        let (from, home) = (place.path().join("from"), place.path().join("home"));
+        fs::create_dir_all(from.join(".config")).unwrap();
+        // Where a setup left a directory.
+        fs::create_dir_all(home.join(".config/settings")).unwrap();
+        fs::create_dir_all(home.join(".dotfiles/.config/settings")).unwrap();
+        fs::write(from.join(".config/settings"), "x").unwrap();
+        let read = || Dotfiles::read(&from, Path::new("/no/home")).unwrap();
+        let said = read().write(&home).unwrap_err();
+        assert!(
+            said.starts_with("~/.config/settings cannot be written: "),
+            "{said}"
+        );
+        fs::write(from.join("install"), "true").unwrap();
+        let said = read().write(&home).unwrap_err();
+        assert!(said.starts_with("~/.dotfiles/.config/settings "), "{said}");
     }
 
     // docs/bad-input.md: A home as dotfiles (`--dotfiles ~`)

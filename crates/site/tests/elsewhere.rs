@@ -267,3 +267,18 @@ async fn what_needs_files_of_this_machine_is_refused_where_there_are_none() {
     place.sites.close(false).await;
     place.assert_no_workspace_is_left();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dotfiles_are_refused_where_the_home_is_not_on_this_machine() {
+    let place = distant().await;
+    let site = open(&place, "w").await;
+    let dots = TempDir::new().unwrap();
+    std::fs::write(dots.path().join(".vimrc"), "x").unwrap();
+    let read = site::Dotfiles::read(dots.path(), Path::new("/no/home")).unwrap();
+    let refused = site.put_dotfiles(read).await.unwrap_err();
+    assert!(
+        matches!(&refused, site::Error::Sandbox(Error::Spec { what }) if what.contains("dotfiles")),
+        "{refused}"
+    );
+    site.close().await.unwrap();
+}

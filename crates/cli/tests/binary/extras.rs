@@ -313,7 +313,7 @@ fn dotfiles_are_in_the_home_before_the_first_command_and_their_script_may_fail()
     let repo = Repo::new();
     repo.executable(
         "install.sh",
-        "#!/bin/sh\ncp gitconfig ~/.gitconfig && pwd > ~/where && exit 3\n",
+        "#!/bin/sh\ncp gitconfig ~/.gitconfig && pwd > ~/where\necho why: $(cat /run/skep/secrets/token)\nexit 3\n",
     );
     repo.file("gitconfig", "[user]\n\tname = Ann\n");
     repo.commit("Dotfiles");
@@ -322,18 +322,29 @@ fn dotfiles_are_in_the_home_before_the_first_command_and_their_script_may_fail()
         "config/skep/config.toml",
         format!("[shell]\ndotfiles = '{url}'\n"),
     );
-    let ran = world.skep(&["sandbox", "create", "--for", "10m", "--name", "one"]);
-    let ran = ran.expect_code(0);
-    assert!(
-        ran.stderr.contains("`install.sh` of the dotfiles failed: "),
-        "{}",
-        ran.stderr
-    );
+    let token = world.home.file("token.txt", VALUE).display().to_string();
+    let token = format!("--secret=token={token}");
+    for command in [
+        &["sandbox", "create", "--for", "10m", "--name", "one", &token][..],
+        &["shell", &token, "--", "true"],
+    ] {
+        let ran = world.skep(command).expect_code(0);
+        for said in [
+            "`install.sh` of the dotfiles failed: ",
+            "`--no-dotfiles`\n  why: [hidden]\n",
+        ] {
+            assert!(ran.stderr.contains(said), "{said}: {}", ran.stderr);
+        }
+    }
     let look = "cat ~/where; git config --global user.name";
     let ran = exec(&world, "one", look).expect_code(0);
     assert_eq!(ran.stdout, "/home/agent/.dotfiles\nAnn\n");
     let put = json(&world, &["inspect", "one"])["dotfiles"].clone();
     assert_eq!(put["script"]["exit"]["code"], 3);
+    assert_eq!(
+        put["script"]["output"],
+        serde_json::json!(["why: [hidden]"])
+    );
     world
         .skep(&["sandbox", "fork", "one", "--name", "two"])
         .expect_code(0);

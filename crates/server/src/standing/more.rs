@@ -63,6 +63,9 @@ pub struct Script {
     pub name: String,
     /// How it ended.
     pub exit: sandbox::Exit,
+    /// Its last lines where it failed, without the values of secrets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub output: Vec<String>,
 }
 
 impl Node {
@@ -111,6 +114,7 @@ impl Node {
             script: installed.map(|it| Script {
                 name: it.script.to_owned(),
                 exit: it.exit,
+                output: it.output,
             }),
         })
     }
