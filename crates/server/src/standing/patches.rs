@@ -9,11 +9,17 @@ use std::{
     time::SystemTime,
 };
 
+/// Where they are, below the data directory.
+const PLACE: &str = "patches";
 /// How many are kept, the newest.
 pub const MOST_PATCHES: usize = 20;
+/// What they take together, at most, in bytes; those of one place stay, whatever they take, until those
+/// of another come.
+const MOST_BYTES: u64 = 2 << 30;
 
 /// Keeps a patch of what was changed, in the further repository of this name where one is given, below
-/// the data directory, and removes the oldest beyond [`MOST_PATCHES`]. What else is there stays.
+/// the data directory, and then removes the oldest beyond [`MOST_PATCHES`] and 2 GiB. What else is
+/// there stays.
 ///
 /// # Errors
 /// When it cannot be written; nothing of it is kept then.
@@ -30,12 +36,15 @@ pub async fn keep_patch(
         }
         return Err(error);
     }
+    if let Err(error) = forget_oldest(&data.join(PLACE), id, MOST_BYTES) {
+        tracing::warn!(%error, "old patches stay");
+    }
     Ok(path)
 }
 
 /// An empty file for a patch.
 fn begin(data: &Path, id: SandboxId, name: Option<&str>) -> Result<(PathBuf, File), Error> {
-    let place = data.join("patches");
+    let place = data.join(PLACE);
     let doing = "keeping the patch in";
     fs::DirBuilder::new()
         .recursive(true)
@@ -53,32 +62,35 @@ fn begin(data: &Path, id: SandboxId, name: Option<&str>) -> Result<(PathBuf, Fil
         .mode(0o600)
         .open(&path)
         .map_err(Error::file(doing, &path))?;
-    forget_oldest(&place, &path).map_err(Error::file("removing old patches in", &place))?;
     Ok((path, file))
 }
 
-fn forget_oldest(place: &Path, newest: &Path) -> std::io::Result<()> {
-    let mut all: Vec<(SystemTime, PathBuf)> = fs::read_dir(place)?
+/// Removes the oldest of the patches, but none of the newest place's.
+fn forget_oldest(place: &Path, newest: SandboxId, most_bytes: u64) -> std::io::Result<()> {
+    let mut all: Vec<(bool, SystemTime, PathBuf, u64)> = fs::read_dir(place)?
         .filter_map(|entry| {
             let entry = entry.ok()?;
-            let found = entry.metadata().ok()?;
-            let is_one = found.is_file() && is_ours(entry.file_name().to_str()?);
-            is_one.then_some((found.modified().ok()?, entry.path()))
+            let found = entry.metadata().ok().filter(fs::Metadata::is_file)?;
+            let id = id_of(entry.file_name().to_str()?)?;
+            let modified = found.modified().ok()?;
+            Some((id == newest, modified, entry.path(), found.len()))
         })
-        .filter(|(_, path)| path != newest)
         .collect();
     all.sort_by(|one, other| other.cmp(one));
-    for (_, path) in all.iter().skip(MOST_PATCHES.saturating_sub(1)) {
-        fs::remove_file(path)?;
+    let mut bytes = 0u64;
+    for (count, (is_newest, _, path, length)) in all.iter().enumerate() {
+        bytes = bytes.saturating_add(*length);
+        if !is_newest && (count >= MOST_PATCHES || bytes > most_bytes) {
+            fs::remove_file(path)?;
+        }
     }
     Ok(())
 }
 
-/// Whether a file has a name that [`begin`] gives: an id, and the name of a repository.
-fn is_ours(name: &str) -> bool {
-    let stem = name.strip_suffix(".patch");
-    let id = stem.and_then(|stem| stem.split('.').next());
-    id.is_some_and(|id| id.parse::<SandboxId>().is_ok())
+/// The id in a name that [`begin`] gives: before it, and the name of a repository.
+fn id_of(name: &str) -> Option<SandboxId> {
+    let stem = name.strip_suffix(".patch")?;
+    stem.split('.').next()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -103,11 +115,36 @@ mod tests {
             let age = std::time::Duration::from_secs(1_000 - number);
             file.set_modified(SystemTime::now() - age).unwrap();
             kept.push(path);
+            forget_oldest(&place, id, MOST_BYTES).unwrap();
         }
         let there: Vec<bool> = kept.iter().map(|path| path.exists()).collect();
         assert_eq!(there[..5], [false; 5]);
         assert_eq!(there[5..], [true; 20]);
         let left = fs::read_dir(&place).unwrap().count();
         assert_eq!(left, others + 20, "what is no patch of ours stays");
+    }
+
+    #[test]
+    fn patches_have_a_bound_together_and_the_newest_places_stay_whatever_they_take() {
+        let data = tempfile::tempdir().unwrap();
+        let place = data.path().join(PLACE);
+        let keep = |number: u64, name: Option<&str>, bytes: u64| {
+            let id = SandboxId::from_bits(100 + number);
+            let (path, file) = begin(data.path(), id, name).unwrap();
+            file.set_len(bytes).unwrap();
+            let age = std::time::Duration::from_secs(1_000 - number);
+            file.set_modified(SystemTime::now() - age).unwrap();
+            forget_oldest(&place, id, 100).unwrap();
+            path
+        };
+        let small = [keep(0, None, 40), keep(1, None, 40), keep(2, None, 20)];
+        assert!(small.iter().all(|path| path.exists()));
+        let next = keep(3, None, 30);
+        assert!(!small[0].exists() && small[1].exists() && small[2].exists());
+        let large = [keep(4, None, 90), keep(4, Some("lib"), 90)];
+        assert!(large.iter().all(|path| path.exists()));
+        assert!(!small[1].exists() && !small[2].exists() && !next.exists());
+        let last = keep(5, None, 101);
+        assert!(last.exists() && large.iter().all(|path| !path.exists()));
     }
 }
