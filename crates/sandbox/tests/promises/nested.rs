@@ -4,14 +4,31 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use skep_sandbox::{Backend as _, Error, Mount, Namespace, Spec};
+use skep_sandbox::{Backend as _, Error, Mount, Namespace, Output, Spec};
 use testkit::Home;
+use tokio::io::AsyncReadExt as _;
 
 use crate::room::{Room, is_root, succeeds_outside};
 
 /// Where this is set, all rooms are such ones.
 const NESTED: &str = "SKEP_TEST_NESTED";
 const PATIENCE: Duration = Duration::from_secs(300);
+/// What is said where something is refused, or not there; not where a program is missing or misused.
+const REFUSALS: [&str; 11] = [
+    "Operation not permitted",
+    "Permission denied",
+    "Read-only file system",
+    "No such file or directory",
+    "Invalid argument",
+    "must be superuser",
+    "permission denied",
+    "does not exist",
+    // Of `umount` and `mount`, where the kernel has locked what is mounted.
+    "not mounted",
+    // Of the shell.
+    "Directory nonexistent",
+    "I/O error",
+];
 
 /// Whether all rooms of this process are.
 pub(crate) fn is_asked_for() -> bool {
@@ -98,6 +115,12 @@ async fn what_runs_inside_makes_namespaces_and_sandboxes_of_its_own() {
     assert!(room.says(bwrap).await.parse::<u32>().unwrap() < 6);
 }
 
+/// Whether a command failed because something was refused to it.
+fn is_refused(ran: &Output) -> bool {
+    let said = ran.stderr.text();
+    !ran.exit.success() && REFUSALS.iter().any(|why| said.contains(why))
+}
+
 #[tokio::test]
 async fn root_of_a_namespace_within_gets_no_further_than_anybody_inside() {
     let masked = |spec: &mut Spec| spec.masked.push("/usr/share/common-licenses".into());
@@ -106,14 +129,33 @@ async fn root_of_a_namespace_within_gets_no_further_than_anybody_inside() {
     };
     let secret = room.directory.path().join("secret");
     fs::write(&secret, "secret").unwrap();
-    assert_eq!(room.says("unshare -Urm sh -c 'echo root'").await, "root");
+    // What is tried below can be done as such, to what is one's own.
+    let own = "cd /tmp && mkdir m && mount -t tmpfs none m && touch m/x && mount -o remount,ro,bind m && umount m && \
+        chroot / true && mknod p p && chmod 600 p && nsenter -t $$ -m true && head -c1 /proc/self/stat >/dev/null && \
+        date >/dev/null && rm -r m p && id -u";
+    for script in [
+        format!("unshare -Urm sh -c '{own}'"),
+        format!("unshare -Urmpfn sh -c 'mount -t proc none /proc; {own}'"),
+    ] {
+        assert_eq!(room.says(&script).await, "0");
+    }
+    let mounts = room.says("cat /proc/mounts").await;
+    for place in [
+        "/usr",
+        "/usr/share/common-licenses",
+        "/etc/ssl/certs",
+        "/home/agent",
+    ] {
+        assert!(mounts.contains(&format!(" {place} ")), "{place}: {mounts}");
+    }
     let secret = secret.display();
+    let mut not_refused = Vec::new();
     for script in [
         // The host's files, whatever is mounted or entered.
         format!("cat {secret}"),
         format!("chroot / cat {secret}"),
         format!("nsenter -t 1 -m cat {secret}"),
-        "mkdir /tmp/m && mount -t ext4 /dev/vda /tmp/m".to_owned(),
+        "mkdir -p /tmp/m && mount -t ext4 /dev/vda /tmp/m".to_owned(),
         "mount -t devtmpfs none /tmp".to_owned(),
         "mount -t sysfs none /tmp".to_owned(),
         "mount -t cgroup2 none /tmp".to_owned(),
@@ -128,7 +170,7 @@ async fn root_of_a_namespace_within_gets_no_further_than_anybody_inside() {
         "umount /usr".to_owned(),
         "umount -l /usr/share/common-licenses".to_owned(),
         "umount -l /etc/ssl/certs".to_owned(),
-        "mount -o remount,rw /dev".to_owned(),
+        "mount -o remount,rw,bind / && touch /dev/x".to_owned(),
         "mount -o remount,dev,bind /home/agent".to_owned(),
         "chmod 600 /dev/null".to_owned(),
         // Devices, settings and the machine.
@@ -148,21 +190,22 @@ async fn root_of_a_namespace_within_gets_no_further_than_anybody_inside() {
         "swapoff -a && swapon /dev/zram0".to_owned(),
         "date -s 2001-01-01".to_owned(),
     ] {
-        let within = format!("unshare -Urm sh -c '{script}'");
-        let ran = room.sh(&within).await;
-        let refused = !ran.exit.success() || script == "kill -9 1";
-        assert!(refused, "{script}: {}", ran.stdout.text());
-        // With a list of processes and a network of its own, too.
-        let within = format!("unshare -Urmpfn sh -c 'mount -t proc none /proc; {script}'");
-        let ran = room.sh(&within).await;
+        let forms = [
+            format!("unshare -Urm sh -c '{script}'"),
+            // With a list of processes and a network of its own, too.
+            format!("unshare -Urmpfn sh -c 'mount -t proc none /proc; {script}'"),
+        ];
         let own = ["/proc/1/", "kill -9 1"];
         let of_its_own = own.iter().any(|it| script.contains(it));
-        assert!(
-            of_its_own || !ran.exit.success(),
-            "{script}: {}",
-            ran.stdout.text()
-        );
+        for (form, may_work) in forms.iter().zip([script == "kill -9 1", of_its_own]) {
+            let ran = room.sh(form).await;
+            if !may_work && !is_refused(&ran) {
+                let (out, err) = (ran.stdout.text(), ran.stderr.text());
+                not_refused.push(format!("{form}: {}: {out}{err}", ran.exit));
+            }
+        }
     }
+    assert_eq!(not_refused, Vec::<String>::new());
     // All is as it was.
     assert_eq!(
         room.says("echo on; ls /usr/share/common-licenses").await,
@@ -228,5 +271,19 @@ async fn what_was_made_within_ends_with_its_command_and_with_the_sandbox() {
     room.says("unshare -Urmpf --kill-child sleep 1000 >/dev/null 2>&1 & setsid unshare -Urpf sleep 1000 >/dev/null 2>&1 & echo begun")
         .await;
     assert_eq!(room.says(crate::room::COUNT).await, "3");
+    // One that still runs, in a list of processes of its own.
+    let long = format!("1{:07}", std::process::id());
+    let script = format!("unshare -Urmpf sh -c 'echo begun; sleep {long}; true'");
+    let mut process = room
+        .sandbox
+        .exec(room.command(["/bin/sh", "-c", &script]))
+        .await
+        .unwrap();
+    let mut begun = [0; 6];
+    let output = process.stdout.as_mut().unwrap();
+    output.read_exact(&mut begun).await.unwrap();
+    let seen = || succeeds_outside(&format!("grep -qa '[s]leep {long}' /proc/[0-9]*/cmdline"));
+    assert!(seen(), "it runs, and the host sees it");
     room.sandbox.destroy().await.unwrap();
+    assert!(!seen(), "it is gone");
 }
