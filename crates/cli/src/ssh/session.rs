@@ -99,8 +99,12 @@ impl Client {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether there are as many channels as may be. One that this side has closed makes room: its end
+    /// is not heard of again.
     fn is_full(&self) -> bool {
-        self.open().len() >= MOST_CHANNELS
+        let mut open = self.open();
+        open.retain(|_, it| !matches!(it, Open::Busy(busy) if busy.task.is_finished()));
+        open.len() >= MOST_CHANNELS
     }
 
     /// Changes a channel in which nothing runs yet; whether there is one.

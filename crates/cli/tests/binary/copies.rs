@@ -70,6 +70,11 @@ fn files_are_copied(world: &World) {
     assert_eq!((&said["entries"], &said["bytes"]), (&6.into(), &28.into()));
     assert_eq!(said["left_out"], serde_json::json!([]));
     is_the_same(world, &world.repo.path().join("again"));
+    // What is in a directory goes into one, also where there is none yet.
+    skep(world, &["copy", "try:fixtures/.", "fresh"]).expect_code(0);
+    is_the_same(world, &world.repo.path().join("fresh"));
+    skep(world, &["copy", "fixtures/.", "try:fresh"]).expect_code(0);
+    assert_eq!(exec(world, "fresh/program; ls fresh | wc -l"), "runs\n6\n");
     // What is there is replaced, or is one with what comes, as `cp -r` does.
     exec(
         world,
@@ -122,6 +127,7 @@ fn what_cannot_be_copied_is_named_and_nothing_leads_elsewhere() {
     let world = World::simple().env("SKEP", env!("CARGO_BIN_EXE_skep"));
     skep(&world, &["create", "--for", "10m", "--name", "try"]).expect_code(0);
     for args in [
+        ["copy", "", "try:b"],
         ["copy", "a", "b"],
         ["copy", "try:a", "try:b"],
         ["copy", "./try:a", "b"],

@@ -368,6 +368,21 @@ fn files_are_copied_over_ssh_and_stay_inside() {
     world.assert_nothing_left();
 }
 
+#[test]
+fn over_one_connection_any_number_of_commands_can_be_run_in_turn() {
+    let world = World::simple();
+    with_ssh(&world);
+    // More than there may be at a time.
+    let script = "SSH -M -N -f -o ControlPath=master skep-try
+        for n in $(seq 70); do SSH -o ControlPath=master skep-try \"echo $n\" || echo failed; done
+        SSH -o ControlPath=master -O exit skep-try";
+    let ran = shell(&world, script);
+    let all: String = (1..=70).map(|n| format!("{n}\n")).collect();
+    assert_eq!(ran.stdout, all, "{}", ran.stderr);
+    world.skep(&["sandbox", "destroy", "try"]).expect_code(0);
+    world.assert_nothing_left();
+}
+
 // docs/bad-input.md: `skep sandbox ssh` at a terminal
 #[test]
 fn a_person_at_a_terminal_is_told_what_ssh_is_for() {

@@ -109,7 +109,11 @@ async fn copy(
         Route::In { from, to, .. } => {
             let (task, work): (_, Giving) = match from {
                 Side::Archive => (Task::Fill, Box::new(from_input)),
-                Side::Path(path) => (Task::In, Box::new(move |to: &mut _| pack(&path, to))),
+                Side::Path(path) => {
+                    // What is only what a directory has goes into one, also where there is none yet.
+                    let task = name_of(&path).map_or(Task::Fill, |_| Task::In);
+                    (task, Box::new(move |to: &mut _| pack(&path, to)))
+                }
             };
             let (mut running, ends) = begin(held, Carry::new(task, to)).await?;
             carry::send(ends, running.wait(), progress, work).await
