@@ -17,9 +17,9 @@ use std::time::Duration;
 /// Make sandboxes of their own with the files of one, and print their ids
 ///
 /// They share what was written until then, at no cost, and go their own ways: each is held by a process
-/// of its own and outlives its source. Home and temporary directory are new; devices and dotfiles are
-/// those of the source, and secrets are none but those that are named here. Without `--at` a snapshot
-/// is taken first; nothing may run inside for that.
+/// of its own and outlives its source. Home and temporary directory are new; devices, dotfiles and
+/// `--nested` are those of the source, and secrets are none but those that are named here. Without
+/// `--at` a snapshot is taken first; nothing may run inside for that.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  skep sandbox fork try\n  skep sandbox fork try --at s2 -n 4 --name idea"
