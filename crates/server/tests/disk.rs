@@ -256,7 +256,10 @@ async fn while_held<T>(disk: DiskBounds, used: impl AsyncFnOnce(&dyn Fn() -> Hel
     let data = tempfile::tempdir().unwrap();
     let node = node(data.path(), &model, disk, sandbox::Kind::Namespace).await;
     let id = fresh_id();
-    let berth = Berth::make(data.path(), id, None).unwrap();
+    // Who asks for a sandbox makes its directory, and another process holds it.
+    let asked = Berth::make(data.path(), id, None).unwrap();
+    let berth = Berth::join(data.path(), id).unwrap();
+    drop(asked);
     let of = Of::Commit(Wish {
         path: repo.path().to_owned(),
         revision: None,
