@@ -268,10 +268,15 @@ async fn what_was_made_within_ends_with_its_command_and_with_the_sandbox() {
     let Some(room) = room(|_| {}).await else {
         return;
     };
-    room.says("unshare -Urmpf --kill-child sleep 1000 >/dev/null 2>&1 & setsid unshare -Urpf sleep 1000 >/dev/null 2>&1 & echo begun")
-        .await;
-    // All of it is dead; what is dead may be listed until process 1 has taken note.
-    while room.says(crate::room::COUNT).await != "3" {}
+    // All of it is seen before the command ends, and none of it after.
+    let left = "cat /proc/[0-9]*/comm | grep -cxE 'sleep|unshare'";
+    room.says(&format!(
+        "unshare -Urmpf --kill-child sleep 1000 >/dev/null 2>&1 & \
+         setsid unshare -Urpf sleep 1000 >/dev/null 2>&1 & \
+         until test \"$({left})\" = 4; do :; done; echo begun"
+    ))
+    .await;
+    assert_eq!(room.says(&format!("{left}; true")).await, "0");
     // One that still runs, in a list of processes of its own.
     let long = format!("1{:07}", std::process::id());
     let script = format!("unshare -Urmpf sh -c 'echo begun; sleep {long}; true'");
