@@ -1,5 +1,6 @@
 //! A connection to what listens on a sandbox's own loopback, made from outside.
 
+use std::any::Any;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -39,10 +40,22 @@ impl Family {
 #[derive(Debug)]
 pub struct Connection {
     stream: TcpStream,
-    _place: OwnedSemaphorePermit,
+    /// What keeps its place among those of the sandbox.
+    _place: Box<dyn Any + Send + Sync>,
 }
 
 impl Connection {
+    /// One that another process has shared, whose place is kept for as long as `place` lives.
+    ///
+    /// # Errors
+    /// If the descriptor is none of a connection.
+    pub fn shared(descriptor: OwnedFd, place: impl Any + Send + Sync) -> io::Result<Self> {
+        Ok(Self {
+            stream: TcpStream::from_std(descriptor.into())?,
+            _place: Box::new(place),
+        })
+    }
+
     /// A descriptor of it for another process of the same user, for as long as this lives. A kind whose
     /// sandboxes are elsewhere would give one end of a pair of sockets.
     ///
@@ -142,7 +155,7 @@ pub(crate) fn made(stream: TcpStream, place: OwnedSemaphorePermit) -> Result<Con
         .map_err(Error::io("connect to the sandbox"))?;
     Ok(Connection {
         stream,
-        _place: place,
+        _place: Box::new(place),
     })
 }
 

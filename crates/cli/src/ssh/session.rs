@@ -465,7 +465,7 @@ fn port_of_loopback(host: &str, port: u32) -> Option<u16> {
 }
 
 /// Carries a connection, each direction until its own end.
-async fn carry(reached: server::standing::Reached, mut input: Take, to: ChannelWriteHalf<Msg>) {
+async fn carry(reached: sandbox::Connection, mut input: Take, to: ChannelWriteHalf<Msg>) {
     let (from, mut into) = tokio::io::split(reached);
     let up = async move {
         while let Some(bytes) = input.next().await? {

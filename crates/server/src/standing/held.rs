@@ -5,16 +5,16 @@ use super::{
     error::Error,
     kept::{Standing, Status},
     moments::{Moments, Origin},
-    reached::Reached,
     running::{Run, Running},
     talk::{Answer, Ask, Stays, Talk},
 };
 use crate::Error as NodeError;
 use domain::SandboxId;
-use sandbox::Carry;
+use sandbox::{Carry, Connection};
 use serde::Serialize;
 use std::{
     fs::File,
+    io,
     path::Path,
     time::{Duration, Instant},
 };
@@ -201,9 +201,15 @@ impl Held {
     ///
     /// # Errors
     /// When nothing does, there are too many connections, or the holder has ended.
-    pub async fn connect(&self, port: u16) -> Result<Reached, Error> {
+    pub async fn connect(&self, port: u16) -> Result<Connection, Error> {
         match self.ask(&Ask::Connect { port }, STARTS_WITHIN).await? {
-            (Answer::Connected, fds, talk) => Reached::new(talk, fds),
+            (Answer::Connected, fds, talk) => {
+                let missing = || io::ErrorKind::UnexpectedEof.into();
+                let descriptor = fds.into_iter().next().ok_or_else(missing);
+                // The holder keeps its place until the conversation ends.
+                let shared = descriptor.and_then(|fd| Connection::shared(fd, talk));
+                shared.map_err(Error::Conversation)
+            }
             (answer, ..) => Err(answer.into_error(|| self.gone())),
         }
     }

@@ -487,6 +487,7 @@ pub(super) fn refused(error: &Error) -> Answer {
         },
         unable: match error {
             Error::Standing(StandingError::Unable { why, .. }) => Some(*why),
+            Error::Sandbox(sandbox::Error::TooManyConnections) => Some(Unable::Busy),
             _ if is_over(error) => Some(Unable::Over),
             _ => None,
         },

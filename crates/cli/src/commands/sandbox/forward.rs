@@ -12,8 +12,9 @@ use crate::{
         text,
     },
 };
+use sandbox::Connection;
 use sandbox::MOST_CONNECTIONS;
-use server::standing::{self, Held, Reached, find};
+use server::standing::{self, Held, Unable, find};
 use std::{
     collections::HashMap,
     io,
@@ -291,7 +292,7 @@ impl Ways {
 
     /// Connects where there is room. A place in the sandbox becomes free a moment after the connection
     /// that had it has ended here, and others than this program may have some.
-    async fn connect(&self, inside: u16) -> Result<Reached, standing::Error> {
+    async fn connect(&self, inside: u16) -> Result<Connection, standing::Error> {
         let mut again = 0..ASKED_AGAIN;
         loop {
             match self.held.connect(inside).await {
@@ -316,10 +317,15 @@ impl Ways {
     }
 }
 
-/// Whether a sandbox has as many connections as it takes: its holder says that in words alone.
+/// Whether a sandbox has as many connections as it takes.
 fn is_full(error: &standing::Error) -> bool {
-    let full = sandbox::Error::TooManyConnections.to_string();
-    matches!(error, standing::Error::Refused { message, .. } if message.ends_with(&full))
+    matches!(
+        error,
+        standing::Error::Unable {
+            why: Unable::Busy,
+            ..
+        }
+    )
 }
 
 #[cfg(test)]
