@@ -10,12 +10,37 @@ use crate::{seal, serve, text};
 /// Who commands are inside.
 const INSIDE_ID: u32 = 1000;
 
-/// Sets everything up as `plan` says, tells the owner, and serves. `user` is the owner's, with its
-/// group; `place` a directory that is there, on which the new root is mounted.
-pub fn run(socket: i32, plan: i32, bytes: usize, user: (u32, u32), place: &str) -> ! {
-    let (user, group) = user;
-    if let Err(error) = become_inside_user(user, group) {
+/// Whom the user inside stands for.
+#[derive(Clone, Copy)]
+pub struct Owner {
+    user: u32,
+    group: u32,
+}
+
+impl Owner {
+    /// Of this process, as long as it has not become the user inside.
+    pub fn of_this() -> Self {
+        // SAFETY: these two cannot fail and touch no memory.
+        let id = |call| unsafe { sys::call(call, []) }.unwrap_or(0) as u32;
+        Self {
+            user: id(nr::GETEUID),
+            group: id(nr::GETEGID),
+        }
+    }
+}
+
+/// Sets everything up as `plan` says, tells the owner, and serves. `owner` is whom to become the user
+/// inside for, unless this process is that already; `place` a directory that is there, on which the new
+/// root is mounted.
+pub fn run(socket: i32, plan: i32, bytes: usize, owner: Option<Owner>, place: &str) -> ! {
+    if let Some(Err(error)) = owner.map(become_inside_user) {
         link::fail(socket, STAGE_IDS, error, 0)
+    }
+    // SAFETY: these touch no memory.
+    unsafe {
+        let _always = sys::call(nr::UMASK, [0o022]);
+        // A helper that waited leads a session; its clone does not.
+        let _always = sys::call(nr::SETSID, []);
     }
     // To be lent to the owner: what is sealed cannot be entered by its number any more.
     let own = match sys::open(text!("/proc/self/ns/mnt"), sys::O_RDONLY, 0) {
@@ -47,17 +72,15 @@ pub fn run(socket: i32, plan: i32, bytes: usize, user: (u32, u32), place: &str) 
 }
 
 /// Maps the one user inside to the owner, and becomes it.
-fn become_inside_user(user: u32, group: u32) -> Result<()> {
+pub fn become_inside_user(owner: Owner) -> Result<()> {
     sys::write_file(text!("/proc/self/setgroups"), b"deny")?;
-    write_map(text!("/proc/self/gid_map"), group)?;
-    write_map(text!("/proc/self/uid_map"), user)?;
+    write_map(text!("/proc/self/gid_map"), owner.group)?;
+    write_map(text!("/proc/self/uid_map"), owner.user)?;
     let id = INSIDE_ID as usize;
     // SAFETY: these touch no memory.
     unsafe {
         sys::call(nr::SETRESGID, [id, id, id])?;
         sys::call(nr::SETRESUID, [id, id, id])?;
-        sys::call(nr::UMASK, [0o022])?;
-        sys::call(nr::SETSID, [])?;
     }
     Ok(())
 }

@@ -1,15 +1,20 @@
-//! The helper: one clone with all namespaces, whose parent is the owner. For the kind `host` it makes
-//! none, and serves itself. As the first process of a container it stays until its clone has ended,
-//! for the container ends with it; the network is the container's.
+//! The helper: one clone with all namespaces, whose parent is the owner. What of them hangs on no plan
+//! it makes for itself before it is given one, so that this can be done ahead; its clone has them, too.
+//! For the kind `host` it makes none, and serves itself. As the first process of a container it stays
+//! until its clone has ended, for the container ends with it; the network is the container's, and
+//! nothing is made ahead.
 
-use crate::link;
+use crate::link::{self, Message};
 use crate::seal;
 use crate::serve;
-use crate::setup;
+use crate::setup::{self, Owner};
 use crate::sys::{self, Result, nr};
 use crate::text;
 use crate::switch;
-use crate::wire::{BESIDE, BORN, MEETING, MEETING_SOCKET, PLAN, STAGE_CGROUP, STAGE_CLONE, SWITCH, UNSEALED};
+use crate::wire::{
+    AHEAD, BESIDE, BORN, MEETING, MEETING_SOCKET, PLAN, STAGE_CGROUP, STAGE_CLONE, STAGE_IDS, SWITCH,
+    UNSEALED,
+};
 
 const CLONE_PIDFD: u64 = 0x1000;
 const CLONE_PARENT: u64 = 0x8000;
@@ -20,6 +25,9 @@ const NAMESPACES: u64 =
     0x0002_0000 | 0x0200_0000 | 0x0400_0000 | 0x0800_0000 | 0x1000_0000 | 0x2000_0000;
 const CGROUP: u64 = 0x0200_0000;
 const NETWORK: u64 = 0x4000_0000;
+/// uts, ipc, user, network. Not the mounts: a copy of the host's that waits would keep every file system
+/// of the host from being unmounted. Not the control groups: their namespace begins where its maker is.
+const MADE_AHEAD: u64 = 0x0400_0000 | 0x0800_0000 | 0x1000_0000 | NETWORK;
 
 /// Where the socket is kept, out of the way of the standard streams.
 const SOCKET_LEAST: usize = 16;
@@ -42,8 +50,14 @@ pub fn run() -> ! {
         sys::exit(3)
     }
     sys::default_signals();
-    let Ok(Some(message)) = link::receive(socket) else {
-        sys::exit(4)
+    let mut message = hear(socket);
+    let made = match message.words {
+        [AHEAD, score, ..] => {
+            make_ahead(socket, score);
+            message = hear(socket);
+            MADE_AHEAD
+        }
+        _ => 0,
     };
     let (v1, v2, score, bytes) = match message.words {
         [PLAN, v1, v2, score, bytes, _] => (v1, v2, score, bytes),
@@ -65,9 +79,10 @@ pub fn run() -> ! {
         sys::exit(6)
     };
 
-    // SAFETY: no groups are given, so no memory is read. Root gives its groups up; others cannot.
-    let _refused = unsafe { sys::call(nr::SETGROUPS, [0, 0]) };
-    prefer_for_the_kernel(score);
+    if made == 0 {
+        give_groups_up();
+        prefer_for_the_kernel(score);
+    }
 
     for index in 1..=v1 as usize {
         let joined = message
@@ -82,20 +97,17 @@ pub fn run() -> ! {
     } else {
         None
     };
-    // SAFETY: these two cannot fail and touch no memory.
-    let user = unsafe { sys::call(nr::GETEUID, []) }.unwrap_or(0) as u32;
-    // SAFETY: as above.
-    let group = unsafe { sys::call(nr::GETEGID, []) }.unwrap_or(0) as u32;
-
     let mut pidfd = -1;
-    match clone(cgroup, contained, &mut pidfd) {
+    let user = Owner::of_this();
+    match clone(cgroup, contained, made, &mut pidfd) {
         Err(error) => link::fail(socket, STAGE_CLONE, error, 0),
         Ok(0) => {
             for index in 1..message.count {
                 message.descriptor(index).map(sys::close);
             }
             let place = if contained { MEETING } else { "/tmp" };
-            setup::run(socket, plan, bytes as usize, (user, group), place)
+            let unmapped = (made == 0).then_some(user);
+            setup::run(socket, plan, bytes as usize, unmapped, place)
         }
         Ok(pid) => {
             link::send(socket, &[BORN, pid as u32], Some(pidfd));
@@ -105,6 +117,36 @@ pub fn run() -> ! {
             sys::exit(0)
         }
     }
+}
+
+fn hear(socket: i32) -> Message {
+    match link::receive(socket) {
+        Ok(Some(message)) => message,
+        _ => sys::exit(4),
+    }
+}
+
+/// Makes what every sandbox of this owner has alike, and is from there on its user inside.
+fn make_ahead(socket: i32, score: u32) {
+    // A session of its own, so that a key in the owner's terminal does not end what waits.
+    // SAFETY: touches no memory.
+    let _led_already = unsafe { sys::call(nr::SETSID, []) };
+    give_groups_up();
+    prefer_for_the_kernel(score);
+    let owner = Owner::of_this();
+    // SAFETY: touches no memory.
+    if let Err(error) = unsafe { sys::call(nr::UNSHARE, [MADE_AHEAD as usize]) } {
+        link::fail(socket, STAGE_CLONE, error, 0)
+    }
+    if let Err(error) = setup::become_inside_user(owner) {
+        link::fail(socket, STAGE_IDS, error, 0)
+    }
+}
+
+/// Root gives its groups up; others cannot.
+fn give_groups_up() {
+    // SAFETY: no groups are given, so no memory is read.
+    let _refused = unsafe { sys::call(nr::SETGROUPS, [0, 0]) };
 }
 
 /// Waits for the end of what was cloned, with nothing left to be had from this process.
@@ -143,13 +185,14 @@ struct CloneArguments {
     cgroup: u64,
 }
 
-fn clone(cgroup: Option<i32>, contained: bool, pidfd: &mut i32) -> Result<i32> {
+/// `made`: the namespaces that this process has made for itself already.
+fn clone(cgroup: Option<i32>, contained: bool, made: u64, pidfd: &mut i32) -> Result<i32> {
     // The first process of a container cannot make siblings.
     let (how, exit_signal) = match contained {
         false => (NETWORK | CLONE_PARENT, 0),
         true => (0, SIGCHLD),
     };
-    let flags = NAMESPACES | CLONE_PIDFD | how;
+    let flags = (NAMESPACES | CLONE_PIDFD | how) & !made;
     let arguments = CloneArguments {
         flags: flags
             | if cgroup.is_some() {

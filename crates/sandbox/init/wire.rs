@@ -7,8 +7,8 @@
 /// Words per message.
 pub const WORDS: usize = 6;
 
-/// To the helper: `[tag, v1 descriptors, v2 descriptors, score]` with the plan, then descriptors of
-/// `tasks` files to join, then at most one descriptor of a version 2 cgroup's directory.
+/// To the helper: `[tag, v1 descriptors, v2 descriptors, score, bytes]` with the plan, then descriptors
+/// of `tasks` files to join, then at most one descriptor of a version 2 cgroup's directory.
 pub const PLAN: u32 = 1;
 /// To process 1: `[tag, id, flags, payload bytes, size]` with the payload, and the three streams
 /// unless [`TERMINAL`] is among the flags. The size is the terminal's: rows in its upper half, columns
@@ -29,6 +29,8 @@ pub const LEND: u32 = 5;
 /// the filter of system calls: it makes no namespace, filters its own calls and those of whatever it
 /// starts, and serves its container.
 pub const BESIDE: u32 = 7;
+/// To the helper, before [`PLAN`]: `[tag, score]`: it makes the namespaces that hang on no plan, and waits.
+pub const AHEAD: u32 = 10;
 /// To process 1: `[tag, port]`: whether anything answers there on its loopback.
 pub const REACH: u32 = 8;
 /// To process 1: `[tag, id, port, family]`: it makes a connection to that port of its loopback.

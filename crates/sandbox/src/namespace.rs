@@ -4,6 +4,7 @@
 //! namespaces. It hands its owner a listener on its loopback: the only way out. When the owner ends,
 //! however it ends, the socket between them closes, process 1 ends, and the kernel ends the rest.
 
+mod ahead;
 pub(crate) mod cgroup;
 mod filter;
 mod landlock;

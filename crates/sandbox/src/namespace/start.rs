@@ -1,7 +1,8 @@
 //! From a plan to a process 1 that is ready.
 //!
 //! The owner is a big process and never forks: it spawns the embedded static program from memory as
-//! a helper, which makes one clone with all namespaces and exits. The clone's parent is the owner.
+//! a helper, if none waits already. That makes one clone with all namespaces and exits. The clone's
+//! parent is the owner.
 
 use std::io::Write as _;
 use std::net::TcpListener;
@@ -16,6 +17,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use rustix::process::{Signal, WaitId, WaitIdOptions};
 
+use super::ahead::{self, Waiting};
 use super::cgroup::Join;
 use super::filter;
 use super::packet;
@@ -30,7 +32,7 @@ pub(crate) static PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/ske
 const READY_WITHIN: Duration = Duration::from_secs(20);
 pub(crate) const GONE_WITHIN: Duration = Duration::from_secs(10);
 /// Added to the inclination of the host's kernel to end a process when memory is short.
-const OUT_OF_MEMORY_SCORE: u32 = 300;
+pub(super) const OUT_OF_MEMORY_SCORE: u32 = 300;
 
 /// A process 1 that is ready. Dropped, everything in the sandbox is killed.
 pub(crate) struct Inside {
@@ -88,12 +90,11 @@ impl Drop for First {
 pub(super) fn start(plan: &Plan, join: Option<&Join>) -> Result<Inside, Error> {
     let failed = || Error::io("start the sandbox");
     let plan_file = memory_file("skep-plan", plan.bytes()).map_err(failed())?;
-    let (ours, theirs) = socket_pair()?;
-    send_plan(&ours, plan, plan_file.as_fd(), join).map_err(failed())?;
-
-    let mut helper = spawn(theirs)?;
-    let inside = await_ready(ours, plan);
+    let Waiting { socket, mut helper } = ahead::take()?;
+    send_plan(&socket, plan, plan_file.as_fd(), join).map_err(failed())?;
+    let inside = await_ready(socket, plan);
     let helper = helper.wait().map_err(failed())?;
+    ahead::make_another();
     match inside {
         Err(Error::Gone) => Err(Error::Setup {
             step: "run",

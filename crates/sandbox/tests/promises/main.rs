@@ -12,6 +12,7 @@
 )]
 
 mod addresses;
+mod ahead;
 mod commands;
 mod contained;
 mod ends;
