@@ -14,6 +14,7 @@ mod intrinsics;
 mod layers;
 mod link;
 mod loopback;
+mod masks;
 mod minder;
 mod payload;
 mod plan;

@@ -59,6 +59,10 @@ pub enum Step<'a> {
         optional: bool,
     },
     Attach(Text<'a>),
+    Masks {
+        file: Text<'a>,
+        directory: Text<'a>,
+    },
     EndMasks,
     Hide(Paths<'a>),
     Spread {
@@ -128,6 +132,10 @@ impl<'a> Step<'a> {
                 optional: from.word()? & BIND_OPTIONAL != 0,
             },
             STEP_ATTACH => Self::Attach(from.path()?),
+            STEP_MASKS => Self::Masks {
+                file: from.path()?,
+                directory: from.path()?,
+            },
             STEP_END_MASKS => Self::EndMasks,
             STEP_HIDE => Self::Hide(Paths::read(from)?),
             STEP_SPREAD => Self::Spread {

@@ -1,6 +1,7 @@
 //! The owner's plan: a list of small steps, carried out in order.
 
-use crate::plan::{Layers, Paths, Step, Watch};
+use crate::masks::Masks;
+use crate::plan::{Layers, Step, Watch};
 use crate::read::Reader;
 use crate::sys::{self, ENOENT, EPERM, Errno, Result, Text, nr};
 use crate::wire::{MOST_STASHED, STAGE_STEP};
@@ -12,6 +13,7 @@ pub struct Done {
     pub port: u16,
     pub watch: Option<Watch>,
     stash: Stash,
+    masks: Option<Masks>,
 }
 
 /// Mounts of the host that are attached only after the host's root is gone, because their targets
@@ -37,6 +39,7 @@ impl Done {
             port: 0,
             watch: None,
             stash,
+            masks: None,
         }
     }
 }
@@ -80,20 +83,28 @@ fn carry(step: Step<'_>, done: &mut Done) -> Result<()> {
             other => other,
         },
         // Where `tmpfs` would be swapped: that it is not, only the host's root may ask for.
-        Step::Unswapped(path) => mount(text!("ramfs"), path, MS_NOSUID_NODEV_NOEXEC, text!("mode=0500")),
+        Step::Unswapped(path) => mount(
+            text!("ramfs"),
+            path,
+            MS_NOSUID_NODEV_NOEXEC,
+            text!("mode=0500"),
+        ),
         Step::Proc(path) => mount(text!("proc"), path, MS_NOSUID_NODEV_NOEXEC, text!("")),
         Step::Devpts(path) => {
             let options = text!("newinstance,ptmxmode=0666,mode=0620");
             mount(text!("devpts"), path, MS_NOSUID_NOEXEC, options)
         }
-        Step::Mask(path) => mask(path),
-        Step::Hide(paths) => hide(paths),
+        Step::Masks { file, directory } => {
+            done.masks = Some(Masks::of(file, directory)?);
+            Ok(())
+        }
+        Step::Mask(path) => done.masks.as_ref().ok_or(sys::EINVAL)?.mask(path),
+        Step::Hide(paths) => done.masks.as_ref().ok_or(sys::EINVAL)?.hide(paths),
         Step::Overlay(layers) => overlay(&layers),
         Step::ReadOnly(path) => set_attributes(sys::AT_FDCWD, path, 0, ATTRIBUTE_READ_ONLY),
         Step::Hostname(name) => {
             // SAFETY: the kernel reads the text's length.
-            let set =
-                unsafe { sys::call(nr::SETHOSTNAME, [name.pointer(), name.bytes().len()]) };
+            let set = unsafe { sys::call(nr::SETHOSTNAME, [name.pointer(), name.bytes().len()]) };
             match set {
                 // An engine refuses it to whoever is in one of its containers: its name is seen then.
                 Err(EPERM) => Ok(()),
@@ -161,8 +172,8 @@ fn carry(step: Step<'_>, done: &mut Done) -> Result<()> {
             spared,
         } => root::spread(source, target, attributes, spared),
         Step::EndMasks => {
-            sys::remove(text!("/.nothing"), false)?;
-            sys::remove(text!("/.empty"), true)
+            done.masks.take().into_iter().for_each(Masks::end);
+            Ok(())
         }
     }
 }
@@ -171,7 +182,7 @@ pub const MS_NOSUID_NODEV: u32 = 2 | 4;
 const MS_NOSUID_NODEV_NOEXEC: u32 = 2 | 4 | 8;
 const MS_NOSUID_NOEXEC: u32 = 2 | 8;
 const ATTRIBUTE_READ_ONLY: u32 = 1;
-const MASK_ATTRIBUTES: u32 = ATTRIBUTE_READ_ONLY | MS_NOSUID_NODEV_NOEXEC;
+pub const MASK_ATTRIBUTES: u32 = ATTRIBUTE_READ_ONLY | MS_NOSUID_NODEV_NOEXEC;
 const AT_RECURSIVE: usize = 0x8000;
 
 fn write_new(path: Text<'_>, mode: u32, content: &[u8]) -> Result<()> {
@@ -245,7 +256,8 @@ pub fn open_tree_in(at: i32, name: Text<'_>, attributes: u32) -> Result<i32> {
     open_tree_at(at as usize, name, sys::AT_SYMLINK_NOFOLLOW, attributes)
 }
 
-fn open_tree_at(at: usize, source: Text<'_>, how: usize, attributes: u32) -> Result<i32> {
+/// A detached copy, of what `at` itself is where the path is empty and `how` says so.
+pub fn open_tree_at(at: usize, source: Text<'_>, how: usize, attributes: u32) -> Result<i32> {
     const OPEN_TREE_CLONE_CLOEXEC: usize = 1 | 0o2000000;
     let arguments = [
         at,
@@ -263,7 +275,7 @@ fn open_tree_at(at: usize, source: Text<'_>, how: usize, attributes: u32) -> Res
 }
 
 /// Attaches the detached `tree` at `target`, which is made if it is missing.
-fn place(tree: i32, target: Text<'_>) -> Result<()> {
+pub fn place(tree: i32, target: Text<'_>) -> Result<()> {
     let placed = (|| {
         match sys::open(target, sys::O_PATH, 0) {
             Ok(existing) => sys::close(existing),
@@ -292,51 +304,6 @@ fn make_for(tree: i32, target: Text<'_>) -> Result<()> {
         return sys::make_directory(target, 0o755);
     }
     sys::open(target, sys::O_RDONLY | sys::O_CREAT, 0o444).map(sys::close)
-}
-
-/// Hides what is at `path`, if anything is.
-fn mask(path: Text<'_>) -> Result<()> {
-    let fd = match sys::open(path, sys::O_PATH, 0) {
-        Ok(fd) => fd,
-        Err(ENOENT) => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    let directory = sys::is_directory(fd);
-    sys::close(fd);
-    let empty = if directory? {
-        text!("/.empty")
-    } else {
-        text!("/.nothing")
-    };
-    place(open_tree(empty, MASK_ATTRIBUTES)?, path)
-}
-
-/// Hides what is there of a list of paths. Most are files or missing, and what each is shows when the
-/// mount is attached: a look before would cost three calls for each.
-fn hide(paths: Paths<'_>) -> Result<()> {
-    let mut unused = None;
-    let mut hidden = Ok(());
-    for path in paths {
-        let tree = match unused.take() {
-            Some(tree) => tree,
-            None => open_tree(text!("/.nothing"), MASK_ATTRIBUTES)?,
-        };
-        match attach(tree, path) {
-            Ok(()) => {
-                sys::close(tree);
-                continue;
-            }
-            Err(ENOENT) => {}
-            // It is a directory.
-            Err(_) => hidden = mask(path),
-        }
-        unused = Some(tree);
-        if hidden.is_err() {
-            break;
-        }
-    }
-    unused.into_iter().for_each(sys::close);
-    hidden
 }
 
 fn detach() -> Result<()> {

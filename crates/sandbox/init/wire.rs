@@ -157,10 +157,6 @@ pub const MEETING_SOCKET: &str = "/.skep/socket";
 pub const BEHIND: &str = "/.skep-host";
 /// Where it has our program.
 pub const PROGRAM: &str = "/.skep-init";
-/// The empty file and the empty directory that masks are made of.
-pub const EMPTY_FILE: &str = "/.nothing";
-/// See [`EMPTY_FILE`].
-pub const EMPTY_DIRECTORY: &str = "/.empty";
 
 /// Steps of the plan. A string is its length (`u32`), its bytes, and a zero byte.
 ///
@@ -205,13 +201,16 @@ pub const STEP_DETACH: u32 = 18;
 pub const STEP_STASH: u32 = 19;
 /// `target`: attaches the oldest mount that is kept aside
 pub const STEP_ATTACH: u32 = 20;
-/// no arguments: what masks are made of goes away
+/// no arguments: there are no more masks
 pub const STEP_END_MASKS: u32 = 21;
 /// `count: u32, paths…`: as masks, at places that the kernel made and that are mostly files
 pub const STEP_HIDE: u32 = 22;
 /// `source, target, attributes: u32, count: u32, names…`: every entry of one directory appears in
 /// another, but for those names; links as links
 pub const STEP_SPREAD: u32 = 23;
+
+/// `file, directory`: what masks are made of from here on, whatever is mounted over it
+pub const STEP_MASKS: u32 = 24;
 
 /// `path`: memory that is never swapped
 pub const STEP_UNSWAPPED: u32 = 30;

@@ -105,6 +105,7 @@ fn said(step: &Step<'_>) -> Said {
             said(wire::STEP_STASH, &[source], &numbers)
         }
         Step::Attach(target) => said(wire::STEP_ATTACH, &[target], &[]),
+        Step::Masks { file, directory } => said(wire::STEP_MASKS, &[file, directory], &[]),
         Step::EndMasks => said(wire::STEP_END_MASKS, &[], &[]),
         Step::Spread {
             source,
@@ -182,7 +183,7 @@ fn write(plan: &mut Plan, from: &mut Choices<'_>) -> Said {
         numbers,
     };
     let (path, number) = (from.path(), from.word());
-    match from.byte() % 16 {
+    match from.byte() % 17 {
         0 => {
             plan.directory(&path, number);
             said(wire::STEP_DIRECTORY, vec![own(&path)], vec![number.into()])
@@ -273,6 +274,11 @@ fn write(plan: &mut Plan, from: &mut Choices<'_>) -> Said {
         14 => {
             plan.unswapped(&path);
             said(wire::STEP_UNSWAPPED, vec![own(&path)], vec![])
+        }
+        15 => {
+            let other = from.path();
+            plan.masks(&path, &other);
+            said(wire::STEP_MASKS, vec![own(&path), own(&other)], vec![])
         }
         _ => {
             plan.attach(&path);

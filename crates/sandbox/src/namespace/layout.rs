@@ -117,10 +117,6 @@ pub(crate) fn files(spec: &Spec, plan: Plan, root: Root) -> Result<Plan, Error> 
         memory_bytes: spec.limits.memory_bytes.unwrap_or(u64::MAX),
     };
     layout.plan.hostname(HOSTNAME);
-    layout.plan.file(Path::new(wire::EMPTY_FILE), 0o444, "");
-    layout
-        .plan
-        .directory(Path::new(wire::EMPTY_DIRECTORY), 0o555);
     layout.proc(spec.extras.nested);
     layout.devices(&spec.extras.devices);
     layout.secrets(&spec.extras.secrets);
@@ -223,11 +219,22 @@ impl Layout {
         format!("size={bytes},nr_inodes={MEMORY_FILES},mode={mode}")
     }
 
+    /// Makes what masks are made of in a directory over which something is mounted next: nobody sees it
+    /// there, and it keeps its name. Upon what has none nothing can be mounted, so that whoever makes a
+    /// sandbox inside could not hide the same path again.
+    fn masks(&mut self, place: &Path) {
+        let (file, directory) = (place.join("nothing"), place.join("empty"));
+        self.plan.file(&file, 0o444, "");
+        self.plan.directory(&directory, 0o555);
+        self.plan.masks(&file, &directory);
+    }
+
     /// Who makes namespaces writes who is whom in them there, and is given a list of their own by the
     /// kernel only while all of this one is seen. The owner is not root then, whom it would let write more.
     fn proc(&mut self, nested: bool) {
         let proc = Path::new("/proc");
         self.plan.directory(proc, 0o555);
+        self.masks(proc);
         self.plan.proc(proc);
         if !nested {
             self.plan.hide(proc, &MASKED_PROC);

@@ -202,6 +202,18 @@ impl Plan {
         self.path(path);
     }
 
+    /// What masks are made of until [`Plan::end_masks`]: an empty file and an empty directory, which are
+    /// found again when something is mounted over them.
+    pub(crate) fn masks(&mut self, file: &Path, directory: &Path) {
+        self.begin(
+            wire::STEP_MASKS,
+            "keep for masks",
+            file.display().to_string(),
+        );
+        self.path(file);
+        self.path(directory);
+    }
+
     pub(crate) fn mask(&mut self, path: &Path) {
         self.begin(wire::STEP_MASK, "hide", path.display().to_string());
         self.path(path);
@@ -368,6 +380,6 @@ impl Plan {
     }
 
     pub(crate) fn end_masks(&mut self) {
-        self.begin(wire::STEP_END_MASKS, "remove", "what masks are made of");
+        self.begin(wire::STEP_END_MASKS, "let go of", "what masks are made of");
     }
 }

@@ -238,14 +238,71 @@ async fn a_process_list_made_within_shows_none_of_the_host() {
     }
 }
 
+/// A file and a directory that every machine of the tests has.
+const HIDDEN: [&str; 2] = [
+    "/usr/share/common-licenses/GPL-3",
+    "/usr/share/ca-certificates",
+];
+
+/// As with the credentials of a host, which are below `/usr` outside and within.
+fn hide(spec: &mut Spec) {
+    spec.masked.extend(HIDDEN.map(Into::into));
+}
+
+#[tokio::test]
+async fn what_is_hidden_is_empty_and_stays_so() {
+    let room = Room::with(hide).await;
+    let [file, directory] = HIDDEN;
+    let said = room.says(&format!("cat {file}; ls -A {directory}")).await;
+    assert_eq!(said, "");
+    for script in [
+        format!("echo x > {file}"),
+        format!("rm {file}"),
+        format!("chmod 777 {file}"),
+        format!("touch {directory}/x"),
+        format!("umount {file}"),
+    ] {
+        assert!(!room.sh(&script).await.exit.success(), "{script}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_hidden_can_be_hidden_and_mounted_upon_within() {
+    let Some(room) = room(hide).await else {
+        return;
+    };
+    let [file, directory] = HIDDEN;
+    for script in [
+        format!(
+            "unshare -Urm sh -c 'mount --bind /etc/hosts {file} && mount -t tmpfs none {directory} && grep -c localhost {file}'"
+        ),
+        format!(
+            "bwrap --ro-bind / / --ro-bind /etc/hosts {file} --tmpfs {directory} --unshare-user sh -c 'grep -c localhost {file}'"
+        ),
+    ] {
+        assert_eq!(room.says(&script).await, "2", "{script}");
+    }
+    let script = format!(
+        "unshare -Urm sh -c 'mount --bind /etc/hosts {file} && umount {file} && cat {file} && umount {file}'"
+    );
+    let ran = room.sh(&script).await;
+    assert!(is_refused(&ran), "{}: {}", ran.exit, ran.stderr.text());
+    assert_eq!(ran.stdout.text(), "", "what was hidden stays so");
+}
+
 #[tokio::test]
 async fn sandboxes_of_skep_are_made_in_a_sandbox_of_skep() {
     let program = std::env::current_exe().unwrap();
     let mount = Mount::read_only(&program, "/opt/test");
-    let Some(room) = room(|spec| spec.mounts.push(mount)).await else {
+    let with_hidden = |spec: &mut Spec| {
+        spec.mounts.push(mount);
+        hide(spec);
+    };
+    let Some(room) = room(with_hidden).await else {
         return;
     };
     let tests = [
+        "nested::what_is_hidden_is_empty_and_stays_so",
         "seal::a_file_of_the_host_cannot_be_read",
         "seal::there_are_no_capabilities_and_no_way_to_them",
         "seal::nothing_is_written_outside_workspace_home_and_tmp",
@@ -256,7 +313,7 @@ async fn sandboxes_of_skep_are_made_in_a_sandbox_of_skep() {
     let script = format!("/opt/test --exact --test-threads=1 {}", tests.join(" "));
     let ran = room.sh(&script).await;
     assert!(
-        ran.exit.success() && ran.stdout.text().contains("6 passed"),
+        ran.exit.success() && ran.stdout.text().contains("7 passed"),
         "{}\n{}",
         ran.stdout.text(),
         ran.stderr.text()

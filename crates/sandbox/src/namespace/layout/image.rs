@@ -31,8 +31,6 @@ impl Layout {
             wire::MEETING,
             wire::BEHIND,
             wire::PROGRAM,
-            wire::EMPTY_FILE,
-            wire::EMPTY_DIRECTORY,
         ];
         let own = own.map(|path| path.trim_start_matches('/'));
         let left_out: Vec<&str> = NOT_OF_ROOT.into_iter().chain(own).collect();
