@@ -5,7 +5,7 @@ use std::path::Component;
 
 use sandbox::archive::{Bounds, Entry, Listed, Other, Reader, What, Writer};
 
-const BLOCK: usize = 512;
+pub(crate) const BLOCK: usize = 512;
 const BOUNDS: Bounds = Bounds {
     entries: 64,
     file_bytes: 16 << 10,
@@ -35,7 +35,7 @@ pub fn archive(bytes: &[u8]) {
 }
 
 /// With the sum that each block would have as a header: else few changes come further than that.
-fn summed(bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn summed(bytes: &[u8]) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     for block in bytes.chunks_exact_mut(BLOCK) {
         if block[257..262] == *b"ustar" {

@@ -21,6 +21,7 @@ mod archive;
 mod egress;
 mod files;
 mod inside;
+mod listing;
 mod model;
 mod standing;
 mod terminal;
@@ -31,6 +32,7 @@ pub use archive::archive;
 pub use egress::{greeting, host, rules, target};
 pub use files::{git_name, index, manifest, record};
 pub use inside::{init_command, init_plan, init_status, packets};
+pub use listing::listing;
 pub use model::{reply, request};
 pub use standing::{answered, asked};
 pub use terminal::terminal;
@@ -40,7 +42,7 @@ pub use words::{ids, origin, plan, policy};
 pub type Run = fn(&[u8]);
 
 /// Every target by its name, which is also that of its seeds' directory.
-pub const TARGETS: [(&str, Run); 24] = [
+pub const TARGETS: [(&str, Run); 25] = [
     ("agent_lines", agent_lines),
     ("answered", answered),
     ("archive", archive),
@@ -54,6 +56,7 @@ pub const TARGETS: [(&str, Run); 24] = [
     ("init_command", init_command),
     ("init_plan", init_plan),
     ("init_status", init_status),
+    ("listing", listing),
     ("manifest", manifest),
     ("origin", origin),
     ("packets", packets),

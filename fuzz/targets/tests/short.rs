@@ -218,6 +218,7 @@ targets! {
     a_command_inside_is_the_one_that_was_asked_for = "init_command";
     a_plan_is_read_inside_as_it_was_written_or_refused = "init_plan";
     no_name_of_a_process_changes_what_is_read_of_it = "init_status";
+    what_changed_by_a_listing_is_all_that_changed_and_within_bounds = "listing";
     a_manifest_is_refused_or_read_whole = "manifest";
     a_source_holds_no_password_and_means_one_thing = "origin";
     whatever_an_inside_says_each_command_has_one_start_and_one_end = "packets";
