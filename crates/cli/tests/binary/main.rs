@@ -28,6 +28,7 @@ mod lands;
 mod later;
 mod leaks;
 mod lifecycle;
+mod lifecycle_contained;
 mod looking_after;
 mod lost_mirror;
 mod notify;
