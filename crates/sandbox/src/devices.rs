@@ -66,14 +66,15 @@ pub enum Error {
     TooMany,
 }
 
-/// Every sandbox has these, or its own in their place.
-const USUAL: [&str; 8] = [
-    "null", "zero", "full", "random", "urandom", "tty", "ptmx", "shm",
-];
+/// Every sandbox has these of the host.
+const USUAL: [&str; 5] = ["null", "zero", "full", "random", "urandom"];
 
 /// What leads out of any seal, by the beginning of its name below `/dev`; a name that ends in `#` wants
 /// a digit there, and one without either is the whole name.
-const REFUSED: [(&str, &str); 49] = [
+const REFUSED: [(&str, &str); 52] = [
+    ("tty", OWN),
+    ("ptmx", OWN),
+    ("shm", OWN),
     ("mem", MEMORY),
     ("kmem", MEMORY),
     ("port", MEMORY),
@@ -124,6 +125,7 @@ const REFUSED: [(&str, &str); 49] = [
     ("xen/*", MACHINE),
     ("mei*", MACHINE),
 ];
+const OWN: &str = "every sandbox has one of its own there, and never the host's; leave it out";
 const MEMORY: &str = "it leads to the machine's memory, its ports or its log";
 const TERMINAL: &str = "it leads to somebody's screen, keys or terminal";
 const DISK: &str = "it leads to the machine's disks";
@@ -168,7 +170,7 @@ const REFUSED_NUMBERS: [(u32, u32, u32, &str); 31] = [
 ];
 
 /// Looks for each device that is asked for: a path below `/dev`, or [`GPU`]. What every sandbox has
-/// anyway is left out, and nothing comes twice.
+/// of the host anyway is left out, and nothing comes twice.
 ///
 /// # Errors
 /// The first that cannot be given.
@@ -235,6 +237,11 @@ fn one(path: &str) -> Result<Option<Device>, Error> {
     }
     if found.file_type().is_block_device() {
         return Err(refuse(DISK));
+    }
+    if found.is_dir() {
+        return Err(refuse(
+            "it is a directory, and no device; name what is in it",
+        ));
     }
     if !found.file_type().is_char_device() {
         return Err(refuse("it is no device"));
@@ -419,10 +426,24 @@ mod tests {
         }
     }
 
+    // docs/bad-input.md: A device that the sandbox makes itself (`--device /dev/tty`), or a directory (`--device /dev/dri`)
+    #[test]
+    fn what_a_sandbox_makes_itself_and_a_directory_are_refused_and_not_left_out() {
+        let said = |path: &str| match find(&[path.to_owned()]) {
+            Err(Error::Refused { why, .. }) => why,
+            other => panic!("{path}: {other:?}"),
+        };
+        for own in ["/dev/tty", "/dev/ptmx", "/dev/shm"] {
+            assert!(said(own).contains("of its own"), "{own}: {}", said(own));
+        }
+        assert!(said("/dev/console").contains("terminal"));
+        assert!(said("/dev/pts").contains("directory"));
+    }
+
     #[test]
     fn what_every_sandbox_has_is_no_extra_and_what_is_missing_says_what_to_do() {
         assert_eq!(
-            find(&["/dev/null".to_owned(), "/dev/tty".to_owned()]).unwrap(),
+            find(&["/dev/null".to_owned(), "/dev/zero".to_owned()]).unwrap(),
             []
         );
         let missing = find(&["/dev/no-such-device".to_owned()]).unwrap_err();

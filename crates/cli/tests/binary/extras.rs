@@ -97,6 +97,7 @@ fn a_shell_has_the_secrets_and_devices_that_are_asked_for_and_says_which() {
 }
 
 // docs/bad-input.md: A device that leads out of any seal (`--device /dev/mem`)
+// docs/bad-input.md: A device that the sandbox makes itself (`--device /dev/tty`), or a directory (`--device /dev/dri`)
 // docs/bad-input.md: A device that is not there, or that you may not use yourself
 // docs/bad-input.md: A secret without a source (`skep shell --secret NAME`), or that is too long, by itself or with others
 #[test]
@@ -105,6 +106,9 @@ fn what_cannot_be_given_is_refused_before_anything_is_made() {
     for (args, code, said) in [
         (&["--device", "/dev/mem"][..], 2, "memory"),
         (&["--device", "/dev/loop-control"], 2, "disks"),
+        (&["--device", "/dev/tty"], 2, "of its own"),
+        (&["--device", "/dev/ptmx"], 2, "of its own"),
+        (&["--device", "/dev/pts"], 2, "directory"),
         (&["--device", "/etc/passwd"], 2, "below /dev"),
         (&["--device", "/dev/no-such"], 4, "modprobe"),
         (&["--secret", "token"], 2, "the input is the command's"),
