@@ -206,13 +206,20 @@ async fn left_in_engine(options: &Options) -> Option<Finding> {
         ..sandbox::container::Options::default()
     };
     let (name, remedy) = ("left containers", "run `skep gc`");
-    let detail = match sandbox::container::left(&of).await {
-        Ok(left) if left.is_empty() => return None,
-        Ok(left) => format!("of processes that have ended: {}", left.join(", ")),
-        Err(error) => format!(
+    let left = sandbox::container::left(&of).await;
+    let detail = if let Some(error) = &left.failed {
+        format!(
             "processes that have ended used containers, and whether some are left is not known: {}",
-            domain::failure::chain(&error)
-        ),
+            domain::failure::chain(error)
+        )
+    } else if !left.containers.is_empty() {
+        let all = left.containers.join(", ");
+        format!("of processes that have ended: {all}")
+    } else if !left.forgotten.is_empty() {
+        let all = left.forgotten.join(", ");
+        format!("in engines that were not there for a week, some may be left: {all}")
+    } else {
+        return None;
     };
     let lacking = Health::Lacking;
     Some(Finding::bad("sandbox", name, lacking, detail, remedy))

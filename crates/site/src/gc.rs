@@ -17,6 +17,7 @@ use crate::{
 };
 use git::Leftovers;
 use ledger::Ledger;
+use sandbox::container::Remains;
 use std::{
     collections::HashSet,
     path::{Path, PathBuf},
@@ -53,6 +54,8 @@ pub struct Collection {
     pub unfinished: u64,
     /// Containers whose owners had ended, by their ids.
     pub containers: Vec<String>,
+    /// Engines in which some may be left, and that were not there for long: they are asked no more.
+    pub engines: Vec<String>,
     /// Bases that were evicted.
     pub bases: Vec<String>,
     /// Layers that workspaces shared, and that none needs any more.
@@ -99,15 +102,13 @@ pub async fn collect(
     // First: what runs in them may hold workspaces.
     let contained = tokio::select! {
         contained = containers(&directory, how.dry_run) => contained,
-        () = stopped(&stop) => Ok(Vec::new()),
+        () = stopped(&stop) => Remains::default(),
     };
     let mut collected = collect_files(directory, how, stop, told, open, needed).await?;
-    match contained {
-        Ok(containers) => collected.containers = containers,
-        Err(error) => {
-            let why = domain::failure::chain(&error);
-            collected.failed.push(("containers".to_owned(), why));
-        }
+    (collected.containers, collected.engines) = (contained.containers, contained.forgotten);
+    if let Some(error) = contained.failed {
+        let why = domain::failure::chain(&error);
+        collected.failed.push(("containers".to_owned(), why));
     }
     Ok(collected)
 }
@@ -120,7 +121,7 @@ async fn stopped(stop: &AtomicBool) {
 }
 
 /// Removes, or only finds, containers whose owners have ended.
-async fn containers(directory: &Path, dry_run: bool) -> Result<Vec<String>, sandbox::Error> {
+async fn containers(directory: &Path, dry_run: bool) -> Remains {
     let options = sandbox::container::Options {
         data: Some(directory.to_owned()),
         ..sandbox::container::Options::default()
@@ -172,6 +173,7 @@ async fn collect_files(
             workspaces: swept.workspaces,
             unfinished: swept.unfinished,
             containers: Vec::new(),
+            engines: Vec::new(),
             bases: evicted,
             layers,
             fetched,
@@ -261,6 +263,7 @@ fn would(
         workspaces: swept.workspaces,
         unfinished: swept.unfinished,
         containers: Vec::new(),
+        engines: Vec::new(),
         bases: bases.into_iter().map(|base| base.key).collect(),
         layers,
         fetched,

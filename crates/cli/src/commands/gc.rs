@@ -55,6 +55,7 @@ struct Object<'a> {
     bases: &'a [String],
     layers: u64,
     containers: &'a [String],
+    engines: &'a [String],
     fetched: &'a [String],
     unfinished: u64,
     leftovers: u64,
@@ -188,6 +189,7 @@ fn object(collected: &Collection, tally: Tally, dry_run: bool) -> Object<'_> {
         bases: &collected.bases,
         layers: collected.layers,
         containers: &collected.containers,
+        engines: &collected.engines,
         fetched: &collected.fetched,
         unfinished: collected.unfinished,
         leftovers: collected.leftovers.entries,
@@ -299,7 +301,18 @@ fn render(collected: &Collection, tally: &Tally, dry_run: bool, width: usize) ->
             text::line(why)
         ));
     }
-    if dry_run && (collected.freed > 0 || !collected.containers.is_empty()) {
+    for engine in &collected.engines {
+        let (word, is) = (
+            paint(LOOK, "note:"),
+            if dry_run { "would not be" } else { "is not" },
+        );
+        let engine = text::line(engine);
+        out.push_str(&format!(
+            "{word} the engine `{engine}` was not there for a week, and {is} asked any more what killed processes left in it. If it comes back, whoever uses it next removes that.\n"
+        ));
+    }
+    let contained = !collected.containers.is_empty() || !collected.engines.is_empty();
+    if dry_run && (collected.freed > 0 || contained) {
         out.push('\n');
         out.push_str(&result::commands(&[("skep gc".into(), "remove it")]));
     }
@@ -457,6 +470,7 @@ mod tests {
             workspaces: vec!["a-2".into(), "a-\u{1b}[31m3".into()],
             unfinished: 2,
             containers: vec!["0123456789ab".into()],
+            engines: vec!["/run/old-\u{1b}[31m.sock".into()],
             bases: vec!["p-1-bbbb".into()],
             layers: 1,
             fetched: vec!["lib-5678".into(), "old-1".into()],
@@ -477,6 +491,7 @@ mod tests {
             workspaces: Vec::new(),
             unfinished: 0,
             containers: Vec::new(),
+            engines: Vec::new(),
             bases: Vec::new(),
             layers: 0,
             fetched: Vec::new(),

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, SystemTime};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -201,6 +202,42 @@ fn what_a_killed_run_left_in_an_engine_is_named_by_doctor_and_removed_by_gc() {
     assert_eq!(again["containers"], json!([]));
     let world = world.env("DOCKER_HOST", "");
     world.skep(&["resume", "--json"]).expect_code(0);
+    world.assert_nothing_left();
+}
+
+#[test]
+fn the_mark_of_an_engine_that_is_gone_for_a_week_is_told_and_dropped() {
+    let world = World::simple();
+    world.run();
+    let run = world.data().join("run");
+    let socket = world.home.root().join("no-engine").display().to_string();
+    let (mark, noted) = (
+        run.join("engine.another-start.1-2-3-0"),
+        run.join("engine.another-start.1-2-3-0.absent"),
+    );
+    fs::write(&mark, format!("listens {socket}")).unwrap();
+    let is_told = |told: &Value| told["failed"][0]["name"] == "containers";
+    for _ in 0..2 {
+        let told = object(&world, &["gc", "--json"]);
+        assert!(is_told(&told), "{told}");
+        assert_eq!(told["engines"], json!([]));
+        assert!(noted.exists() && !mark.exists());
+    }
+    let old = SystemTime::now() - Duration::from_secs(8 * 24 * 60 * 60);
+    let file = fs::File::options().append(true).open(&noted).unwrap();
+    file.set_modified(old).unwrap();
+    let told = object(&world, &["gc", "--dry-run", "--json"]);
+    assert_eq!(told["engines"], json!([socket]));
+    assert!(noted.exists());
+    let doctor = world.skep(&["doctor"]).stdout;
+    assert!(doctor.contains("were not there for a week"), "{doctor}");
+    let said = world.skep(&["gc"]).expect_code(0).stdout;
+    assert!(said.contains(&socket), "{said}");
+    let told = object(&world, &["gc", "--json"]);
+    assert_eq!(
+        (&told["engines"], &told["failed"]),
+        (&json!([]), &json!([]))
+    );
     world.assert_nothing_left();
 }
 

@@ -14,7 +14,7 @@ use bollard::{API_DEFAULT_VERSION, Docker};
 use futures_util::StreamExt as _;
 
 use super::find::Way;
-use super::left::Mark;
+use super::marks::Mark;
 use super::orphans;
 use super::place::Place;
 use super::request::{BOOT, OWNER};

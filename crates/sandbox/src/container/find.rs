@@ -24,6 +24,16 @@ pub enum Choice {
     Podman(Vec<OsString>),
 }
 
+impl Choice {
+    /// Where it listens, if that is what is chosen.
+    pub(super) fn socket(&self) -> Option<PathBuf> {
+        match self {
+            Self::Socket(path) => Some(path.clone()),
+            Self::Found | Self::Podman(_) => None,
+        }
+    }
+}
+
 /// How an engine is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Way {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use super::{left, place, traces};
+use super::{marks, place, traces};
 use crate::namespace::start::wait_readable;
 use crate::owner;
 
@@ -113,7 +113,7 @@ fn is_idle_engine(number: i32) -> bool {
     let Some(socket) = socket.strip_prefix("unix://") else {
         return false;
     };
-    is_orphaned(socket) && !left::is_served(socket)
+    is_orphaned(socket) && !marks::is_served(socket)
 }
 
 /// Whether something of an owner that has ended is named there.
