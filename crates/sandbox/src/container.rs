@@ -20,6 +20,7 @@ mod request;
 mod running;
 mod service;
 mod sidecar;
+mod state;
 mod totals;
 mod traces;
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use bollard::models::{ContainerCreateBody, ContainerState};
+use bollard::models::ContainerCreateBody;
 use bollard::query_parameters::{
     CreateImageOptions, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
 };
@@ -202,33 +202,6 @@ impl Engine {
         Ok(made.id)
     }
 
-    async fn state(&self, id: &str) -> Option<ContainerState> {
-        let told = self.docker.inspect_container(id, None).await.ok()?;
-        told.state
-    }
-
-    /// The number of its first process, here.
-    pub(super) async fn first_process(&self, id: &str) -> Option<i64> {
-        let pid = self.state(id).await?.pid?;
-        (pid > 0).then_some(pid)
-    }
-
-    pub(super) async fn runs(&self, id: &str) -> bool {
-        let state = self.state(id).await;
-        state.is_some_and(|state| state.running == Some(true))
-    }
-
-    /// What can be known of a container that ended before it was ready.
-    pub(super) async fn why_ended(&self, id: &str) -> Error {
-        let state = self.state(id).await.unwrap_or_default();
-        let what = match (state.exit_code, state.error.filter(|text| !text.is_empty())) {
-            (_, Some(error)) => format!("the container ended ({error})"),
-            (Some(code), None) => format!("the container ended with code {code}"),
-            (None, None) => "the container ended".to_owned(),
-        };
-        Error::engine(Trouble::RuntimeRefuses, what)
-    }
-
     /// Removes a container, whatever its state is, and waits until it is gone. An engine that does not
     /// answer is not waited for: it may have been killed.
     pub(super) async fn remove(&self, id: &str) -> Result<(), Error> {
@@ -316,7 +289,7 @@ pub(super) fn is_missing(error: &bollard::errors::Error) -> bool {
     )
 }
 
-fn has_answered(error: &bollard::errors::Error) -> bool {
+pub(super) fn has_answered(error: &bollard::errors::Error) -> bool {
     matches!(
         error,
         bollard::errors::Error::DockerResponseServerError { .. }

@@ -1,0 +1,110 @@
+//! How a container is, as its engine says.
+
+use std::time::Duration;
+
+use bollard::models::ContainerState;
+
+use super::engine::{Engine, has_answered, is_missing};
+use crate::{Error, Trouble};
+
+/// How often an engine that cannot say it is asked, and how long it has in between.
+const ASKED: u32 = 25;
+const LOOK: Duration = Duration::from_millis(20);
+
+impl Engine {
+    /// Its state; nothing of one that the engine does not know.
+    async fn state(&self, id: &str) -> Option<ContainerState> {
+        for _ in 0..ASKED {
+            match self.docker.inspect_container(id, None).await {
+                Ok(told) => return told.state,
+                Err(error) if is_missing(&error) || !has_answered(&error) => return None,
+                // While a container ends, Podman may not find what it had of it a moment ago.
+                Err(error) => tracing::debug!(%error, id, "a container's state is not known yet"),
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        None
+    }
+
+    /// The number of its first process, here.
+    pub(super) async fn first_process(&self, id: &str) -> Option<i64> {
+        let pid = self.state(id).await?.pid?;
+        (pid > 0).then_some(pid)
+    }
+
+    pub(super) async fn runs(&self, id: &str) -> bool {
+        let state = self.state(id).await;
+        state.is_some_and(|state| state.running == Some(true))
+    }
+
+    /// What can be known of a container that ended before it was ready.
+    pub(super) async fn why_ended(&self, id: &str) -> Error {
+        let state = self.state(id).await.unwrap_or_default();
+        let what = match (state.exit_code, state.error.filter(|text| !text.is_empty())) {
+            (_, Some(error)) => format!("the container ended ({error})"),
+            (Some(code), None) => format!("the container ended with code {code}"),
+            (None, None) => "the container ended".to_owned(),
+        };
+        Error::engine(Trouble::RuntimeRefuses, what)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead as _, BufReader, Write as _};
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+    use crate::container::find::Way;
+
+    /// Answers what an engine is asked before anything else, and then these, one for each question.
+    fn serve(listener: &UnixListener, mut answers: Vec<(u16, &'static str)>) {
+        answers.reverse();
+        for connection in listener.incoming() {
+            let mut connection = connection.unwrap();
+            let mut lines = BufReader::new(connection.try_clone().unwrap()).lines();
+            let Some(Ok(asked)) = lines.next() else {
+                continue;
+            };
+            let head = lines.map_while(Result::ok);
+            head.take_while(|line| !line.is_empty()).for_each(drop);
+            let (status, body) = match &asked {
+                asked if asked.contains("/containers/") => answers.pop().unwrap(),
+                asked if asked.contains("/version") => {
+                    (200, r#"{"Version":"1","ApiVersion":"1.41"}"#)
+                }
+                _ => (200, "{}"),
+            };
+            let length = body.len();
+            let head = format!("HTTP/1.1 {status} X\r\nContent-Type: application/json\r\n");
+            let rest = format!("Content-Length: {length}\r\nConnection: close\r\n\r\n{body}");
+            connection.write_all((head + &rest).as_bytes()).unwrap();
+            if answers.is_empty() {
+                return;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn an_engine_that_cannot_say_how_a_container_is_is_asked_again() {
+        let place = tempfile::tempdir().unwrap();
+        let socket = place.path().join("engine");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let gone = (500, r#"{"message":"read /proc/7/cgroup: no such process"}"#);
+        let answers = vec![
+            gone,
+            gone,
+            (200, r#"{"State":{"Running":true}}"#),
+            gone,
+            (200, r#"{"State":{"Running":false,"ExitCode":3}}"#),
+            (404, r#"{"message":"no such container"}"#),
+        ];
+        let served = std::thread::spawn(move || serve(&listener, answers));
+        let engine = Engine::reach(Way::Socket(socket), None).await.unwrap();
+        assert!(engine.runs("one").await);
+        let ended = engine.why_ended("one").await.to_string();
+        assert!(ended.contains("code 3"), "{ended}");
+        assert!(!engine.runs("one").await, "it is gone, and asked for once");
+        served.join().unwrap();
+    }
+}
