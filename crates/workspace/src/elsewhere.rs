@@ -5,6 +5,7 @@
 //! walk with the same limits reads them as reads a copy on this disk.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry as Place;
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
@@ -56,7 +57,7 @@ struct Node {
 }
 
 impl Listing {
-    /// Adds an entry; each comes after the directory that it is in.
+    /// Adds an entry; each comes after the directory that it is in. One that is refused changes nothing.
     ///
     /// # Errors
     /// [`Error::Listing`] where its path cannot be one, comes twice, or is below what is no directory.
@@ -97,9 +98,12 @@ impl Listing {
             target: seen.target.clone(),
             below: BTreeMap::new(),
         };
-        match node.below.insert(name, new) {
-            None => Ok(()),
-            Some(_) => Err(refused()),
+        match node.below.entry(name) {
+            Place::Vacant(place) => {
+                place.insert(new);
+                Ok(())
+            }
+            Place::Occupied(_) => Err(refused()),
         }
     }
 
@@ -241,5 +245,31 @@ impl Way for Remote<'_> {
     fn link(&mut self, name: &CStr) -> Result<Vec<u8>, Errno> {
         let target = self.node(name)?.target.clone();
         target.map(Into::into).ok_or(Errno::INVAL)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_refused_changes_nothing_in_a_listing() {
+        let seen = |path: &str, inode| Seen {
+            path: path.into(),
+            inode,
+            mode: 0o100_644,
+            size: 0,
+            modified: (0, 0),
+            changed: (0, 0),
+            born: None,
+            target: None,
+        };
+        let mut listing = Listing::default();
+        listing.add(seen("file", 1)).unwrap();
+        let was = format!("{listing:?}");
+        for path in ["file", "file/below", "none/below", ""] {
+            listing.add(seen(path, 2)).unwrap_err();
+            assert_eq!(format!("{listing:?}"), was, "{path:?}");
+        }
     }
 }
