@@ -8,6 +8,8 @@
 
 mod beside;
 mod engine;
+#[cfg(test)]
+mod fake;
 mod find;
 mod image;
 mod left;
@@ -271,6 +273,7 @@ async fn inside(
     spec: Spec,
 ) -> Result<NamespaceSandbox, Error> {
     let met = meeting.wait(engine, running.id()).await?;
+    running.has_met(&met);
     match blocking("start the sandbox", move || build(plan, &spec, met)).await {
         Err(Error::Gone) => Err(engine.why_ended(running.id()).await),
         built => NamespaceSandbox::new(built?),

@@ -92,6 +92,7 @@ impl Around<'_> {
         let limits = sidecar.limits;
         let begun = async {
             let met = meeting.wait(self.engine, running.id()).await?;
+            running.has_met(&met);
             // Before anything of the image runs there: it would find nobody else's way in.
             drop(meeting);
             let (socket, found) = super::blocking("start the container", move || {

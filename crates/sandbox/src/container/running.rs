@@ -1,17 +1,21 @@
 //! A sandbox in a container: what the kind `namespace` makes, and the container around it.
 
 use std::ffi::OsString;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use tokio::io::unix::AsyncFd;
 
 use super::Shared;
 use super::beside::Mate;
 use super::engine::Engine;
+use super::meeting::Met;
 use crate::namespace::NamespaceSandbox;
 use crate::{
     Carry, Channel, Command, Connection, Diagnosis, Error, Kind, Output, Process, Sandbox, Stats,
@@ -21,12 +25,16 @@ use crate::{
 /// How long a service that was killed may take to end, and how often it is looked.
 const DYING: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(5);
+/// How long what is in a container may take to end: its mounts may have to be written out.
+const ENDS_WITHIN: Duration = Duration::from_secs(10);
 
 /// A container that was started. Its end is that of its first process; the engine removes it then.
 pub(super) struct Running {
     shared: Arc<Shared>,
     engine: Arc<Engine>,
     id: String,
+    /// Its first process, since that has come.
+    first: OnceLock<OwnedFd>,
     is_gone: AtomicBool,
 }
 
@@ -36,6 +44,7 @@ impl Running {
             shared: Arc::clone(shared),
             engine: Arc::clone(engine),
             id,
+            first: OnceLock::new(),
             is_gone: AtomicBool::new(false),
         }
     }
@@ -44,9 +53,20 @@ impl Running {
         &self.id
     }
 
+    /// Notes its first process, which has come to its owner.
+    pub(super) fn has_met(&self, met: &Met) {
+        let pid = met.pid.and_then(|pid| i32::try_from(pid).ok());
+        let first = pid.and_then(Pid::from_raw);
+        // Where it cannot be seen from here, its end is not waited for.
+        if let Some(first) = first.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()) {
+            self.first.get_or_init(|| first);
+        }
+    }
+
     /// Waits until nothing of it is left. Where the engine has been killed, one that is started in its
     /// place says so, or does it.
     pub(super) async fn gone(&self) -> Result<(), Error> {
+        ended(self.first.get()).await;
         match self.engine.remove(&self.id).await {
             Err(error) if Trouble::of_error(&error) == Some(Trouble::EngineUnreachable) => {
                 // One that was killed a moment ago may not have ended yet.
@@ -68,6 +88,22 @@ impl Running {
     }
 }
 
+/// Waits for the end of a container's first process, which has begun. Podman forgets a container that
+/// it was told to remove while its processes were still ending, and then what the runtime has of it,
+/// its control groups and the file with its exit stay.
+async fn ended(first: Option<&OwnedFd>) {
+    let Some(first) = first else { return };
+    // SAFETY: the descriptor is borrowed for longer than the registration lives, and never replaced.
+    let Ok(first) = (unsafe { AsyncFd::register(first.as_fd()) }) else {
+        return;
+    };
+    match tokio::time::timeout(ENDS_WITHIN, first.readable()).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "the end of a container is not waited for"),
+        Err(_) => tracing::debug!("a container takes long to end"),
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         if self.is_gone.load(Ordering::Relaxed) {
@@ -80,8 +116,9 @@ impl Drop for Running {
         };
         // Its end has begun: where there is time for that, it is waited for.
         let (shared, engine) = (Arc::clone(&self.shared), Arc::clone(&self.engine));
-        let id = std::mem::take(&mut self.id);
+        let (id, first) = (std::mem::take(&mut self.id), self.first.take());
         runtime.spawn(async move {
+            ended(first.as_ref()).await;
             match engine.remove(&id).await {
                 Ok(()) => engine.not_left(),
                 Err(error) => tracing::debug!(%error, id, "a container that was dropped stays"),
@@ -201,5 +238,55 @@ impl Sandbox for ContainerSandbox {
         let stays = super::end_all(&mates).await;
         ended.and(running.gone().await)?;
         stays.map_or(Ok(()), Err)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::net::UnixStream;
+    use std::process::Command;
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::Container;
+    use crate::container::{Options, fake};
+
+    /// Whether a process has not ended, waited for or not.
+    fn lives(pid: u32) -> bool {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit_once(") ")
+            .is_some_and(|(_, rest)| !rest.starts_with('Z'))
+    }
+
+    #[tokio::test]
+    async fn a_container_is_removed_when_what_is_in_it_has_ended_also_where_it_is_dropped() {
+        for is_dropped in [false, true] {
+            // As one whose mounts have to be written out.
+            let mut first = Command::new("sleep").arg("0.3").spawn().unwrap();
+            let pid = first.id();
+            let (tell, told) = mpsc::channel();
+            let (way, _place, served) = fake::serve(move |asked| {
+                tell.send((asked.to_owned(), lives(pid))).unwrap();
+                ((404, "{}"), true)
+            });
+            let engine = Arc::new(Engine::reach(way, None).await.unwrap());
+            let shared = Container::new(Options::default()).shared;
+            let running = Running::new(&shared, &engine, "one".to_owned());
+            let (socket, _other) = UnixStream::pair().unwrap();
+            running.has_met(&Met {
+                socket: socket.into(),
+                pid: Some(pid),
+            });
+            match is_dropped {
+                true => drop(running),
+                false => running.gone().await.unwrap(),
+            }
+            let served = tokio::task::spawn_blocking(|| served.join());
+            served.await.unwrap().unwrap();
+            let (asked, lived) = told.recv().unwrap();
+            assert!(asked.starts_with("DELETE ") && !lived, "{asked}: {lived}");
+            first.wait().unwrap();
+        }
     }
 }

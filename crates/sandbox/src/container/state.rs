@@ -51,56 +51,25 @@ impl Engine {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{BufRead as _, BufReader, Write as _};
-    use std::os::unix::net::UnixListener;
-
     use super::*;
-    use crate::container::find::Way;
-
-    /// Answers what an engine is asked before anything else, and then these, one for each question.
-    fn serve(listener: &UnixListener, mut answers: Vec<(u16, &'static str)>) {
-        answers.reverse();
-        for connection in listener.incoming() {
-            let mut connection = connection.unwrap();
-            let mut lines = BufReader::new(connection.try_clone().unwrap()).lines();
-            let Some(Ok(asked)) = lines.next() else {
-                continue;
-            };
-            let head = lines.map_while(Result::ok);
-            head.take_while(|line| !line.is_empty()).for_each(drop);
-            let (status, body) = match &asked {
-                asked if asked.contains("/containers/") => answers.pop().unwrap(),
-                asked if asked.contains("/version") => {
-                    (200, r#"{"Version":"1","ApiVersion":"1.41"}"#)
-                }
-                _ => (200, "{}"),
-            };
-            let length = body.len();
-            let head = format!("HTTP/1.1 {status} X\r\nContent-Type: application/json\r\n");
-            let rest = format!("Content-Length: {length}\r\nConnection: close\r\n\r\n{body}");
-            connection.write_all((head + &rest).as_bytes()).unwrap();
-            if answers.is_empty() {
-                return;
-            }
-        }
-    }
+    use crate::container::fake;
 
     #[tokio::test]
     async fn an_engine_that_cannot_say_how_a_container_is_is_asked_again() {
-        let place = tempfile::tempdir().unwrap();
-        let socket = place.path().join("engine");
-        let listener = UnixListener::bind(&socket).unwrap();
         let gone = (500, r#"{"message":"read /proc/7/cgroup: no such process"}"#);
-        let answers = vec![
-            gone,
+        let mut answers = vec![
+            (404, r#"{"message":"no such container"}"#),
+            (200, r#"{"State":{"Running":false,"ExitCode":3}}"#),
             gone,
             (200, r#"{"State":{"Running":true}}"#),
             gone,
-            (200, r#"{"State":{"Running":false,"ExitCode":3}}"#),
-            (404, r#"{"message":"no such container"}"#),
+            gone,
         ];
-        let served = std::thread::spawn(move || serve(&listener, answers));
-        let engine = Engine::reach(Way::Socket(socket), None).await.unwrap();
+        let (way, _place, served) = fake::serve(move |_| {
+            let answer = answers.pop().unwrap();
+            (answer, answers.is_empty())
+        });
+        let engine = Engine::reach(way, None).await.unwrap();
         assert!(engine.runs("one").await);
         let ended = engine.why_ended("one").await.to_string();
         assert!(ended.contains("code 3"), "{ended}");
