@@ -1,6 +1,7 @@
 //! Who owns a container, a directory or a control group: words that name a process for as long as the machine runs.
 
 use std::fs;
+use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::OnceLock;
 
@@ -25,7 +26,19 @@ pub(crate) fn has_ended(name: &str) -> bool {
     let Ok(pid) = u32::try_from(pid) else {
         return false;
     };
-    among == processes() && start_time(pid) != Some(started)
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
+    among == processes() && is_over(stat, started)
+}
+
+/// Whether what the kernel says of a number is not of the process that started then. Where nobody can
+/// be asked, as where this process has no descriptor left, the process may live.
+fn is_over(stat: io::Result<String>, then: u64) -> bool {
+    match stat {
+        Ok(stat) => started(&stat) != Some(then),
+        Err(error) => {
+            error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
+        }
+    }
 }
 
 /// When a process started, in clock ticks since the machine did (field 22 of `/proc/PID/stat`); none
@@ -85,6 +98,20 @@ mod tests {
             "counted elsewhere"
         );
         assert!(!has_ended("nonsense"));
+    }
+
+    #[test]
+    fn an_owner_of_whom_nothing_can_be_known_has_not_ended() {
+        let error = |errno| Err(io::Error::from_raw_os_error(errno));
+        for (errno, over) in [
+            (libc::ENOENT, true),
+            (libc::ESRCH, true),
+            (libc::EMFILE, false),
+            (libc::ENOMEM, false),
+            (libc::EACCES, false),
+        ] {
+            assert_eq!(is_over(error(errno), 7), over, "{errno}");
+        }
     }
 
     #[test]
