@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::engine::{Engine, clear_traces};
 use super::marks::{Left, Stale};
-use super::{Choice, Options, Way, blocking, find, orphans, place};
+use super::{Choice, Options, Way, blocking, find, orphans, place, traces};
 use crate::namespace::cgroup;
 use crate::{Error, Trouble};
 
@@ -109,6 +109,11 @@ pub(super) async fn take_away(engine: &Engine, stale: Stale) -> Result<Vec<Strin
         orphans = blocking("end what a killed process left", ended).await?;
     }
     let removed = engine.sweep().await?;
+    if !stale.is_empty() {
+        // Those that the engine had are removed by now.
+        let kept = || Ok(traces::left());
+        orphans.extend(blocking("look for what a runtime kept", kept).await?);
+    }
     clear_traces(orphans).await?;
     if !stale.is_empty() {
         // Those above the containers' can only go after them.

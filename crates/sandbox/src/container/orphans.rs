@@ -117,7 +117,7 @@ fn is_idle_engine(number: i32) -> bool {
 }
 
 /// Whether something of an owner that has ended is named there.
-fn is_orphaned(text: &str) -> bool {
+pub(super) fn is_orphaned(text: &str) -> bool {
     text.split('/')
         .filter_map(place::owner_in)
         .any(owner::has_ended)

@@ -2,8 +2,10 @@
 //! them itself leaves where the container's watcher was killed, and what the runtime kept of it.
 
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
+
+use super::orphans;
 
 /// Where control groups are, of either version.
 const TOP: &str = "/sys/fs/cgroup";
@@ -15,31 +17,70 @@ const DEPTH: usize = 4;
 /// Where runtimes keep a directory for each container, of which an engine knows no more when it was
 /// killed at the wrong moment.
 const RUNTIMES: [&str; 2] = ["runc", "crun"];
+/// What they have written of one, and how much of that is read, in bytes.
+const RECORDS: [&str; 3] = ["state.json", "status", "config.json"];
+const MOST: u64 = 1 << 20;
 
 /// Removes those of the container `id`, of which nothing runs any more. A group in which something
-/// lives stays: the kernel sees to that.
+/// lives stays, the kernel sees to that, and what the runtime kept with it, by which it is found again.
 pub(super) fn clear(id: &str) {
     if !is_id(id) {
         return;
     }
+    let mut is_empty = true;
     let hierarchies = std::iter::once(TOP.into()).chain(below(Path::new(TOP)));
     for parent in hierarchies.flat_map(|hierarchy: PathBuf| below(&hierarchy)) {
         for prefix in PREFIXES {
             let group = parent.join(format!("{prefix}{id}"));
             if group.is_dir() {
                 remove(&group, DEPTH);
+                is_empty &= !group.exists();
             }
         }
     }
+    for runtime in runtimes().filter(|_| is_empty) {
+        gone(fs::remove_dir_all(runtime.join(id)), id);
+    }
+}
+
+/// Where the runtimes of this user keep something.
+fn runtimes() -> impl Iterator<Item = PathBuf> {
     let place = match rustix::process::geteuid().is_root() {
         true => Some("/run".into()),
         false => std::env::var_os("XDG_RUNTIME_DIR"),
     };
-    let Some(place) = place.map(PathBuf::from) else {
-        return;
+    let place = place.map(PathBuf::from);
+    let all = RUNTIMES
+        .iter()
+        .filter_map(move |it| Some(place.as_ref()?.join(it)));
+    all
+}
+
+/// The containers of owners that have ended of which a runtime keeps something, by their ids: an engine
+/// may have forgotten them before they were gone.
+pub(super) fn left() -> Vec<String> {
+    runtimes().flat_map(|place| left_in(&place)).collect()
+}
+
+fn left_in(runtime: &Path) -> Vec<String> {
+    let listed = fs::read_dir(runtime).into_iter().flatten().flatten();
+    let names = listed.filter_map(|entry| entry.file_name().into_string().ok());
+    let is_left = |id: &String| {
+        let place = runtime.join(id);
+        is_id(id)
+            && RECORDS
+                .iter()
+                .any(|name| orphans::is_orphaned(&read(&place.join(name))))
     };
-    for runtime in RUNTIMES {
-        gone(fs::remove_dir_all(place.join(runtime).join(id)), id);
+    names.filter(is_left).collect()
+}
+
+/// A record, or as much of it as is read; nothing where there is none.
+fn read(path: &Path) -> String {
+    let mut bytes = Vec::new();
+    match fs::File::open(path).and_then(|file| file.take(MOST).read_to_end(&mut bytes)) {
+        Ok(_) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(_) => String::new(),
     }
 }
 
@@ -70,5 +111,34 @@ fn gone(removed: std::io::Result<()>, what: &str) {
             tracing::debug!(%error, what, "a trace of a container stays");
         }
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::owner;
+
+    #[test]
+    fn what_a_runtime_keeps_of_an_ended_owners_container_is_found_and_nothing_else_is() {
+        let place = tempfile::tempdir().unwrap();
+        let own = owner::this_process();
+        let (pid, rest) = own.split_once('-').unwrap();
+        let (_, among) = rest.split_once('-').unwrap();
+        let ended = format!("{pid}-1-{among}");
+        let record = |id: &str, owner: &str| {
+            let source = format!("/tmp/skep-engine-{owner}-0/init");
+            let text = format!(r#"{{"mounts":[{{"source":"{source}"}},{{"source":"/usr"}}]}}"#);
+            fs::create_dir(place.path().join(id)).unwrap();
+            fs::write(place.path().join(id).join("state.json"), text).unwrap();
+        };
+        let id = |letter: &str| letter.repeat(64);
+        record(&id("a"), &ended);
+        record(&id("b"), own);
+        record(&id("c"), "somebody-else");
+        record("not-an-id", &ended);
+        fs::create_dir(place.path().join(id("d"))).unwrap();
+        assert_eq!(left_in(place.path()), [id("a")]);
+        assert_eq!(left_in(&place.path().join("none")), [""; 0]);
     }
 }
