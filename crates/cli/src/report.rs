@@ -308,6 +308,10 @@ fn of_node(error: &server::Error) -> Classified {
         E::Model(error) | E::JobModel { source: error, .. } => return provider(error),
         E::Replay(error) => return of_replay(error),
         E::Standing(error) => return of_standing(error),
+        E::Site(site) if site.is_no_room() => {
+            let (exit, _, reason) = of_reason(Reason::Storage);
+            return (exit, Some(NO_ROOM.to_owned()), reason);
+        }
         E::Sandbox(error) if is_copy(error) => return copy(error),
         E::Prompt => (
             Exit::Usage,
@@ -352,6 +356,10 @@ fn of_node(error: &server::Error) -> Classified {
     };
     (exit, hint.map(str::to_owned), error.reason())
 }
+
+/// What to do where a sandbox would have no room on the disk.
+const NO_ROOM: &str = "free some space there: `skep gc` and `skep sandbox destroy ID` give some back; or \
+                       name a directory on another disk with `--data` or SKEP_DATA";
 
 fn is_copy(error: &sandbox::Error) -> bool {
     use sandbox::Error as E;

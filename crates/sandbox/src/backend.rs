@@ -272,7 +272,7 @@ pub trait Backend: Send + Sync {
 /// Ends what runs in a sandbox because a limit was reached that its owner keeps.
 pub trait Strike: Send + Sync {
     /// Kills every command with all that it started; their exits name the limit. No other command
-    /// is started: [`Error::Struck`].
+    /// is started: [`Error::Struck`]. Files are still carried out.
     fn strike(&self, limit: Limit);
 }
 

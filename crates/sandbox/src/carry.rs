@@ -46,6 +46,16 @@ pub enum Task {
     Fill,
 }
 
+impl Task {
+    /// Whether nothing inside is written by it: our own program reads, and no other runs.
+    pub(crate) fn reads(self) -> bool {
+        match self {
+            Self::Out | Self::List | Self::Pick => true,
+            Self::In | Self::Fill => false,
+        }
+    }
+}
+
 impl Carry {
     /// Without a limit of time.
     pub fn new(task: Task, path: impl Into<OsString>) -> Self {

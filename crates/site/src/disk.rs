@@ -5,11 +5,11 @@
 //! cannot see (deleted files that are open, directories shut to us) is met by the second bound, on
 //! what is left free.
 
-use crate::{gc::StoreBounds, open::blocking};
+use crate::{Error, gc::StoreBounds, open::blocking};
 use domain::{Failure, Reason};
 use sandbox::{Limit, Strike};
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -48,6 +48,55 @@ impl Default for DiskBounds {
             store: StoreBounds::default(),
         }
     }
+}
+
+impl DiskBounds {
+    /// That as much is free where a directory is, or is to be, as must stay free there. Where it is not,
+    /// whatever ran there would be ended at the first look.
+    ///
+    /// # Errors
+    /// [`Error::NoRoom`], or when that cannot be looked at.
+    pub fn check(&self, directory: &Path) -> Result<(), Error> {
+        let there = directory.ancestors().find(|it| it.exists());
+        let place = there.unwrap_or(directory);
+        let Some(lack) = self.lack(place)? else {
+            return Ok(());
+        };
+        let place = place.to_owned();
+        Err(match lack {
+            Lack::Bytes { free, bound } => Error::NoRoom {
+                free: size(free),
+                bound: size(bound),
+                place,
+            },
+            Lack::Files { free, bound } => Error::NoRoom {
+                free: format!("room for {free} files"),
+                bound: format!("room for {bound}"),
+                place,
+            },
+        })
+    }
+
+    /// What is lacking on the disk of a directory, if anything is.
+    fn lack(&self, place: &Path) -> Result<Option<Lack>, Error> {
+        let disk = rustix::fs::statvfs(place).map_err(|error| Error::Directory {
+            path: place.to_owned(),
+            source: error.into(),
+        })?;
+        let (free, bound) = (disk.f_bavail.saturating_mul(disk.f_frsize), self.free);
+        if free < bound {
+            return Ok(Some(Lack::Bytes { free, bound }));
+        }
+        let free = disk.f_favail;
+        let bound = crowded(self.free_files, disk.f_files, free);
+        Ok(bound.map(|bound| Lack::Files { free, bound }))
+    }
+}
+
+/// What is free on a disk, and less than must stay free.
+enum Lack {
+    Bytes { free: u64, bound: u64 },
+    Files { free: u64, bound: u64 },
 }
 
 /// How many looks in a row may fail.
@@ -177,7 +226,7 @@ impl Drop for Watch {
 }
 
 /// Looks whether a bound is passed.
-type Look = Box<dyn FnMut() -> Result<Option<Full>, crate::Error> + Send>;
+type Look = Box<dyn FnMut() -> Result<Option<Full>, Error> + Send>;
 
 /// Woken by the clock; owns the gauge; ends when a bound is passed, or with its site, which aborts
 /// it.
@@ -231,19 +280,13 @@ struct Gauge {
 }
 
 impl Gauge {
-    fn look(&mut self) -> Result<Option<Full>, crate::Error> {
-        let disk = rustix::fs::statvfs(&self.place).map_err(|error| crate::Error::Unreadable {
-            path: self.place.display().to_string(),
-            source: error.into(),
-        })?;
-        let bound = self.bounds.free;
-        if disk.f_bavail.saturating_mul(disk.f_frsize) < bound {
+    fn look(&mut self) -> Result<Option<Full>, Error> {
+        if let Some(lack) = self.bounds.lack(&self.place)? {
             let place = self.place.clone();
-            return Ok(Some(Full::Left { bound, place }));
-        }
-        if let Some(bound) = crowded(self.bounds.free_files, disk.f_files, disk.f_favail) {
-            let place = self.place.clone();
-            return Ok(Some(Full::Crowded { bound, place }));
+            return Ok(Some(match lack {
+                Lack::Bytes { bound, .. } => Full::Left { bound, place },
+                Lack::Files { bound, .. } => Full::Crowded { bound, place },
+            }));
         }
         if Instant::now() < self.due {
             return Ok(None);
@@ -270,7 +313,7 @@ fn crowded(bound: u64, all: u64, left: u64) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::{FAILURES, Full, Look, crowded, run, size};
+    use super::{DiskBounds, FAILURES, Full, Look, crowded, run, size};
     use sandbox::{Limit, Strike};
     use std::{
         collections::VecDeque,
@@ -329,6 +372,28 @@ mod tests {
         assert_eq!(crowded(50_000, 60_000, 3_000), None, "a small file system");
         assert_eq!(crowded(50_000, 60_000, 2_999), Some(3_000));
         assert_eq!(crowded(50_000, 0, 0), None, "no such number");
+    }
+
+    // docs/bad-input.md: A new sandbox on a disk that is almost full (`create`, `fork`, `skep shell`)
+    #[test]
+    fn a_disk_with_less_than_must_stay_free_is_refused_with_what_is_free_and_what_is_needed() {
+        let disk = tempfile::tempdir().unwrap();
+        let (free, free_files) = (0, 0);
+        let bounds = DiskBounds {
+            free,
+            free_files,
+            ..DiskBounds::default()
+        };
+        // Also where the directory is not made yet.
+        let place = disk.path().join("not/yet");
+        bounds.check(&place).unwrap();
+        let free = u64::MAX;
+        let refused = DiskBounds { free, ..bounds }.check(&place).unwrap_err();
+        let there = disk.path().display();
+        let text = refused.to_string();
+        assert!(text.contains(&format!("that holds {there}")), "{text}");
+        assert!(text.contains("17179869183 GiB must stay free"), "{text}");
+        assert_eq!(refused.failure().reason, domain::Reason::Storage);
     }
 
     #[test]

@@ -41,6 +41,20 @@ pub enum Error {
     /// A bound on the disk was passed while the setup command ran.
     #[error("the setup command was ended")]
     Full(#[from] crate::Full),
+    /// Less is free on the disk than must stay free: what is started there would be ended at once.
+    #[error(
+        "the disk that holds {} has {free} left, and {bound} must stay free: nothing could run in a \
+         sandbox there",
+        place.display()
+    )]
+    NoRoom {
+        /// What is free.
+        free: String,
+        /// What must stay free.
+        bound: String,
+        /// The directory.
+        place: PathBuf,
+    },
     /// A pattern of `.gitignore` or `include` cannot be read.
     #[error("the included files cannot be read: {0}")]
     Include(String),
@@ -130,6 +144,12 @@ impl Error {
         Failure::caused(self.reason(), self)
     }
 
+    /// Whether nothing was tried, because the disk has too little left.
+    #[must_use]
+    pub fn is_no_room(&self) -> bool {
+        matches!(self, Self::NoRoom { .. })
+    }
+
     fn reason(&self) -> Reason {
         match self {
             Self::Setup { .. } => Reason::SetupFailed,
@@ -150,7 +170,7 @@ impl Error {
             | Self::NoSnapshots { .. }
             | Self::Channel(_)
             | Self::Settings { .. } => Reason::SandboxUnavailable,
-            Self::InUse { .. } | Self::OtherBase { .. } => Reason::Storage,
+            Self::NoRoom { .. } | Self::InUse { .. } | Self::OtherBase { .. } => Reason::Storage,
             Self::Ledger(_) | Self::NotACommit { .. } => Reason::Storage,
             Self::Unsettled | Self::Ended => Reason::Bug,
         }

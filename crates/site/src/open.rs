@@ -131,6 +131,15 @@ impl Sites {
         self.shared.options.backend.abilities()
     }
 
+    /// That a new site would not be ended at once for want of room on the disk.
+    ///
+    /// # Errors
+    /// [`Error::NoRoom`].
+    pub fn check_room(&self) -> Result<(), Error> {
+        let options = &self.shared.options;
+        options.disk.check(&options.directory)
+    }
+
     /// Moves what no process works in to the trash, and empties it in the background. The workspaces
     /// of attempts that are open in the ledger stay, because their next holders go on in them, and so do
     /// those of sandboxes that have a record.

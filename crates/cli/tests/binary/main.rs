@@ -20,6 +20,7 @@ mod dice;
 mod docs;
 mod egress;
 mod extras;
+mod full_disk;
 mod images;
 mod init_doctor;
 mod integration_branch;

@@ -121,7 +121,7 @@ impl World {
     }
 
     /// Runs `skep` by a script in which `SKEP` stands for it.
-    fn wrapped(mut self, script: &str) -> World {
+    pub fn wrapped(mut self, script: &str) -> World {
         let skep = self.skep.display().to_string();
         let path = self.home.root().join("wrapped-skep");
         fs::write(

@@ -66,7 +66,7 @@ pub fn converse(
     let command = Command::new(["true"], "/");
     let mut entered = Vec::new();
     for _ in 0..commands {
-        entered.push(link.enter(&command).map_err(io::Error::other)?);
+        entered.push(link.enter(&command, false).map_err(io::Error::other)?);
     }
     let mut asked = Vec::new();
     for _ in 0..connections {

@@ -290,6 +290,13 @@ impl Berth {
         kept.write(&self.path)
     }
 
+    /// Takes the room for what is written next.
+    pub(super) fn reserve(&self, kept: &Kept) {
+        if let Err(error) = kept.reserve(&self.path) {
+            tracing::debug!(%error, "how it ends may not be written down where the disk is full");
+        }
+    }
+
     /// From now on there is no such sandbox: what is left of it goes, whoever is killed.
     pub(super) fn strike(&self) -> Result<(), Error> {
         strike(&self.path)

@@ -206,6 +206,7 @@ impl Held {
             return Ok(None);
         }
         self.berth.write(&kept)?;
+        self.berth.reserve(&kept);
         self.kept = Some(kept);
         (hearing.settled)();
         Ok(Some((ends, lent)))
@@ -226,11 +227,13 @@ impl Held {
             berth.remove();
             return closed.and(struck.map_err(Into::into));
         }
-        place.rest().await?;
-        if let (End::Stop(why), Some(kept)) = (end, kept) {
-            berth.write(&kept.stopped(why, now()))?;
-        }
-        Ok(())
+        let rested = place.rest().await;
+        // Whatever failed, what runs in it ends with this process at the latest: it is stopped.
+        let written = match (end, kept) {
+            (End::Stop(why), Some(kept)) => berth.write(&kept.stopped(why, now())),
+            _ => Ok(()),
+        };
+        rested.and(written.map_err(Into::into))
     }
 }
 

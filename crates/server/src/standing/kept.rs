@@ -17,7 +17,7 @@ use std::{
     fs::{self, File},
     io::{ErrorKind, Read as _, Write as _},
     os::unix::fs::OpenOptionsExt as _,
-    path::Path,
+    path::{Path, PathBuf},
     sync::atomic::AtomicBool,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -25,6 +25,10 @@ use workspace::{Layering, Store};
 
 /// The names of snapshots that go unless whoever asked for them says that they stay.
 const LENT: &str = "lent.json";
+/// By how much the next record may be longer than the one before it, in bytes, and of how many a file
+/// takes at least.
+const LONGER: usize = 1 << 10;
+const BLOCK: usize = 4 << 10;
 
 /// Whether anything can run in a sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -155,6 +159,21 @@ impl Kept {
         read(&directory.join(RECORD))
     }
 
+    /// Takes the room on the disk that the next record needs, so that how it ends can be written down
+    /// also when the disk is full by then.
+    pub(super) fn reserve(&self, directory: &Path) -> Result<(), Error> {
+        let length = serde_json::to_vec(self).map_err(Error::Unreadable)?.len();
+        let path = fresh(directory, RECORD);
+        let blank = vec![b' '; length.saturating_add(LONGER).next_multiple_of(BLOCK)];
+        open_new(&path)
+            .and_then(|mut file| {
+                file.write_all(&blank)?;
+                file.sync_all()
+            })
+            .map_err(Error::file("writing", path))?;
+        sync(directory)
+    }
+
     /// Writes it down. What was written before is there until this is on the disk.
     pub(super) fn write(&self, directory: &Path) -> Result<(), Error> {
         write(directory, RECORD, self)?;
@@ -210,7 +229,7 @@ fn has_workspace(data: &Path, id: SandboxId) -> Result<bool, Error> {
     path.try_exists().map_err(Error::file("looking at", path))
 }
 
-fn workspace_of(data: &Path, id: SandboxId) -> std::path::PathBuf {
+fn workspace_of(data: &Path, id: SandboxId) -> PathBuf {
     data.join("workspaces").join(id.to_string())
 }
 
@@ -245,18 +264,29 @@ pub(super) fn write_lent(directory: &Path, names: &[String]) -> Result<(), Error
     write(directory, LENT, &names)
 }
 
-fn write(directory: &Path, name: &str, what: &impl Serialize) -> Result<(), Error> {
-    let bytes = serde_json::to_vec(what).map_err(Error::Unreadable)?;
-    let fresh = directory.join(format!("{name}.new"));
-    let path = directory.join(name);
-    let written = File::options()
+/// The file in which what is written is whole before it takes its place.
+fn fresh(directory: &Path, name: &str) -> PathBuf {
+    directory.join(format!("{name}.new"))
+}
+
+/// What is there stays, with the room that it has, until it is written over.
+fn open_new(path: &Path) -> std::io::Result<File> {
+    File::options()
         .write(true)
         .create(true)
-        .truncate(true)
+        .truncate(false)
         .mode(0o600)
-        .open(&fresh)
+        .open(path)
+}
+
+fn write(directory: &Path, name: &str, what: &impl Serialize) -> Result<(), Error> {
+    let bytes = serde_json::to_vec(what).map_err(Error::Unreadable)?;
+    let fresh = fresh(directory, name);
+    let path = directory.join(name);
+    let written = open_new(&fresh)
         .and_then(|mut file| {
             file.write_all(&bytes)?;
+            file.set_len(u64::try_from(bytes.len()).unwrap_or(u64::MAX))?;
             file.sync_all()
         })
         .and_then(|()| fs::rename(&fresh, &path));

@@ -85,6 +85,7 @@ impl Node {
     /// When there is no such place or snapshot, or no sandbox can be made; nothing is left then.
     pub(super) async fn fork(&self, id: SandboxId, fork: &Fork) -> Result<Place, Error> {
         self.ledger.may_work().await?;
+        self.sites.check_room()?;
         self.sweep().await;
         let source = held::find(&self.options.data, &fork.of)?;
         // As long as this conversation lasts, the source's holder keeps the files for this one.

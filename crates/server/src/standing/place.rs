@@ -95,6 +95,7 @@ impl Node {
     /// can be made; nothing is left then.
     pub async fn place(&self, id: SandboxId, wish: &Wish) -> Result<Place, Error> {
         self.ledger.may_work().await?;
+        self.sites.check_room()?;
         self.sweep().await;
         let source = self.source(&wish.path).await?;
         let common = source.common_dir().to_string_lossy().into_owned();

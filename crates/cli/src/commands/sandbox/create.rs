@@ -60,6 +60,9 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
         lasts: Some(args.lasts),
     };
     order.check(&data).map_err(server::Error::from)?;
+    // Before anything is written there.
+    let room = settings.options.disk.check(&data);
+    room.map_err(server::Error::from)?;
     args.wishes.check(context)?;
     let secrets = args.secrets.read(context, true)?;
     let mut of = Vec::new();

@@ -34,8 +34,9 @@ pub(crate) struct Refusal {
 }
 
 impl Link {
-    /// Notes that a command is about to be started: from here on its start and its end are told.
-    pub(crate) fn enter(&self, command: &Command) -> Result<Entered, Error> {
+    /// Notes that a command is about to be started: from here on its start and its end are told. One that
+    /// only `reads` is started after a limit has ended the others, too.
+    pub(crate) fn enter(&self, command: &Command, reads: bool) -> Result<Entered, Error> {
         let (started_sender, started) = oneshot::channel();
         let (exit_sender, exit) = oneshot::channel();
         let strikes = self.strikes();
@@ -43,7 +44,7 @@ impl Link {
         if state.gone {
             return Err(Error::Gone);
         }
-        if let Some(limit) = state.ended_for {
+        if let Some(limit) = state.ended_for.filter(|_| !reads) {
             return Err(Error::Struck { limit });
         }
         state.struck = None;
@@ -71,7 +72,7 @@ impl Link {
             what: "it has no words",
         })?;
         let program = program.clone();
-        self.start(command, &program, 0).await
+        self.start(command, &program, 0, false).await
     }
 
     /// Starts to carry files in or out; relative paths begin in `workspace`.
@@ -83,7 +84,8 @@ impl Link {
         // There is nothing to look for.
         let nothing = OsStr::new("/");
         let command = carry.command(workspace);
-        self.start(command, nothing, wire::CARRY).await
+        let reads = carry.task.reads();
+        self.start(command, nothing, wire::CARRY, reads).await
     }
 
     async fn start(
@@ -91,6 +93,7 @@ impl Link {
         command: Command,
         program: &OsStr,
         mut flags: u32,
+        reads: bool,
     ) -> Result<Process, Error> {
         let payload = payload(&command, program)?;
         let file = start::memory_file("skep-command", &payload)
@@ -100,7 +103,7 @@ impl Link {
             Some(_) => None,
         };
         let _starting = self.starting.read().await;
-        let Entered { id, started, exit } = self.enter(&command)?;
+        let Entered { id, started, exit } = self.enter(&command, reads)?;
         // From here on a dropped process, as when this function is cancelled, kills the command.
         let reach = Box::new(CommandReach {
             link: Arc::clone(self),
@@ -136,7 +139,7 @@ impl Link {
                     return Err(Error::Gone);
                 }
                 // A strike while it was on its way did not reach it.
-                if self.state().ended_for.is_some() {
+                if !reads && self.state().ended_for.is_some() {
                     process.kill();
                 }
                 Ok(process)
