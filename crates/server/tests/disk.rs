@@ -1,5 +1,5 @@
-//! The bounds on the disk: what fills it is ended, said, and given back. And the bound on commands in a
-//! sandbox that is held.
+//! The bounds on the disk: what fills it is ended, said, and given back. And what several who use a sandbox
+//! that is held may do at a time: so many commands, and snapshots beside those that forks are made of.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
 use dialects::{Dialect, Prices};
@@ -333,6 +333,31 @@ async fn one_command_more_than_a_sandbox_takes_is_refused_as_too_many_at_a_time(
             other => panic!("{other:?}"),
         };
         assert_eq!(why, Unable::Busy);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_that_somebody_took_stays_when_one_that_a_fork_was_lent_goes() {
+    while_held(DiskBounds::default(), async |held| {
+        let lent = held().lend().await.unwrap();
+        // What was lent goes with what was written; its number is nobody else's as long as it may be
+        // taken back.
+        held().undo(None).await.unwrap();
+        let taken = held().snapshot(None).await.unwrap().snapshot.unwrap();
+        assert_ne!(taken, lent.snapshot);
+        let asked = held().snapshot(Some(lent.snapshot.clone())).await;
+        let why = match asked {
+            Err(standing::Error::Unable { why, .. }) => why,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(why, Unable::Taken);
+        let name = lent.snapshot.clone();
+        drop(lent);
+        // The holder hears of it a moment later.
+        while held().snapshot(Some(name.clone())).await.is_err() {}
+        let now = held().undo(Some(name.clone())).await.unwrap();
+        assert_eq!(now.snapshots, [taken, name]);
     })
     .await;
 }

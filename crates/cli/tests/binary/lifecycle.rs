@@ -412,6 +412,52 @@ fn a_fork_of_which_nothing_comes_leaves_no_snapshot_in_its_source() {
     destroy_all(&world);
 }
 
+#[test]
+fn a_holder_that_is_killed_while_forks_are_made_loses_no_snapshot_that_was_told() {
+    let mut dice = Dice(wanted("SKEP_SEED").unwrap_or(7));
+    let world = world();
+    let id = create(&world, &["--name", "try"]);
+    let mut told = Vec::new();
+    for _ in 0..wanted("SKEP_ROUNDS").unwrap_or(5) {
+        let fork = ["sandbox", "fork", "try", "--for", "10m"];
+        let forking = [world.start(&fork), world.start(&fork)];
+        let snapshot = ["sandbox", "snapshot", "try", "--json"];
+        let mut taking = [world.start(&snapshot), world.start(&snapshot)];
+        taking[1].ends_within(Duration::from_millis(dice.below(150)));
+        let pid = holder(&listed(&world, &id).unwrap());
+        kill_process(pid, Signal::KILL).unwrap();
+        for taken in taking {
+            let ran = taken.finish(DEADLINE);
+            if ran.code() == Some(0) {
+                let name = ran.json_lines().remove(0)["snapshot"].clone();
+                told.push(name);
+            }
+        }
+        for fork in forking {
+            fork.finish(DEADLINE);
+        }
+        while listed(&world, &id).unwrap()["status"] != "stopped" {}
+        for other in json(&world, &["list"])["sandboxes"].as_array().unwrap() {
+            if other["id"] != *id {
+                let other = other["id"].as_str().unwrap();
+                world.skep(&["sandbox", "destroy", other]);
+            }
+        }
+        world.skep(&["sandbox", "start", "try"]).expect_code(0);
+        let state = json(&world, &["inspect", "try"])["state"].clone();
+        let there: Vec<&Value> = state["snapshots"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|it| &it["name"])
+            .collect();
+        for name in &told {
+            assert!(there.contains(&name), "{name} of {told:?}: {there:?}");
+        }
+    }
+    destroy_all(&world);
+}
+
 /// What is done to a sandbox while somebody is killed.
 const STEPS: [&str; 6] = ["create", "stop", "start", "snapshot", "undo", "destroy"];
 

@@ -356,7 +356,7 @@ impl Holder {
             Ask::Exec(run) => self.pass_on(&mut talk, self.place.exec(run)).await,
             Ask::Carry(carry) => self.pass_on(&mut talk, self.place.carry(carry)).await,
             Ask::Snapshot { name } => {
-                let kept = self.place.snapshot(name).await;
+                let kept = self.lent.snapshot(&self.place, name).await;
                 answer(&talk, &told(kept.map(Answer::Moments)), &[]).await
             }
             Ask::Lend => tokio::select! {

@@ -2,7 +2,7 @@
 
 use super::{
     berth::{Berth, Record},
-    error::Error,
+    error::{Error, Unable},
     hold::{Order, answer},
     kept::{self, Kept, Phase, Why},
     moments::Moments,
@@ -13,17 +13,14 @@ use crate::Error as NodeError;
 use domain::Timestamp;
 use std::{
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
     time::Duration,
 };
-use tokio::net::UnixListener;
+use tokio::{net::UnixListener, sync::Mutex};
 
 /// How long a client may take to ask that finds a sandbox which is not ready.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long forks may take to be made from a snapshot that was taken for them.
 const LENT_FOR: Duration = Duration::from_secs(3_600);
-/// How often a name is looked for that no other snapshot has.
-const TRIES: usize = 8;
 
 /// Who hears of a place that is held.
 pub struct Hearing<'a> {
@@ -118,41 +115,91 @@ pub(super) async fn given_up(listener: &UnixListener) -> Talk {
     }
 }
 
-/// The snapshots that go unless it is said that they stay. They are written down, so that a holder that
-/// is killed leaves none either.
+/// The snapshots that go unless it is said that they stay. They are written down before they are taken, so
+/// that a holder that is killed leaves none either.
+///
+/// Every snapshot of a place is taken through this, one at a time: what is written here is the name of
+/// none that somebody took for themselves, at no moment.
 #[derive(Debug)]
 pub(super) struct LentOnes {
     directory: PathBuf,
-    names: Mutex<Vec<String>>,
+    names: Mutex<Names>,
+}
+
+#[derive(Debug, Default)]
+struct Names {
+    lent: Vec<String>,
+    /// What stands on the disk: the same, or more where it could not be written last.
+    written: Vec<String>,
+}
+
+impl Names {
+    fn write(&mut self, directory: &Path) -> Result<(), Error> {
+        kept::write_lent(directory, &self.lent)?;
+        self.written.clone_from(&self.lent);
+        Ok(())
+    }
+
+    /// One is lent no more. Where that cannot be written down, its name is nobody's until it can.
+    fn settle(&mut self, directory: &Path, name: &str) {
+        self.lent.retain(|other| other != name);
+        if let Err(error) = self.write(directory) {
+            tracing::warn!(%error, name, "that a snapshot is not lent any more is not written down");
+        }
+    }
+
+    /// The next number: above those of all that are there, also of those that were lent and are gone
+    /// because the files were taken back.
+    async fn next(&self, place: &Place) -> Result<String, NodeError> {
+        let reserved = self.lent.iter().chain(&self.written);
+        place.next(reserved.cloned()).await
+    }
 }
 
 impl LentOnes {
     /// Those of a holder before this one are forgotten.
     pub(super) async fn of(berth: &Berth, place: &Place) -> Result<Self, NodeError> {
         let directory = berth.path().to_owned();
-        let left = kept::lent(&directory)?;
-        for name in &left {
+        let written = kept::lent(&directory)?;
+        for name in &written {
             place.forget(name).await?;
         }
-        if !left.is_empty() {
-            kept::write_lent(&directory, &[])?;
+        let lent = Vec::new();
+        let mut names = Names { lent, written };
+        if !names.written.is_empty() {
+            names.write(&directory)?;
         }
         Ok(Self {
             directory,
-            names: Mutex::default(),
+            names: Mutex::new(names),
         })
     }
 
-    fn change(&self, change: impl FnOnce(&mut Vec<String>)) -> Result<(), Error> {
-        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-        change(&mut names);
-        kept::write_lent(Path::new(&self.directory), &names)
-    }
-
-    fn settle(&self, name: &str) {
-        if let Err(error) = self.change(|names| names.retain(|other| other != name)) {
-            tracing::warn!(%error, name, "a snapshot that stays may be forgotten");
-        }
+    /// Takes a snapshot that stays, under a name or under the next number.
+    ///
+    /// # Errors
+    /// As [`Place::snapshot`].
+    pub(super) async fn snapshot(
+        &self,
+        place: &Place,
+        name: Option<String>,
+    ) -> Result<Moments, NodeError> {
+        let mut names = self.names.lock().await;
+        let name = match name {
+            Some(name) if names.lent.contains(&name) => {
+                let why = Unable::Taken;
+                let message = format!("forks are being made of a snapshot `{name}`");
+                return Err(Error::Unable { why, message }.into());
+            }
+            Some(name) => {
+                if names.written.contains(&name) {
+                    names.write(&self.directory)?;
+                }
+                name
+            }
+            None => names.next(place).await?,
+        };
+        place.snapshot(name).await
     }
 
     /// Takes a snapshot for forks, and waits until the client has said whether it stays.
@@ -170,33 +217,30 @@ impl LentOnes {
             }
             Err(_) => false,
         };
-        if !stays && let Err(error) = place.forget(&name).await {
-            tracing::warn!(%error, name, "a snapshot stays that nobody wants");
+        let mut names = self.names.lock().await;
+        let gone = match stays {
+            true => Ok(()),
+            false => place.forget(&name).await,
+        };
+        match gone {
+            Ok(()) => names.settle(&self.directory, &name),
+            // It is written down, and goes with whoever holds the sandbox next.
+            Err(error) => tracing::warn!(%error, name, "a snapshot stays that nobody wants"),
         }
-        self.settle(&name);
         told
     }
 
     async fn take(&self, place: &Place) -> Result<Moments, NodeError> {
-        let mut tries = TRIES;
-        loop {
-            let name = place.next().await?;
-            self.change(|names| names.push(name.clone()))?;
-            match place.snapshot(Some(name.clone())).await {
-                Ok(moments) => return Ok(moments),
-                // Somebody else took the number, and keeps it.
-                Err(NodeError::Standing(Error::Unable {
-                    why: super::Unable::Taken,
-                    ..
-                })) if tries > 0 => {
-                    tries = tries.saturating_sub(1);
-                    self.settle(&name);
-                }
-                Err(error) => {
-                    self.settle(&name);
-                    return Err(error);
-                }
-            }
+        let mut names = self.names.lock().await;
+        let name = names.next(place).await?;
+        names.lent.push(name.clone());
+        let taken = match names.write(&self.directory) {
+            Ok(()) => place.snapshot(name.clone()).await,
+            Err(error) => Err(error.into()),
+        };
+        if taken.is_err() {
+            names.settle(&self.directory, &name);
         }
+        taken
     }
 }

@@ -18,9 +18,6 @@ use serde::{Deserialize, Serialize};
 use site::{Parting, Site, Wanted};
 use std::path::PathBuf;
 
-/// How often a name is looked for that no other snapshot has.
-const TRIES: usize = 8;
-
 /// The snapshots of a place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Moments {
@@ -177,26 +174,14 @@ fn commit(origin: &Origin) -> Result<CommitId, Error> {
 }
 
 impl Place {
-    /// Keeps the files as they are now, under a name or under the next number. Nothing may run inside.
+    /// Keeps the files as they are now, under a name. Nothing may run inside.
     ///
     /// # Errors
     /// [`StandingError::Unable`] where there are no snapshots, the name is taken, or something runs.
-    pub async fn snapshot(&self, name: Option<String>) -> Result<Moments, Error> {
-        let mut tries = TRIES;
-        loop {
-            tries = tries.saturating_sub(1);
-            let next = match &name {
-                Some(name) => name.clone(),
-                None => next(&self.site.snapshots().await?),
-            };
-            match self.site.snapshot(&next).await {
-                Ok(()) => return self.moments(Some(next)).await,
-                // Somebody else took the number.
-                Err(site::Error::Workspace(workspace::Error::SnapshotExists { .. }))
-                    if name.is_none() && tries > 0 => {}
-                Err(error) => return Err(of_moments(error)),
-            }
-        }
+    pub(super) async fn snapshot(&self, name: String) -> Result<Moments, Error> {
+        let taken = self.site.snapshot(&name).await;
+        taken.map_err(of_moments)?;
+        self.moments(Some(name)).await
     }
 
     /// Takes the files back to a snapshot, or without one to where the place began. What was written
@@ -258,9 +243,15 @@ impl Place {
         Ok(self.site.forget(name).await?)
     }
 
-    /// The name that the next snapshot gets which is given none.
-    pub(super) async fn next(&self) -> Result<String, Error> {
-        Ok(next(&self.site.snapshots().await?))
+    /// The name that the next snapshot gets which is given none: a number above those that there are, and
+    /// above these.
+    pub(super) async fn next(
+        &self,
+        reserved: impl Iterator<Item = String>,
+    ) -> Result<String, Error> {
+        let mut names = self.site.snapshots().await?;
+        names.extend(reserved);
+        Ok(next(&names))
     }
 
     /// Makes the files of a fork for another holder. While what comes beside lives, nobody sweeps them.
