@@ -26,9 +26,9 @@ mod running;
 mod shown;
 mod talk;
 
-pub use berth::{Alongside, Berth, Damaged, MOST, Record, Tally, damaged, sweep, take_away, tally};
+pub use berth::{Alongside, Berth, Damaged, MOST, Record, Tally, sweep, take_away, tally};
 pub use error::{Error, Unable};
-pub use held::{Held, Lent, State, find, find_whole, list};
+pub use held::{Held, Lent, State, find, find_whole, list, list_all, take_whole};
 pub use hold::{Of, Order, hold};
 pub use keeper::Hearing;
 pub use kept::{Standing, Status, Why};

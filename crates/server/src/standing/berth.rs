@@ -466,10 +466,11 @@ pub fn tally(data: &Path) -> Result<Tally, Error> {
 /// # Errors
 /// When they cannot be looked at.
 pub fn sweep(data: &Path) -> Result<(), Error> {
-    all(data).map(drop)
+    found(data).map(drop)
 }
 
-/// A sandbox of which something cannot be read.
+/// A sandbox of which something cannot be read. It hides no other, and its files stay until somebody takes
+/// them away.
 #[derive(Debug)]
 pub struct Damaged {
     /// Its id.
@@ -478,39 +479,32 @@ pub struct Damaged {
     pub why: Error,
 }
 
-/// Those that cannot be looked at. They hide no other, and their files stay until somebody takes them away.
-///
-/// # Errors
-/// When the directory that all are in cannot be read.
-pub fn damaged(data: &Path) -> Result<Vec<Damaged>, Error> {
-    let mut damaged = Vec::new();
-    for path in entries(&place(data))? {
-        if let (Some(id), Err(why)) = (id_of(&path), look(data, &path)) {
-            damaged.push(Damaged { id, why });
-        }
-    }
-    damaged.sort_by_key(|it| it.id);
-    Ok(damaged)
-}
+/// What is written down of a sandbox that is whole, how it stands, and its directory.
+pub(super) type Whole = (Record, Standing, File);
 
-/// The sandboxes that are whole, the oldest first, each with how it stands and its directory. What is past
-/// its time goes, and so does what never was whole and has no holder any more.
-pub(super) fn all(data: &Path) -> Result<Vec<(Record, Standing, File)>, Error> {
-    let mut all = Vec::new();
+/// The sandboxes that are whole, the oldest first, and those that cannot be looked at, by one reading: none
+/// is among both, and none among neither. What is past its time goes, and so does what never was whole and
+/// has no holder any more.
+pub(super) fn found(data: &Path) -> Result<(Vec<Whole>, Vec<Damaged>), Error> {
+    let (mut whole, mut damaged) = (Vec::new(), Vec::new());
     for path in entries(&place(data))? {
         match look(data, &path) {
             Ok(Some((kept, is_held))) => {
                 if let Ok(directory) = File::open(&path) {
                     let standing = kept.standing(is_held);
-                    all.push((kept.record, standing, directory));
+                    whole.push((kept.record, standing, directory));
                 }
             }
             Ok(None) => {}
-            Err(error) => tracing::debug!(%error, path = %path.display(), "a sandbox is damaged"),
+            Err(why) => {
+                tracing::debug!(%why, path = %path.display(), "a sandbox is damaged");
+                damaged.extend(id_of(&path).map(|id| Damaged { id, why }));
+            }
         }
     }
-    all.sort_by_key(|(record, ..)| (record.created, record.id));
-    Ok(all)
+    whole.sort_by_key(|(record, ..)| (record.created, record.id));
+    damaged.sort_by_key(|it| it.id);
+    Ok((whole, damaged))
 }
 
 /// What is in a sandbox's directory, and whether a process holds it; nothing where it is not whole, which

@@ -1,7 +1,7 @@
 //! What others do with a place that a process holds.
 
 use super::{
-    berth::{self, Record},
+    berth::{self, Damaged, Record},
     error::Error,
     kept::{Standing, Status},
     moments::{Moments, Origin},
@@ -81,14 +81,24 @@ impl Lent {
 /// # Errors
 /// When they cannot be looked at.
 pub fn list(data: &Path) -> Result<Vec<Held>, Error> {
-    let all = berth::all(data)?.into_iter();
-    Ok(all
+    Ok(list_all(data)?.0)
+}
+
+/// As [`list`], and those of which something cannot be read.
+///
+/// # Errors
+/// When they cannot be looked at.
+pub fn list_all(data: &Path) -> Result<(Vec<Held>, Vec<Damaged>), Error> {
+    let (whole, damaged) = berth::found(data)?;
+    let whole = whole
+        .into_iter()
         .map(|(record, standing, directory)| Held {
             record,
             standing,
             directory,
         })
-        .collect())
+        .collect();
+    Ok((whole, damaged))
 }
 
 /// The one with this id or this name, whole: for what cannot be taken back.
@@ -96,9 +106,17 @@ pub fn list(data: &Path) -> Result<Vec<Held>, Error> {
 /// # Errors
 /// [`Error::NotFound`].
 pub fn find_whole(data: &Path, name: &str) -> Result<Held, Error> {
-    let mut all = list(data)?.into_iter();
-    let found = all.find(|held| held.is_called(name));
-    found.ok_or_else(|| Error::NotFound { name: name.into() })
+    take_whole(&mut list(data)?, name)
+}
+
+/// As [`find_whole`], out of those that are here.
+///
+/// # Errors
+/// [`Error::NotFound`].
+pub fn take_whole(all: &mut Vec<Held>, name: &str) -> Result<Held, Error> {
+    let place = all.iter().position(|held| held.is_called(name));
+    let place = place.ok_or_else(|| Error::NotFound { name: name.into() })?;
+    Ok(all.remove(place))
 }
 
 /// The one with this id, this name, or an id or a name that begins like this.
@@ -139,7 +157,9 @@ pub fn find(data: &Path, name: &str) -> Result<Held, Error> {
 }
 
 impl Held {
-    fn is_called(&self, name: &str) -> bool {
+    /// Whether this is its id or its name, whole.
+    #[must_use]
+    pub fn is_called(&self, name: &str) -> bool {
         self.record.name.as_deref() == Some(name) || self.record.id.to_string() == name
     }
 

@@ -1,9 +1,9 @@
 //! `skep sandbox destroy`.
 
-use super::data;
+use super::{data, stop::each};
 use crate::{context::Context, exit::Exit, report::Error};
 use domain::SandboxId;
-use server::standing::{self, Damaged, Held, damaged, find_whole, list, take_away};
+use server::standing::{self, Damaged, Held, list_all, take_away};
 use std::path::Path;
 
 /// End sandboxes, with all that runs in them and all that was changed, stopped ones too
@@ -29,8 +29,7 @@ struct Object {
 
 pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
     let data = data(context)?;
-    let damaged = damaged(&data).map_err(server::Error::from)?;
-    let (chosen, damaged) = chosen(&args, &data, damaged).map_err(server::Error::from)?;
+    let (chosen, damaged) = chosen(&args, &data).map_err(server::Error::from)?;
     let mut destroyed = Vec::new();
     let mut tell = |id: SandboxId| {
         destroyed.push(id.to_string());
@@ -61,22 +60,13 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
 }
 
 /// Those that are meant, each once. All are found before the first one ends: what is damaged, by its id.
-fn chosen(
-    args: &Args,
-    data: &Path,
-    mut damaged: Vec<Damaged>,
-) -> Result<(Vec<Held>, Vec<Damaged>), standing::Error> {
+fn chosen(args: &Args, data: &Path) -> Result<(Vec<Held>, Vec<Damaged>), standing::Error> {
+    let (mut all, mut damaged) = list_all(data)?;
     if args.all {
-        return Ok((list(data)?, damaged));
+        return Ok((all, damaged));
     }
     damaged.retain(|it| args.ids.contains(&it.id.to_string()));
     let is_damaged = |id: &&String| damaged.iter().any(|it| it.id.to_string() == **id);
-    let mut whole: Vec<Held> = Vec::new();
-    for id in args.ids.iter().filter(|id| !is_damaged(id)) {
-        let held = find_whole(data, id)?;
-        if whole.iter().all(|other| other.record.id != held.record.id) {
-            whole.push(held);
-        }
-    }
+    let whole = each(&mut all, args.ids.iter().filter(|id| !is_damaged(id)))?;
     Ok((whole, damaged))
 }

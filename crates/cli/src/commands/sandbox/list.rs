@@ -14,7 +14,7 @@ use crate::{
     },
 };
 use domain::Timestamp;
-use server::standing::{Held, State, Status, damaged, list};
+use server::standing::{Held, State, Status, list_all};
 use tokio::task::JoinSet;
 
 /// List the sandboxes, those that are stopped too
@@ -37,8 +37,7 @@ struct Damage {
 
 pub(super) async fn run(_: Args, context: &Context) -> Result<Exit, Error> {
     let data = data(context)?;
-    let held = list(&data).map_err(server::Error::from)?;
-    let damaged = damaged(&data).map_err(server::Error::from)?;
+    let (held, damaged) = list_all(&data).map_err(server::Error::from)?;
     let damaged: Vec<Damage> = damaged
         .iter()
         .map(|it| Damage {

@@ -2,7 +2,8 @@
 
 use super::data;
 use crate::{context::Context, exit::Exit, report::Error};
-use server::standing::{Held, find_whole};
+use server::standing::{self, Held, list, take_whole};
+use std::path::Path;
 
 /// End what runs in sandboxes, and keep their files
 ///
@@ -39,12 +40,20 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
 }
 
 /// The sandboxes that are named, each once. All are found before anything is done to the first.
-pub(super) fn chosen(data: &std::path::Path, ids: &[String]) -> Result<Vec<Held>, Error> {
+pub(super) fn chosen(data: &Path, ids: &[String]) -> Result<Vec<Held>, Error> {
+    let found = list(data).and_then(|mut all| each(&mut all, ids.iter()));
+    Ok(found.map_err(server::Error::from)?)
+}
+
+/// Of these, those that are named, each once.
+pub(super) fn each<'a>(
+    all: &mut Vec<Held>,
+    ids: impl Iterator<Item = &'a String>,
+) -> Result<Vec<Held>, standing::Error> {
     let mut chosen: Vec<Held> = Vec::new();
     for id in ids {
-        let held = find_whole(data, id).map_err(server::Error::from)?;
-        if chosen.iter().all(|it| it.record.id != held.record.id) {
-            chosen.push(held);
+        if !chosen.iter().any(|held| held.is_called(id)) {
+            chosen.push(take_whole(all, id)?);
         }
     }
     Ok(chosen)

@@ -1,6 +1,10 @@
 use super::*;
 use crate::standing::{Status, Why};
 
+fn all(data: &Path) -> Result<Vec<Whole>, Error> {
+    found(data).map(|(whole, _)| whole)
+}
+
 fn record(id: SandboxId) -> Record {
     Record {
         id,
@@ -87,6 +91,20 @@ fn what_a_killed_holder_had_is_stopped_and_says_why_until_its_time_is_over() {
     drop(berth);
     assert!(all(data.path()).unwrap().is_empty(), "its time is over");
     assert!(!files.exists() && !place(data.path()).exists());
+}
+
+#[test]
+fn one_look_tells_those_that_are_whole_from_those_that_are_damaged() {
+    let (one, other) = (SandboxId::from_bits(7), SandboxId::from_bits(8));
+    let data = with_files(one);
+    let berth = Berth::make(data.path(), one, None).unwrap();
+    berth.write(&kept(one, Timestamp(i64::MAX))).unwrap();
+    let torn = Berth::make(data.path(), other, None).unwrap();
+    fs::write(torn.path.join("record.json"), "{").unwrap();
+    let (whole, damaged) = found(data.path()).unwrap();
+    let whole: Vec<_> = whole.iter().map(|(record, ..)| record.id).collect();
+    let damaged: Vec<_> = damaged.iter().map(|it| it.id).collect();
+    assert_eq!((whole, damaged), (vec![one], vec![other]));
 }
 
 #[test]
