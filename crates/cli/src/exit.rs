@@ -98,6 +98,28 @@ impl Exit {
         }
     }
 
+    /// Of two ways to end, where several things were asked for, the worse one: that the program was told to
+    /// end, then a mistake in Skep, what failed, what cannot work here, what was refused, what is not there.
+    pub(crate) const fn or_worse(self, other: Self) -> Self {
+        match other.weight() > self.weight() {
+            true => other,
+            false => self,
+        }
+    }
+
+    const fn weight(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::NotFound => 1,
+            Self::Refused => 2,
+            Self::Usage => 3,
+            Self::Unavailable => 4,
+            Self::Failed | Self::Partial | Self::Diverged | Self::TimedOut | Self::Of(_) => 5,
+            Self::Internal => 6,
+            Self::HungUp | Self::Cancelled | Self::OutputClosed | Self::Terminated => 7,
+        }
+    }
+
     /// The one with this name.
     pub(crate) fn of_name(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|exit| exit.name() == name)
@@ -242,6 +264,16 @@ mod tests {
                 .windows(2)
                 .all(|pair| pair[0].code() < pair[1].code())
         );
+    }
+
+    #[test]
+    fn of_several_ways_to_end_the_worst_counts() {
+        let ways = [Exit::Done, Exit::Refused, Exit::Failed, Exit::NotFound];
+        assert_eq!(
+            ways.into_iter().fold(Exit::Done, Exit::or_worse),
+            Exit::Failed
+        );
+        assert_eq!(Exit::Failed.or_worse(Exit::Cancelled), Exit::Cancelled);
     }
 
     #[test]

@@ -42,14 +42,7 @@ fn main() -> ExitCode {
 /// Says what went wrong, where there is anything to say.
 fn reported(error: &report::Error, json: bool) -> exit::Exit {
     let report = report::Report::of(error);
-    if !report.is_silent() {
-        let output = output::Output::new(json);
-        output.aside(&if json {
-            report.object()
-        } else {
-            report.render()
-        });
-    }
+    output::Output::new(json).report(&report);
     report.exit
 }
 

@@ -1,6 +1,9 @@
 //! Where words go: results to standard output, everything else to standard error.
 
-use crate::{report::Error, view::screen};
+use crate::{
+    report::{Error, Report},
+    view::screen,
+};
 use serde::Serialize;
 use std::io::{self, IsTerminal as _, Write as _};
 
@@ -77,6 +80,16 @@ impl Output {
         })?;
         line.push(b'\n');
         self.raw(&line)
+    }
+
+    /// Says what went wrong, where there is anything to say.
+    pub(crate) fn report(self, report: &Report) {
+        if !report.is_silent() {
+            self.aside(&match self.json {
+                true => report.object(),
+                false => report.render(),
+            });
+        }
     }
 
     /// Says something about what goes on. A standard error that is closed is nobody's loss.

@@ -10,6 +10,7 @@ mod hold;
 mod holder;
 mod inspect;
 mod list;
+mod outcomes;
 mod shell;
 mod snapshot;
 mod ssh;

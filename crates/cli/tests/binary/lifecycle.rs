@@ -345,6 +345,56 @@ fn a_sandbox_of_which_nothing_can_be_read_hides_no_other_and_can_be_destroyed() 
     destroy_all(&world);
 }
 
+// docs/bad-input.md: Several sandboxes to start, stop or destroy, and one where it fails
+#[test]
+fn of_several_sandboxes_what_was_done_is_told_also_where_another_fails() {
+    let world = world();
+    let ids = ["one", "two", "three"].map(|name| create(&world, &["--name", name]));
+    let workspaces = world.data().join("workspaces");
+    world
+        .skep(&["sandbox", "stop", "one", "two", "three"])
+        .expect_code(0);
+    // What the second one lies over is not what it was.
+    let record = workspaces.join(&ids[1]).join("record");
+    let whole = fs::read(&record).unwrap();
+    fs::write(&record, "damaged").unwrap();
+    let start = ["sandbox", "start", "--json", "one", "two", "three"];
+    let ran = world.skep(&start).expect_code(1);
+    let told = ran.json_lines().remove(0);
+    let started = told["started"].as_array().unwrap();
+    let started: Vec<&Value> = started.iter().map(|it| &it["name"]).collect();
+    assert_eq!(started, ["one", "three"]);
+    let outcomes = told["outcomes"].as_array().unwrap();
+    assert_eq!(
+        (&outcomes[1]["id"], &outcomes[1]["error"]["exit"]),
+        (&Value::from(&*ids[1]), &"failed".into())
+    );
+    assert_eq!(
+        (&outcomes[2]["name"], &outcomes[2]["error"]),
+        (&"three".into(), &Value::Null)
+    );
+    assert!(ran.stderr.starts_with("{\"error\""), "{}", ran.stderr);
+    for (id, status) in ids.iter().zip(["running", "stopped", "running"]) {
+        assert_eq!(listed(&world, id).unwrap()["status"], status);
+    }
+    // In words, too.
+    world
+        .skep(&["sandbox", "stop", "one", "three"])
+        .expect_code(0);
+    let ran = world
+        .skep(&["sandbox", "start", "one", "two", "three"])
+        .expect_code(1);
+    assert_eq!(ran.stdout, format!("{}\n{}\n", ids[0], ids[2]));
+    assert!(ran.stderr.contains("error:"), "{}", ran.stderr);
+    // Where one is not there, nothing is done to the others.
+    world
+        .skep(&["sandbox", "stop", "one", "four"])
+        .expect_code(5);
+    assert_eq!(listed(&world, &ids[0]).unwrap()["status"], "running");
+    fs::write(&record, whole).unwrap();
+    destroy_all(&world);
+}
+
 // docs/bad-input.md: A sandbox in which nothing runs any more (its first process was killed, or a bound of the disk was passed)
 #[test]
 fn a_sandbox_in_which_nothing_runs_any_more_says_how_its_files_are_had_again() {

@@ -1,10 +1,10 @@
 //! `skep sandbox destroy`.
 
-use super::{data, stop::each};
+use super::{data, outcomes::Outcomes, stop::each};
 use crate::{context::Context, exit::Exit, report::Error};
 use domain::SandboxId;
 use server::standing::{self, Damaged, Held, list_all, take_away};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// End sandboxes, with all that runs in them and all that was changed, stopped ones too
 #[derive(Debug, clap::Args)]
@@ -25,38 +25,45 @@ pub(super) struct Args {
 #[derive(serde::Serialize)]
 struct Object {
     destroyed: Vec<String>,
+    outcomes: Outcomes,
 }
 
 pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
     let data = data(context)?;
     let (chosen, damaged) = chosen(&args, &data).map_err(server::Error::from)?;
-    let mut destroyed = Vec::new();
-    let mut tell = |id: SandboxId| {
-        destroyed.push(id.to_string());
-        match context.output.is_json() {
-            true => Ok(()),
-            false => context.output.say(&format!("{id}\n")),
-        }
-    };
+    let mut outcomes = Outcomes::default();
     for held in chosen {
-        let id = held.record.id;
-        held.destroy(&data).await.map_err(server::Error::from)?;
-        tell(id)?;
+        let of = (held.record.id, held.record.name.clone());
+        let gone = held.destroy(&data).await;
+        let gone = gone.map_err(|error| server::Error::from(error).into());
+        outcomes.note(context, of, gone)?;
     }
     for Damaged { id, why } in damaged {
-        let place = data.clone();
-        let away = tokio::task::spawn_blocking(move || take_away(&place, id)).await;
-        let away = away.map_err(|_| server::Error::Ended)?;
-        // Its holder lives, and who that is stands in what cannot be read.
-        if !away.map_err(server::Error::from)? {
-            return Err(server::Error::from(why).into());
-        }
-        tell(id)?;
+        let gone = take_damaged(data.clone(), id, why).await;
+        outcomes.note(context, (id, None), gone.map_err(Into::into))?;
     }
+    let exit = outcomes.exit();
     if context.output.is_json() {
-        context.output.object(&Object { destroyed })?;
+        let destroyed = outcomes.done();
+        context.output.object(&Object {
+            destroyed,
+            outcomes,
+        })?;
     }
-    Ok(Exit::Done)
+    Ok(exit)
+}
+
+async fn take_damaged(
+    data: PathBuf,
+    id: SandboxId,
+    why: standing::Error,
+) -> Result<(), server::Error> {
+    let away = tokio::task::spawn_blocking(move || take_away(&data, id)).await;
+    match away.map_err(|_| server::Error::Ended)?? {
+        true => Ok(()),
+        // Its holder lives, and who that is stands in what cannot be read.
+        false => Err(why.into()),
+    }
 }
 
 /// Those that are meant, each once. All are found before the first one ends: what is damaged, by its id.

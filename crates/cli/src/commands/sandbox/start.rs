@@ -3,6 +3,7 @@
 use super::{
     data,
     holder::{self, Wanted},
+    outcomes::Outcomes,
     span,
     stop::chosen,
 };
@@ -37,6 +38,7 @@ pub(super) struct Args {
 #[derive(serde::Serialize)]
 struct Object {
     started: Vec<Record>,
+    outcomes: Outcomes,
 }
 
 pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
@@ -62,6 +64,7 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
         }
     }
     let mut started = Vec::new();
+    let mut outcomes = Outcomes::default();
     for held in chosen {
         if held.standing.why == Some(Why::Restarted) {
             context.output.aside(&format!(
@@ -72,6 +75,7 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
             ));
         }
         let record = held.record;
+        let of = (record.id, record.name.clone());
         // Whatever is configured by now: its files are for this.
         let kind = format!("--kind={}", record.kind.name());
         let image = record.image.map(|image| format!("--image={image}"));
@@ -93,17 +97,17 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
             secrets: secrets.clone(),
             without: args.secrets.variables(),
         };
-        for record in holder::start(context, &data, &[wanted]).await? {
-            if !context.output.is_json() {
-                context.output.say(&format!("{}\n", record.id))?;
-            }
-            started.push(record);
+        let begun = holder::start(context, &data, &[wanted]).await;
+        let done = begun.map(|records| started.extend(records));
+        if !outcomes.note(context, of, done)? {
+            break;
         }
     }
+    let exit = outcomes.exit();
     if context.output.is_json() {
-        context.output.object(&Object { started })?;
+        context.output.object(&Object { started, outcomes })?;
     }
-    Ok(Exit::Done)
+    Ok(exit)
 }
 
 /// That each secret that a sandbox had is given again.

@@ -1,6 +1,6 @@
 //! `skep sandbox stop`.
 
-use super::data;
+use super::{data, outcomes::Outcomes};
 use crate::{context::Context, exit::Exit, report::Error};
 use server::standing::{self, Held, list, take_whole};
 use std::path::Path;
@@ -20,23 +20,26 @@ pub(super) struct Args {
 #[derive(serde::Serialize)]
 struct Object {
     stopped: Vec<String>,
+    outcomes: Outcomes,
 }
 
 pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
     let data = data(context)?;
-    let mut stopped = Vec::new();
+    let mut outcomes = Outcomes::default();
     for held in chosen(&data, &args.ids)? {
-        let id = held.record.id.to_string();
-        held.stop(&data).await.map_err(server::Error::from)?;
-        if !context.output.is_json() {
-            context.output.say(&format!("{id}\n"))?;
+        let of = (held.record.id, held.record.name.clone());
+        let stopped = held.stop(&data).await.map(drop);
+        let stopped = stopped.map_err(|error| server::Error::from(error).into());
+        if !outcomes.note(context, of, stopped)? {
+            break;
         }
-        stopped.push(id);
     }
+    let exit = outcomes.exit();
     if context.output.is_json() {
-        context.output.object(&Object { stopped })?;
+        let stopped = outcomes.done();
+        context.output.object(&Object { stopped, outcomes })?;
     }
-    Ok(Exit::Done)
+    Ok(exit)
 }
 
 /// The sandboxes that are named, each once. All are found before anything is done to the first.
