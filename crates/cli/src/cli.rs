@@ -1,8 +1,8 @@
 //! The command line.
 
-use crate::commands;
+use crate::{commands, report::Error};
 use clap::{Args, Parser, Subcommand};
-use std::path::PathBuf;
+use std::{ffi::OsString, path::PathBuf};
 
 /// Run coding agents on a git repository: sealed, checked, merged.
 #[derive(Debug, Parser)]
@@ -71,6 +71,31 @@ pub(crate) enum Command {
     Gc(commands::gc::Args),
     Ledger(commands::ledger::Args),
     Completions(commands::completions::Args),
+}
+
+/// Whether a command line that cannot be understood asks for objects. What is behind `--` is a command's.
+pub(crate) fn asks_for_json(mut words: impl Iterator<Item = OsString>) -> bool {
+    words
+        .by_ref()
+        .take_while(|word| word != "--")
+        .any(|word| word == "--json")
+}
+
+/// What is wrong with a command line, without how it is used.
+pub(crate) fn mistake(answer: &clap::Error) -> Error {
+    let text = answer.render().to_string();
+    let mut parts = text.split("\n\n");
+    let said = parts.next().unwrap_or_default();
+    let said = said.strip_prefix("error: ").unwrap_or(said);
+    let tips = parts.flat_map(str::lines).map(str::trim);
+    let tips = tips.filter(|line| line.starts_with("tip: "));
+    Error::Usage(
+        [said]
+            .into_iter()
+            .chain(tips)
+            .collect::<Vec<_>>()
+            .join("\n  "),
+    )
 }
 
 #[cfg(test)]

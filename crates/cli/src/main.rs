@@ -48,6 +48,9 @@ fn reported(error: &report::Error, json: bool) -> exit::Exit {
 
 /// Prints help, the version, or what is wrong with the command line.
 fn told(answer: &clap::Error) -> ExitCode {
+    if answer.use_stderr() && cli::asks_for_json(std::env::args_os().skip(1)) {
+        return ExitCode::from(reported(&cli::mistake(answer), true).code());
+    }
     let printed = answer.print();
     let exit = match (answer.use_stderr(), printed) {
         (true, _) => exit::Exit::Usage,

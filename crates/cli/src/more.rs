@@ -133,25 +133,27 @@ fn value(name: &str, source: &str, context: &Context) -> Result<Vec<u8>, Error> 
     let mut bytes = Vec::new();
     // One more than may be, so that what is longer is seen.
     let most = LONGEST_SECRET as u64 + 1;
-    let (path, read) = match source {
-        INPUT => (
-            PathBuf::from("the standard input"),
-            io::stdin().lock().take(most).read_to_end(&mut bytes),
-        ),
+    let doing = "reading the secret from";
+    let read = match source {
+        INPUT => {
+            let read = io::stdin().lock().take(most).read_to_end(&mut bytes);
+            read.map_err(|source| Error::File {
+                doing,
+                path: PathBuf::from("the standard input"),
+                source,
+            })
+        }
         _ => {
             let path = context.directory.join(source);
             let read = File::open(&path).and_then(|file| file.take(most).read_to_end(&mut bytes));
-            (path, read)
+            read.map_err(|source| Error::Named {
+                doing,
+                path,
+                source,
+            })
         }
     };
-    match read {
-        Ok(_) => Ok(bytes),
-        Err(source) => Err(Error::File {
-            doing: "reading the secret from",
-            path,
-            source,
-        }),
-    }
+    read.map(|_| bytes)
 }
 
 /// What else is asked for, as words that others can be told.

@@ -47,6 +47,16 @@ pub(crate) enum Error {
         /// Why.
         source: io::Error,
     },
+    /// A file that the command line names cannot be read.
+    #[error("{doing} {} failed", path.display())]
+    Named {
+        /// What was done.
+        doing: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// A device cannot be given to a sandbox.
     #[error(transparent)]
     Device(#[from] sandbox::devices::Error),
@@ -221,6 +231,14 @@ fn classified(error: &Error) -> Classified {
                 io::ErrorKind::StorageFull => hint("free some space, then try again"),
                 io::ErrorKind::PermissionDenied => hint("check who owns it and its mode"),
                 _ => None,
+            },
+            None,
+        ),
+        Error::Named { source, .. } => (
+            Exit::Usage,
+            match source.kind() {
+                io::ErrorKind::PermissionDenied => hint("check who owns it and its mode"),
+                _ => hint("check the path"),
             },
             None,
         ),

@@ -54,8 +54,13 @@ impl Further {
     /// Reads them, each with its name.
     ///
     /// # Errors
-    /// What is wrong with the first that is wrong; more than there may be, or two of one name.
-    pub(crate) fn read(&self, texts: &[String]) -> Result<Vec<(String, Origin)>, Error> {
+    /// What is wrong with the first that is wrong, as that there is no such directory; more than there may
+    /// be, or two of one name.
+    pub(crate) fn read(
+        &self,
+        texts: &[String],
+        context: &Context,
+    ) -> Result<Vec<(String, Origin)>, Error> {
         let Self { option, most } = self;
         if texts.len() > *most {
             return Err(Error::Usage(format!(
@@ -67,6 +72,9 @@ impl Further {
             let named = origin::named(text).map_err(|error| Error::Usage(error.to_string()))?;
             if all.iter().any(|(known, _)| *known == named.0) {
                 return Err(server::Error::SameName { name: named.0 }.into());
+            }
+            if let Origin::Path(path) = &named.1 {
+                context.named_directory(path)?;
             }
             all.push(named);
         }
@@ -103,8 +111,9 @@ impl Others {
     ///
     /// # Errors
     /// As [`Further::read`]; when one of those that are shown has the name of one that is written.
-    pub(crate) fn read(&self) -> Result<Named, Error> {
-        let (also, with) = (ALSO.read(&self.also)?, WITH.read(&self.with)?);
+    pub(crate) fn read(&self, context: &Context) -> Result<Named, Error> {
+        let also = ALSO.read(&self.also, context)?;
+        let with = WITH.read(&self.with, context)?;
         let mut names = also.iter().map(|(name, _)| name);
         match names.find(|name| with.iter().any(|(other, _)| other == *name)) {
             Some(name) => Err(server::Error::SameName { name: name.clone() }.into()),

@@ -195,7 +195,7 @@ impl How {
 
 pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
     let origin = sources::read(args.repo.as_deref().unwrap_or("."))?;
-    let with = sources::WITH.read(&args.with)?;
+    let with = sources::WITH.read(&args.with, context)?;
     let (planning, plan) = planned(&args.plan, &context.directory)?;
     let issue = match &args.issue {
         Some(text) => Some(sources::read(text)?),

@@ -98,7 +98,7 @@ struct Kept {
 }
 
 pub(crate) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
-    let named = args.others.read()?;
+    let named = args.others.read(context)?;
     args.wishes.check(context)?;
     let secrets = args.secrets.read(context, false)?;
     let settings = Settings::read(context, Flags::default())?;

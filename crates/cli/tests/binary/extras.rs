@@ -114,7 +114,7 @@ fn what_cannot_be_given_is_refused_before_anything_is_made() {
         (&["--secret", "token"], 2, "the input is the command's"),
         (&["--secret", "a/b=env:HOME"], 2, "name of a secret"),
         (&["--secret", "x=env:NOT_SET_AT_ALL"], 2, "is not set"),
-        (&["--secret", "x=no-such-file"], 1, "no-such-file"),
+        (&["--secret", "x=no-such-file"], 2, "no-such-file"),
         (
             &["--secret", "x=env:HOME", "--secret", "x=env:HOME"],
             2,

@@ -53,6 +53,9 @@ fn a_path_that_does_not_exist_is_named_by_every_command_that_takes_one() {
         for args in [
             &["limit", "--repository", path, "2"][..],
             &["ledger", "restore", path],
+            &["shell", "--also", path, "--", "true"],
+            &["sandbox", "create", "--with", path],
+            &["run", "--with", path, "mend it"],
         ] {
             refuses(&world, args, 2, &["there is no directory", path]);
         }
@@ -395,6 +398,28 @@ fn an_unknown_command_or_flag_is_refused() {
         let ran = home.run(skep, args, Path::new("/"), DEADLINE);
         says(ran, 2, &["similar"]);
     }
+    // Programs are told as of every other mistake.
+    for (args, said) in [
+        (&["run", "--json", "--agnet", "x", "y"][..], "--agent"),
+        (&["sandbox", "--json", "exec", "try"], "<COMMAND>"),
+        (&["--json"], "command"),
+    ] {
+        let ran = home
+            .run(skep, args, Path::new("/"), DEADLINE)
+            .expect_code(2);
+        assert_eq!(ran.stdout, "");
+        let told: serde_json::Value = serde_json::from_str(&ran.stderr).unwrap();
+        let error = &told["error"];
+        assert_eq!(error["exit"], "usage");
+        let text = error.to_string();
+        assert!(text.contains(said) && !text.contains("Usage:"), "{text}");
+    }
+    // What is behind `--` is for the command inside.
+    let args = ["sandbox", "exec", "--nothing", "try", "--", "x", "--json"];
+    let ran = home
+        .run(skep, args, Path::new("/"), DEADLINE)
+        .expect_code(2);
+    assert!(ran.stderr.starts_with("error: "), "{}", ran.stderr);
 }
 
 // docs/bad-input.md: `skep/integration` is checked out: `skep drop`

@@ -283,9 +283,9 @@ fn what_cannot_be_written_beside_the_repository_is_refused_before_anything_is_ma
     let option = ["sandbox", "create", "--name=-"];
     refused(&option, 2, "cannot be the name of a sandbox");
     let nowhere = ["shell", "--also", "x=/no/such/place", "--", "true"];
-    refused(&nowhere, 1, "/no/such/place");
+    refused(&nowhere, 2, "/no/such/place");
     let nowhere = ["sandbox", "create", "--also", "x=/no/such/place"];
-    refused(&nowhere, 1, "/no/such/place");
+    refused(&nowhere, 2, "/no/such/place");
     let list = object(&world, &["list"]);
     assert_eq!(list["sandboxes"], json!([]));
     world.assert_nothing_left();

@@ -48,7 +48,7 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
-    args.others.read()?;
+    args.others.read(context)?;
     let flags = Flags {
         image: args.image.clone(),
         ..Flags::default()

@@ -84,7 +84,7 @@ async fn hold(args: Args, context: &Context, told: &mut bool) -> Result<(), Erro
         false => Vec::new(),
     };
     let mut signals = Signals::listen()?;
-    let named = args.others.read()?;
+    let named = args.others.read(context)?;
     let flags = Flags {
         sandbox: args.kind,
         host_root: args.kind.is_some() && args.image.is_none(),
