@@ -57,6 +57,22 @@ pub(crate) enum Error {
         /// Why.
         source: io::Error,
     },
+    /// The key by which SSH clients know that they speak with Skep is none, or cannot be read.
+    #[error("reading the key for SSH {} failed", path.display())]
+    HostKey {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The process that was to hold a sandbox ended before that was ready, without a word of why.
+    #[error("the process that was to hold the sandbox ended before it was ready: {how}")]
+    Holder {
+        /// How, or what it said last.
+        how: String,
+        /// Of one that was stopped, its id: it is still there.
+        stopped: Option<domain::SandboxId>,
+    },
     /// A device cannot be given to a sandbox.
     #[error(transparent)]
     Device(#[from] sandbox::devices::Error),
@@ -242,6 +258,27 @@ fn classified(error: &Error) -> Classified {
             },
             None,
         ),
+        Error::HostKey { source, .. } => (
+            Exit::Failed,
+            match source.kind() {
+                io::ErrorKind::PermissionDenied => hint("check who owns it and its mode"),
+                _ => hint("remove it: another is made, and clients that use what `skep sandbox ssh-config` printed know that"),
+            },
+            None,
+        ),
+        Error::Holder { stopped, .. } => (
+            Exit::Failed,
+            Some(match stopped {
+                Some(id) => format!(
+                    "it stays stopped, with its files: `skep sandbox start {id}` tries again; where nobody \
+                     killed that process, see whether the machine has enough memory"
+                ),
+                None => "nothing is left of the sandbox: try again; where nobody killed that process, see \
+                         whether the machine has enough memory"
+                    .to_owned(),
+            }),
+            None,
+        ),
         Error::Device(error) => {
             use sandbox::devices::Error as E;
             let exit = match error {
@@ -283,8 +320,14 @@ fn of_reason(reason: Reason) -> Classified {
 fn config_hint(error: &config::Error) -> Option<String> {
     Some(
         match error {
-            config::Error::Unreadable { .. } | config::Error::Key { .. } => {
-                "check who owns it and its mode"
+            config::Error::Unreadable { source, .. } | config::Error::Key { source, .. } => {
+                match source.kind() {
+                    io::ErrorKind::NotFound | io::ErrorKind::IsADirectory => {
+                        "see that the path is that of a file"
+                    }
+                    io::ErrorKind::InvalidData => "write it as text in UTF-8",
+                    _ => "check who owns it and its mode",
+                }
             }
             config::Error::Line { .. } | config::Error::Value { .. } => {
                 "mend that line; docs/configuration.md lists every key"
@@ -430,6 +473,10 @@ fn of_standing(error: &server::standing::Error) -> Classified {
             (Exit::Refused, None)
         }
         E::Name { .. } | E::TooLong | E::Dotfiles(_) => (Exit::Usage, None),
+        E::Told => (Exit::Failed, Some("run it again")),
+        E::File { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+            (Exit::Failed, Some("free some space there, then try again"))
+        }
         E::Unable { why, .. } => unable(*why),
         E::Program { code, .. } => (Exit::Of(*code), None),
         E::Refused {

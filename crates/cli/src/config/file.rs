@@ -210,6 +210,22 @@ fn time_limit<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Durati
     )))
 }
 
+/// A configuration as text. Of one that is none, the line is said in which it is not.
+fn text_of(path: &Path, bytes: Vec<u8>) -> Result<String, Error> {
+    String::from_utf8(bytes).map_err(|error| {
+        let before = error
+            .as_bytes()
+            .iter()
+            .take(error.utf8_error().valid_up_to());
+        Error::Line {
+            path: path.into(),
+            line: before.filter(|byte| **byte == b'\n').count() + 1,
+            message: "it is no text in UTF-8".into(),
+            nearest: None,
+        }
+    })
+}
+
 impl File {
     /// The configuration in this file; the empty one if there is no such file.
     ///
@@ -227,7 +243,7 @@ impl File {
                     message: format!("it is longer than {MAX_BYTES} bytes"),
                 });
             }
-            Ok(_) => std::fs::read_to_string(path).map_err(unreadable)?,
+            Ok(_) => text_of(path, std::fs::read(path).map_err(unreadable)?)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
             Err(error) => return Err(unreadable(error)),
         };
@@ -374,6 +390,15 @@ mod tests {
 
     fn parse(text: &str) -> Result<File, String> {
         File::parse(Path::new("config.toml"), text).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_configuration_that_is_no_text_is_refused_with_its_line() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("config.toml");
+        std::fs::write(&path, b"# caf\xc3\xa9\nmodel = 'caf\xe9'\n").unwrap();
+        let error = File::read(&path).unwrap_err().to_string();
+        assert!(error.contains("line 2: it is no text in UTF-8"), "{error}");
     }
 
     #[test]

@@ -37,12 +37,14 @@ pub(crate) fn key(data: &Path) -> Result<PrivateKey, Error> {
         return Ok(key);
     }
     make(data, &path)?;
-    read(&path)?.ok_or_else(|| none(&path, io::ErrorKind::NotFound.into()))
+    let key = read(&path)?.ok_or_else(|| none(&path, io::ErrorKind::NotFound.into()))?;
+    // Those that were told of a key before this one would take this for a stranger's.
+    tell(data, &key)?;
+    Ok(key)
 }
 
 fn none(path: &Path, source: io::Error) -> Error {
-    Error::File {
-        doing: "reading the key for SSH",
+    Error::HostKey {
         path: path.into(),
         source,
     }
@@ -113,7 +115,10 @@ fn mode() -> fs::Permissions {
 /// # Errors
 /// When it cannot be written.
 pub(crate) fn tell_clients(data: &Path) -> Result<PathBuf, Error> {
-    let key = key(data)?;
+    tell(data, &key(data)?)
+}
+
+fn tell(data: &Path, key: &PrivateKey) -> Result<PathBuf, Error> {
     let path = known_hosts(data);
     let failed = |source| Error::File {
         doing: "writing",
@@ -162,6 +167,7 @@ mod tests {
         key(data.path()).unwrap();
         let kept = data.path().join("kept");
         fs::write(&kept, "old").unwrap();
+        fs::remove_file(data.path().join("ssh/known_hosts")).unwrap();
         let ours = format!("ssh/known_hosts.{}", std::process::id());
         for name in ["ssh/known_hosts", &ours] {
             std::os::unix::fs::symlink(&kept, data.path().join(name)).unwrap();
@@ -178,11 +184,21 @@ mod tests {
         let path = data.path().join("ssh/host_key");
         fs::write(&path, "no key").unwrap();
         let error = key(data.path()).unwrap_err();
-        assert!(
-            crate::report::Report::of(&error)
-                .message
-                .contains("host_key")
-        );
+        let report = crate::report::Report::of(&error);
+        assert!(report.message.contains("host_key"));
+        assert!(report.hint.unwrap().contains("another is made"));
         assert_eq!(fs::read_to_string(&path).unwrap(), "no key");
+    }
+
+    #[test]
+    fn clients_know_a_key_that_is_made_anew_in_the_place_of_one_that_was_deleted() {
+        let data = tempfile::tempdir().unwrap();
+        let known = tell_clients(data.path()).unwrap();
+        let before = fs::read_to_string(&known).unwrap();
+        fs::remove_file(data.path().join("ssh/host_key")).unwrap();
+        let public = key(data.path()).unwrap().public_key().to_openssh().unwrap();
+        let now = fs::read_to_string(&known).unwrap();
+        assert_ne!(now, before);
+        assert!(public.contains(now.split_whitespace().nth(2).unwrap()));
     }
 }

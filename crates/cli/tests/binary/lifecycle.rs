@@ -345,6 +345,52 @@ fn a_sandbox_of_which_nothing_can_be_read_hides_no_other_and_can_be_destroyed() 
     destroy_all(&world);
 }
 
+#[test]
+fn a_start_whose_holder_is_killed_says_that_the_sandbox_stays_and_how_it_is_tried_again() {
+    let world = world();
+    let id = create(&world, &["--name", "try"]);
+    let killed = |args: &[&str], signal| {
+        // It may be ready before it is seen.
+        for _ in 0..20 {
+            world.skep(&["sandbox", "stop", "try"]).expect_code(0);
+            let mut starting = world.start(args);
+            let holder = loop {
+                let all = leaks::processes_of(&world.data());
+                let is_holder = |it: &&leaks::Process| it.command.contains(" sandbox hold ");
+                if let Some(it) = all.iter().find(is_holder) {
+                    break Pid::from_raw(it.pid);
+                }
+                if starting.ends_within(Duration::ZERO) {
+                    break None;
+                }
+            };
+            if let Some(pid) = holder {
+                // It may have gone already.
+                kill_process(pid, signal).ok();
+            }
+            let ran = starting.finish(DEADLINE);
+            if ran.code() == Some(1) {
+                return ran.stderr;
+            }
+        }
+        panic!("it is always ready before it can be killed");
+    };
+    let start = ["sandbox", "start", "try"];
+    let said = killed(&start, Signal::KILL);
+    assert!(said.contains("signal: 9"), "{said}");
+    assert!(said.contains(&format!("skep sandbox start {id}")), "{said}");
+    let said = killed(&start, Signal::TERM);
+    // By then it may not listen yet.
+    let told = said.contains("told to end") || said.contains("signal: 15");
+    assert!(told, "{said}");
+    assert!(
+        !said.contains("report"),
+        "it is no mistake of Skep's: {said}"
+    );
+    world.skep(&["sandbox", "start", "try"]).expect_code(0);
+    destroy_all(&world);
+}
+
 // docs/bad-input.md: Several sandboxes to start, stop or destroy, and one where it fails
 #[test]
 fn of_several_sandboxes_what_was_done_is_told_also_where_another_fails() {

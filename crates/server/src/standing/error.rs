@@ -71,6 +71,9 @@ pub enum Error {
     /// A sandbox that is stopped before it is ready.
     #[error("the sandbox is stopped or destroyed before it is ready")]
     GivenUp,
+    /// The process that was to hold a sandbox was told to end before that was ready.
+    #[error("the process that was to hold the sandbox was told to end before it was ready")]
+    Told,
     /// Its files cannot be taken away.
     #[error("the files of sandboxes could not be cleared away")]
     Files(#[source] workspace::Error),

@@ -116,7 +116,7 @@ pub async fn hold(
         let earlier = (!is_new).then(|| berth.kept()).transpose()?;
         let place = tokio::select! {
             made = node.make(berth.id, of, earlier.as_ref()) => made?,
-            () = &mut stop => return Err(Error::Ended),
+            () = &mut stop => return Err(StandingError::Told.into()),
             talk = given_up(&listener), if !is_new => {
                 waiting.push(talk);
                 return Err(StandingError::GivenUp.into());

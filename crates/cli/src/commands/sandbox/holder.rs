@@ -174,7 +174,7 @@ async fn all_ready(started: &mut [Started], wanted: &[Wanted]) -> Result<Vec<Rec
         }
     }
     let mut ready = Vec::new();
-    for one in started {
+    for (one, wanted) in started.iter_mut().zip(wanted) {
         let Some(begun) = &mut one.begun else {
             continue;
         };
@@ -187,7 +187,12 @@ async fn all_ready(started: &mut [Started], wanted: &[Wanted]) -> Result<Vec<Rec
                 error: Some(report),
                 ..
             } => return Err(Error::Told(Box::new(report))),
-            Said { .. } => return Err(silent(&one.berth)),
+            Said { .. } => {
+                return Err(Error::Holder {
+                    how: last_words(&mut begun.holder, &one.berth).await,
+                    stopped: wanted.stopped,
+                });
+            }
         }
     }
     Ok(ready)
@@ -278,13 +283,15 @@ async fn end(holder: &mut Child) {
     }
 }
 
-fn silent(berth: &Berth) -> Error {
+/// How a holder ended that said nothing: what its diagnostics say, else by what.
+async fn last_words(holder: &mut Child, berth: &Berth) -> String {
     let text = berth.last_words(TAIL).unwrap_or_default();
-    Error::System {
-        doing: "holding the sandbox",
-        source: io::Error::other(match text.trim() {
-            "" => "its process ended without a word".to_owned(),
-            words => format!("its process ended: {words}"),
-        }),
+    match (
+        text.trim(),
+        tokio::time::timeout(SETTLES, holder.wait()).await,
+    ) {
+        ("", Ok(Ok(status))) => status.to_string(),
+        ("", _) => "without a word".to_owned(),
+        (words, _) => words.to_owned(),
     }
 }
