@@ -200,13 +200,15 @@ impl Wishes {
         devices.chain(nested).chain(dotfiles).chain(without)
     }
 
-    /// Looks at what is asked for, before anything is made of it.
+    /// Looks at what is asked for, before anything is made of it, and says whether something is to be
+    /// fetched for it.
     ///
     /// # Errors
     /// When a device cannot be given, or the dotfiles are nowhere.
-    pub(crate) fn check(&self, context: &Context) -> Result<(), Error> {
+    pub(crate) fn check(&self, context: &Context) -> Result<bool, Error> {
         devices::find(&self.devices)?;
-        self.origin(context).map(drop)
+        let origin = self.origin(context)?;
+        Ok(matches!(origin, Some(Origin::Remote(_))))
     }
 
     /// Where the dotfiles are, if there are to be some.

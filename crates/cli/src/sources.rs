@@ -123,6 +123,12 @@ impl Others {
 }
 
 impl Named {
+    /// Whether one of them is fetched from a URL, if it is not a bare repository's.
+    pub(crate) fn is_remote(&self) -> bool {
+        let mut all = self.also.iter().chain(&self.with);
+        all.any(|(_, origin)| matches!(origin, Origin::Remote(_)))
+    }
+
     /// Fetches them while a person looks on: those that are written, and those that are shown.
     ///
     /// # Errors

@@ -11,6 +11,7 @@ mod holder;
 mod inspect;
 mod list;
 mod outcomes;
+mod passed;
 mod shell;
 mod snapshot;
 mod ssh;

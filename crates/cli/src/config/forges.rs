@@ -81,6 +81,13 @@ pub(crate) fn known(forges: &BTreeMap<String, Forge>, env: &Environment) -> serv
     server::Forges(all)
 }
 
+/// The variables that may hold a token, whether they are set or not.
+pub(crate) fn variables(forges: &BTreeMap<String, Forge>) -> Vec<String> {
+    let usual = USUAL.iter().flat_map(|(.., names)| names.iter().copied());
+    let written = forges.values().filter_map(|forge| forge.token_env.clone());
+    usual.map(str::to_owned).chain(written).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

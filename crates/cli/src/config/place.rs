@@ -51,11 +51,18 @@ impl Environment {
     pub(crate) fn without(&self, secret: Vec<String>) -> Arc<Lookup> {
         let lookup = Arc::clone(&self.0);
         Arc::new(move |name| {
-            if secret.iter().any(|other| other == name) || looks_secret(name) {
+            if secret.iter().any(|other| other == name) || Self::looks_secret(name) {
                 return None;
             }
             lookup(name)
         })
+    }
+
+    /// Whether a variable is one for a secret, by its name.
+    pub(crate) fn looks_secret(name: &str) -> bool {
+        ["_KEY", "_TOKEN", "_SECRET", "_PASSWORD"]
+            .iter()
+            .any(|end| name.ends_with(end))
     }
 
     /// The home directory.
@@ -106,12 +113,6 @@ impl Environment {
         };
         Ok(base.join("skep"))
     }
-}
-
-fn looks_secret(name: &str) -> bool {
-    ["_KEY", "_TOKEN", "_SECRET", "_PASSWORD"]
-        .iter()
-        .any(|end| name.ends_with(end))
 }
 
 #[cfg(test)]

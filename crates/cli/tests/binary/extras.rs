@@ -152,6 +152,43 @@ fn what_cannot_be_given_is_refused_before_anything_is_made() {
 }
 
 #[test]
+fn a_holder_has_nothing_of_the_environment_but_what_it_reads() {
+    const HUSH: &str = "hush-hush-of-the-shell";
+    let mut world = world();
+    for name in [
+        "DATABASE_URL",
+        "AWS_SECRET_ACCESS_KEY",
+        "GH_TOKEN",
+        "SKEP_API_KEY",
+        "https_proxy",
+    ] {
+        world = world.env(name, HUSH);
+    }
+    let make = ["sandbox", "create", "--for", "10m", "--name", "one"];
+    world.skep(&make).expect_code(0);
+    let all_hold = || {
+        for one in json(&world, &["list"])["sandboxes"].as_array().unwrap() {
+            let place = format!("/proc/{}/environ", one["pid"]);
+            let seen = fs::read(place).unwrap();
+            let seen = String::from_utf8_lossy(&seen).into_owned();
+            assert!(!seen.contains(HUSH) && !seen.contains(&world.key), "{seen}");
+            for name in ["HOME", "PATH", "SKEP_CONFIG", "XDG_RUNTIME_DIR", "LC_ALL"] {
+                let is_there = |it: &str| it.split_once('=').is_some_and(|it| it.0 == name);
+                assert!(seen.split('\0').any(is_there), "{name}: {seen}");
+            }
+        }
+    };
+    all_hold();
+    let fork = ["sandbox", "fork", "one", "--for", "10m"];
+    world.skep(&fork).expect_code(0);
+    world.skep(&["sandbox", "stop", "one"]).expect_code(0);
+    world.skep(&["sandbox", "start", "one"]).expect_code(0);
+    all_hold();
+    world.skep(&["sandbox", "destroy", "--all"]).expect_code(0);
+    world.assert_nothing_left();
+}
+
+#[test]
 fn a_standing_sandbox_is_handed_its_secrets_and_a_fork_has_none_of_them() {
     let world = world().env("TOKEN", format!("{VALUE}-env"));
     let make = format!(

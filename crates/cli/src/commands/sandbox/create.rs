@@ -48,7 +48,7 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
-    args.others.read(context)?;
+    let named = args.others.read(context)?;
     let flags = Flags {
         image: args.image.clone(),
         ..Flags::default()
@@ -63,7 +63,7 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
     // Before anything is written there.
     let room = settings.options.disk.check(&data);
     room.map_err(server::Error::from)?;
-    args.wishes.check(context)?;
+    let fetches = args.wishes.check(context)? || named.is_remote();
     let secrets = args.secrets.read(context, true)?;
     let mut of = Vec::new();
     if let Some(revision) = &args.revision {
@@ -84,6 +84,7 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
         of,
         secrets,
         without: args.secrets.variables(),
+        fetches,
     };
     for record in holder::start(context, &data, &[wanted]).await? {
         if context.output.is_json() {

@@ -56,6 +56,7 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
     let held = find(&data, &args.id).map_err(server::Error::from)?;
     let id = held.record.id.to_string();
     let wishes = Wishes::of(&held.record.given);
+    let fetches = wishes.check(context)?;
     let secrets = args.secrets.read(context, true)?;
     let (kind, image) = (held.record.kind.name(), held.record.image.clone());
     let names: Vec<Option<String>> = (1..=args.number)
@@ -99,6 +100,7 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
             .collect(),
             secrets: secrets.clone(),
             without: args.secrets.variables(),
+            fetches,
         })
         .collect();
     let forks = holder::start(context, &data, &wanted).await?;

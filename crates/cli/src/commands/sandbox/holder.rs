@@ -1,5 +1,6 @@
 //! Starting the processes that hold sandboxes.
 
+use super::passed;
 use crate::{
     context::Context,
     more,
@@ -42,6 +43,8 @@ pub(super) struct Wanted {
     pub(super) secrets: Vec<Secret>,
     /// Variables of the environment that it does not get.
     pub(super) without: Vec<OsString>,
+    /// Whether it fetches something from a URL.
+    pub(super) fetches: bool,
 }
 
 /// A holder that was started, and the conversation with it.
@@ -198,7 +201,7 @@ async fn all_ready(started: &mut [Started], wanted: &[Wanted]) -> Result<Vec<Rec
     Ok(ready)
 }
 
-/// Starts the holder, with nothing of this process but its environment.
+/// Starts the holder, with nothing of this process but those of its variables that it reads.
 fn begin(
     wanted: &Wanted,
     context: &Context,
@@ -211,7 +214,7 @@ fn begin(
         source,
     };
     let log = berth.log().map_err(server::Error::from)?;
-    let (_, config) = context.config()?;
+    let (file, config) = context.config()?;
     // Its output, and what it is handed: nothing of that is on a disk or in an argument.
     let (talk, theirs) = std::os::unix::net::UnixStream::pair().map_err(system)?;
     talk.set_nonblocking(true).map_err(system)?;
@@ -227,6 +230,8 @@ fn begin(
             None => &context.directory,
         })
         .args(["sandbox", "hold", &berth.id.to_string()])
+        .env_clear()
+        .envs(passed::variables(&context.env, &file, wanted.fetches))
         .env("SKEP_CONFIG", std::path::absolute(config).map_err(system)?)
         .current_dir("/")
         .stdin(told.try_clone().map_err(pipes)?)

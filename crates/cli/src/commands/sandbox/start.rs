@@ -96,6 +96,7 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
                 .collect(),
             secrets: secrets.clone(),
             without: args.secrets.variables(),
+            fetches: false,
         };
         let begun = holder::start(context, &data, &[wanted]).await;
         let done = begun.map(|records| started.extend(records));
