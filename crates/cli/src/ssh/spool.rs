@@ -2,8 +2,9 @@
 //!
 //! The library asks the client for more whether or not what came was taken, and delivers it in the one
 //! task that also sends: who delivers must never wait, or a command that prints while it reads would
-//! wait for itself. So what waits is kept: a little in memory, the rest in a file without a name, whose
-//! beginning is given back as it is read. It is the person's own data.
+//! wait for itself. So what waits is kept: a little in memory, the rest in files without names, one after the
+//! other. What was read of them is given back to the disk: at once where the file system makes holes, else
+//! with each file that was read to its end. It is the person's own data.
 
 use bytes::Bytes;
 use rustix::fs::{FallocateFlags, fallocate};
@@ -22,8 +23,11 @@ use tokio::sync::Notify;
 
 /// How much waits in memory, in bytes.
 const MEMORY: usize = 1 << 20;
-/// How much of the file is read at once, and given back at once.
+/// How much of a file is read at once, and given back at once.
 const CHUNK: usize = 256 << 10;
+/// How long a file becomes before another one is begun: where no holes can be made, so much stays on the
+/// disk that was read already. All that one client has kept, 8 GiB, takes few descriptors then.
+const SEGMENT: u64 = 64 << 20;
 
 /// What the files of one client may still take of the disk, in bytes.
 #[derive(Debug, Clone)]
@@ -58,7 +62,7 @@ pub(super) struct Take(Arc<Spool>);
 
 #[derive(Debug)]
 struct Spool {
-    /// Where the file is made.
+    /// Where files are made.
     place: PathBuf,
     room: Room,
     waits: Mutex<Waits>,
@@ -69,14 +73,17 @@ struct Spool {
 struct Waits {
     memory: VecDeque<Bytes>,
     bytes: usize,
-    file: Option<Spilled>,
+    /// What comes after all that is in memory, in order.
+    files: VecDeque<Spilled>,
+    /// The file system makes no holes.
+    is_solid: bool,
     /// Nothing more comes.
     ended: bool,
     /// Nobody takes any more.
     unwanted: bool,
 }
 
-/// What comes after all that is in memory.
+/// A file of what waits.
 #[derive(Debug)]
 struct Spilled {
     file: File,
@@ -88,21 +95,25 @@ struct Spilled {
 }
 
 impl Spilled {
-    /// Gives back what was read, in whole chunks, which are whole blocks. Where a file system cannot, it
-    /// takes its room until all was read.
-    fn give_back(&mut self) {
+    /// Gives back what was read, in whole chunks, which are whole blocks; false where the file system
+    /// cannot.
+    fn give_back(&mut self) -> bool {
         let end = self.read.saturating_sub(self.read % CHUNK as u64);
         let length = end.saturating_sub(self.given_back);
         if length == 0 {
-            return;
+            return true;
         }
         let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         match fallocate(&self.file, hole, self.given_back, length) {
             Ok(()) => {
                 self.given_back = end;
                 self.room.give_back(length);
+                true
             }
-            Err(error) => tracing::debug!(%error, "what was read stays on the disk for now"),
+            Err(error) => {
+                tracing::debug!(%error, "what was read stays on the disk for now");
+                false
+            }
         }
     }
 }
@@ -114,7 +125,7 @@ impl Drop for Spilled {
     }
 }
 
-/// A spool whose file, if it needs one, is made in this directory, and takes of this room.
+/// A spool whose files, if it needs some, are made in this directory, and take of this room.
 pub(super) fn spool(place: PathBuf, room: Room) -> (Put, Take) {
     let spool = Arc::new(Spool {
         place,
@@ -141,29 +152,34 @@ impl Put {
         if waits.unwanted || bytes.is_empty() {
             return Ok(());
         }
-        if waits.file.is_none() && waits.bytes < MEMORY {
+        if waits.files.is_empty() && waits.bytes < MEMORY {
             waits.bytes = waits.bytes.saturating_add(bytes.len());
             waits.memory.push_back(Bytes::copy_from_slice(bytes));
         } else {
-            let mut spilled = match waits.file.take() {
-                Some(spilled) => spilled,
-                None => Spilled {
-                    file: tempfile::tempfile_in(&self.0.place)?,
-                    written: 0,
-                    read: 0,
-                    given_back: 0,
-                    room: self.0.room.clone(),
-                },
-            };
             let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-            if !spilled.room.take(length) {
+            if !self.0.room.take(length) {
                 return Err(io::ErrorKind::QuotaExceeded.into());
             }
-            // Before it is written: what is taken is given back with the file, whatever happens.
-            let start = spilled.written;
-            spilled.written = start.saturating_add(length);
-            spilled.file.write_all_at(bytes, start)?;
-            waits.file = Some(spilled);
+            let spilled = match waits.files.back_mut().filter(|it| it.written < SEGMENT) {
+                Some(spilled) => spilled,
+                None => {
+                    let file = tempfile::tempfile_in(&self.0.place);
+                    let file = file.inspect_err(|_| self.0.room.give_back(length))?;
+                    waits.files.push_back_mut(Spilled {
+                        file,
+                        written: 0,
+                        read: 0,
+                        given_back: 0,
+                        room: self.0.room.clone(),
+                    })
+                }
+            };
+            if let Err(error) = spilled.file.write_all_at(bytes, spilled.written) {
+                self.0.room.give_back(length);
+                return Err(error);
+            }
+            // From here on it is given back with the file.
+            spilled.written = spilled.written.saturating_add(length);
         }
         drop(waits);
         self.0.changed.notify_one();
@@ -198,11 +214,12 @@ impl Take {
 
     fn look(&self) -> io::Result<Option<Bytes>> {
         let mut waits = self.0.waits();
+        let is_solid = waits.is_solid;
         if let Some(bytes) = waits.memory.pop_front() {
             waits.bytes = waits.bytes.saturating_sub(bytes.len());
             return Ok(Some(bytes));
         }
-        let Some(spilled) = &mut waits.file else {
+        let Some(spilled) = waits.files.front_mut() else {
             return Ok(None);
         };
         let left = spilled.written.saturating_sub(spilled.read);
@@ -211,9 +228,9 @@ impl Take {
         let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         spilled.read = spilled.read.saturating_add(length);
         if spilled.read >= spilled.written {
-            waits.file = None;
-        } else {
-            spilled.give_back();
+            waits.files.pop_front();
+        } else if !is_solid && !spilled.give_back() {
+            waits.is_solid = true;
         }
         Ok(Some(bytes.into()))
     }
@@ -231,7 +248,7 @@ impl Drop for Take {
 
 impl Waits {
     fn is_over(&self) -> bool {
-        self.ended && self.memory.is_empty() && self.file.is_none()
+        self.ended && self.memory.is_empty() && self.files.is_empty()
     }
 }
 
@@ -262,13 +279,13 @@ mod tests {
         }
         {
             let waits = take.0.waits();
-            assert!(waits.file.is_some() && waits.bytes < MEMORY + 30_000);
+            assert!(!waits.files.is_empty() && waits.bytes < MEMORY + 30_000);
         }
         assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 0);
         assert!(taken(&mut take, large.len()).await == large);
         // Taken to its end, the file is gone, and memory serves again.
         put.put(b"small").unwrap();
-        assert!(take.0.waits().file.is_none());
+        assert!(take.0.waits().files.is_empty());
         drop(put);
         assert_eq!(taken(&mut take, 5).await, b"small");
         assert_eq!(take.next().await.unwrap(), None);
@@ -298,13 +315,40 @@ mod tests {
             put.put(&piece).unwrap();
             assert!(take.next().await.unwrap().unwrap() == piece);
             let waits = take.0.waits();
-            let file = waits.file.as_ref().unwrap();
+            let file = waits.files.front().unwrap();
             assert!(file.written - file.given_back <= MOST);
             assert!(file.file.metadata().unwrap().blocks() * 512 <= MOST + CHUNK as u64);
         }
         let ahead = taken(&mut take, 8 * CHUNK).await;
         assert!(ahead.len() == 8 * CHUNK && ahead.iter().all(|byte| *byte == 7));
-        assert!(take.0.waits().file.is_none());
+        assert!(take.0.waits().files.is_empty());
+        assert_eq!(take.0.room.0.load(Ordering::Relaxed), MOST);
+    }
+
+    #[tokio::test]
+    async fn where_no_holes_can_be_made_an_upload_takes_no_more_room_than_what_waits_and_one_file()
+    {
+        use std::os::unix::fs::MetadataExt as _;
+        // What waits is less than a file, so that one is read while the next is written.
+        const MOST: u64 = SEGMENT + 9 * CHUNK as u64;
+        let place = tempfile::tempdir().unwrap();
+        let (put, mut take) = spool(place.path().into(), Room::new(MOST));
+        take.0.waits().is_solid = true;
+        let piece = vec![7; CHUNK];
+        for _ in 0..8 {
+            put.put(&piece).unwrap();
+        }
+        for _ in 0..2 * SEGMENT / CHUNK as u64 + 20 {
+            put.put(&piece).unwrap();
+            assert!(take.next().await.unwrap().unwrap() == piece);
+            let waits = take.0.waits();
+            assert!(waits.files.len() <= 2);
+            let blocks = waits.files.iter();
+            let blocks = blocks.map(|it| it.file.metadata().unwrap().blocks() * 512);
+            assert!(blocks.sum::<u64>() <= MOST + CHUNK as u64);
+        }
+        drop(put);
+        while take.next().await.unwrap().is_some() {}
         assert_eq!(take.0.room.0.load(Ordering::Relaxed), MOST);
     }
 
@@ -333,6 +377,6 @@ mod tests {
         drop(take);
         put.put(&vec![0; MEMORY * 2]).unwrap();
         let waits = put.0.waits();
-        assert!(waits.memory.is_empty() && waits.file.is_none());
+        assert!(waits.memory.is_empty() && waits.files.is_empty());
     }
 }
