@@ -23,6 +23,7 @@ mod more;
 mod patches;
 mod place;
 mod running;
+mod serve;
 mod shown;
 mod talk;
 

@@ -3,10 +3,11 @@
 use super::{
     berth::{Berth, Record},
     error::{Error, Unable},
-    hold::{Order, answer},
+    hold::Order,
     kept::{self, Kept, Phase, Why},
     moments::Moments,
     place::Place,
+    serve::{answer, refused},
     talk::{Answer, Ask, Stays, Talk},
 };
 use crate::Error as NodeError;
@@ -206,7 +207,7 @@ impl LentOnes {
     pub(super) async fn lend(&self, place: &Place, talk: &mut Talk) -> Result<(), Error> {
         let taken = match self.take(place).await {
             Ok(taken) => taken,
-            Err(error) => return answer(talk, &super::hold::refused(&error), &[]).await,
+            Err(error) => return answer(talk, &refused(&error), &[]).await,
         };
         let name = taken.snapshot.clone().unwrap_or_default();
         let told = answer(talk, &Answer::Moments(taken), &[]).await;

@@ -1,9 +1,9 @@
 //! How a held place is, for programs.
 
 use super::{
-    hold::refused,
     moments::Moment,
     place::{Changed, Place},
+    serve::refused,
     talk::Answer,
 };
 use crate::Error;
