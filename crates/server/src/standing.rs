@@ -11,6 +11,7 @@
 //! stopped then, until somebody starts it again, destroys it, or its time is over.
 
 mod berth;
+mod berths;
 mod error;
 mod held;
 mod hold;
@@ -27,7 +28,8 @@ mod serve;
 mod shown;
 mod talk;
 
-pub use berth::{Alongside, Berth, Damaged, MOST, Record, Tally, sweep, take_away, tally};
+pub use berth::{Alongside, Berth, MOST, Record};
+pub use berths::{Damaged, Tally, sweep, take_away, tally};
 pub use error::{Error, Unable};
 pub use held::{Held, Lent, State, find, find_whole, list, list_all, take_whole};
 pub use hold::{Of, Order, hold};

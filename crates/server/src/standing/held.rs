@@ -1,7 +1,8 @@
 //! What others do with a place that a process holds.
 
 use super::{
-    berth::{self, Damaged, Record},
+    berth::{self, Record},
+    berths::{self, Damaged},
     error::Error,
     kept::{Standing, Status},
     moments::{Moments, Origin},
@@ -89,7 +90,7 @@ pub fn list(data: &Path) -> Result<Vec<Held>, Error> {
 /// # Errors
 /// When they cannot be looked at.
 pub fn list_all(data: &Path) -> Result<(Vec<Held>, Vec<Damaged>), Error> {
-    let (whole, damaged) = berth::found(data)?;
+    let (whole, damaged) = berths::found(data)?;
     let whole = whole
         .into_iter()
         .map(|(record, standing, directory)| Held {
@@ -297,7 +298,7 @@ impl Held {
         let deadline = Instant::now() + ENDS_WITHIN;
         loop {
             let place = data.to_owned();
-            let away = tokio::task::spawn_blocking(move || berth::take_away(&place, id)).await;
+            let away = tokio::task::spawn_blocking(move || berths::take_away(&place, id)).await;
             if away.map_err(|_| self.gone())?? {
                 return Ok(());
             }

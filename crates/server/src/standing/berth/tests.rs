@@ -1,5 +1,9 @@
 use super::*;
-use crate::standing::{Status, Why};
+use crate::standing::{
+    Status, Why,
+    berths::{Whole, found, sweep},
+    kept::Phase,
+};
 
 fn all(data: &Path) -> Result<Vec<Whole>, Error> {
     found(data).map(|(whole, _)| whole)
