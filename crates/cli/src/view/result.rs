@@ -1,26 +1,25 @@
 //! What came of a request.
 
+mod jobs;
+mod stat;
+
+pub(crate) use self::{
+    jobs::{tail, trouble},
+    stat::{FileStat, stat, stat_of},
+};
+
+use self::jobs::{jobs, remedy, said};
+
 use super::{
-    event, format, live,
+    event, format,
     paint::{BAD, FAINT, GOOD, LOOK, STRONG, TYPE, paint},
     story::{JobStory, Story},
     table::{self, Cell},
     text,
 };
 use anstyle::Style;
-use domain::{Amount, Failure, RequestId, RequestState, entity::Verdict};
+use domain::{Amount, RequestId, RequestState, entity::Verdict};
 use std::time::Duration;
-
-/// What a change does to one file.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub(crate) struct FileStat {
-    /// Its path.
-    pub(crate) path: String,
-    /// The lines added; none for a binary file.
-    pub(crate) added: Option<u64>,
-    /// The lines removed; none for a binary file.
-    pub(crate) removed: Option<u64>,
-}
 
 /// What is shown at the end of a request.
 #[derive(Debug)]
@@ -113,105 +112,6 @@ fn headline(outcome: &Outcome<'_>) -> String {
     )
 }
 
-fn jobs(story: &Story, width: usize) -> String {
-    let rows: Vec<Vec<Cell>> = story
-        .jobs
-        .iter()
-        .map(|job| {
-            let rounds: u32 = job.attempts.iter().map(|attempt| attempt.round).sum();
-            vec![
-                Cell::styled(STRONG, &job.name),
-                Cell::styled(live::style(job), job.standing()),
-                match rounds {
-                    0 => Cell::default(),
-                    rounds => format::count(rounds as usize, "round").into(),
-                },
-                text::line(&job.title).into(),
-            ]
-        })
-        .collect();
-    table::render(&rows, 2, width)
-}
-
-/// Why a job did not make it, and what to do.
-pub(crate) fn trouble(job: &JobStory) -> String {
-    let failure = job
-        .change()
-        .and_then(|change| change.failure.as_ref())
-        .or(job.failure.as_ref());
-    let conflicts = job
-        .change()
-        .map(|change| change.conflicts.as_slice())
-        .unwrap_or_default();
-    let mut out = String::new();
-    if let Some(failure) = failure {
-        out.push_str(&format!(
-            "\n{}: {}\n",
-            paint(STRONG, text::line(&job.name)),
-            said(failure)
-        ));
-        out.push_str(&hint(failure.reason.remedy()));
-    } else if !conflicts.is_empty() {
-        let failure = Failure::new(domain::Reason::Conflict, "");
-        out.push_str(&format!(
-            "\n{}: {failure}\n",
-            paint(STRONG, text::line(&job.name))
-        ));
-        out.push_str(&hint(failure.reason.remedy()));
-    }
-    for file in conflicts {
-        out.push_str(&format!("    {}\n", text::line(file)));
-    }
-    if let Some(check) = job
-        .attempt()
-        .and_then(|attempt| attempt.checks.iter().rev().find(|check| is_bad(check)))
-        && conflicts.is_empty()
-    {
-        out.push_str(&tail(&check.evidence.findings, 12));
-    }
-    out
-}
-
-fn is_bad(check: &super::story::Checked) -> bool {
-    matches!(check.evidence.verdict, Verdict::Failed | Verdict::Broken)
-}
-
-/// What happened, with the lines that belong to it below.
-fn said(failure: &Failure) -> String {
-    let (mut said, below) = text::parts(&failure.to_string());
-    for line in below {
-        said.push_str(&format!("\n    {line}"));
-    }
-    said
-}
-
-fn remedy(failure: &Failure) -> String {
-    hint(failure.reason.remedy())
-}
-
-fn hint(words: &str) -> String {
-    format!("  {} {words}\n", paint(TYPE, "hint:"))
-}
-
-/// The last lines of an output, indented.
-pub(crate) fn tail(output: &str, most: usize) -> String {
-    let output = text::lines(output);
-    let lines: Vec<&str> = output.trim_end().lines().collect();
-    let left_out = lines.len().saturating_sub(most);
-    let mut out = String::new();
-    if left_out > 0 {
-        let more = format::count(left_out, "line");
-        out.push_str(&format!(
-            "    {}\n",
-            paint(FAINT, format!("… {more} above"))
-        ));
-    }
-    for line in lines.iter().skip(left_out) {
-        out.push_str(&format!("    {}\n", paint(FAINT, line)));
-    }
-    out
-}
-
 fn landed(outcome: &Outcome<'_>) -> String {
     let Some(published) = &outcome.story.published else {
         return String::new();
@@ -240,74 +140,6 @@ fn landed(outcome: &Outcome<'_>) -> String {
         );
     }
     out.push_str(&stat(outcome.files, outcome.width));
-    out
-}
-
-/// How much of each file of a further repository changed; nothing where none did.
-pub(crate) fn stat_of(name: &str, files: &[FileStat], width: usize) -> String {
-    match files.is_empty() {
-        true => String::new(),
-        false => format!("in {}:\n{}", text::line(name), stat(files, width)),
-    }
-}
-
-/// How much of each file changed.
-pub(crate) fn stat(files: &[FileStat], width: usize) -> String {
-    if files.is_empty() {
-        return String::new();
-    }
-    const MOST: usize = 40;
-    let total = |of: fn(&FileStat) -> Option<u64>| files.iter().filter_map(of).sum::<u64>();
-    let (added, removed) = (total(|f| f.added), total(|f| f.removed));
-    let widest = files
-        .iter()
-        .map(|file| file.added.unwrap_or(0) + file.removed.unwrap_or(0))
-        .max()
-        .unwrap_or(0);
-    let path_columns = files
-        .iter()
-        .take(MOST)
-        .map(|file| text::columns(&text::line(&file.path)))
-        .max()
-        .unwrap_or(0)
-        .min(width.saturating_sub(24).max(10));
-    let bar_columns = width.saturating_sub(path_columns + 12).clamp(4, 30) as u64;
-    let scaled = |lines: u64| {
-        if widest <= bar_columns {
-            lines
-        } else if lines == 0 {
-            0
-        } else {
-            (lines * bar_columns / widest).max(1)
-        }
-    };
-    let bar = |sign: &str, lines: u64| sign.repeat(scaled(lines) as usize);
-    let mut out = String::new();
-    for file in files.iter().take(MOST) {
-        let change = match (file.added, file.removed) {
-            (Some(added), Some(removed)) => format!(
-                "{:>5} {}{}",
-                added + removed,
-                paint(GOOD, bar("+", added)),
-                paint(BAD, bar("-", removed))
-            ),
-            _ => "binary".into(),
-        };
-        out.push_str(&format!(
-            "  {} {change}\n",
-            text::pad(&text::line(&file.path), path_columns)
-        ));
-    }
-    if files.len() > MOST {
-        out.push_str(&format!(
-            "  … and {}\n",
-            format::count(files.len() - MOST, "more file")
-        ));
-    }
-    out.push_str(&format!(
-        "  {} changed, {added} added, {removed} removed\n",
-        format::count(files.len(), "file")
-    ));
     out
 }
 
