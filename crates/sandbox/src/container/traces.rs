@@ -50,10 +50,8 @@ fn runtimes() -> impl Iterator<Item = PathBuf> {
         false => std::env::var_os("XDG_RUNTIME_DIR"),
     };
     let place = place.map(PathBuf::from);
-    let all = RUNTIMES
-        .iter()
-        .filter_map(move |it| Some(place.as_ref()?.join(it)));
-    all
+    let all = RUNTIMES.iter();
+    all.filter_map(move |it| Some(place.as_ref()?.join(it)))
 }
 
 /// The containers of owners that have ended of which a runtime keeps something, by their ids: an engine
