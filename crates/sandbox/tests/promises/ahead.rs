@@ -58,7 +58,7 @@ impl Owner {
 impl Drop for Owner {
     fn drop(&mut self) {
         let _ended_already = self.process.kill();
-        let _ = self.process.wait();
+        let _reaped = self.process.wait();
     }
 }
 
