@@ -283,6 +283,7 @@ mod tests {
             signal: Some(9),
             timed_out: false,
             limit: None,
+            refused: None,
         };
         assert_eq!(Exit::of_command(exit).code(), 137);
         exit.timed_out = true;

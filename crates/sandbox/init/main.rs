@@ -19,6 +19,7 @@ mod minder;
 mod payload;
 mod plan;
 mod read;
+mod refusals;
 mod root;
 mod seal;
 mod serve;

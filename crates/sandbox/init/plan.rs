@@ -50,7 +50,10 @@ pub enum Step<'a> {
         bytes: u32,
         rules: Rules<'a>,
     },
-    Seccomp(Text<'a>),
+    Seccomp {
+        asking: Text<'a>,
+        plain: Text<'a>,
+    },
     Watch(Watch),
     Detach,
     Stash {
@@ -119,7 +122,10 @@ impl<'a> Step<'a> {
                 bytes: from.word()?,
                 rules: Rules::read(from)?,
             },
-            STEP_SECCOMP => Self::Seccomp(from.text()?),
+            STEP_SECCOMP => Self::Seccomp {
+                asking: from.text()?,
+                plain: from.text()?,
+            },
             STEP_WATCH => Self::Watch(Watch {
                 bytes: from.long()?,
                 processes: from.long()?,

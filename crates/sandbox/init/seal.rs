@@ -1,6 +1,7 @@
 //! What is taken away before anything of the agent's runs. It is taken from process 1 itself, so
 //! that nothing that it starts can have it.
 
+use crate::refusals::Refusals;
 use crate::sys::{self, Result, Text, nr};
 
 const PR_SET_DUMPABLE: usize = 4;
@@ -93,10 +94,23 @@ pub fn give_up_what_is_held() -> Result<()> {
     .map(drop)
 }
 
-/// Installs a filter of system calls, given as the kernel's instructions of eight bytes each.
-pub fn filter(instructions: &[u8]) -> Result<()> {
-    const SECCOMP_SET_MODE_FILTER: usize = 1;
+/// Installs a filter of system calls. Of the two, which refuse the same, it is the one that asks, where
+/// there is one and the kernel has a listener to give: it has one for all filters of a process.
+pub fn filter(asking: &[u8], plain: &[u8]) -> Result<Option<Refusals>> {
+    const SECCOMP_FILTER_FLAG_NEW_LISTENER: usize = 8;
     no_new_privileges()?;
+    if !asking.is_empty() {
+        if let Ok(listener) = install(asking, SECCOMP_FILTER_FLAG_NEW_LISTENER) {
+            return Ok(Some(Refusals::new(listener as i32)));
+        }
+    }
+    install(plain, 0).map(|_| None)
+}
+
+/// Installs a filter, given as the kernel's instructions of eight bytes each. Returns the listener, which
+/// is closed where a program is executed, if the flags ask for one.
+fn install(instructions: &[u8], flags: usize) -> Result<usize> {
+    const SECCOMP_SET_MODE_FILTER: usize = 1;
     #[repr(C)]
     struct Program {
         count: u16,
@@ -106,9 +120,9 @@ pub fn filter(instructions: &[u8]) -> Result<()> {
         count: (instructions.len() / 8) as u16,
         instructions: instructions.as_ptr(),
     };
-    let arguments = [SECCOMP_SET_MODE_FILTER, 0, sys::address(&raw const program)];
+    let arguments = [SECCOMP_SET_MODE_FILTER, flags, sys::address(&raw const program)];
     // SAFETY: the program points to as many instructions as it says.
-    unsafe { sys::call(nr::SECCOMP, arguments) }.map(drop)
+    unsafe { sys::call(nr::SECCOMP, arguments) }
 }
 
 /// Nobody inside may look into this process. A program that is executed later decides for itself.

@@ -1,9 +1,10 @@
-//! Process 1's service: one loop over the owner's socket and the ends of children.
+//! Process 1's service: one loop over the owner's socket, the ends of children, and refused calls.
 
 use crate::link::{self, Message};
 use crate::loopback;
 use crate::minder::{self, PR_SET_CHILD_SUBREAPER, Start};
 use crate::plan::Watch;
+use crate::refusals::{Refusals, Told};
 use crate::seal;
 use crate::sys::{self, Poll};
 use crate::tree;
@@ -33,6 +34,9 @@ struct Service {
     socket: i32,
     /// The mount namespace of this sandbox, where it has one.
     own: i32,
+    refusals: Option<Refusals>,
+    /// What was told of the calls that were refused to commands, by the places of their minders.
+    told: Told,
     minders: [Minder; MOST],
     count: usize,
 }
@@ -50,35 +54,44 @@ pub fn run_unsealed(socket: i32) -> ! {
         sys::exit(7)
     }
     link::send(socket, &[READY, 0], None);
-    run(socket, -1, None)
+    run(socket, -1, None, None)
 }
 
 /// Serves the container of which it is the first process: all that is in it ends with it. Whatever runs
 /// there is kept from looking into it, and from calls that a sandbox cannot make either: engines let
 /// others make namespaces, in which they have every capability.
-pub fn run_beside(socket: i32, filter: i32, bytes: usize) -> ! {
-    if seal::undumpable().is_err() || filtered(filter, bytes).is_err() {
+pub fn run_beside(socket: i32, filters: i32, lengths: (usize, usize)) -> ! {
+    if seal::undumpable().is_err() {
         sys::exit(7)
     }
+    let Ok(refusals) = filtered(filters, lengths) else {
+        sys::exit(7)
+    };
     link::send(socket, &[READY, 0], None);
-    run(socket, -1, None)
+    run(socket, -1, None, refusals)
 }
 
-fn filtered(filter: i32, bytes: usize) -> sys::Result<()> {
-    let mapped = sys::map(Some(filter), bytes, false)?;
-    sys::close(filter);
+/// `lengths` are that of both filters together, and of the first.
+fn filtered(filters: i32, lengths: (usize, usize)) -> sys::Result<Option<Refusals>> {
+    let (bytes, asking) = lengths;
+    let mapped = sys::map(Some(filters), bytes, false)?;
+    sys::close(filters);
     // SAFETY: the owner gave the file's length, and the mapping stays.
-    seal::filter(unsafe { core::slice::from_raw_parts(mapped, bytes) })
+    let both = unsafe { core::slice::from_raw_parts(mapped, bytes) };
+    let (asking, plain) = both.split_at_checked(asking).ok_or(sys::EINVAL)?;
+    seal::filter(asking, plain)
 }
 
-/// Serves until the owner's end of the socket closes. Woken by a message, by the end of a child,
-/// and, if there is a watcher and something runs, by its clock. The watcher looks when its time has
-/// come whatever else has happened: what runs inside can send signals without end, and must not keep
-/// it from looking.
-pub fn run(socket: i32, own: i32, watch: Option<Watch>) -> ! {
+/// Serves until the owner's end of the socket closes. Woken by a message, by the end of a child, by a
+/// refused call, and, if there is a watcher and something runs, by its clock. The watcher looks when its
+/// time has come whatever else has happened: what runs inside can send signals without end, and must not
+/// keep it from looking. Of refused calls, which it can make without end too, a round takes one.
+pub fn run(socket: i32, own: i32, watch: Option<Watch>, refusals: Option<Refusals>) -> ! {
     let mut service = Service {
         socket,
         own,
+        refusals,
+        told: Told::nothing(),
         minders: [Minder { pid: 0, id: 0 }; MOST],
         count: 0,
     };
@@ -103,6 +116,12 @@ pub fn run(socket: i32, own: i32, watch: Option<Watch>) -> ! {
                 events: POLLIN,
                 happened: 0,
             },
+            // Where there is none, the kernel passes over a number that is no descriptor.
+            Poll {
+                fd: service.refusals.as_ref().map_or(-1, Refusals::descriptor),
+                events: POLLIN,
+                happened: 0,
+            },
         ];
         let pause = watch.map(|_| due.saturating_sub(sys::now()));
         let _woken = sys::poll(&mut ready, pause);
@@ -115,12 +134,15 @@ pub fn run(socket: i32, own: i32, watch: Option<Watch>) -> ! {
                 due = ended.saturating_add(rest.clamp(WATCH_EVERY, WATCH_SELDOM));
             }
         }
-        let [from_owner, from_children] = ready;
+        let [from_owner, from_children, from_callers] = ready;
         if from_children.happened != 0 {
             // Once: what comes in meanwhile wakes the next round, and is not waited for in this one.
             let mut information = [0u8; 128];
             let _taken = sys::read(children, &mut information);
             service.reap();
+        }
+        if from_callers.happened != 0 {
+            service.refuse();
         }
         if from_owner.happened != 0 {
             match link::receive(socket) {
@@ -164,13 +186,41 @@ impl Service {
             );
         };
         match sys::fork(false) {
-            Ok(0) => minder::run(self.socket, &start, message),
+            Ok(0) => {
+                // It is process 1's alone.
+                self.refusals.iter().for_each(Refusals::close);
+                minder::run(self.socket, &start, message)
+            }
             Ok(pid) => {
                 *place = Minder { pid, id };
                 self.count += 1;
             }
             Err(error) => link::send(self.socket, &[REFUSED, id, REFUSED_FORK, error.0], None),
         }
+    }
+
+    /// Refuses one call, and tells the owner which it was and of which command, before that goes on.
+    fn refuse(&mut self) {
+        let Some(refusals) = &self.refusals else {
+            return;
+        };
+        let Some(asked) = refusals.next() else {
+            return;
+        };
+        let minders = self.minders.get(..self.count).unwrap_or(&[]);
+        let of = tree::first_above(asked.pid, |pid| {
+            minders.iter().position(|minder| minder.pid == pid)
+        });
+        let told = of.and_then(|place| self.told.of(place, MOST));
+        if let (Some(Minder { id, .. }), Some(told)) = (of.and_then(|place| minders.get(place)), told) {
+            // Whoever was killed meanwhile may have left its number to somebody else.
+            if told.is_new(asked.call) && refusals.waits(&asked) {
+                told.note(asked.call);
+                let [number, first, second] = asked.call;
+                link::send(self.socket, &[CALL_REFUSED, *id, number, first, second], None);
+            }
+        }
+        refusals.refuse(&asked);
     }
 
     fn signal(&self, id: u32, signal: u32) {
@@ -212,6 +262,7 @@ impl Service {
                 continue;
             };
             self.count -= 1;
+            self.told.forget(index, self.count);
             let last = self.minders.get(self.count).copied();
             let (Some(place), Some(last)) = (self.minders.get_mut(index), last) else {
                 continue;

@@ -64,11 +64,12 @@ pub fn run(socket: i32, plan: i32, bytes: usize, owner: Option<Owner>, place: &s
     if let Err(error) = seal::undumpable() {
         link::fail(socket, STAGE_SEAL, error, 0)
     }
-    link::send(socket, &[READY, u32::from(done.port)], done.listener);
+    let told = u32::from(done.refusals.is_some());
+    link::send(socket, &[READY, u32::from(done.port), told], done.listener);
     if let Some(listener) = done.listener {
         sys::close(listener);
     }
-    serve::run(socket, own, done.watch)
+    serve::run(socket, own, done.watch, done.refusals)
 }
 
 /// Maps the one user inside to the owner, and becomes it.

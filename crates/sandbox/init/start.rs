@@ -65,12 +65,12 @@ pub fn run() -> ! {
             prefer_for_the_kernel(score);
             serve::run_unsealed(socket)
         }
-        [BESIDE, score, bytes, ..] => {
+        [BESIDE, score, bytes, asking, ..] => {
             let Some(filter) = message.descriptor(0) else {
                 sys::exit(6)
             };
             prefer_for_the_kernel(score);
-            serve::run_beside(socket, filter, bytes as usize)
+            serve::run_beside(socket, filter, (bytes as usize, asking as usize))
         }
         [SWITCH, bytes, ..] => switch::run(socket, bytes as usize, &message),
         _ => sys::exit(5),

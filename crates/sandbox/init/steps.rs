@@ -3,6 +3,7 @@
 use crate::masks::Masks;
 use crate::plan::{Layers, Step, Watch};
 use crate::read::Reader;
+use crate::refusals::Refusals;
 use crate::sys::{self, ENOENT, EPERM, Errno, Result, Text, nr};
 use crate::wire::{MOST_STASHED, STAGE_STEP};
 use crate::{link, loopback, root, seal, text};
@@ -12,6 +13,8 @@ pub struct Done {
     pub listener: Option<i32>,
     pub port: u16,
     pub watch: Option<Watch>,
+    /// Where the kernel asks about refused calls, if it does.
+    pub refusals: Option<Refusals>,
     stash: Stash,
     masks: Option<Masks>,
 }
@@ -38,6 +41,7 @@ impl Done {
             listener: None,
             port: 0,
             watch: None,
+            refusals: None,
             stash,
             masks: None,
         }
@@ -130,9 +134,10 @@ fn carry(step: Step<'_>, done: &mut Done) -> Result<()> {
             }
             enforced.enforce()
         }
-        Step::Seccomp(instructions) => {
+        Step::Seccomp { asking, plain } => {
             seal::drop_capabilities()?;
-            seal::filter(instructions.bytes())
+            done.refusals = seal::filter(asking.bytes(), plain.bytes())?;
+            Ok(())
         }
         Step::Watch(watch) => {
             done.watch = Some(watch);

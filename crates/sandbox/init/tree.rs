@@ -13,6 +13,9 @@ const MOST: usize = 1 << 16;
 const PASSES: usize = 200;
 /// Passes where that cannot be done; each kills what it finds, and what is killed forks no more.
 const PASSES_AMONG_OTHERS: usize = 20_000;
+/// How many parents [`first_above`] looks at, and how often it begins.
+const GENERATIONS: usize = 64;
+const LOOKS_UP: usize = 3;
 pub const SIGKILL: u32 = 9;
 
 /// Whether other processes than ours can be seen: those of the host.
@@ -111,6 +114,23 @@ pub fn path_of(pid: i32, name: &[u8], path: &mut [u8; 48]) -> usize {
 fn living_parent(pid: i32) -> Option<i32> {
     let mut buffer = [0u8; 512];
     status::living_parent(read_of(pid, b"stat", &mut buffer).ok()?)
+}
+
+/// What `find` says of the nearest process above `pid` of which it says anything.
+pub fn first_above(pid: i32, find: impl Fn(i32) -> Option<usize>) -> Option<usize> {
+    let (mut at, mut looks) = (pid, 1);
+    for _ in 0..GENERATIONS {
+        match living_parent(at) {
+            Some(parent) => match find(parent) {
+                None => at = parent,
+                found => return found,
+            },
+            // It has ended since it was somebody's parent, who has another one now.
+            None if looks < LOOKS_UP => (at, looks) = (pid, looks + 1),
+            None => break,
+        }
+    }
+    None
 }
 
 /// How many processes live inside beside process 1 and those that are spared.

@@ -25,9 +25,10 @@ pub const UNSEALED: u32 = 4;
 pub const SWITCH: u32 = 6;
 /// To process 1: `[tag]`: it lends its mount namespace.
 pub const LEND: u32 = 5;
-/// To the first process of a container beside a sandbox's, instead of [`PLAN`]: `[tag, score, bytes]` with
-/// the filter of system calls: it makes no namespace, filters its own calls and those of whatever it
-/// starts, and serves its container.
+/// To the first process of a container beside a sandbox's, instead of [`PLAN`]: `[tag, score, bytes,
+/// asking]` with both filters of [`STEP_SECCOMP`], one behind the other; so many bytes of them are the
+/// first. It makes no namespace, filters its own calls and those of whatever it starts, and serves its
+/// container.
 pub const BESIDE: u32 = 7;
 /// To the helper, before [`PLAN`]: `[tag, score]`: it makes the namespaces that hang on no plan, and waits.
 pub const AHEAD: u32 = 10;
@@ -38,7 +39,8 @@ pub const CONNECT: u32 = 9;
 
 /// From the helper: `[tag, pid]` with process 1's pidfd.
 pub const BORN: u32 = 16;
-/// From process 1: `[tag, port]`, with the listener if there is one.
+/// From process 1: `[tag, port, told]`, with the listener of that port if there is one; the last says
+/// whether refused calls are told ([`CALL_REFUSED`]).
 pub const READY: u32 = 17;
 /// From either: `[tag, stage, errno, index of the step]`.
 pub const FAILED: u32 = 18;
@@ -62,6 +64,13 @@ pub const REACHED: u32 = 25;
 /// From process 1: `[tag, id, errno]` with the socket, whose connection may be under way, or without it
 /// and why.
 pub const CONNECTED: u32 = 26;
+
+/// From process 1: `[tag, id, number, first, second]`: a call was refused to that command; the arguments are
+/// those that the filter looked at, or 0. It comes before the command's end. Each is told once, and of one
+/// command [`MOST_TOLD`] at most.
+pub const CALL_REFUSED: u32 = 27;
+/// Of [`CALL_REFUSED`].
+pub const MOST_TOLD: usize = 8;
 
 /// Families of [`CONNECT`]: 127.0.0.1.
 pub const FAMILY_4: u32 = 4;
@@ -190,7 +199,9 @@ pub const STEP_LISTEN: u32 = 13;
 pub const STEP_RLIMIT: u32 = 14;
 /// `handled: u64, scoped: u64, attribute bytes: u32, count: u32, (path, rights: u64)…`
 pub const STEP_LANDLOCK: u32 = 15;
-/// `instructions` (as a string of 8-byte instructions)
+/// `asking, plain`: two filters that refuse the same calls (each a string of 8-byte instructions). The first
+/// asks process 1 for the answer to some, which tells of them; it is empty where nobody is to be asked. The
+/// second, which asks nobody, is for where the kernel gives no listener, as where an outer filter has one.
 pub const STEP_SECCOMP: u32 = 16;
 /// `bytes: u64, processes: u64, places: u32`; the largest value is "no limit"
 pub const STEP_WATCH: u32 = 17;

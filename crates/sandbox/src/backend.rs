@@ -118,6 +118,8 @@ pub struct Diagnosis {
     pub limits_in_force: Enforcement,
     /// The version of Landlock's interface that is in force, if any.
     pub landlock_abi: Option<u32>,
+    /// Whether calls that are refused are named: in [`Last::refused`], and where one may explain a failure.
+    pub calls_named: bool,
     /// Memory in use, in bytes, where it is counted.
     pub memory_bytes: Option<u64>,
     /// Processes in it, where they are counted.

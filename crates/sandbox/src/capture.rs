@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use crate::{Command, Error, Exit, Sandbox, Terminal};
+use crate::{Call, Command, Error, Exit, Sandbox, Terminal};
 
 /// How long the output may stay open after the exit of a command whose background goes on.
 const DRAIN: Duration = Duration::from_millis(500);
@@ -20,6 +20,8 @@ pub struct Output {
     pub stdout: Captured,
     /// What it printed to its error output.
     pub stderr: Captured,
+    /// The calls that the sandbox refused to it, as [`crate::Last::refused`].
+    pub refused: Vec<Call>,
 }
 
 /// The beginning and the end of a stream of bytes.
@@ -173,6 +175,7 @@ pub async fn exec_captured(
     };
     let output = Output {
         exit,
+        refused: process.refused().to_vec(),
         stdout: stdout.finish(),
         stderr: stderr.finish(),
     };

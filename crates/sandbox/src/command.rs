@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::Size;
+use crate::{Call, Size};
 
 /// A command to run in a sandbox. Nothing of the owner's environment reaches it.
 #[derive(Debug, Clone)]
@@ -108,9 +108,24 @@ pub struct Exit {
     pub timed_out: bool,
     /// The limit of the sandbox that struck while it ran and that explains its failure.
     pub limit: Option<Limit>,
+    /// The call that the sandbox refused to it last, if it failed and nothing else explains that.
+    #[serde(default)]
+    pub refused: Option<Call>,
 }
 
 impl Exit {
+    /// What of the sandbox explains that it failed, for a person, and what to do about that.
+    pub fn why(&self) -> Option<String> {
+        match (self.limit, self.refused) {
+            (Some(limit), _) => Some(format!("the {limit} was reached")),
+            (None, Some(call)) => Some(format!(
+                "the sandbox refused the call `{call}`; {}",
+                call.remedy()
+            )),
+            (None, None) => None,
+        }
+    }
+
     /// The number that a shell would show: the code, or 128 and the signal.
     pub fn shell_code(&self) -> u8 {
         let number = match (self.code, self.signal) {
@@ -137,9 +152,10 @@ impl std::fmt::Display for Exit {
         if self.timed_out {
             write!(f, ", out of time")?;
         }
-        match self.limit {
-            Some(limit) => write!(f, ", {limit} reached"),
-            None => Ok(()),
+        match (self.limit, self.refused) {
+            (Some(limit), _) => write!(f, ", {limit} reached"),
+            (None, Some(call)) => write!(f, ", `{call}` refused"),
+            (None, None) => Ok(()),
         }
     }
 }

@@ -234,6 +234,7 @@ impl Sandbox for HostSandbox {
             first_process: Some(end.helper.pid()),
             limits_in_force: Enforcement::None,
             landlock_abi: None,
+            calls_named: false,
             memory_bytes: None,
             processes: None,
             out_of_memory_kills: None,

@@ -34,11 +34,11 @@ mod status;
 pub use packets::{Conversation, Packet, converse};
 pub use plans::{Said, layers, plan, written};
 
-use crate::Command;
 use crate::archive::read;
 use crate::namespace::{link, wire};
+use crate::{Call, Command};
 
-pub use wire::{CONNECTED, EXITED, REFUSED, STARTED, WORDS};
+pub use wire::{CALL_REFUSED, CONNECTED, EXITED, MOST_TOLD, REFUSED, STARTED, WORDS};
 
 /// What process 1 reads of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,6 +70,12 @@ pub fn command(bytes: &[u8]) -> Option<Read> {
 pub fn command_bytes(command: &Command) -> Option<Vec<u8>> {
     let program = command.argv.first()?;
     link::payload(command, program).ok()
+}
+
+/// A call that process 1 says was refused.
+#[must_use]
+pub fn call(number: u32, arguments: [u32; 2]) -> Call {
+    Call::new(number, arguments)
 }
 
 /// The parent that process 1 reads in `/proc/PID/stat`.

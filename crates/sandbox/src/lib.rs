@@ -13,6 +13,7 @@
 pub mod archive;
 mod backend;
 mod blocking;
+mod calls;
 mod capture;
 pub mod carry;
 mod command;
@@ -40,6 +41,7 @@ pub use backend::{
     Abilities, Backend, Beside, Channel, Diagnosis, Enforcement, Finding, Health, Kind, OVERLAY,
     Sandbox, Strike,
 };
+pub use calls::Call;
 pub use capture::{Captured, Output, exec_captured, keep};
 pub use carry::{Carry, Task, copy_in, copy_out};
 pub use command::{Command, Exit, Limit, Stdin};

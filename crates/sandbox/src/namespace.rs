@@ -226,7 +226,8 @@ pub(crate) fn seal(plan: &mut Plan, spec: &Spec, by_cgroup: bool) -> Option<u32>
     if let Some(abi) = landlock_abi {
         landlock::rules(plan, spec, abi);
     }
-    plan.seccomp(&filter::program(nested));
+    let filters = filter::filters(nested);
+    plan.seccomp(&filters.asking, &filters.plain);
     landlock_abi.filter(|_| !nested)
 }
 
@@ -291,6 +292,7 @@ pub(crate) struct NamespaceSandbox {
     cgroup: Option<Arc<Cgroup>>,
     enforcement: Enforcement,
     landlock_abi: Option<u32>,
+    calls_named: bool,
     workspace: PathBuf,
     /// Where all workspaces are, that one first.
     workspaces: Vec<PathBuf>,
@@ -327,6 +329,7 @@ impl NamespaceSandbox {
             listening,
             link,
             pid: inside.first.pid,
+            calls_named: inside.calls_named,
             first: Arc::new(Mutex::new(inside.first)),
             layered,
             channel: Mutex::new(inside.channel),
@@ -422,6 +425,7 @@ impl Sandbox for NamespaceSandbox {
             first_process: Some(self.pid),
             limits_in_force: self.enforcement,
             landlock_abi: self.landlock_abi,
+            calls_named: self.calls_named,
             memory_bytes: cgroup.and_then(Cgroup::memory_bytes),
             processes: cgroup.and_then(Cgroup::processes),
             out_of_memory_kills: cgroup.map(|cgroup| cgroup.strikes().memory),

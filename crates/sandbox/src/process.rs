@@ -6,7 +6,7 @@ use tokio::net::unix::pipe;
 use tokio::sync::oneshot;
 
 use crate::stdio::Stdio;
-use crate::{Error, Exit, Terminal};
+use crate::{Call, Error, Exit, Terminal};
 
 /// How a kind of sandbox reaches what it has started.
 pub(crate) trait Reach: Send + Sync {
@@ -31,13 +31,23 @@ pub struct Process {
 }
 
 enum Outcome {
-    Pending(oneshot::Receiver<Result<Exit, Error>>),
-    Known(Exit),
+    Pending(oneshot::Receiver<Result<Ended, Error>>),
+    Known(Box<Ended>),
     Lost,
 }
 
+/// What is known of a command that has ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) exit: Exit,
+    pub(crate) refused: Vec<Call>,
+}
+
 impl Process {
-    pub(crate) fn new(exit: oneshot::Receiver<Result<Exit, Error>>, reach: Box<dyn Reach>) -> Self {
+    pub(crate) fn new(
+        exit: oneshot::Receiver<Result<Ended, Error>>,
+        reach: Box<dyn Reach>,
+    ) -> Self {
         Self {
             stdin: None,
             stdout: None,
@@ -63,16 +73,27 @@ impl Process {
     /// [`Error::Gone`] if the sandbox ended first.
     pub async fn wait(&mut self) -> Result<Exit, Error> {
         match &mut self.exit {
-            Outcome::Known(exit) => Ok(*exit),
+            Outcome::Known(ended) => Ok(ended.exit),
             Outcome::Lost => Err(Error::Gone),
-            Outcome::Pending(receiver) => {
-                let outcome = receiver.await.unwrap_or(Err(Error::Gone));
-                self.exit = match &outcome {
-                    Ok(exit) => Outcome::Known(*exit),
-                    Err(_) => Outcome::Lost,
-                };
-                outcome
-            }
+            Outcome::Pending(receiver) => match receiver.await.unwrap_or(Err(Error::Gone)) {
+                Ok(ended) => {
+                    let exit = ended.exit;
+                    self.exit = Outcome::Known(Box::new(ended));
+                    Ok(exit)
+                }
+                Err(error) => {
+                    self.exit = Outcome::Lost;
+                    Err(error)
+                }
+            },
+        }
+    }
+
+    /// The calls that the sandbox refused to it, as [`crate::Last::refused`], once its end was waited for.
+    pub fn refused(&self) -> &[Call] {
+        match &self.exit {
+            Outcome::Known(ended) => &ended.refused,
+            Outcome::Pending(_) | Outcome::Lost => &[],
         }
     }
 

@@ -1,12 +1,12 @@
 //! What kind of trouble explains a failure, and what a person can do about it.
 
-use crate::{Error, Exit, Limit};
+use crate::{Call, Error, Exit, Limit, Output};
 
 /// Lines of output that a diagnosis keeps, and their bytes.
 const LINES: usize = 50;
 const BYTES: usize = 16 * 1024;
 /// How a shell says that there is no such program.
-const SHELL_NOT_FOUND: i32 = 127;
+pub(crate) const SHELL_NOT_FOUND: i32 = 127;
 
 /// A class of failures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -42,6 +42,8 @@ pub enum Trouble {
     /// The command's time was over.
     OutOfTime,
     /// A call of the kernel was made that ends the caller: one of another architecture.
+    ForeignCall,
+    /// The command failed after the sandbox refused it a call of the kernel.
     RefusedCall,
     /// The sandbox has ended.
     Ended,
@@ -89,10 +91,19 @@ impl Trouble {
             }
             Self::DiskFull => "free some space on the disk, or let the command write less",
             Self::OutOfTime => "give the command more time, or find out what it waits for",
-            Self::RefusedCall => {
+            Self::RefusedCall => "see which call it was, and whether the program can go without it",
+            Self::ForeignCall => {
                 "programs for 32 bits and those that make calls of another architecture do not run inside: use one for this architecture"
             }
             Self::Ended => "create a new sandbox",
+        }
+    }
+
+    /// The same, of how a command ended: it may name the call that was refused.
+    pub(crate) fn remedy_of(self, exit: &Exit) -> &'static str {
+        match (self, exit.refused) {
+            (Self::RefusedCall, Some(call)) => call.remedy(),
+            (trouble, _) => trouble.remedy(),
         }
     }
 
@@ -152,11 +163,12 @@ impl Trouble {
         }
         match (exit.code, exit.signal) {
             (Some(SHELL_NOT_FOUND), _) => Some(Self::ProgramNotFound),
-            (_, Some(libc::SIGSYS)) => Some(Self::RefusedCall),
+            (_, Some(libc::SIGSYS)) => Some(Self::ForeignCall),
             _ => output
                 .iter()
                 .any(|line| line.contains("No space left on device"))
-                .then_some(Self::DiskFull),
+                .then_some(Self::DiskFull)
+                .or(exit.refused.map(|_| Self::RefusedCall)),
         }
     }
 }
@@ -170,32 +182,42 @@ pub struct Last {
     pub output: Vec<String>,
     /// What explains its failure, if it failed and something does.
     pub trouble: Option<Trouble>,
+    /// What a person can do about that.
+    pub remedy: Option<&'static str>,
+    /// The calls that the sandbox refused to it, also where it went on without: each once, as they came,
+    /// the first eight.
+    pub refused: Vec<Call>,
 }
 
 impl Last {
-    pub(crate) fn ended(exit: Exit) -> Self {
+    pub(crate) fn ended(exit: Exit, refused: Vec<Call>) -> Self {
+        Self::of(exit, refused, Vec::new())
+    }
+
+    fn of(exit: Exit, refused: Vec<Call>, output: Vec<String>) -> Self {
+        let trouble = Trouble::of_exit(&exit, &output);
         Self {
             exit: Some(exit),
-            output: Vec::new(),
-            trouble: Trouble::of_exit(&exit, &[]),
+            trouble,
+            remedy: trouble.map(|trouble| trouble.remedy_of(&exit)),
+            refused,
+            output,
         }
     }
 
     pub(crate) fn refused(error: &Error) -> Self {
+        let trouble = Trouble::of_error(error);
         Self {
-            trouble: Trouble::of_error(error),
+            trouble,
+            remedy: trouble.map(Trouble::remedy),
             ..Self::default()
         }
     }
 
     /// Of a command whose output was captured.
-    pub(crate) fn captured(exit: Exit, stdout: &str, stderr: &str) -> Self {
-        let output = last_lines(stdout, stderr);
-        Self {
-            exit: Some(exit),
-            trouble: Trouble::of_exit(&exit, &output),
-            output,
-        }
+    pub(crate) fn captured(output: &Output, stdout: &str, stderr: &str) -> Self {
+        let lines = last_lines(stdout, stderr);
+        Self::of(output.exit, output.refused.clone(), lines)
     }
 }
 
@@ -216,6 +238,7 @@ fn last_lines(stdout: &str, stderr: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Captured;
 
     fn exit(code: Option<i32>, signal: Option<i32>) -> Exit {
         Exit {
@@ -223,6 +246,7 @@ mod tests {
             signal,
             timed_out: false,
             limit: None,
+            refused: None,
         }
     }
 
@@ -237,15 +261,38 @@ mod tests {
 
     #[test]
     fn each_class_has_a_remedy_and_is_told_by_how_a_command_ended() {
-        let of = |exit: Exit, output: &str| Last::captured(exit, output, "").trouble;
+        let of = |exit: Exit, output: &str| {
+            let captured = Output {
+                exit,
+                stdout: Captured::default(),
+                stderr: Captured::default(),
+                refused: Vec::new(),
+            };
+            Last::captured(&captured, output, "").trouble
+        };
         assert_eq!(of(exit(Some(0), None), "No space left on device"), None);
         assert_eq!(of(exit(Some(1), None), "wrong"), None);
         let full = of(exit(Some(1), None), "cp: x: No space left on device");
         assert_eq!(full, Some(Trouble::DiskFull));
         let missing = of(exit(Some(127), None), "");
         assert_eq!(missing, Some(Trouble::ProgramNotFound));
-        let refused = of(exit(None, Some(libc::SIGSYS)), "");
-        assert_eq!(refused, Some(Trouble::RefusedCall));
+        let foreign = of(exit(None, Some(libc::SIGSYS)), "");
+        assert_eq!(foreign, Some(Trouble::ForeignCall));
+        let mount = u32::try_from(libc::SYS_mount).unwrap();
+        let refused = Exit {
+            refused: Some(Call::new(mount, [0; 2])),
+            ..exit(Some(1), None)
+        };
+        assert_eq!(of(refused, ""), Some(Trouble::RefusedCall));
+        assert!(refused.why().unwrap().contains("`mount`"));
+        assert_eq!(refused.to_string(), "exit code 1, `mount` refused");
+        assert!(
+            Trouble::RefusedCall
+                .remedy_of(&refused)
+                .contains("--nested")
+        );
+        let full = of(refused, "cp: x: No space left on device");
+        assert_eq!(full, Some(Trouble::DiskFull), "what it said is stronger");
         let limit = Some(Limit::Memory);
         let memory = Exit {
             limit,

@@ -81,6 +81,8 @@ impl Room {
             self.tools.path.display(),
             self.tools.notes
         );
+        // What they try of the kernel and go on without is not told: it would explain other failures.
+        assert!(output.refused.is_empty(), "{argv:?}: {:?}", output.refused);
         text
     }
 }

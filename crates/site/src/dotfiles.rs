@@ -355,6 +355,7 @@ impl Site {
                 signal: None,
                 timed_out: false,
                 limit: None,
+                refused: None,
             },
             Err(error) => return Err(error.into()),
         };

@@ -119,6 +119,7 @@ pub fn packets(bytes: &[u8]) {
     let packets = packets_of(bytes);
     let told = hostile::converse(COMMANDS, CONNECTIONS, &packets).expect("sockets");
     let (mut started, mut ended) = ([None; COMMANDS], [None; COMMANDS]);
+    let mut refused = [const { Vec::new() }; COMMANDS];
     let mut connected = [None; CONNECTIONS];
     for packet in &packets {
         if packet.bytes.len() != 4 * hostile::WORDS {
@@ -128,7 +129,7 @@ pub fn packets(bytes: &[u8]) {
         for (word, four) in words.iter_mut().zip(packet.bytes.chunks_exact(4)) {
             *word = u32::from_le_bytes(four.try_into().unwrap());
         }
-        let [tag, id, status, ..] = words;
+        let [tag, id, status, first, second, ..] = words;
         let connection = (id as usize).wrapping_sub(1 + COMMANDS);
         if tag == hostile::CONNECTED && connection < CONNECTIONS {
             connected[connection].get_or_insert(packet.descriptors > 0);
@@ -143,6 +144,16 @@ pub fn packets(bytes: &[u8]) {
                 started[command].get_or_insert(false);
                 ended[command] = Some(None);
             }
+            hostile::CALL_REFUSED => {
+                let (call, refused) = (
+                    hostile::call(status, [first, second]),
+                    &mut refused[command],
+                );
+                assert!(!call.to_string().is_empty() && !call.remedy().is_empty());
+                if refused.len() < hostile::MOST_TOLD && !refused.contains(&call) {
+                    refused.push(call);
+                }
+            }
             hostile::EXITED => {
                 started[command] = Some(true);
                 ended[command] = Some(Some(ExitStatus::from_raw(status.cast_signed())));
@@ -152,7 +163,20 @@ pub fn packets(bytes: &[u8]) {
     }
     assert_eq!(told.started, started);
     assert_eq!(told.connected, connected);
-    for (told, ended) in told.ended.iter().zip(ended) {
+    for ((told, ended), (listed, refused)) in told
+        .ended
+        .iter()
+        .zip(ended)
+        .zip(told.refused.iter().zip(&refused))
+    {
+        if let Some(Some(exit)) = told {
+            assert_eq!(listed, refused, "those of this command and of no other");
+            assert!(exit.refused.is_none() || exit.refused == refused.last().copied());
+            assert!(
+                exit.refused.is_none() || !exit.success(),
+                "it explains nothing"
+            );
+        }
         let told = told.map(|exit| exit.map(|it| (it.code, it.signal)));
         let ended = ended.map(|exit| exit.map(|it| (it.code(), it.signal())));
         assert_eq!(told, ended);

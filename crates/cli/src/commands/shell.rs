@@ -393,6 +393,7 @@ mod tests {
                 signal: None,
                 timed_out: false,
                 limit,
+                refused: None,
             }),
             told: None,
             lost: None,

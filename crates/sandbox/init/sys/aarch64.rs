@@ -36,6 +36,7 @@ pub mod nr {
     pub const PPOLL: usize = 73;
     pub const SIGNALFD4: usize = 74;
     pub const CAPSET: usize = 91;
+    pub const PERSONALITY: usize = 92;
     pub const EXIT_GROUP: usize = 94;
     pub const UNSHARE: usize = 97;
     pub const CLOCK_GETTIME: usize = 113;

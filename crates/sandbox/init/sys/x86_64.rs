@@ -48,6 +48,7 @@ pub mod nr {
     pub const CAPSET: usize = 126;
     pub const STATFS: usize = 137;
     pub const PIVOT_ROOT: usize = 155;
+    pub const PERSONALITY: usize = 135;
     pub const PRCTL: usize = 157;
     pub const MOUNT: usize = 165;
     pub const UMOUNT2: usize = 166;

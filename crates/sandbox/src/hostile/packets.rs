@@ -12,7 +12,7 @@ use tokio::sync::oneshot::error::TryRecvError;
 
 use crate::namespace::link::Link;
 use crate::namespace::packet;
-use crate::{Command, Exit};
+use crate::{Call, Command, Exit};
 
 /// Descriptors with a packet, at most: more than are ever taken.
 const MOST: usize = 12;
@@ -34,6 +34,8 @@ pub struct Conversation {
     pub started: Vec<Option<bool>>,
     /// Of each command its end: none while it runs, or an exit, or that it is lost.
     pub ended: Vec<Option<Option<Exit>>>,
+    /// Of each command that ended, the calls that were refused to it.
+    pub refused: Vec<Vec<Call>>,
     /// Of each connection that was asked for, in the order of their numbers after those of the commands:
     /// whether there is one, as far as that was said.
     pub connected: Vec<Option<bool>>,
@@ -81,17 +83,19 @@ pub fn converse(
         }
     }
     let running = link.commands();
-    let (mut started, mut ended) = (Vec::new(), Vec::new());
+    let (mut started, mut ended, mut refused) = (Vec::new(), Vec::new(), Vec::new());
     for mut one in entered {
         started.push(match one.started.try_recv() {
             Ok(told) => Some(told.is_ok()),
             Err(_) => None,
         });
-        ended.push(match one.exit.try_recv() {
-            Ok(exit) => Some(exit.ok()),
+        let end = match one.exit.try_recv() {
+            Ok(end) => Some(end.ok()),
             Err(TryRecvError::Closed) => Some(None),
             Err(TryRecvError::Empty) => None,
-        });
+        };
+        ended.push(end.as_ref().map(|end| end.as_ref().map(|it| it.exit)));
+        refused.push(end.flatten().map_or_else(Vec::new, |it| it.refused));
     }
     let connected = asked.into_iter().map(|mut one| {
         let told = one.connected.try_recv().ok();
@@ -102,6 +106,7 @@ pub fn converse(
     Ok(Conversation {
         started,
         ended,
+        refused,
         connected,
         running,
         all_closed: is_closed(&reader)?,

@@ -90,7 +90,7 @@ fn said(step: &Step<'_>) -> Said {
             let numbers = [&[handled, scoped, bytes.into()], rights.as_slice()].concat();
             said(wire::STEP_LANDLOCK, &texts, &numbers)
         }
-        Step::Seccomp(instructions) => said(wire::STEP_SECCOMP, &[instructions], &[]),
+        Step::Seccomp { asking, plain } => said(wire::STEP_SECCOMP, &[asking, plain], &[]),
         Step::Watch(watch) => {
             let numbers = [watch.bytes, watch.processes, watch.places.into()];
             said(wire::STEP_WATCH, &[], &numbers)
@@ -237,9 +237,9 @@ fn write(plan: &mut Plan, from: &mut Choices<'_>) -> Said {
             said(wire::STEP_LANDLOCK, vec![own(&path), own(&path)], numbers)
         }
         9 => {
-            let instructions = from.bytes();
-            plan.seccomp(&instructions);
-            said(wire::STEP_SECCOMP, vec![instructions], vec![])
+            let (asking, plain) = (from.bytes(), from.bytes());
+            plan.seccomp(&asking, &plain);
+            said(wire::STEP_SECCOMP, vec![asking, plain], vec![])
         }
         10 => {
             let value = from.long();

@@ -25,7 +25,9 @@ use super::cgroup::{Cgroup, Strikes};
 use super::packet::{self, Packet};
 use super::wire;
 use crate::connection::Places;
-use crate::{Error, Exit, Last, Limit, Output, Strike};
+use crate::process::Ended;
+use crate::trouble::SHELL_NOT_FOUND;
+use crate::{Call, Error, Exit, Last, Limit, Output, Strike};
 
 /// How long a command may take to be started, and to be gone once it is killed.
 const STARTED_WITHIN: Duration = Duration::from_secs(20);
@@ -65,12 +67,14 @@ type Lent = (u32, OwnedFd);
 
 struct Running {
     started: Option<oneshot::Sender<Result<Option<OwnedFd>, Refusal>>>,
-    exit: oneshot::Sender<Result<Exit, Error>>,
+    exit: oneshot::Sender<Result<Ended, Error>>,
     /// What happens next if the command goes on, and when.
     next: Option<(Instant, Next)>,
     grace: Duration,
     timed_out: bool,
     strikes: Strikes,
+    /// The calls that were refused to it, each once.
+    refused: Vec<Call>,
 }
 
 #[derive(Clone, Copy)]
@@ -118,7 +122,7 @@ impl Link {
     /// Keeps the last lines of a command whose output was captured, without what is to be hidden.
     pub(crate) fn remember(&self, output: &Output, hide: impl Fn(String) -> String) {
         let (stdout, stderr) = (hide(output.stdout.text()), hide(output.stderr.text()));
-        self.state().last = Last::captured(output.exit, &stdout, &stderr);
+        self.state().last = Last::captured(output, &stdout, &stderr);
     }
 
     /// How many commands run.
@@ -188,11 +192,12 @@ impl Link {
                     let struck = state.struck;
                     drop(state);
                     let exit = self.judge(&command, status, struck);
-                    self.state().last = Last::ended(exit);
+                    let refused = command.refused;
+                    self.state().last = Last::ended(exit, refused.clone());
                     if let Some(started) = command.started {
                         tell(started, Ok(None));
                     }
-                    tell(command.exit, Ok(exit));
+                    tell(command.exit, Ok(Ended { exit, refused }));
                 }
             }
             [wire::LENT, processes, ..] => {
@@ -209,6 +214,15 @@ impl Link {
                 if let Some(waits) = state.connecting.remove(&id) {
                     let refused = || io::Error::from_raw_os_error(errno.cast_signed());
                     tell(waits, packet.descriptor.ok_or_else(refused));
+                }
+            }
+            [wire::CALL_REFUSED, id, number, first, second, ..] => {
+                if let Some(command) = state.running.get_mut(&id) {
+                    let call = Call::new(number, [first, second]);
+                    // Whoever says so inside is not believed to keep to the bound.
+                    if command.refused.len() < wire::MOST_TOLD && !command.refused.contains(&call) {
+                        command.refused.push(call);
+                    }
                 }
             }
             [wire::STRUCK, which, ..] => {
@@ -229,6 +243,7 @@ impl Link {
             signal: status.signal(),
             timed_out: command.timed_out,
             limit: None,
+            refused: None,
         };
         if status.success() || command.timed_out {
             return exit;
@@ -245,6 +260,9 @@ impl Link {
         } else {
             None
         };
+        if exit.limit.is_none() && may_be_for_a_refused_call(&exit) {
+            exit.refused = command.refused.last().copied();
+        }
         exit
     }
 
@@ -315,6 +333,23 @@ impl Link {
         if let Err(error) = packet::send(self.socket.get_ref(), &words, &[], SendFlags::empty()) {
             tracing::debug!(%error, "a signal does not reach the sandbox");
         }
+    }
+}
+
+/// Whether a failure may be for a refused call: not where there was no such program, or for a call that
+/// ends its caller, or where somebody ended the command.
+fn may_be_for_a_refused_call(exit: &Exit) -> bool {
+    const BY_SOMEBODY: [i32; 5] = [
+        libc::SIGKILL,
+        libc::SIGTERM,
+        libc::SIGINT,
+        libc::SIGHUP,
+        libc::SIGSYS,
+    ];
+    match (exit.code, exit.signal) {
+        (Some(code), _) => code != SHELL_NOT_FOUND,
+        (None, Some(signal)) => !BY_SOMEBODY.contains(&signal),
+        (None, None) => false,
     }
 }
 

@@ -358,13 +358,15 @@ impl Plan {
         }
     }
 
-    pub(crate) fn seccomp(&mut self, instructions: &[u8]) {
+    /// Two filters that refuse the same calls, of which the first asks about some, or is empty.
+    pub(crate) fn seccomp(&mut self, asking: &[u8], plain: &[u8]) {
         self.begin(
             wire::STEP_SECCOMP,
             "drop capabilities and enforce",
             "the filter of system calls",
         );
-        self.text(instructions);
+        self.text(asking);
+        self.text(plain);
     }
 
     /// `places` are the directories that are in memory (`PLACE_…`).

@@ -38,6 +38,8 @@ pub(super) const OUT_OF_MEMORY_SCORE: u32 = 300;
 pub(crate) struct Inside {
     pub(super) socket: Option<OwnedFd>,
     pub(super) channel: Option<Channel>,
+    /// Whether process 1 tells which calls are refused.
+    pub(super) calls_named: bool,
     pub(crate) first: First,
 }
 
@@ -201,10 +203,12 @@ impl Helper {
 /// Has the first process of a container serve that, and waits until it does. Blocks.
 pub(crate) fn serve_beside(socket: &OwnedFd) -> Result<(), Error> {
     let starting = || Error::io("start the container");
-    let filter = filter::program(false);
-    let bytes = u32::try_from(filter.len()).unwrap_or(u32::MAX);
-    let file = memory_file("skep-filter", &filter).map_err(starting())?;
-    let words = [wire::BESIDE, OUT_OF_MEMORY_SCORE, bytes];
+    let filters = filter::filters(false);
+    let both = [filters.asking.as_slice(), &filters.plain].concat();
+    let [bytes, asking] = [&both, &filters.asking].map(|it| u32::try_from(it.len()));
+    let (bytes, asking) = (bytes.unwrap_or(u32::MAX), asking.unwrap_or(u32::MAX));
+    let file = memory_file("skep-filter", &both).map_err(starting())?;
+    let words = [wire::BESIDE, OUT_OF_MEMORY_SCORE, bytes, asking];
     packet::send(socket, &words, &[file.as_fd()], SendFlags::empty()).map_err(starting())?;
     if !wait_readable(socket.as_fd(), Instant::now() + READY_WITHIN)? {
         return Err(Error::Silent {
@@ -275,13 +279,14 @@ pub(crate) fn await_ready(socket: OwnedFd, plan: &Plan) -> Result<Inside, Error>
                     reaped: false,
                 });
             }
-            ([wire::READY, port, ..], listener) => {
+            ([wire::READY, port, told, ..], listener) => {
                 let port = u16::try_from(port).unwrap_or(0);
-                ready = Some(listener.map(|fd| Channel {
+                let channel = listener.map(|fd| Channel {
                     listener: TcpListener::from(fd),
                     port,
                     guard: None,
-                }));
+                });
+                ready = Some((channel, told != 0));
             }
             ([wire::FAILED, stage, errno, step, ..], _) => {
                 return Err(explain(plan, stage, errno, step));
@@ -289,11 +294,12 @@ pub(crate) fn await_ready(socket: OwnedFd, plan: &Plan) -> Result<Inside, Error>
             _ => {}
         }
         if let (Some(_), Some(_)) = (&first, &ready)
-            && let (Some(first), Some(channel)) = (first.take(), ready.take())
+            && let (Some(first), Some((channel, calls_named))) = (first.take(), ready.take())
         {
             return Ok(Inside {
                 socket: Some(socket),
                 channel,
+                calls_named,
                 first,
             });
         }

@@ -17,6 +17,7 @@ mod contained;
 mod copies;
 mod ends;
 mod errors;
+mod refusals;
 mod subject;
 mod tells;
 mod terminals;
@@ -86,6 +87,11 @@ macro_rules! conforms {
                 a_directory_that_cannot_be_entered_is_named
                 a_command_that_makes_no_sense_is_refused
                 a_workspace_that_is_missing_is_refused;
+            refusals:
+                a_refused_call_is_named_with_what_to_do
+                a_command_that_goes_on_without_a_refused_call_has_no_trouble
+                what_is_refused_to_commands_at_once_is_not_mixed_up
+                a_loop_of_refused_calls_keeps_nobody_else_waiting;
             terminals:
                 a_command_talks_to_a_person_on_a_terminal_of_its_own
                 a_key_ends_what_runs_in_the_foreground

@@ -24,6 +24,7 @@ mod layers;
 mod limits;
 mod nested;
 mod network;
+mod refusals;
 mod room;
 mod seal;
 mod sidecars;

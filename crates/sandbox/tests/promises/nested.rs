@@ -40,10 +40,11 @@ fn nested(spec: &mut Spec) {
 }
 
 /// What is promised of a seal, in this profile.
-const SEAL: [&str; 18] = [
+const SEAL: [&str; 19] = [
     "--test-threads=2",
     "seal::",
     "escapes::",
+    "refusals::",
     "extras::",
     "network::",
     "layers::",

@@ -160,6 +160,7 @@ fn unanswered(id: String, exit: Exit, context: &Context) -> Result<Exit, Error> 
                 signal: None,
                 timed_out: exit == Exit::TimedOut,
                 limit: None,
+                refused: None,
             },
             ended_by: (exit == Exit::TimedOut).then_some("time"),
             stdout: String::new(),
@@ -268,6 +269,7 @@ mod tests {
             signal: Some(9),
             timed_out: false,
             limit: None,
+            refused: None,
         };
         assert_eq!((why(exit, None), ended_by(exit)), (None, None));
         exit.limit = Some(Limit::Memory);

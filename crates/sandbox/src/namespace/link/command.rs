@@ -13,9 +13,9 @@ use tokio::sync::oneshot;
 
 use super::super::{packet, start, wire};
 use super::{Link, Next, Running, STARTED_WITHIN};
-use crate::process::Reach;
+use crate::process::{Ended, Reach};
 use crate::stdio::{DEFAULT_PATH, Stdio};
-use crate::{Carry, Command, Error, Exit, Last, Process, Terminal};
+use crate::{Carry, Command, Error, Last, Process, Terminal};
 
 /// The words and variables of one command, in bytes, at most.
 const MOST_PAYLOAD: usize = 8 << 20;
@@ -24,7 +24,7 @@ const MOST_PAYLOAD: usize = 8 << 20;
 pub(crate) struct Entered {
     pub(crate) id: u32,
     pub(crate) started: oneshot::Receiver<Result<Option<OwnedFd>, Refusal>>,
-    pub(crate) exit: oneshot::Receiver<Result<Exit, Error>>,
+    pub(crate) exit: oneshot::Receiver<Result<Ended, Error>>,
 }
 
 /// Why a command was not started: stage and errno, as the minder says them.
@@ -61,6 +61,7 @@ impl Link {
             grace: command.grace,
             timed_out: false,
             strikes,
+            refused: Vec::new(),
         };
         state.running.insert(id, running);
         Ok(Entered { id, started, exit })

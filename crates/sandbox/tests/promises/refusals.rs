@@ -1,0 +1,84 @@
+//! Who is asked about refused calls: one alone can be, by the kernel's rules.
+
+use skep_sandbox::Trouble;
+
+use crate::room::Room;
+
+/// A filter that allows everything, as one installs it who wants to be asked about calls: prints the error.
+const ASKS: &str = r#"
+import ctypes, platform, struct
+c = ctypes.CDLL(None, use_errno=True)
+seccomp = {"x86_64": 317, "aarch64": 277}[platform.machine()]
+code = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0x7fff0000))
+program = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", 1, ctypes.addressof(code)))
+c.prctl(38, 1, 0, 0, 0)
+asked = c.syscall(seccomp, 1, 8, program)
+print(0 if asked >= 0 else ctypes.get_errno(), 0 if c.syscall(seccomp, 1, 0, program) == 0 else ctypes.get_errno())
+"#;
+
+#[tokio::test]
+async fn a_program_that_wants_to_be_asked_itself_is_told_that_somebody_is() {
+    let room = Room::new().await;
+    let command = room.command(["/usr/bin/python3", "-c", ASKS]);
+    let said = room.run(command).await.stdout.text();
+    // A filter that asks nobody is installed in any sandbox.
+    let expected = match crate::nested::is_asked_for() {
+        true => "0 0\n".to_owned(),
+        false => format!("{} 0\n", libc::EBUSY),
+    };
+    assert_eq!(said, expected);
+}
+
+#[tokio::test]
+async fn where_namespaces_may_be_made_calls_are_refused_and_not_named() {
+    let room = Room::new().await;
+    let trace = "import ctypes, sys; sys.exit(-ctypes.CDLL(None).ptrace(0, 0, 0, 0))";
+    let output = room
+        .run(room.command(["/usr/bin/python3", "-c", trace]))
+        .await;
+    assert_eq!(output.exit.code, Some(1), "{}", output.stderr.text());
+    assert_eq!(output.refused.is_empty(), crate::nested::is_asked_for());
+    let diagnosis = room.sandbox.diagnose().await;
+    let named = !crate::nested::is_asked_for();
+    assert_eq!(diagnosis.calls_named, named);
+    assert_eq!(diagnosis.trouble(), named.then_some(Trouble::RefusedCall));
+}
+
+#[tokio::test]
+async fn where_somebody_outside_is_asked_already_calls_are_refused_and_not_named() {
+    if crate::nested::is_asked_for() {
+        return;
+    }
+    // Of this thread, and of those that it starts: a filter that asks, about nothing.
+    let instruction = libc::sock_filter {
+        code: 6,
+        jt: 0,
+        jf: 0,
+        k: libc::SECCOMP_RET_ALLOW,
+    };
+    let program = libc::sock_fprog {
+        len: 1,
+        filter: (&raw const instruction).cast_mut(),
+    };
+    // SAFETY: both calls read what lives until they return.
+    let listener = unsafe {
+        assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            libc::SECCOMP_FILTER_FLAG_NEW_LISTENER,
+            &raw const program,
+        )
+    };
+    assert!(listener >= 0, "{}", std::io::Error::last_os_error());
+    let room = Room::of(&skep_sandbox::Namespace::new(), |_| {}).await;
+    let output = room.sh("unshare --user true || exit 3").await;
+    assert_eq!(output.exit.code, Some(3));
+    assert!(
+        output.stderr.text().contains("not permitted"),
+        "{:?}",
+        output.stderr
+    );
+    assert!(output.refused.is_empty() && output.exit.refused.is_none());
+    assert!(!room.sandbox.diagnose().await.calls_named);
+}
