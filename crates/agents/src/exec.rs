@@ -53,6 +53,8 @@ pub struct Exit {
     pub timed_out: bool,
     /// The limit of the sandbox that struck, in words: "limit of memory".
     pub limit: Option<String>,
+    /// The call of the kernel that the sandbox refused, where that may be why it failed, by its name.
+    pub refused: Option<String>,
 }
 
 impl Exit {
@@ -71,9 +73,10 @@ impl std::fmt::Display for Exit {
             (false, None, Some(signal)) => write!(f, "ended by signal {signal}")?,
             (false, None, None) => f.write_str("ended")?,
         }
-        match &self.limit {
-            Some(limit) => write!(f, ", {limit} reached"),
-            None => Ok(()),
+        match (&self.limit, &self.refused) {
+            (Some(limit), _) => write!(f, ", {limit} reached"),
+            (None, Some(call)) => write!(f, ", the sandbox refused the call `{call}`"),
+            (None, None) => Ok(()),
         }
     }
 }
@@ -159,4 +162,22 @@ pub trait Running: Send {
     ///
     /// When the sandbox ends.
     async fn wait(&mut self) -> Result<Output, Error>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exit_says_which_limit_or_which_refused_call_explains_it() {
+        let mut exit = Exit {
+            code: Some(1),
+            refused: Some("ptrace".into()),
+            ..Exit::default()
+        };
+        let said = "exit code 1, the sandbox refused the call `ptrace`";
+        assert_eq!(exit.to_string(), said);
+        exit.limit = Some("limit of memory".into());
+        assert_eq!(exit.to_string(), "exit code 1, limit of memory reached");
+    }
 }

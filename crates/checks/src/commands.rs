@@ -135,6 +135,9 @@ fn judge(evidence: &mut Evidence, ran: &Ran, timeout: Duration) {
             .push_str(&format!("\nthe {limit} of the sandbox was reached"));
         Verdict::Broken
     } else {
+        if let Some(why) = ran.exit.why() {
+            evidence.findings.push_str(&format!("\n{why}"));
+        }
         Verdict::Failed
     };
 }

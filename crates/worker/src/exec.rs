@@ -53,6 +53,7 @@ fn exit(exit: sandbox::Exit) -> Exit {
         signal: exit.signal,
         timed_out: exit.timed_out,
         limit: exit.limit.map(|limit| limit.to_string()),
+        refused: exit.refused.map(|call| call.to_string()),
     }
 }
 

@@ -340,9 +340,9 @@ fn before(place: &Place, is_shell: bool) -> String {
 }
 
 fn after(worked: &relay::Relayed, kept: &[Kept], width: usize) -> String {
-    let limit = worked.exit.and_then(|exit| exit.limit);
-    let mut out = limit.map_or_else(String::new, |limit| {
-        format!("{} the {limit} was reached\n", paint(LOOK, "note:"))
+    let why = worked.exit.and_then(|exit| exit.why());
+    let mut out = why.map_or_else(String::new, |why| {
+        format!("{} {why}\n", paint(LOOK, "note:"))
     });
     if kept
         .iter()

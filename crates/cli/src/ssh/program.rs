@@ -191,10 +191,7 @@ async fn tell(
     handle: &Handle,
 ) -> Option<()> {
     let (status, why) = match ended {
-        Ok(exit) => (
-            exit.code,
-            exit.limit.map(|it| format!("the {it} was reached")),
-        ),
+        Ok(exit) => (exit.code, exit.why()),
         Err(error) => {
             let code = match error {
                 server::Error::Standing(standing::Error::Program { code, .. }) => *code,

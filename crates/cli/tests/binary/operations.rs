@@ -1,10 +1,15 @@
 //! Looking after what Skep does: why something stands still, what died, how it went, limits.
 
 use crate::world::{DEADLINE, PROMPT, Told, World, wrong_answer};
+use testkit::Repo;
 use testkit::models::{Dialect, Job, Script, Step};
 
 /// A world in which a request has failed, and its id.
 fn failed() -> (World, String) {
+    failed_in(wrong_answer())
+}
+
+fn failed_in(repo: Repo) -> (World, String) {
     let script = Script::new().job(
         Job::on(PROMPT)
             .with_tools()
@@ -13,7 +18,7 @@ fn failed() -> (World, String) {
             .step(Step::say("I am sure."))
             .step(Step::say("Really.")),
     );
-    let world = World::new(Dialect::Chat, wrong_answer(), script);
+    let world = World::new(Dialect::Chat, repo, script);
     let told = Told::of(
         world
             .skep(&["run", "--json", "--plan", "none", PROMPT])
@@ -67,6 +72,22 @@ fn a_failed_request_says_why_and_its_job_is_a_dead_letter_that_can_be_tried_agai
         nothing.stderr.contains("nothing was interrupted"),
         "{}",
         nothing.stderr
+    );
+}
+
+#[test]
+fn a_check_to_which_a_sandbox_refused_a_call_says_which_and_what_to_do() {
+    let repo = wrong_answer();
+    let check = "unshare --user grep -qx 43 answer.txt";
+    let policy = format!("[[check]]\nname = \"answer\"\ncommand = \"{check}\"\n");
+    repo.file("skep.toml", &policy);
+    repo.commit("A check that makes a namespace");
+    let (world, request) = failed_in(repo);
+    let shown = world.skep(&["show", &request]).expect_code(0).stdout;
+    let named = "the sandbox refused the call `unshare(CLONE_NEWUSER)`";
+    assert!(
+        shown.contains(named) && shown.contains("--nested"),
+        "{shown}"
     );
 }
 

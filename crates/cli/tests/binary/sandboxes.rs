@@ -131,6 +131,41 @@ fn a_sandbox_stays_until_it_is_destroyed_and_commands_in_it_are_as_on_the_host()
 }
 
 #[test]
+fn a_call_that_a_sandbox_refuses_is_named_where_a_command_fails_for_it() {
+    let world = world();
+    create(&world, &["--name", "try"]);
+    let call = "unshare(CLONE_NEWUSER)";
+    let said = exec(&world, "try", "unshare --user true")
+        .expect_code(1)
+        .stderr;
+    assert!(said.contains("note:") && said.contains(call), "{said}");
+    assert!(said.contains("--nested"), "what to do: {said}");
+    let shown = world.skep(&[
+        "sandbox", "exec", "--json", "try", "--", "unshare", "--user", "true",
+    ]);
+    let shown = shown.expect_code(1).json_lines().remove(0);
+    assert_eq!(shown["exit"]["refused"]["name"], call);
+    let last = |shown: &Value| shown["state"]["last"].clone();
+    let found = last(&json(&world, &["inspect", "try"]));
+    assert_eq!(found["trouble"], "refused_call");
+    assert!(found["remedy"].as_str().unwrap().contains("--nested"));
+    assert_eq!(found["refused"][0]["name"], call);
+    let text = world.skep(&["sandbox", "inspect", "try"]).expect_code(0);
+    assert!(text.stdout.contains("last failed"), "{}", text.stdout);
+    assert!(text.stdout.contains(call), "{}", text.stdout);
+
+    // What goes on without it and ends well has no trouble.
+    let said = exec(&world, "try", "unshare --user true 2>/dev/null; true")
+        .expect_code(0)
+        .stderr;
+    assert_eq!(said, "");
+    let found = last(&json(&world, &["inspect", "try"]));
+    assert!(found["trouble"].is_null() && found["remedy"].is_null());
+    assert_eq!(found["refused"][0]["name"], call);
+    world.skep(&["sandbox", "destroy", "try"]).expect_code(0);
+}
+
+#[test]
 fn several_sandboxes_and_several_commands_work_at_once_and_do_not_see_each_other() {
     let world = world();
     let one = create(&world, &["--name", "one"]);

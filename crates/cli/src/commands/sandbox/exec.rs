@@ -190,14 +190,13 @@ fn ended_by(exit: sandbox::Exit) -> Option<&'static str> {
 
 /// The same for a person.
 fn why(exit: sandbox::Exit, timeout: Option<Duration>) -> Option<String> {
-    match (exit.timed_out, timeout, exit.limit) {
-        (true, Some(timeout), _) => Some(format!(
+    match (exit.timed_out, timeout) {
+        (true, Some(timeout)) => Some(format!(
             "the command was ended after {}, as `--timeout` says",
             format::span(timeout)
         )),
-        (true, None, _) => Some("the command was ended because its time was over".into()),
-        (false, _, Some(limit)) => Some(format!("the {limit} was reached")),
-        (false, _, None) => None,
+        (true, None) => Some("the command was ended because its time was over".into()),
+        (false, _) => exit.why(),
     }
 }
 

@@ -132,6 +132,33 @@ impl Sidecar {
     }
 }
 
+/// The command that ended, or did not start, last.
+#[derive(serde::Deserialize)]
+struct Last {
+    exit: Option<sandbox::Exit>,
+    trouble: Option<String>,
+    remedy: Option<String>,
+}
+
+impl Last {
+    fn of(found: Option<&serde_json::Value>) -> Option<Self> {
+        serde_json::from_value(found?.get("last")?.clone()).ok()
+    }
+
+    /// How it failed and what to do, where something explains that.
+    fn lines(&self) -> Vec<String> {
+        let Some(trouble) = &self.trouble else {
+            return Vec::new();
+        };
+        let how = match self.exit {
+            Some(exit) => exit.to_string(),
+            None => format!("not started, {}", trouble.replace('_', " ")),
+        };
+        let hint = self.remedy.iter().map(|remedy| format!("hint: {remedy}"));
+        [how].into_iter().chain(hint).collect()
+    }
+}
+
 fn render(state: &State, width: usize) -> String {
     let record = &state.record;
     let zone = jiff::tz::TimeZone::system();
@@ -197,6 +224,10 @@ fn render(state: &State, width: usize) -> String {
         line("fork of", format!("{}, at {}", of.id, of.snapshot));
     }
     let found = state.state.as_ref();
+    let failed = Last::of(found).map_or_else(Vec::new, |last| last.lines());
+    for (index, one) in failed.into_iter().enumerate() {
+        line(if index == 0 { "last failed" } else { "" }, one);
+    }
     for sidecar in Sidecar::all(found) {
         line("sidecar", sidecar.state(&zone));
         for below in sidecar.below() {
@@ -263,6 +294,27 @@ fn changed(of: &serde_json::Value) -> Vec<FileStat> {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn the_command_that_failed_last_is_shown_where_something_explains_it() {
+        let lines = |last: serde_json::Value| {
+            let found = json!({ "last": last });
+            Last::of(Some(&found)).unwrap().lines()
+        };
+        let mut last = json!({
+            "exit": { "code": 1, "signal": null, "timed_out": false, "limit": null },
+            "output": ["x"], "trouble": null, "remedy": null, "refused": [],
+        });
+        assert_eq!(lines(last.clone()), Vec::<String>::new());
+        last["exit"]["refused"] = json!({ "name": "", "number": 4711, "arguments": [0, 0] });
+        last["trouble"] = json!("refused_call");
+        last["remedy"] = json!("run it outside");
+        let shown = ["exit code 1, `call 4711` refused", "hint: run it outside"];
+        assert_eq!(lines(last.clone()), shown);
+        last["exit"] = json!(null);
+        last["trouble"] = json!("program_not_found");
+        assert_eq!(lines(last)[0], "not started, program not found");
+    }
 
     #[test]
     fn a_sidecar_is_shown_with_its_health_and_one_that_has_ended_with_why_and_its_last_lines() {
