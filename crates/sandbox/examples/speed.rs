@@ -5,6 +5,8 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use tokio::io::{AsyncBufReadExt, BufReader};
+
 use skep_sandbox::{Backend, Command, Namespace, Sandbox, Spec, Workspace, exec_captured};
 
 const ROUNDS: usize = 200;
@@ -33,6 +35,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             .await?;
         }
     }
+    beside(&plain).await?;
     memory(&plain).await?;
     std::fs::remove_dir_all(&directory)?;
     Ok(())
@@ -103,6 +106,52 @@ fn median_and_slow(mut times: Vec<Duration>) -> (Duration, Duration) {
             .unwrap_or_default()
     };
     (at(50), at(95))
+}
+
+/// Commands beside so many processes that make one call without an end, and what such a call takes: an
+/// allowed one, one that is refused by the filter alone, and one that process 1 is asked about.
+async fn beside(workspace: &Workspace) -> Outcome {
+    for (what, call) in [
+        ("allowed", "getppid()"),
+        ("refused", "keyctl(0, 0, 0)"),
+        ("told", "chroot(b'/')"),
+    ] {
+        for loops in [1, 8] {
+            let sandbox = Namespace::new().create(spec(workspace)).await?;
+            let program = format!(
+                "import ctypes, os, time\n\
+                 c = ctypes.CDLL(None)\n\
+                 c.keyctl = lambda *a: c.syscall({}, *a)\n\
+                 begin = time.monotonic()\n\
+                 for _ in range(20000): c.{call}\n\
+                 print((time.monotonic() - begin) / 20000 * 1e6, flush=True)\n\
+                 for _ in range({loops} - 1):\n    \
+                     if os.fork() == 0: break\n\
+                 while True: c.{call}\n",
+                libc::SYS_keyctl
+            );
+            let command = Command::new(["/usr/bin/python3", "-c", &program], "/");
+            let mut process = sandbox.exec(command).await?;
+            let mut said = String::new();
+            if let Some(output) = process.stdout.take() {
+                BufReader::new(output).read_line(&mut said).await?;
+            }
+            let mut times = Vec::new();
+            for _ in 0..ROUNDS {
+                let begin = Instant::now();
+                exec_captured(sandbox.as_ref(), yes(sandbox.as_ref()), 4096).await?;
+                times.push(begin.elapsed());
+            }
+            let (median, slow) = median_and_slow(times);
+            println!(
+                "exec beside {loops} loops of {what:8} calls (each {} us): median {median:?}, 95 % within {slow:?}",
+                said.trim()
+            );
+            drop(process);
+            sandbox.destroy().await?;
+        }
+    }
+    Ok(())
 }
 
 async fn memory(workspace: &Workspace) -> Outcome {
