@@ -7,7 +7,7 @@
 
 use std::fs;
 use std::io::Read as _;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -47,7 +47,8 @@ pub(super) fn end() -> Vec<String> {
     ids
 }
 
-/// Ends those in the container `id`, and waits for their ends. Its watcher ends by itself then.
+/// Ends those in the container `id`, and waits for their ends, and for that of its watcher, which comes
+/// by itself: it writes down how the container ended, and would do so after the engine has removed it.
 pub(super) fn end_of(id: &str) {
     if !traces::is_id(id) {
         return;
@@ -55,6 +56,11 @@ pub(super) fn end_of(id: &str) {
     let watches = |number: i32| {
         read(number, "comm").trim_end() == WATCHER && read(number, "cmdline").contains(id)
     };
+    // Known before anything ends: a watcher becomes another program then, which clears away.
+    let watchers: Vec<OwnedFd> = numbers()
+        .filter(|number| watches(*number))
+        .filter_map(|number| pidfd_open(Pid::from_raw(number)?, PidfdFlags::empty()).ok())
+        .collect();
     for number in numbers() {
         end_if(number, || {
             let inside = container(&read(number, "cgroup")).as_deref() == Some(id);
@@ -62,6 +68,16 @@ pub(super) fn end_of(id: &str) {
             let parent = crate::stats::line(&status, "PPid:").and_then(|it| i32::try_from(it).ok());
             (inside && !watches(number)) || parent.is_some_and(watches)
         });
+    }
+    let deadline = Instant::now() + ENDS_WITHIN;
+    for watcher in watchers {
+        match wait_readable(watcher.as_fd(), deadline) {
+            Ok(true) => {}
+            Ok(false) => tracing::debug!(id, "the watcher of a container goes on"),
+            Err(error) => {
+                tracing::debug!(%error, id, "the watcher of a container is not waited for")
+            }
+        }
     }
 }
 
@@ -132,6 +148,9 @@ fn container(groups: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::process::{Command, Stdio};
+
     use super::*;
 
     #[test]
@@ -146,6 +165,27 @@ mod tests {
         assert!(!is_orphaned(&(other.clone() + &line(own))), "it lives");
         assert!(!is_orphaned(&other));
         assert!(is_orphaned(&(other + &line(&format!("{pid}-1-{among}")))));
+    }
+
+    #[test]
+    fn a_containers_watcher_has_written_down_its_end_before_the_container_is_removed() {
+        let place = tempfile::tempdir().unwrap();
+        let program = place.path().join(WATCHER);
+        // It becomes another program, as watchers do, which takes a moment.
+        let script = "#!/bin/sh\nsleep 1000 &\necho begun\nwait\nexec sleep 0.3\n";
+        fs::write(&program, script).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let id = format!("{:064x}", std::process::id());
+        let mut watcher = Command::new(&program)
+            .arg(&id)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut begun = [0; 6];
+        let output = watcher.stdout.as_mut().unwrap();
+        output.read_exact(&mut begun).unwrap();
+        end_of(&id);
+        assert!(watcher.try_wait().unwrap().is_some(), "it has ended");
     }
 
     #[test]
