@@ -192,14 +192,16 @@ impl fmt::Debug for BlobId {
 
 /// A text that is not the name of a blob.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not the name of a blob: it should be 64 hexadecimal digits")]
+#[error("`{0}` is not the name of a blob: it should be 64 hexadecimal digits, none a capital")]
 pub struct InvalidBlobId(String);
 
 impl FromStr for BlobId {
     type Err = InvalidBlobId;
     fn from_str(text: &str) -> Result<Self, InvalidBlobId> {
         let invalid = || InvalidBlobId(text.into());
-        if text.len() != 64 || !text.is_ascii() {
+        // One has one text: no capitals, and no sign, which numbers are read with.
+        let is_digit = |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        if text.len() != 64 || !text.bytes().all(is_digit) {
             return Err(invalid());
         }
         let mut digest = [0u8; 32];
@@ -274,5 +276,8 @@ mod tests {
         let id = BlobId::from_sha256([0xa5; 32]);
         assert_eq!(id.to_string().parse::<BlobId>().unwrap(), id);
         assert!("a5".parse::<BlobId>().is_err());
+        for other in ["A5".repeat(32), "+5".repeat(32), "é".repeat(32)] {
+            assert!(other.parse::<BlobId>().is_err(), "{other}");
+        }
     }
 }
