@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::plan_inside::{Layers, Step};
 use super::read::{Reader, Text};
@@ -265,8 +265,10 @@ fn write(plan: &mut Plan, from: &mut Choices<'_>) -> Said {
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
             plan.spread(&path, &target, number, &names);
             // The fresh root needs no slash before the names in it.
-            let place = own(&target);
-            let place = if place == b"/" { Vec::new() } else { place };
+            let place = match target == Path::new("/") {
+                true => Vec::new(),
+                false => own(&target),
+            };
             let mut texts = vec![hosts(&path), place];
             texts.extend(names.iter().map(|name| name.as_bytes().to_vec()));
             said(wire::STEP_SPREAD, texts, vec![number.into()])
