@@ -33,6 +33,8 @@ const BEGUN_WITHIN: Duration = Duration::from_secs(60);
 /// How long a container may take to be gone, and how often it is looked for meanwhile.
 const GONE_WITHIN: Duration = Duration::from_secs(20);
 const LOOK: Duration = Duration::from_millis(20);
+/// How long an engine may be unable to list containers.
+const LISTED_WITHIN: Duration = Duration::from_secs(5);
 /// The block of a tar archive.
 const BLOCK: usize = 512;
 
@@ -231,11 +233,21 @@ impl Engine {
     /// The containers whose owners have ended, by their ids.
     pub(super) async fn stale(&self) -> Result<Vec<String>, Error> {
         let labels = HashMap::from([("label".to_owned(), vec![OWNER.to_owned()])]);
-        let options = ListContainersOptionsBuilder::new()
-            .all(true)
-            .filters(&labels);
-        let listed = self.docker.list_containers(Some(options.build())).await;
-        let listed = listed.map_err(|error| refused("list containers", error))?;
+        let deadline = Instant::now() + LISTED_WITHIN;
+        let listed = loop {
+            let options = ListContainersOptionsBuilder::new()
+                .all(true)
+                .filters(&labels);
+            match self.docker.list_containers(Some(options.build())).await {
+                Ok(listed) => break listed,
+                Err(error) if !has_answered(&error) || Instant::now() > deadline => {
+                    return Err(refused("list containers", error));
+                }
+                // Podman lists nothing while one of them is about to go.
+                Err(error) => tracing::debug!(%error, "containers are not listed yet"),
+            }
+            tokio::time::sleep(LOOK).await;
+        };
         let stale = listed.into_iter().filter_map(|container| {
             let labels = container.labels.unwrap_or_default();
             let label = |name: &str| labels.get(name).map_or("", String::as_str);

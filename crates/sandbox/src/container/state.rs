@@ -76,4 +76,17 @@ mod tests {
         assert!(!engine.runs("one").await, "it is gone, and asked for once");
         served.join().unwrap();
     }
+
+    #[tokio::test]
+    async fn an_engine_that_cannot_list_containers_for_a_moment_is_asked_again() {
+        let not_yet = r#"{"message":"getting container from store: container not known"}"#;
+        let mut answers = vec![(200, "[]"), (500, not_yet)];
+        let (way, _place, served) = fake::serve(move |_| {
+            let answer = answers.pop().unwrap();
+            (answer, answers.is_empty())
+        });
+        let engine = Engine::reach(way, None).await.unwrap();
+        assert_eq!(engine.stale().await.unwrap(), [""; 0]);
+        served.join().unwrap();
+    }
 }
