@@ -1,7 +1,7 @@
 //! The inside's first process: a static program without any library.
 //!
-//! Started by the owner as a *helper*, it joins the sandbox's cgroups, makes one clone with all
-//! namespaces whose parent is the owner, and exits. The clone is *process 1*: it carries out the
+//! Started by the owner as a *helper*, it joins the sandbox's cgroups, makes one clone in namespaces of
+//! its own whose parent is the owner, and exits. The clone is *process 1*: it carries out the
 //! owner's plan (mounts, network, seal), then starts what it is told to start, each under a
 //! *minder* of its own. It ends when the owner's end of the socket closes, and the kernel ends
 //! everything else with it.

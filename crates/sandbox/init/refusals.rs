@@ -5,7 +5,15 @@ use crate::sys::{self, EPERM, nr};
 use crate::wire::MOST_TOLD;
 
 /// Where the kernel asks: the listener of the filter of system calls.
-pub struct Refusals(i32);
+pub struct Refusals {
+    listener: i32,
+    asked: u32,
+}
+
+/// So many calls are answered; whoever makes another one hears from the kernel that there is no such call.
+/// The kernel counts also those that a signal takes back before they were heard, and forgets to wake whoever
+/// listens after 2^31 of them: so many cannot come together while these few are answered.
+const MOST_ANSWERED: u32 = 1 << 16;
 
 /// A call, by its number and those of its arguments that the filter looks at; 0 where it looks at none, so
 /// that a call is the same whatever else it is made with.
@@ -49,22 +57,28 @@ const _: () = assert!(size_of::<Notification>() == 0x50 && size_of::<Answer>() =
 
 impl Refusals {
     pub fn new(listener: i32) -> Self {
-        Self(listener)
+        Self { listener, asked: 0 }
     }
 
     pub fn descriptor(&self) -> i32 {
-        self.0
+        self.listener
     }
 
     pub fn close(&self) {
-        sys::close(self.0);
+        sys::close(self.listener);
     }
 
-    /// Who waits longest, if anybody still does. It does not wait itself where the listener is readable,
-    /// because nobody else reads there.
-    pub fn next(&self) -> Option<Asked> {
+    /// Whether so many were heard that nobody shall be heard any more.
+    pub fn are_over(&self) -> bool {
+        self.asked >= MOST_ANSWERED
+    }
+
+    /// Who waits longest (before Linux 5.19, who came last), if anybody still does. It does not wait itself
+    /// where the listener is readable, because nobody else reads there.
+    pub fn next(&mut self) -> Option<Asked> {
+        self.asked = self.asked.saturating_add(1);
         let mut asked = Notification::default();
-        let arguments = [self.0 as usize, RECEIVE, &raw mut asked as usize];
+        let arguments = [self.listener as usize, RECEIVE, &raw mut asked as usize];
         // SAFETY: the kernel writes as many bytes as the number of the request says.
         unsafe { sys::call(nr::IOCTL, arguments) }.ok()?;
         Some(Asked {
@@ -76,7 +90,7 @@ impl Refusals {
 
     /// Whether it still waits, and is therefore the one whose number was told.
     pub fn waits(&self, asked: &Asked) -> bool {
-        let arguments = [self.0 as usize, ID_VALID, sys::address(&raw const asked.id)];
+        let arguments = [self.listener as usize, ID_VALID, sys::address(&raw const asked.id)];
         // SAFETY: the kernel reads eight bytes.
         unsafe { sys::call(nr::IOCTL, arguments) }.is_ok()
     }
@@ -89,7 +103,7 @@ impl Refusals {
             error: -(EPERM.0 as i32),
             flags: 0,
         };
-        let arguments = [self.0 as usize, SEND, sys::address(&raw const answer)];
+        let arguments = [self.listener as usize, SEND, sys::address(&raw const answer)];
         // SAFETY: the kernel reads as many bytes as the number of the request says.
         let _gone = unsafe { sys::call(nr::IOCTL, arguments) };
     }

@@ -201,9 +201,14 @@ impl Service {
 
     /// Refuses one call, and tells the owner which it was and of which command, before that goes on.
     fn refuse(&mut self) {
-        let Some(refusals) = &self.refusals else {
+        let Some(refusals) = &mut self.refusals else {
             return;
         };
+        if refusals.are_over() {
+            refusals.close();
+            self.refusals = None;
+            return;
+        }
         let Some(asked) = refusals.next() else {
             return;
         };

@@ -1,5 +1,6 @@
-//! The helper: one clone with all namespaces, whose parent is the owner. What of them hangs on no plan
-//! it makes for itself before it is given one, so that this can be done ahead; its clone has them, too.
+//! The helper: one clone in namespaces of its own, whose parent is the owner. Those that hang on no plan
+//! the helper makes for itself before it is given one, so that this can be done ahead; the rest come with
+//! the clone.
 //! For the kind `host` it makes none, and serves itself. As the first process of a container it stays
 //! until its clone has ended, for the container ends with it; the network is the container's, and
 //! nothing is made ahead.
@@ -8,11 +9,11 @@ use crate::link::{self, Message};
 use crate::seal;
 use crate::serve;
 use crate::setup::{self, Owner};
-use crate::sys::{self, Result, nr};
+use crate::sys::{self, Errno, Result, nr};
 use crate::text;
 use crate::switch;
 use crate::wire::{
-    AHEAD, BESIDE, BORN, MEETING, MEETING_SOCKET, PLAN, STAGE_CGROUP, STAGE_CLONE, STAGE_IDS, SWITCH,
+    AHEAD, BESIDE, BORN, FAILED, MEETING, MEETING_SOCKET, PLAN, STAGE_CGROUP, STAGE_CLONE, STAGE_IDS, SWITCH,
     UNSEALED,
 };
 
@@ -98,15 +99,15 @@ pub fn run() -> ! {
         None
     };
     let mut pidfd = -1;
-    let user = Owner::of_this();
+    let unmapped = (made == 0).then(Owner::of_this);
     match clone(cgroup, contained, made, &mut pidfd) {
+        Err(error @ sys::EACCES) if cgroup.is_some() => link::fail(socket, STAGE_CGROUP, error, 0),
         Err(error) => link::fail(socket, STAGE_CLONE, error, 0),
         Ok(0) => {
             for index in 1..message.count {
                 message.descriptor(index).map(sys::close);
             }
             let place = if contained { MEETING } else { "/tmp" };
-            let unmapped = (made == 0).then_some(user);
             setup::run(socket, plan, bytes as usize, unmapped, place)
         }
         Ok(pid) => {
@@ -136,11 +137,19 @@ fn make_ahead(socket: i32, score: u32) {
     let owner = Owner::of_this();
     // SAFETY: touches no memory.
     if let Err(error) = unsafe { sys::call(nr::UNSHARE, [MADE_AHEAD as usize]) } {
-        link::fail(socket, STAGE_CLONE, error, 0)
+        fail_ahead(socket, STAGE_CLONE, error)
     }
     if let Err(error) = setup::become_inside_user(owner) {
-        link::fail(socket, STAGE_IDS, error, 0)
+        fail_ahead(socket, STAGE_IDS, error)
     }
+}
+
+/// Says what failed, and ends when it has heard the plan: the kernel tells an owner of what was not heard,
+/// and not of what was said before.
+fn fail_ahead(socket: i32, stage: u32, error: Errno) -> ! {
+    link::send(socket, &[FAILED, stage, error.0, 0], None);
+    hear(socket);
+    sys::exit(1)
 }
 
 /// Root gives its groups up; others cannot.

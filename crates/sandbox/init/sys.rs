@@ -10,6 +10,7 @@ pub use crate::read::Text;
 pub struct Errno(pub u32);
 
 pub const EPERM: Errno = Errno(1);
+pub const EACCES: Errno = Errno(13);
 pub const ENOENT: Errno = Errno(2);
 pub const EINTR: Errno = Errno(4);
 pub const EAGAIN: Errno = Errno(11);

@@ -79,7 +79,7 @@ pub const FAMILY_6: u32 = 6;
 
 /// Stages of [`FAILED`].
 pub const STAGE_CGROUP: u32 = 1;
-/// The clone with all namespaces.
+/// The namespaces, or the clone in them.
 pub const STAGE_CLONE: u32 = 2;
 /// The maps of users and groups.
 pub const STAGE_IDS: u32 = 3;

@@ -151,6 +151,16 @@ impl Backend for Namespace {
         let built = built.await?;
         Ok(Box::new(NamespaceSandbox::new(built)?))
     }
+
+    async fn settle(&self) {
+        let ended = blocking("end the helper of the next sandbox", || {
+            ahead::end();
+            Ok(())
+        });
+        if let Err(error) = ended.await {
+            tracing::debug!(%error, "what waits ends with this process");
+        }
+    }
 }
 
 /// What the blocking part of a creation gives.

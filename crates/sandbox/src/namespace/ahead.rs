@@ -1,4 +1,4 @@
-//! The helper of the next sandbox, made while the one before it is in use.
+//! The helper of the next sandbox, made while the one before it is set up and in use.
 //!
 //! Where one sandbox comes after another, half of what it takes until the next is ready hangs on nothing
 //! that is known of it: the helper's start, and the namespaces of users, network, names and messages. A
@@ -24,8 +24,10 @@ static SHELF: Mutex<Shelf> = Mutex::new(Shelf {
     waiting: None,
     kept: false,
     started: false,
+    over: false,
 });
-static TAKEN: Condvar = Condvar::new();
+/// Something of the shelf has changed.
+static CHANGED: Condvar = Condvar::new();
 
 struct Shelf {
     waiting: Option<Waiting>,
@@ -33,6 +35,8 @@ struct Shelf {
     kept: bool,
     /// Whether this process has made a sandbox.
     started: bool,
+    /// Whether that thread shall end.
+    over: bool,
 }
 
 fn shelf() -> MutexGuard<'static, Shelf> {
@@ -46,11 +50,18 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    fn make() -> Result<Self, Error> {
+    pub(super) fn make() -> Result<Self, Error> {
         let (socket, theirs) = start::socket_pair()?;
         let words = [wire::AHEAD, OUT_OF_MEMORY_SCORE];
         packet::send(&socket, &words, &[], SendFlags::empty())
             .map_err(Error::io("start the sandbox"))?;
+        let helper = start::spawn(theirs)?;
+        Ok(Self { socket, helper })
+    }
+
+    /// One that makes all namespaces with the clone.
+    pub(super) fn without_namespaces() -> Result<Self, Error> {
+        let (socket, theirs) = start::socket_pair()?;
         let helper = start::spawn(theirs)?;
         Ok(Self { socket, helper })
     }
@@ -66,25 +77,33 @@ impl Waiting {
     fn end(self) {
         let Self { socket, mut helper } = self;
         drop(socket);
-        if let Err(error) = helper.wait() {
-            tracing::debug!(%error, "a helper's end was taken by somebody else");
+        if let Err(error) = start::reap(&mut helper) {
+            tracing::debug!(%error, "a helper that nobody wants does not end");
         }
     }
 }
 
-/// The helper that waits, or one that is made now. Blocks.
-pub(super) fn take() -> Result<Waiting, Error> {
-    let waiting = shelf().waiting.take();
-    TAKEN.notify_one();
-    match waiting {
-        Some(waiting) if waiting.is_there() => Ok(waiting),
-        other => {
-            if let Some(gone) = other {
-                gone.end();
-            }
-            Waiting::make()
-        }
+/// The helper that waits, if one does.
+pub(super) fn take() -> Option<Waiting> {
+    let waiting = shelf().waiting.take()?;
+    CHANGED.notify_all();
+    if waiting.is_there() {
+        return Some(waiting);
     }
+    waiting.end();
+    None
+}
+
+/// Ends what waits, and waits until it has ended: a process that is about to end would leave that to the
+/// machine's first. Blocks.
+pub(super) fn end() {
+    let mut shelf = shelf();
+    if !shelf.kept {
+        return;
+    }
+    shelf.over = true;
+    CHANGED.notify_all();
+    let _ended = CHANGED.wait_timeout_while(shelf, WANTED_WITHIN, |shelf| shelf.kept);
 }
 
 /// Has the next one made, unless this was the first sandbox of this process: most make only one.
@@ -110,17 +129,25 @@ fn keep() {
             // Whoever needs the next one makes it, and is told why it cannot be made.
             Err(error) => {
                 tracing::debug!(%error, "no helper is made ahead");
-                shelf.kept = false;
-                return;
+                return leave(shelf);
             }
         }
-        let waited =
-            TAKEN.wait_timeout_while(shelf, WANTED_WITHIN, |shelf| shelf.waiting.is_some());
+        let waited = CHANGED.wait_timeout_while(shelf, WANTED_WITHIN, |shelf| {
+            shelf.waiting.is_some() && !shelf.over
+        });
         let (mut shelf, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        if let Some(unwanted) = shelf.waiting.take() {
-            shelf.kept = false;
+        let unwanted = shelf.waiting.take();
+        if unwanted.is_some() || shelf.over {
             drop(shelf);
-            return unwanted.end();
+            unwanted.into_iter().for_each(Waiting::end);
+            return leave(self::shelf());
         }
     }
+}
+
+/// Nobody sees to the shelf any more, until the next sandbox.
+fn leave(mut shelf: MutexGuard<'_, Shelf>) {
+    shelf.kept = false;
+    shelf.over = false;
+    CHANGED.notify_all();
 }

@@ -7,7 +7,7 @@
 use std::io::Write as _;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -90,13 +90,41 @@ impl Drop for First {
 
 /// Starts the inside and waits until it is ready. Blocks for some milliseconds.
 pub(super) fn start(plan: &Plan, join: Option<&Join>) -> Result<Inside, Error> {
-    let failed = || Error::io("start the sandbox");
-    let plan_file = memory_file("skep-plan", plan.bytes()).map_err(failed())?;
-    let Waiting { socket, mut helper } = ahead::take()?;
-    send_plan(&socket, plan, plan_file.as_fd(), join).map_err(failed())?;
-    let inside = await_ready(socket, plan);
-    let helper = helper.wait().map_err(failed())?;
+    let plan_file =
+        memory_file("skep-plan", plan.bytes()).map_err(Error::io("start the sandbox"))?;
+    let begin = |waiting| begin(waiting, plan, plan_file.as_fd(), join);
+    // Root may put what it clones into groups that are another user's; what stands for the user inside
+    // may not.
+    let at_once = matches!(join, Some(Join::V2(_))) && rustix::process::geteuid().is_root();
+    if at_once {
+        return begin(Waiting::without_namespaces()?);
+    }
+    let inside = match ahead::take() {
+        // It was killed, as when the machine is short of memory, and nothing of the sandbox has begun.
+        Some(waiting) => match begin(waiting) {
+            Err(Error::Setup { step: "run", .. }) => begin(Waiting::make()?),
+            other => other,
+        },
+        None => begin(Waiting::make()?),
+    };
     ahead::make_another();
+    inside
+}
+
+/// Gives a helper its plan, and waits until the inside is ready and the helper has ended.
+fn begin(
+    waiting: Waiting,
+    plan: &Plan,
+    plan_file: BorrowedFd<'_>,
+    join: Option<&Join>,
+) -> Result<Inside, Error> {
+    let Waiting { socket, mut helper } = waiting;
+    // One that has ended does not hear it, and may have said why it did.
+    if let Err(error) = send_plan(&socket, plan, plan_file, join) {
+        tracing::debug!(%error, "the helper does not hear its plan");
+    }
+    let inside = await_ready(socket, plan);
+    let helper = reap(&mut helper)?;
     match inside {
         Err(Error::Gone) => Err(Error::Setup {
             step: "run",
@@ -106,6 +134,26 @@ pub(super) fn start(plan: &Plan, join: Option<&Join>) -> Result<Inside, Error> {
         }),
         other => other,
     }
+}
+
+/// Waits for the end of a program of ours that is about to end, within bounds. May be called again.
+pub(super) fn reap(child: &mut Child) -> Result<ExitStatus, Error> {
+    let failed = || Error::io("end the sandbox");
+    if let Some(status) = child.try_wait().map_err(failed())? {
+        return Ok(status);
+    }
+    let pidfd = rustix::process::pidfd_open(
+        rustix::process::Pid::from_child(child),
+        rustix::process::PidfdFlags::empty(),
+    )
+    .map_err(|error| failed()(error.into()))?;
+    if wait_readable(pidfd.as_fd(), Instant::now() + GONE_WITHIN)? {
+        return child.wait().map_err(failed());
+    }
+    Err(Error::Silent {
+        seconds: GONE_WITHIN.as_secs(),
+        doing: "ending",
+    })
 }
 
 pub(super) fn socket_pair() -> Result<(OwnedFd, OwnedFd), Error> {
@@ -181,22 +229,7 @@ impl Helper {
     /// Waits until it has ended what it started, and itself, because the conversation has ended. May
     /// be called again.
     pub(crate) fn end(&mut self) -> Result<(), Error> {
-        let failed = || Error::io("end the sandbox");
-        if self.child.try_wait().map_err(failed())?.is_some() {
-            return Ok(());
-        }
-        let pidfd = rustix::process::pidfd_open(
-            rustix::process::Pid::from_child(&self.child),
-            rustix::process::PidfdFlags::empty(),
-        )
-        .map_err(|error| failed()(error.into()))?;
-        if wait_readable(pidfd.as_fd(), Instant::now() + GONE_WITHIN)? {
-            return self.child.wait().map(drop).map_err(failed());
-        }
-        Err(Error::Silent {
-            seconds: GONE_WITHIN.as_secs(),
-            doing: "ending",
-        })
+        reap(&mut self.child).map(drop)
     }
 }
 
@@ -260,8 +293,11 @@ pub(crate) fn await_ready(socket: OwnedFd, plan: &Plan) -> Result<Inside, Error>
     let mut ready = None;
     loop {
         let next = if wait_readable(socket.as_fd(), deadline)? {
-            packet::receive(&socket, RecvFlags::empty())
-                .map_err(Error::io("hear from the sandbox"))?
+            match packet::receive(&socket, RecvFlags::empty()) {
+                // It was killed before it heard its plan.
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => None,
+                other => other.map_err(Error::io("hear from the sandbox"))?,
+            }
         } else {
             return Err(Error::Silent {
                 seconds: READY_WITHIN.as_secs(),

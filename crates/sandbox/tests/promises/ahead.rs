@@ -5,10 +5,10 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::time::{Duration, Instant};
 
-use skep_sandbox::Namespace;
+use skep_sandbox::{Backend as _, Error, Namespace};
 
 use crate::ends::{ends_in_time, living};
-use crate::room::{Room, is_root, this_program};
+use crate::room::{Room, directories, is_root, spec, this_program};
 
 /// A process of its own, for what waits is the process's and not the test's.
 struct Owner {
@@ -88,6 +88,10 @@ async fn an_owner_that_makes_what_it_is_told() {
                 room.says("true").await;
                 rooms.push(room);
                 println!("\nanswer made");
+            }
+            "settle" => {
+                Namespace::new().settle().await;
+                println!("\nanswer settled");
             }
             "others" => println!("\nanswer {:?}", others(&firsts)),
             wanted => {
@@ -188,6 +192,18 @@ fn what_waits_ends_with_its_owner_however_that_ends() {
 }
 
 #[test]
+fn whoever_is_about_to_end_leaves_nothing_waiting() {
+    let mut owner = Owner::new();
+    owner.make();
+    owner.make();
+    owner.waiting();
+    owner.ask("settle");
+    assert_eq!(owner.ask("others"), "[]");
+    owner.make();
+    owner.waiting();
+}
+
+#[test]
 fn what_nobody_wants_ends_by_itself() {
     let mut owner = Owner::new();
     owner.make();
@@ -197,4 +213,47 @@ fn what_nobody_wants_ends_by_itself() {
     owner.ask("alone");
     owner.make();
     owner.waiting();
+}
+
+#[test]
+fn where_namespaces_are_refused_each_sandbox_says_so_and_no_process_is_left() {
+    let mut refused = this_program("ahead::a_process_that_may_make_no_namespaces");
+    assert!(refused.status().unwrap().success());
+}
+
+#[tokio::test]
+#[ignore = "the process of another test"]
+async fn a_process_that_may_make_no_namespaces() {
+    // Of this thread, and of those that it starts: `unshare` is refused, all else allowed.
+    let instruction = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
+    let instructions = [
+        instruction(0x20, 0, 0, 0),
+        instruction(0x15, 0, 1, u32::try_from(libc::SYS_unshare).unwrap()),
+        instruction(
+            6,
+            0,
+            0,
+            libc::SECCOMP_RET_ERRNO | libc::EPERM.cast_unsigned(),
+        ),
+        instruction(6, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog {
+        len: 4,
+        filter: instructions.as_ptr().cast_mut(),
+    };
+    // SAFETY: both calls read what lives until they return.
+    let installed = unsafe {
+        assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+        let mode = libc::SECCOMP_SET_MODE_FILTER;
+        libc::syscall(libc::SYS_seccomp, mode, 0, &raw const program)
+    };
+    assert_eq!(installed, 0);
+    let directory = directories();
+    for _ in 0..40 {
+        let made = Namespace::new().create(spec(directory.path())).await;
+        let error = made.err().unwrap();
+        assert!(matches!(error, Error::NamespacesRefused { .. }), "{error}");
+    }
+    Namespace::new().settle().await;
+    assert_eq!(others(&[]), Vec::<u32>::new());
 }

@@ -2,7 +2,7 @@
 
 use skep_sandbox::Trouble;
 
-use crate::room::Room;
+use crate::room::{Room, this_program};
 
 /// A filter that allows everything, as one installs it who wants to be asked about calls: prints the error.
 const ASKS: &str = r#"
@@ -44,11 +44,19 @@ async fn where_namespaces_may_be_made_calls_are_refused_and_not_named() {
     assert_eq!(diagnosis.trouble(), named.then_some(Trouble::RefusedCall));
 }
 
-#[tokio::test]
-async fn where_somebody_outside_is_asked_already_calls_are_refused_and_not_named() {
+#[test]
+fn where_somebody_outside_is_asked_already_calls_are_refused_and_not_named() {
     if crate::nested::is_asked_for() {
         return;
     }
+    // In a process of its own: what waits for the next sandbox of this one has no such filter.
+    let mut asked = this_program("refusals::a_process_of_which_somebody_is_asked");
+    assert!(asked.status().unwrap().success());
+}
+
+#[tokio::test]
+#[ignore = "the process of another test"]
+async fn a_process_of_which_somebody_is_asked() {
     // Of this thread, and of those that it starts: a filter that asks, about nothing.
     let instruction = libc::sock_filter {
         code: 6,
