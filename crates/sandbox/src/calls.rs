@@ -47,6 +47,14 @@ pub(crate) struct Refused {
     pub(crate) about: Option<About>,
 }
 
+impl Refused {
+    /// As the kernel's documents call it.
+    pub(crate) fn name(&self) -> &'static str {
+        let name = self.constant.strip_prefix("SYS_");
+        name.unwrap_or(self.constant)
+    }
+}
+
 /// The numbers of calls.
 mod numbers {
     pub(super) use libc::*;
@@ -258,10 +266,7 @@ impl std::fmt::Display for Call {
                 write!(f, "socket({family}, {kind})")
             }
             _ => match self.line() {
-                Some(line) => {
-                    let name = line.constant.strip_prefix("SYS_");
-                    f.write_str(name.unwrap_or(line.constant))
-                }
+                Some(line) => f.write_str(line.name()),
                 None => write!(f, "call {}", self.number),
             },
         }

@@ -2,8 +2,8 @@
 //!
 //! An engine or a runtime that is killed while it makes a container can forget what waits in there to
 //! be started, and that waits for ever. Of an owner that has ended it is known by what it has mounted:
-//! the owner's directory; so is an engine by its socket there. Of a container it is known by its control group, and by its watcher, whose
-//! child it is.
+//! the owner's directory; so is an engine by its socket there. Of a container it is known by its control
+//! group, and by its watcher, whose child it is.
 
 use std::fs;
 use std::io::Read as _;
