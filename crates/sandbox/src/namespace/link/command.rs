@@ -47,7 +47,10 @@ impl Link {
         if let Some(limit) = state.ended_for.filter(|_| !reads) {
             return Err(Error::Struck { limit });
         }
-        state.struck = None;
+        // Files may be read while a command runs: what struck that one still explains its end.
+        if !reads {
+            state.struck = None;
+        }
         state.last_id = state.last_id.wrapping_add(1);
         let id = state.last_id;
         // A time that no clock reaches is none.
