@@ -312,7 +312,7 @@ impl Held {
     /// stays so.
     ///
     /// # Errors
-    /// When the holder does not end.
+    /// When the holder does not end, or could not end what runs or bring the files to the disk.
     pub async fn stop(self, data: &Path) -> Result<Self, Error> {
         let deadline = Instant::now() + ENDS_WITHIN;
         let mut now = self;
@@ -331,9 +331,14 @@ impl Held {
     async fn end(&self, how: &Ask) -> Result<bool, Error> {
         match self.tell(how, ANSWERS_WITHIN).await {
             Ok((Answer::Ending, _, mut talk)) => {
-                let ended = tokio::time::timeout(ENDS_WITHIN, talk.until_hung_up()).await;
-                ended.map_err(|_| self.silent())?;
-                Ok(true)
+                let ended = tokio::time::timeout(ENDS_WITHIN, talk.hear()).await;
+                match ended.map_err(|_| self.silent())? {
+                    Ok(Some((answer @ Answer::Refused { .. }, _))) => {
+                        Err(answer.into_error(|| self.gone()))
+                    }
+                    // It has ended; how, is written down.
+                    _ => Ok(true),
+                }
             }
             Ok((answer, ..)) => Err(answer.into_error(|| self.gone())),
             // Killed a moment ago, it may break off in the middle of this.

@@ -5,11 +5,11 @@ use super::{
     error::Error as StandingError,
     held,
     keeper::{End, Hearing, LentOnes, given_up, written},
-    kept::{Kept, now},
+    kept::{Kept, Why, now},
     moments::Fork,
     more::More,
     place::{Place, Wish},
-    serve::serve,
+    serve::{answer, refused, serve},
 };
 use crate::{Error, Node};
 use domain::{SandboxId, Timestamp};
@@ -159,7 +159,14 @@ pub async fn hold(
     // A new client finds nobody; who has just connected is told so.
     drop(listener);
     let closed = held.end(end, is_new).await;
-    // Only now do those hear of it who asked for it.
+    // Only now do those hear of it who asked for it. Whether it is destroyed they see for themselves.
+    if let (End::Stop(_), Err(error)) = (end, &closed) {
+        for talk in &waiting {
+            if let Err(error) = answer(talk, &refused(error), &[]).await {
+                tracing::debug!(%error, "who had it stopped went away");
+            }
+        }
+    }
     drop(waiting);
     closed.and(served)
 }
@@ -215,9 +222,13 @@ impl Held {
             return closed.and(struck.map_err(Into::into));
         }
         let rested = place.rest().await;
-        // Whatever failed, what runs in it ends with this process at the latest: it is stopped.
+        // Whatever failed, what runs in it ends with this process at the latest: it is stopped. As one
+        // whose holder was killed, where its files may not be whole on the disk.
         let written = match (end, kept) {
-            (End::Stop(why), Some(kept)) => berth.write(&kept.stopped(why, now())),
+            (End::Stop(why), Some(kept)) => {
+                let why = if rested.is_ok() { why } else { Why::Killed };
+                berth.write(&kept.stopped(why, now()))
+            }
             _ => Ok(()),
         };
         rested.and(written.map_err(Into::into))

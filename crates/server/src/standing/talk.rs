@@ -71,7 +71,8 @@ pub(super) enum Ask {
     Watch,
     /// End. The connection closes when all is gone.
     Destroy,
-    /// End what runs, and keep the files. The connection closes when that is done.
+    /// End what runs, and keep the files. The connection closes when that is done; what failed of it is
+    /// said before.
     Stop,
 }
 
