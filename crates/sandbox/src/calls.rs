@@ -224,7 +224,7 @@ impl Call {
         };
         match about {
             Some(About::Namespaces) => {
-                "namespaces and mounts are made inside where `--nested` or `nested = true` in `[sandbox]` asks for it, or see whether the program can go without them"
+                "namespaces and mounts are made inside only of the kind `namespace`, run by an ordinary user, where `--nested` or `nested = true` in `[sandbox]` asks for it; elsewhere see whether the program can go without them"
             }
             Some(About::Processes) => {
                 "no process of a sandbox looks into another: run it without the debugger, tracer or profiler (leaks: `ASAN_OPTIONS=detect_leaks=0`), or outside"
