@@ -49,7 +49,7 @@ pub async fn left(options: &Options) -> Remains {
                 let its = stale.reached_by(&choice, &options.engine);
                 let (long, not): (Vec<_>, Vec<_>) = its.partition(|it| it.is_long_absent(now));
                 found.forgotten.extend(long.into_iter().map(Left::engine));
-                if let (false, Some(why)) = (not.is_empty(), why) {
+                if !not.is_empty() {
                     found.fail(why);
                 }
             }
@@ -130,21 +130,23 @@ pub(super) async fn take_away(engine: &Engine, stale: Stale) -> Result<Vec<Strin
 /// An engine that is looked for because of a mark.
 enum Reached {
     At(Box<Engine>, Way),
-    /// There is none any more; why, where it is one that listened somewhere.
-    Absent(Option<Error>),
+    /// There is none any more, and how that shows.
+    Absent(Error),
 }
 
 async fn reach(choice: &Choice, options: &Options) -> Result<Reached, Error> {
     let (looked, socket) = (choice.clone(), choice.socket());
     let way = blocking("look for an engine", move || find::look(&looked)).await;
     let way: Way = match way {
-        Err(Error::Engine {
-            trouble: Trouble::EngineMissing,
-            ..
-        }) => return Ok(Reached::Absent(None)),
+        Err(
+            error @ Error::Engine {
+                trouble: Trouble::EngineMissing,
+                ..
+            },
+        ) => return Ok(Reached::Absent(error)),
         // One that is there and does not answer may do so again.
         Err(error) if socket.is_some_and(|it| matches!(it.try_exists(), Ok(false))) => {
-            return Ok(Reached::Absent(Some(error)));
+            return Ok(Reached::Absent(error));
         }
         other => other?,
     };
@@ -154,7 +156,7 @@ async fn reach(choice: &Choice, options: &Options) -> Result<Reached, Error> {
 
 /// Notes of each mark of an engine that it is not there. Those that can be forgotten are, when nothing
 /// runs any more of what their owners started.
-async fn give_up(stale: &Stale, of: (&Choice, &Choice), why: Option<Error>, told: &mut Remains) {
+async fn give_up(stale: &Stale, of: (&Choice, &Choice), why: Error, told: &mut Remains) {
     let ((choice, chosen), now) = (of, SystemTime::now());
     let its: Vec<_> = stale.reached_by(choice, chosen).collect();
     if its.iter().any(|left| left.is_long_absent(now)) {
@@ -165,7 +167,29 @@ async fn give_up(stale: &Stale, of: (&Choice, &Choice), why: Option<Error>, told
     }
     let (gone, stay): (Vec<_>, Vec<_>) = its.into_iter().partition(|left| left.is_absent(now));
     told.forgotten.extend(gone.into_iter().map(Left::engine));
-    if let (false, Some(why)) = (stay.is_empty(), why) {
+    if !stay.is_empty() {
         told.fail(why);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_engine_that_is_not_installed_any_more_is_said_to_be_missing() {
+        let data = tempfile::tempdir().unwrap();
+        let run = data.path().join("run");
+        std::fs::create_dir(&run).unwrap();
+        std::fs::write(run.join("engine.another-boot.1-2-3-0"), "started /x/engine").unwrap();
+        let (stale, chosen) = (Stale::of(Some(data.path())), Choice::Found);
+        let choice = stale.choices(&chosen).pop().unwrap();
+        let why = Error::engine(Trouble::EngineMissing, "there is no Podman".to_owned());
+        let mut told = Remains::default();
+        give_up(&stale, (&choice, &chosen), why, &mut told).await;
+        let failed = told.failed.unwrap().to_string();
+        assert!(failed.contains("no Podman"), "{failed}");
+        assert!(told.forgotten.is_empty(), "it may be installed again");
+        assert!(run.join("engine.another-boot.1-2-3-0.absent").exists());
     }
 }
