@@ -387,6 +387,32 @@ fn a_start_whose_holder_is_killed_says_that_the_sandbox_stays_and_how_it_is_trie
     destroy_all(&world);
 }
 
+#[test]
+fn of_several_sandboxes_each_is_tried_also_where_nothing_can_be_said() {
+    let world = world();
+    let ids = [create(&world, &[]), create(&world, &[])];
+    for what in ["stop", "destroy"] {
+        let full = fs::File::options().write(true).open("/dev/full");
+        let ran = world
+            .home
+            .command(env!("CARGO_BIN_EXE_skep"))
+            .args(["sandbox", what])
+            .args(&ids)
+            .current_dir(world.repo.path())
+            .stdout(full.unwrap())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&ran.stderr);
+        assert_eq!(ran.status.code(), Some(1), "{what}: {said}");
+        for id in &ids {
+            let left = listed(&world, id).map(|it| it["status"].clone());
+            let expected = (what == "stop").then(|| "stopped".into());
+            assert_eq!(left, expected, "{what}: {said}");
+        }
+    }
+    world.assert_nothing_left();
+}
+
 // docs/bad-input.md: Several sandboxes to start, stop or destroy, and one where it fails
 #[test]
 fn of_several_sandboxes_what_was_done_is_told_also_where_another_fails() {

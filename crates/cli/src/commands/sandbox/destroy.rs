@@ -32,17 +32,24 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
     let data = data(context)?;
     let (chosen, damaged) = chosen(&args, &data).map_err(server::Error::from)?;
     let mut outcomes = Outcomes::default();
+    let mut goes_on = true;
     for held in chosen {
+        if !goes_on {
+            break;
+        }
         let of = (held.record.id, held.record.name.clone());
         let gone = held.destroy(&data).await;
         let gone = gone.map_err(|error| server::Error::from(error).into());
-        outcomes.note(context, of, gone)?;
+        goes_on = outcomes.note(context, of, gone);
     }
     for Damaged { id, why } in damaged {
+        if !goes_on {
+            break;
+        }
         let gone = take_damaged(data.clone(), id, why).await;
-        outcomes.note(context, (id, None), gone.map_err(Into::into))?;
+        goes_on = outcomes.note(context, (id, None), gone.map_err(Into::into));
     }
-    let exit = outcomes.exit();
+    let exit = outcomes.exit()?;
     if context.output.is_json() {
         let destroyed = outcomes.done();
         context.output.object(&Object {

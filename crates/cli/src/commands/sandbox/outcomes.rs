@@ -18,29 +18,38 @@ pub(super) struct Outcome {
     error: Option<Report>,
 }
 
-/// What became of each. One that fails keeps none of the others from being done.
+/// What became of each. One that fails keeps none of the others from being done, nor does an output that
+/// cannot be written.
 #[derive(Default, Serialize)]
 #[serde(transparent)]
 pub(super) struct Outcomes {
     all: Vec<Outcome>,
     #[serde(skip)]
     worst: Option<Exit>,
+    /// Why what was done could not be told: the first.
+    #[serde(skip)]
+    unsaid: Option<Error>,
 }
 
 impl Outcomes {
     /// Notes what became of one, and tells it. False where no other is to be tried: the program was told
-    /// to end, or nobody listens any more.
+    /// to end.
     pub(super) fn note(
         &mut self,
         context: &Context,
         (id, name): (SandboxId, Option<String>),
         done: Result<(), Error>,
-    ) -> Result<bool, Error> {
+    ) -> bool {
         let error = done.as_ref().err().map(Report::of);
-        let goes_on = error.as_ref().is_none_or(|report| !report.is_silent());
+        let ends = |report: &Report| report.is_silent() && report.exit != Exit::OutputClosed;
+        let goes_on = !error.as_ref().is_some_and(ends);
         match &error {
             None if context.output.is_json() => {}
-            None => context.output.say(&format!("{id}\n"))?,
+            None => {
+                if let Err(error) = context.output.say(&format!("{id}\n")) {
+                    self.unsaid.get_or_insert(error);
+                }
+            }
             Some(report) => {
                 context.output.report(report);
                 let worst = self.worst.unwrap_or(Exit::Done);
@@ -49,7 +58,7 @@ impl Outcomes {
         }
         let id = id.to_string();
         self.all.push(Outcome { id, name, error });
-        Ok(goes_on)
+        goes_on
     }
 
     /// The ids of those for which it was done.
@@ -59,7 +68,13 @@ impl Outcomes {
     }
 
     /// How the program ends: as for the worst of them.
-    pub(super) fn exit(&self) -> Exit {
-        self.worst.unwrap_or(Exit::Done)
+    ///
+    /// # Errors
+    /// When what was done could not be told.
+    pub(super) fn exit(&mut self) -> Result<Exit, Error> {
+        match self.unsaid.take() {
+            Some(unsaid) => Err(unsaid),
+            None => Ok(self.worst.unwrap_or(Exit::Done)),
+        }
     }
 }

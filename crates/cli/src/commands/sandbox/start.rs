@@ -100,11 +100,11 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
         };
         let begun = holder::start(context, &data, &[wanted]).await;
         let done = begun.map(|records| started.extend(records));
-        if !outcomes.note(context, of, done)? {
+        if !outcomes.note(context, of, done) {
             break;
         }
     }
-    let exit = outcomes.exit();
+    let exit = outcomes.exit()?;
     if context.output.is_json() {
         context.output.object(&Object { started, outcomes })?;
     }

@@ -30,11 +30,11 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
         let of = (held.record.id, held.record.name.clone());
         let stopped = held.stop(&data).await.map(drop);
         let stopped = stopped.map_err(|error| server::Error::from(error).into());
-        if !outcomes.note(context, of, stopped)? {
+        if !outcomes.note(context, of, stopped) {
             break;
         }
     }
-    let exit = outcomes.exit();
+    let exit = outcomes.exit()?;
     if context.output.is_json() {
         let stopped = outcomes.done();
         context.output.object(&Object { stopped, outcomes })?;
