@@ -4,8 +4,8 @@
 use crate::config::{Environment, File, forges};
 use std::ffi::OsString;
 
-/// Variables that say who it is for, where things are, and how engines of containers are found.
-const OWN: [&str; 12] = [
+/// Variables that say who it is for, where things are, and what an engine of containers needs.
+const OWN: [&str; 10] = [
     "HOME",
     "PATH",
     "USER",
@@ -13,12 +13,16 @@ const OWN: [&str; 12] = [
     "LANG",
     "TZ",
     "TMPDIR",
-    "DOCKER_HOST",
-    "CONTAINER_HOST",
     "DBUS_SESSION_BUS_ADDRESS",
     "STORAGE_DRIVER",
     "STORAGE_OPTS",
 ];
+/// Where an engine of containers is. One that is no socket of this machine is not used, and its address
+/// may have a password: all that is passed of it is that another one was named, so that none is used in
+/// its place.
+const ENGINES: [&str; 2] = ["DOCKER_HOST", "CONTAINER_HOST"];
+const SOCKET: &str = "unix://";
+const ELSEWHERE: &str = "elsewhere";
 /// How others begin.
 const BEGINNINGS: [&str; 4] = ["SKEP_", "XDG_", "LC_", "CONTAINERS_"];
 /// Where the toolchains are that a sandbox is shown.
@@ -102,19 +106,30 @@ fn chosen(
                 || OWN.contains(&name)
                 || TOOLCHAINS.contains(&name)
                 || INDEXES.contains(&name)
+                || ENGINES.contains(&name)
         }
     };
     names
         .filter(|name| is_passed(name))
         .filter_map(|name| {
             let value = env.get(&name)?;
-            let value = match INDEXES.contains(&name.as_str()) {
-                true => without_users(value.to_str()?).into(),
-                false => value,
+            let value = match name.as_str() {
+                it if INDEXES.contains(&it) => without_users(value.to_str()?).into(),
+                it if ENGINES.contains(&it) => of_this_machine(value),
+                _ => value,
             };
             Some((name.into(), value))
         })
         .collect()
+}
+
+/// The address of an engine, where it is a socket here.
+fn of_this_machine(address: OsString) -> OsString {
+    let is_here = |it: &str| it.is_empty() || it.starts_with(SOCKET);
+    match address.to_str() {
+        Some(it) if is_here(it) => address,
+        _ => ELSEWHERE.into(),
+    }
 }
 
 /// Addresses without whoever is named in them, and a password of theirs.
@@ -152,6 +167,8 @@ mod tests {
             ("GH_TOKEN", "hush"),
             ("https_proxy", "http://ann:hush@proxy"),
             ("PIP_INDEX_URL", "https://ann:hush@index.example/simple"),
+            ("DOCKER_HOST", "tcp://ann:hush@engine.example:2376"),
+            ("CONTAINER_HOST", "unix:///run/engine.sock"),
         ];
         let env = Environment::of(all);
         let names = || all.iter().map(|(name, _)| (*name).to_owned());
@@ -159,7 +176,10 @@ mod tests {
         let text = format!("{passed:?}");
         assert!(!text.contains("hush"), "{text}");
         assert!(text.contains("https://index.example/simple"), "{text}");
-        assert_eq!(passed.len(), 6, "{text}");
+        assert!(text.contains("unix:///run/engine.sock"), "{text}");
+        let another = ("DOCKER_HOST".into(), ELSEWHERE.into());
+        assert!(passed.contains(&another), "none is used in its place");
+        assert_eq!(passed.len(), 8, "{text}");
         // What is fetched from a URL is fetched as the user would.
         let passed = chosen(&env, names(), Some(vec!["GH_TOKEN".into()]));
         let passed: Vec<_> = passed
