@@ -65,12 +65,16 @@ impl Lent {
     /// It stays.
     ///
     /// # Errors
-    /// When the holder has ended.
+    /// When the holder has ended, or cannot write it down: it may go then.
     pub async fn keep(mut self) -> Result<(), Error> {
         let kept = async {
             self.talk.say(&Stays, &[]).await?;
-            self.talk.until_hung_up().await;
-            Ok(())
+            let gone = || Error::Conversation(io::ErrorKind::UnexpectedEof.into());
+            match self.talk.hear().await? {
+                Some((Answer::Kept, _)) => Ok(()),
+                Some((answer, _)) => Err(answer.into_error(gone)),
+                None => Err(gone()),
+            }
         };
         let kept = tokio::time::timeout(ANSWERS_WITHIN, kept).await;
         kept.map_err(|_| Error::Conversation(std::io::ErrorKind::TimedOut.into()))?

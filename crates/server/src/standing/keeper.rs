@@ -141,12 +141,15 @@ impl Names {
         Ok(())
     }
 
-    /// One is lent no more. Where that cannot be written down, its name is nobody's until it can.
-    fn settle(&mut self, directory: &Path, name: &str) {
+    /// One is lent no more. Where that cannot be written down, its name is nobody's until it can, and it
+    /// goes with whoever holds the sandbox next if it cannot until then.
+    fn settle(&mut self, directory: &Path, name: &str) -> Result<(), Error> {
         self.lent.retain(|other| other != name);
-        if let Err(error) = self.write(directory) {
+        let written = self.write(directory);
+        if let Err(error) = &written {
             tracing::warn!(%error, name, "that a snapshot is not lent any more is not written down");
         }
+        written
     }
 
     /// The next number: above those of all that are there, also of those that were lent and are gone
@@ -203,7 +206,8 @@ impl LentOnes {
         place.snapshot(name).await
     }
 
-    /// Takes a snapshot for forks, and waits until the client has said whether it stays.
+    /// Takes a snapshot for forks, and waits until the client has said whether it stays. One that says so
+    /// is told when that is written down, or why it is not.
     pub(super) async fn lend(&self, place: &Place, talk: &mut Talk) -> Result<(), Error> {
         let taken = match self.take(place).await {
             Ok(taken) => taken,
@@ -219,12 +223,18 @@ impl LentOnes {
             Err(_) => false,
         };
         let mut names = self.names.lock().await;
-        let gone = match stays {
-            true => Ok(()),
-            false => place.forget(&name).await,
-        };
-        match gone {
-            Ok(()) => names.settle(&self.directory, &name),
+        if stays {
+            let settled = names.settle(&self.directory, &name);
+            drop(names);
+            let said = match settled {
+                Ok(()) => Answer::Kept,
+                Err(error) => refused(&error.into()),
+            };
+            return answer(talk, &said, &[]).await;
+        }
+        match place.forget(&name).await {
+            // What is written of one that is gone does no harm.
+            Ok(()) => drop(names.settle(&self.directory, &name)),
             // It is written down, and goes with whoever holds the sandbox next.
             Err(error) => tracing::warn!(%error, name, "a snapshot stays that nobody wants"),
         }
@@ -240,7 +250,8 @@ impl LentOnes {
             Err(error) => Err(error.into()),
         };
         if taken.is_err() {
-            names.settle(&self.directory, &name);
+            // Why it was not taken is what the client hears.
+            drop(names.settle(&self.directory, &name));
         }
         taken
     }

@@ -47,7 +47,7 @@ pub(super) enum Ask {
         name: Option<String>,
     },
     /// As [`Ask::Snapshot`] under a number, for forks that are about to be made. After the answer the
-    /// client says [`Stays`]; when it hangs up without, the snapshot goes.
+    /// client says [`Stays`] and hears [`Answer::Kept`]; when it hangs up without, the snapshot goes.
     Lend,
     /// Take the files back to a snapshot, or to where the place began.
     Undo {
@@ -88,6 +88,8 @@ pub(super) enum Answer {
     State(serde_json::Value),
     /// To [`Ask::Snapshot`], [`Ask::Lend`] and [`Ask::Undo`].
     Moments(Moments),
+    /// To [`Stays`]: that is written down.
+    Kept,
     /// The files of the fork are there.
     Forked(Origin),
     /// The command runs; its terminal, or its output, error output and perhaps input, are beside this.

@@ -104,9 +104,11 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
         })
         .collect();
     let forks = holder::start(context, &data, &wanted).await?;
-    if let Some(lent) = lent {
-        lent.keep().await.map_err(server::Error::from)?;
-    }
+    // The forks stand whatever becomes of the snapshot: they are told first.
+    let kept = match lent {
+        Some(lent) => lent.keep().await.map_err(server::Error::from),
+        None => Ok(()),
+    };
     if context.output.is_json() {
         context.output.object(&Object {
             id,
@@ -117,5 +119,6 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
         let ids: String = forks.iter().map(|fork| format!("{}\n", fork.id)).collect();
         context.output.say(&ids)?;
     }
+    kept?;
     Ok(Exit::Done)
 }
