@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use crate::{Call, Command, Error, Exit, Sandbox, Terminal};
+use crate::{Call, Command, Error, Exit, Last, Sandbox, Terminal};
 
 /// How long the output may stay open after the exit of a command whose background goes on.
 const DRAIN: Duration = Duration::from_millis(500);
@@ -173,12 +173,16 @@ pub async fn exec_captured(
         }
         exit
     };
-    let output = Output {
+    let mut output = Output {
         exit,
         refused: process.refused().to_vec(),
         stdout: stdout.finish(),
         stderr: stderr.finish(),
     };
+    // One end has one cause: what the output says of it is known only now.
+    if output.exit.refused.is_some() && !Last::is_of_refusal(&output) {
+        output.exit.refused = None;
+    }
     sandbox.remember(&output);
     Ok(output)
 }

@@ -119,7 +119,7 @@ impl Exit {
         match (self.limit, self.refused) {
             (Some(limit), _) => Some(format!("the {limit} was reached")),
             (None, Some(call)) => Some(format!(
-                "the sandbox refused the call `{call}`; {}",
+                "the sandbox refused the call `{call}`, which may be why it failed; {}",
                 call.remedy()
             )),
             (None, None) => None,

@@ -214,6 +214,13 @@ impl Last {
         }
     }
 
+    /// Whether nothing explains the end of a command better than that a call was refused to it: not the
+    /// end itself, nor what was printed last.
+    pub(crate) fn is_of_refusal(output: &Output) -> bool {
+        let lines = last_lines(&output.stdout.text(), &output.stderr.text());
+        Trouble::of_exit(&output.exit, &lines) == Some(Trouble::RefusedCall)
+    }
+
     /// Of a command whose output was captured.
     pub(crate) fn captured(output: &Output, stdout: &str, stderr: &str) -> Self {
         let lines = last_lines(stdout, stderr);

@@ -76,6 +76,14 @@ pub(crate) async fn a_command_that_goes_on_without_a_refused_call_has_no_trouble
     assert_eq!((output.exit.code, output.exit.refused), (Some(127), None));
     let last = subject.sandbox.diagnose().await.last;
     assert_eq!(last.trouble, Some(Trouble::ProgramNotFound));
+    let output = subject
+        .sh("unshare --user true 2>/dev/null; echo 'x: No space left on device'; exit 1")
+        .await;
+    assert_eq!((output.exit.code, output.exit.refused), (Some(1), None));
+    assert_eq!(names(&output.refused), expected);
+    let last = subject.sandbox.diagnose().await.last;
+    assert_eq!(last.trouble, Some(Trouble::DiskFull));
+    assert_eq!(last.exit, Some(output.exit), "both say the same");
     // One that somebody ends did not fail for it.
     let mut process = subject
         .up(subject.script("unshare --user true 2>/dev/null; echo up; exec sleep 1000"))
