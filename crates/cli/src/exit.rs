@@ -99,7 +99,8 @@ impl Exit {
     }
 
     /// Of two ways to end, where several things were asked for, the worse one: that the program was told to
-    /// end, then a mistake in Skep, what failed, what cannot work here, what was refused, what is not there.
+    /// end, then a mistake in Skep, what failed, what cannot work here, what was asked wrongly, what was refused,
+    /// what is not there.
     pub(crate) const fn or_worse(self, other: Self) -> Self {
         match other.weight() > self.weight() {
             true => other,
@@ -241,7 +242,9 @@ impl Exit {
              cannot be started. An error of Skep's own that ends with such a number (126, 127) has\n\
              `\"exit\":\"command\"` in its object. A limit of the sandbox that ended the command (memory, processes,\n\
              the size of a file, the disk) is named on standard error, and by `--json`; one of memory mostly shows\n\
-             as 137.\n",
+             as 137.\n\n\
+             `skep sandbox start`, `stop` and `destroy` of several sandboxes end with the code of the worst that\n\
+             became of one: told to end or an output that nobody reads, then 70, then 1, then 4, 2, 6 and 5.\n",
         );
         page
     }
