@@ -245,7 +245,8 @@ impl Link {
             limit: None,
             refused: None,
         };
-        if status.success() || command.timed_out {
+        // By the code, since the status is the inside's word, in which more bits than the code's may be set.
+        if exit.success() || command.timed_out {
             return exit;
         }
         let now = self.strikes();
