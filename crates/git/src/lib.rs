@@ -87,7 +87,7 @@ pub use merge::Merged;
 pub use mirror::{Entry, Mirror};
 pub use program::{Cancel, Program, Version};
 pub use publish::{Dropped, Published};
-pub use remote::{Access, Arrived, Bounds, Protocol, Remote, Token, Want};
+pub use remote::{Access, Arrived, Bounds, Protocol, Remote, Token, Want, variables};
 pub use source::{Head, Source};
 pub use status::{StatusEntry, StatusKind};
 pub use tree_writer::{TreeWriter, Written};

@@ -25,7 +25,7 @@ use crate::mirror::{CONFIG, take_lock};
 use crate::program::{Cancel, Program};
 use crate::references::write_replacing;
 
-pub use access::{Access, Token};
+pub use access::{Access, Token, variables};
 
 /// Where the references are that were fetched.
 pub(crate) const FETCHED: &str = "refs/skep/fetched/";

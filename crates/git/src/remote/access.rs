@@ -47,6 +47,12 @@ const CONFIGURATION: &[&str] = &[
     "GIT_CONFIG_NOSYSTEM",
 ];
 
+/// The names of all variables of the user's environment that [`Access`] reads, for whoever starts a process
+/// that is to reach repositories. Some are in it twice.
+pub fn variables() -> impl Iterator<Item = &'static str> {
+    VARIABLES.iter().chain(CONFIGURATION).copied()
+}
+
 /// The user's `ssh`, which asks nothing and forwards nothing.
 const SSH: &str = "ssh -oBatchMode=yes -oConnectTimeout=30 -oClearAllForwardings=yes \
                    -oForwardAgent=no -oPermitLocalCommand=no -oControlMaster=no";

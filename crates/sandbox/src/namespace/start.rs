@@ -95,20 +95,40 @@ pub(super) fn start(plan: &Plan, join: Option<&Join>) -> Result<Inside, Error> {
     let begin = |waiting| begin(waiting, plan, plan_file.as_fd(), join);
     // Root may put what it clones into groups that are another user's; what stands for the user inside
     // may not.
-    let at_once = matches!(join, Some(Join::V2(_))) && rustix::process::geteuid().is_root();
-    if at_once {
-        return begin(Waiting::without_namespaces()?);
+    if matches!(join, Some(Join::V2(_))) && rustix::process::geteuid().is_root() {
+        return begin(Waiting::without_namespaces()?)?.ready();
     }
-    let inside = match ahead::take() {
+    let begun = match ahead::take() {
         // It was killed, as when the machine is short of memory, and nothing of the sandbox has begun.
         Some(waiting) => match begin(waiting) {
-            Err(Error::Setup { step: "run", .. }) => begin(Waiting::make()?),
+            Ok(Begun::Died(_)) => Waiting::make().and_then(begin),
             other => other,
         },
-        None => begin(Waiting::make()?),
+        None => Waiting::make().and_then(begin),
     };
     ahead::make_another();
-    inside
+    begun?.ready()
+}
+
+/// What became of a helper that was given its plan.
+enum Begun {
+    Ready(Inside),
+    /// It, or what it cloned, ended without a word.
+    Died(ExitStatus),
+}
+
+impl Begun {
+    fn ready(self) -> Result<Inside, Error> {
+        match self {
+            Self::Ready(inside) => Ok(inside),
+            Self::Died(helper) => Err(Error::Setup {
+                step: "run",
+                subject: format!("the sandbox's first program ({helper})"),
+                remedy: "check that the kernel is 5.12 or later".to_owned(),
+                source: std::io::ErrorKind::UnexpectedEof.into(),
+            }),
+        }
+    }
 }
 
 /// Gives a helper its plan, and waits until the inside is ready and the helper has ended.
@@ -117,7 +137,7 @@ fn begin(
     plan: &Plan,
     plan_file: BorrowedFd<'_>,
     join: Option<&Join>,
-) -> Result<Inside, Error> {
+) -> Result<Begun, Error> {
     let Waiting { socket, mut helper } = waiting;
     // One that has ended does not hear it, and may have said why it did.
     if let Err(error) = send_plan(&socket, plan, plan_file, join) {
@@ -126,13 +146,9 @@ fn begin(
     let inside = await_ready(socket, plan);
     let helper = reap(&mut helper)?;
     match inside {
-        Err(Error::Gone) => Err(Error::Setup {
-            step: "run",
-            subject: format!("the sandbox's first program ({helper})"),
-            remedy: "check that the kernel is 5.12 or later".to_owned(),
-            source: std::io::ErrorKind::UnexpectedEof.into(),
-        }),
-        other => other,
+        Ok(inside) => Ok(Begun::Ready(inside)),
+        Err(Error::Gone) => Ok(Begun::Died(helper)),
+        Err(error) => Err(error),
     }
 }
 

@@ -55,27 +55,6 @@ const TOOLCHAINS: [&str; 23] = [
 const CHOICE: &str = "ENV_VERSION";
 /// Addresses of packages, of which a preset takes the hosts.
 const INDEXES: [&str; 3] = ["PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "UV_DEFAULT_INDEX"];
-/// Where git finds the user's settings, keys and agents, and the network.
-const GIT: [&str; 17] = [
-    "GIT_CONFIG_GLOBAL",
-    "GIT_CONFIG_SYSTEM",
-    "GIT_CONFIG_NOSYSTEM",
-    "SSH_AUTH_SOCK",
-    "GNUPGHOME",
-    "GH_CONFIG_DIR",
-    "GIT_SSL_CAINFO",
-    "GIT_SSL_CAPATH",
-    "SSL_CERT_FILE",
-    "SSL_CERT_DIR",
-    "http_proxy",
-    "https_proxy",
-    "HTTPS_PROXY",
-    "all_proxy",
-    "ALL_PROXY",
-    "no_proxy",
-    "NO_PROXY",
-];
-
 /// The variables of this process that a holder gets. Where it `fetches` from a URL, that is how git gets
 /// there, and the tokens of forges.
 pub(super) fn variables(
@@ -97,7 +76,12 @@ fn chosen(
     tokens: Option<Vec<String>>,
 ) -> Vec<(OsString, OsString)> {
     let is_passed = |name: &str| match &tokens {
-        Some(tokens) if tokens.iter().any(|token| token == name) || GIT.contains(&name) => true,
+        Some(tokens)
+            if tokens.iter().any(|token| token == name)
+                || git::variables().any(|it| it == name) =>
+        {
+            true
+        }
         _ if Environment::looks_secret(name) => false,
         _ => {
             let begins = BEGINNINGS.iter().any(|it| name.starts_with(it));
