@@ -119,7 +119,7 @@ async fn list(sandbox: &dyn Sandbox) -> Result<Listing, Error> {
     Ok(listing?)
 }
 
-fn seen(listed: Listed) -> Seen {
+pub(crate) fn seen(listed: Listed) -> Seen {
     Seen {
         path: listed.entry.path.into_os_string().into_vec().into(),
         inode: listed.inode,

@@ -24,6 +24,9 @@ mod fill;
 mod flights;
 mod gc;
 mod host;
+#[doc(hidden)]
+#[cfg(feature = "fuzzing")]
+pub mod hostile;
 mod ignored;
 mod include;
 mod java;

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::os::unix::ffi::OsStringExt;
 
-use sandbox::archive::{Bounds, Listed, Reader, What};
+use sandbox::archive::{Bounds, Reader};
+use site::hostile::seen;
 use workspace::hostile::is_git_directory;
 use workspace::{
     Change, Error, Fetch, Fetched, GitDir, Limits, Listing, Seen, Summary, Visitor,
@@ -98,22 +98,6 @@ impl Held {
 fn is_at_or_below(path: &[u8], place: &[u8]) -> bool {
     let rest = path.strip_prefix(place);
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
-}
-
-fn seen(listed: Listed) -> Seen {
-    Seen {
-        path: listed.entry.path.into_os_string().into_vec().into(),
-        inode: listed.inode,
-        mode: listed.mode,
-        size: listed.size,
-        modified: listed.modified,
-        changed: listed.changed,
-        born: listed.born,
-        target: match listed.entry.what {
-            What::Link { target } => Some(target.into_os_string().into_vec().into()),
-            What::Directory | What::File { .. } | What::Other(_) => None,
-        },
-    }
 }
 
 /// A change, without its content.
