@@ -9,7 +9,11 @@ use skep_server::{
     DiskBounds, Error, New, Node, Options, Shares, StoreBounds,
     standing::{self, Berth, Hearing, Held, Of, Order, Run, Unable, Wish, find, fresh_id, hold},
 };
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use testkit::{
     Repo,
     models::{Job, Script, Scripted, Step},
@@ -17,6 +21,7 @@ use testkit::{
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+const DEADLINE: Duration = Duration::from_secs(120);
 const MIB: u64 = 1 << 20;
 /// Much less than is written, and looked at often, so that no test waits.
 const SMALL: DiskBounds = DiskBounds {
@@ -355,7 +360,10 @@ async fn a_snapshot_that_somebody_took_stays_when_one_that_a_fork_was_lent_goes(
         let name = lent.snapshot.clone();
         drop(lent);
         // The holder hears of it a moment later.
-        while held().snapshot(Some(name.clone())).await.is_err() {}
+        let end = Instant::now() + DEADLINE;
+        while let Err(error) = held().snapshot(Some(name.clone())).await {
+            assert!(Instant::now() < end, "{error:?}");
+        }
         let now = held().undo(Some(name.clone())).await.unwrap();
         assert_eq!(now.snapshots, [taken, name]);
     })

@@ -3,10 +3,11 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
+use std::time::Instant;
 
 use serde_json::Value;
 
-use crate::world::World;
+use crate::world::{DEADLINE, World};
 
 /// A disk in memory for the data directory of a world. It goes with this, when nobody uses it any more.
 struct Disk {
@@ -110,7 +111,13 @@ fn what_is_in_a_sandbox_on_a_full_disk_is_had_and_it_is_stopped_and_destroyed() 
     // Most of it is gone, by whomever.
     disk.leave(50 << 10);
     let state = |name| json(&world, &["inspect", name])["state"].clone();
-    while state("one").get("full").is_none() {}
+    let end = Instant::now() + DEADLINE;
+    while state("one").get("full").is_none() {
+        assert!(
+            Instant::now() < end,
+            "the watcher sees that the disk is full"
+        );
+    }
     let args = ["sandbox", "exec", "one", "--", "true"];
     world.skep(&args).expect_code(4);
 

@@ -501,9 +501,11 @@ fn a_fork_of_which_nothing_comes_leaves_no_snapshot_in_its_source() {
                 .filter(|it| it.command.contains(" sandbox hold "))
                 .count()
         };
-        while holders() < 2 && !forking.ends_within(Duration::ZERO) {}
-        forking.kill();
         let end = Instant::now() + DEADLINE;
+        while holders() < 2 && !forking.ends_within(Duration::ZERO) {
+            assert!(Instant::now() < end, "a fork is begun or refused");
+        }
+        forking.kill();
         while holders() > 1
             && json(&world, &["list"])["sandboxes"]
                 .as_array()
