@@ -1,5 +1,6 @@
 //! What a container leaves that is gone for its engine: control groups, which an engine that makes
-//! them itself leaves where the container's watcher was killed, and what the runtime kept of it.
+//! them itself leaves where the container's watcher was killed, what the runtime kept of it, and where
+//! an engine was killed, what the watcher wrote down of its end.
 
 use std::fs;
 use std::io::{ErrorKind, Read as _};
@@ -17,6 +18,9 @@ const DEPTH: usize = 4;
 /// Where runtimes keep a directory for each container, of which an engine knows no more when it was
 /// killed at the wrong moment.
 const RUNTIMES: [&str; 2] = ["runc", "crun"];
+/// Where Podman's watchers write down how a container ended, for root and for others, where nobody told
+/// it another place.
+const EXITS: [&str; 2] = ["libpod/exits", "libpod/tmp/exits"];
 /// What they have written of one, and how much of that is read, in bytes.
 const RECORDS: [&str; 3] = ["state.json", "status", "config.json"];
 const MOST: u64 = 1 << 20;
@@ -38,26 +42,36 @@ pub(super) fn clear(id: &str) {
             }
         }
     }
-    for runtime in runtimes().filter(|_| is_empty) {
-        gone(fs::remove_dir_all(runtime.join(id)), id);
+    if let Some(place) = kept_in() {
+        clear_kept(&place, id, is_empty);
     }
 }
 
-/// Where the runtimes of this user keep something.
-fn runtimes() -> impl Iterator<Item = PathBuf> {
-    let place = match rustix::process::geteuid().is_root() {
+/// What programs of this user keep until the machine starts again is below there.
+fn kept_in() -> Option<PathBuf> {
+    match rustix::process::geteuid().is_root() {
         true => Some("/run".into()),
-        false => std::env::var_os("XDG_RUNTIME_DIR"),
-    };
-    let place = place.map(PathBuf::from);
-    let all = RUNTIMES.iter();
-    all.filter_map(move |it| Some(place.as_ref()?.join(it)))
+        false => std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from),
+    }
+}
+
+fn clear_kept(place: &Path, id: &str, with_runtimes: bool) {
+    for runtime in RUNTIMES.iter().filter(|_| with_runtimes) {
+        gone(fs::remove_dir_all(place.join(runtime).join(id)), id);
+    }
+    for exits in EXITS {
+        gone(fs::remove_file(place.join(exits).join(id)), id);
+    }
 }
 
 /// The containers of owners that have ended of which a runtime keeps something, by their ids: an engine
 /// may have forgotten them before they were gone.
 pub(super) fn left() -> Vec<String> {
-    runtimes().flat_map(|place| left_in(&place)).collect()
+    let place = kept_in().into_iter();
+    place
+        .flat_map(|place| RUNTIMES.map(|runtime| place.join(runtime)))
+        .flat_map(|runtime| left_in(&runtime))
+        .collect()
 }
 
 fn left_in(runtime: &Path) -> Vec<String> {
@@ -138,5 +152,26 @@ mod tests {
         fs::create_dir(place.path().join(id("d"))).unwrap();
         assert_eq!(left_in(place.path()), [id("a")]);
         assert_eq!(left_in(&place.path().join("none")), [""; 0]);
+    }
+
+    #[test]
+    fn what_runtimes_and_watchers_kept_of_a_container_goes_and_nothing_of_others() {
+        let place = tempfile::tempdir().unwrap();
+        let (id, other) = ("a".repeat(64), "b".repeat(64));
+        let has = |name: String| place.path().join(name).exists();
+        for id in [&id, &other] {
+            fs::create_dir_all(place.path().join("crun").join(id)).unwrap();
+            for exits in EXITS {
+                fs::create_dir_all(place.path().join(exits)).unwrap();
+                fs::write(place.path().join(exits).join(id), "137").unwrap();
+            }
+        }
+        clear_kept(place.path(), &id, false);
+        assert!(has(format!("crun/{id}")), "something lives in its group");
+        clear_kept(place.path(), &id, true);
+        for directory in ["crun", "libpod/exits", "libpod/tmp/exits"] {
+            assert!(!has(format!("{directory}/{id}")), "{directory}");
+            assert!(has(format!("{directory}/{other}")), "{directory}");
+        }
     }
 }
