@@ -164,14 +164,14 @@ impl Sites {
         if let Some(mirror) = self.mirrors().get(repository) {
             return Ok(mirror.clone());
         }
-        let place = self
-            .shared
-            .options
-            .directory
-            .join(gc::MIRRORS)
-            .join(repository);
+        let mirrors = self.shared.options.directory.join(gc::MIRRORS);
+        let place = mirrors.join(repository);
         let program = self.shared.options.git.clone();
-        let mirror = blocking(move || Ok(Mirror::open_or_create(&place, program)?)).await?;
+        let open = move || {
+            workspace::make_apart(&mirrors)?;
+            Ok(Mirror::open_or_create(&place, program)?)
+        };
+        let mirror = blocking(open).await?;
         self.mirrors().insert(repository.to_owned(), mirror.clone());
         Ok(mirror)
     }

@@ -6,10 +6,27 @@
 //! minutes (`recently_deleted` in the kernel's `fs/ext4/ialloc.c`). After a thousand lives that was three
 //! fifths of what a new one took.
 
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
 use rustix::fs::{self, IFlags, Mode, OFlags};
 use rustix::io::Errno;
+
+use crate::Error;
+use crate::error::std_io;
+
+/// Makes a directory for its owner only, unless it is there, each of whose directories shall go to a part
+/// of the disk of its own.
+///
+/// # Errors
+/// [`Error::Io`] where it cannot be made. That the file system knows no parts is none.
+pub fn make_apart(dir: &Path) -> Result<(), Error> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true).mode(0o700);
+    builder.create(dir).map_err(std_io("make", dir))?;
+    apart(dir);
+    Ok(())
+}
 
 /// Asks that each directory made in `dir` goes to a group of its own (`chattr +T`). It is a wish: other
 /// file systems do not know it and need none.
@@ -48,6 +65,9 @@ mod tests {
         for dir in [store.new_workspaces(), store.new_bases()] {
             assert_eq!(asked(&dir).unwrap_or(false), can, "{}", dir.display());
         }
+        let others = place.path().join("others/of/many");
+        make_apart(&others).unwrap();
+        assert_eq!(asked(&others).unwrap_or(false), can);
         // What is in one workspace stays together.
         let own = store.workspace_dir("one");
         fs::mkdir(&own, Mode::RWXU).unwrap();

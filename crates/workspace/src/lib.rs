@@ -44,6 +44,7 @@ mod union;
 mod usage;
 mod workspace;
 
+pub use apart::make_apart;
 pub use base::{Base, BaseInfo, MAX_LAYERS};
 pub use change::{Change, GitDir, Limits, Refused, Summary, Visitor, Why};
 pub use edit::Edit;
