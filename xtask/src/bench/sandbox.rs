@@ -37,7 +37,10 @@ fn peer(name: &str) -> Option<(&'static str, &'static str)> {
     Some(match name {
         "sandbox_cycle_p50_ms" | "sandbox_bare_p50_ms" => ("bwrap_p50_ms", "bwrap"),
         "sandbox_cycle_p50_ms_user" | "sandbox_bare_p50_ms_user" => ("bwrap_p50_ms_user", "bwrap"),
+        "exec_p50_ms" => ("spawn_p50_ms", "no sandbox"),
+        "exec_p50_ms_user" => ("spawn_p50_ms_user", "no sandbox"),
         "container_ready_p50_ms" => ("podman_run_p50_ms", "podman run"),
+        "container_exec_p50_ms" => ("podman_exec_p50_ms", "podman exec"),
         _ => return None,
     })
 }

@@ -81,7 +81,8 @@ impl Stage {
         let sites = sites(&self.data, &self.backend, Warm::OFF)?;
         let base = sites.base(NAME, &self.mirror, self.commit, None).await?;
         let store = Store::open(self.data.path(), Layering::Overlay)?;
-        let (mut ready, mut run, mut start) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut ready, mut run) = (Vec::new(), Vec::new());
+        let (mut start, mut exec) = (Vec::new(), Vec::new());
         for round in 0..BEFORE + ROUNDS {
             let began = Instant::now();
             let made = self.open(&store, &base, round).await?;
@@ -95,6 +96,9 @@ impl Stage {
             let began = Instant::now();
             let id = peer::start(MEMORY)?;
             start.push(ms(began.elapsed()));
+            let began = Instant::now();
+            peer::exec(&id)?;
+            exec.push(ms(began.elapsed()));
             peer::remove(&id)?;
         }
         figure("container_ready_p50_ms", "ms", counted(&ready))?;
@@ -113,7 +117,8 @@ impl Stage {
         made.close().await?;
         store.empty_trash(&AtomicBool::new(false))?;
         sites.close(true).await;
-        figure("container_exec_p50_ms", "ms", counted(&samples))
+        figure("container_exec_p50_ms", "ms", counted(&samples))?;
+        figure("podman_exec_p50_ms", "ms", counted(&exec))
     }
 
     /// A new workspace over the base, its container ready for commands.

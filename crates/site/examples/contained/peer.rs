@@ -36,6 +36,13 @@ pub(crate) fn start(memory: u64) -> Result<String, Failed> {
     Ok(said.trim().to_owned())
 }
 
+/// A command in one that goes on.
+pub(crate) fn exec(id: &str) -> Result<(), Failed> {
+    let mut command = Command::new("podman");
+    command.args(["exec", id, "/usr/bin/true"]);
+    said(command).map(drop)
+}
+
 /// Removes it.
 pub(crate) fn remove(id: &str) -> Result<(), Failed> {
     let mut command = Command::new("podman");

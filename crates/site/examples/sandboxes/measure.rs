@@ -6,7 +6,7 @@ use tokio::task::JoinSet;
 
 use crate::{
     figures::{Failed, figure, ms},
-    peers::Peer,
+    peers::{Peer, bare_command},
     stage::{Made, Stage, pss_kib, run},
 };
 
@@ -64,18 +64,23 @@ pub(crate) async fn cycle(stage: &mut Stage) -> Result<(), Failed> {
     Ok(())
 }
 
-/// A command in a running sandbox.
+/// A command in a running sandbox and one outside of any, in turn.
 pub(crate) async fn exec(stage: &mut Stage) -> Result<(), Failed> {
     let made = stage.open().await?;
-    let mut samples = Vec::new();
+    let (mut inside, mut outside) = (Vec::new(), Vec::new());
     for _ in 0..WARM + ROUNDS {
         let began = Instant::now();
         run(&*made.sandbox).await?;
-        samples.push(ms(began.elapsed()));
+        inside.push(ms(began.elapsed()));
+
+        let began = Instant::now();
+        bare_command()?;
+        outside.push(ms(began.elapsed()));
     }
     made.close().await?;
     stage.clean()?;
-    figure("exec_p50_ms", "ms", warm(&samples))
+    figure("exec_p50_ms", "ms", warm(&inside))?;
+    figure("spawn_p50_ms", "ms", warm(&outside))
 }
 
 /// Whole lives in a second, several at a time.
