@@ -34,8 +34,8 @@ mod arch;
 #[path = "sys/aarch64.rs"]
 mod arch;
 
-#[path = "sys/common.rs"]
-mod arch_common;
+#[path = "sys/unified.rs"]
+mod arch_unified;
 
 pub use arch::nr;
 

@@ -70,5 +70,5 @@ pub mod nr {
     pub const SECCOMP: usize = 277;
     pub const MEMFD_CREATE: usize = 279;
     pub const STATX: usize = 291;
-    pub use super::super::arch_common::*;
+    pub use super::super::arch_unified::*;
 }

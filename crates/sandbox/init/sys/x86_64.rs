@@ -71,5 +71,5 @@ pub mod nr {
     pub const SECCOMP: usize = 317;
     pub const MEMFD_CREATE: usize = 319;
     pub const STATX: usize = 332;
-    pub use super::super::arch_common::*;
+    pub use super::super::arch_unified::*;
 }

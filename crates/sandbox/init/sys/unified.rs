@@ -1,4 +1,4 @@
-//! The numbers that all architectures share.
+//! The numbers that all architectures share: those of calls since Linux 5.1, from 424 on.
 
 pub const OPEN_TREE: usize = 428;
 pub const MOVE_MOUNT: usize = 429;
