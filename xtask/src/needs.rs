@@ -31,9 +31,10 @@ const fn at_least(program: &'static str, package: &'static str, least: (u32, u32
     }
 }
 
-const NEEDS: [Need; 20] = [
+const NEEDS: [Need; 25] = [
     at_least("git", "git", (2, 38)),
     at_least("python3", "python3", (3, 8)),
+    any("pip3", "python3-pip"),
     at_least("node", "nodejs", (20, 0)),
     any("npm", "npm"),
     Need {
@@ -44,6 +45,17 @@ const NEEDS: [Need; 20] = [
     },
     any("mvn", "maven"),
     any("apt-get", "apt"),
+    any("curl", "curl"),
+    // What it says of itself begins with an empty line.
+    Need {
+        program: "perl",
+        version: "-V:version",
+        least: None,
+        package: "perl",
+    },
+    any("ps", "procps"),
+    // A sandbox in a sandbox, and what ours are measured beside.
+    any("bwrap", "bubblewrap"),
     Need {
         program: "openssl",
         version: "version",
