@@ -116,33 +116,84 @@ fn an_earlier_commit_and_what_cannot_be_one() {
 #[test]
 fn a_shell_has_a_terminal_ctrl_c_goes_into_it_and_the_persons_own_is_put_back() {
     let world = world();
-    let keys = world.home.root().join("keys");
-    host_sh(&world, &format!("mkfifo {}", keys.display())).expect_code(0);
     let inside = "stty size; tty; trap \"echo interrupted; exit 9\" INT; echo ready; \
                   while :; do sleep 0.05; done";
-    let outside = format!(
-        "stty rows 31 cols 97; \"$SKEP\" shell -- bash -c '{inside}'; code=$?; stty -a; exit $code"
-    );
-    fs::write(world.home.root().join("outside"), outside).unwrap();
-    let command = format!(
-        "exec script -qec 'sh {}/outside' /dev/null < {}",
-        world.home.root().display(),
-        keys.display()
-    );
-    let mut running: Started = world.home.start("sh", ["-c", &command], world.repo.path());
-    let mut keys = fs::File::options().write(true).open(keys).unwrap();
+    let program = format!("\"$SKEP\" shell -- bash -c '{inside}'");
+    let (mut running, mut keys) = at_a_terminal(&world, &program);
     assert_eq!(running.line(DEADLINE, |it| it.contains("31 97")), "31 97");
     running.line(DEADLINE, |it| it.starts_with("/dev/pts/"));
     running.line(DEADLINE, |it| it == "ready");
     keys.write_all(b"\x03").unwrap();
     running.line(DEADLINE, |it| it.contains("interrupted"));
     let ran = running.finish(DEADLINE).expect_code(9);
+    assert_the_terminal_is_as_it_was(&ran);
+    world.assert_nothing_left();
+}
+
+#[test]
+fn a_shell_in_a_sandbox_has_a_terminal_and_the_sandbox_goes_on_without_it() {
+    let world = world();
+    let create = ["sandbox", "create", "--for", "10m", "--name", "try"];
+    world.skep(&create).expect_code(0);
+    let (mut running, mut keys) = at_a_terminal(&world, "\"$SKEP\" sandbox shell try");
+    // What is typed is shown, too: what is waited for is not in it.
+    keys.write_all(
+        b"stty size; tty; echo 42 > answer.txt; sleep 1000 & sh -c 'echo re\"\"ady; sleep 1000'\n",
+    )
+    .unwrap();
+    running.line(DEADLINE, |it| it.contains("31 97"));
+    running.line(DEADLINE, |it| it.contains("/dev/pts/"));
+    running.line(DEADLINE, |it| it.ends_with("ready"));
+    keys.write_all(b"\x03echo code $?; exit 9\n").unwrap();
+    running.line(DEADLINE, |it| it.ends_with("code 130"));
+    let ran = running.finish(DEADLINE).expect_code(9);
+    assert_the_terminal_is_as_it_was(&ran);
+
+    let state = world.skep(&["sandbox", "inspect", "--json", "try"]);
+    let state = state.expect_code(0).json_lines().remove(0)["state"].clone();
+    assert_eq!(
+        (&state["alive"], &state["commands"]),
+        (&true.into(), &0.into())
+    );
+    // Where it is piped it is as any command.
+    let script = "printf 'cat answer.txt; test -t 0 || exit 3' | \"$SKEP\" sandbox shell";
+    let ran = host_sh(&world, &format!("{script} try")).expect_code(3);
+    assert_eq!((&*ran.stdout, &*ran.stderr), ("42\n", ""));
+    let ran = host_sh(&world, &format!("{script} --json try")).expect_code(3);
+    let told = ran.json_lines().remove(0);
+    assert_eq!(
+        (&told["stdout"], &told["exit"]["code"]),
+        (&"42\n".into(), &3.into())
+    );
+    world.skep(&["sandbox", "destroy", "try"]).expect_code(0);
+    world.assert_nothing_left();
+}
+
+/// Starts a program at a terminal of 31 rows and 97 columns, and gives what types there.
+fn at_a_terminal(world: &World, program: &str) -> (Started, fs::File) {
+    let root = world.home.root();
+    let keys = root.join("keys");
+    host_sh(world, &format!("mkfifo {}", keys.display())).expect_code(0);
+    let outside = format!("stty rows 31 cols 97; {program}; code=$?; stty -a; exit $code");
+    fs::write(root.join("outside"), outside).unwrap();
+    let command = format!(
+        "exec script -qec 'sh {}/outside' /dev/null < {}",
+        root.display(),
+        keys.display()
+    );
+    let running = world.home.start("sh", ["-c", &command], world.repo.path());
+    let typed = fs::File::options().write(true).open(&keys).unwrap();
+    // It is open at both ends.
+    fs::remove_file(keys).unwrap();
+    (running, typed)
+}
+
+#[track_caller]
+fn assert_the_terminal_is_as_it_was(ran: &Ran) {
     let modes: Vec<&str> = ran.stdout.split_whitespace().collect();
     for mode in ["icanon", "isig", "echo", "opost"] {
         assert!(modes.contains(&mode), "{mode}: {}", ran.stdout);
     }
-    fs::remove_file(world.home.root().join("keys")).unwrap();
-    world.assert_nothing_left();
 }
 
 #[test]
