@@ -326,6 +326,42 @@ fn the_page_of_an_issue_as_the_repository_works_on_that_repository() {
     assert!(ran.stderr.contains("/o/repo.git"), "{}", ran.stderr);
 }
 
+#[test]
+fn the_page_of_a_pull_request_as_the_repository_works_on_the_head_of_that_request() {
+    for (page, head) in [
+        ("o/repo/pull/3/files", "refs/pull/3/head"),
+        ("o/repo/pulls/3", "refs/pull/3/head"),
+        ("o/repo/-/merge_requests/3", "refs/merge-requests/3/head"),
+    ] {
+        // Only the head of the request has what helps, and no branch leads to it.
+        let script = Script::new().job(
+            Job::on(PROMPT)
+                .with_tools()
+                .step(Step::shell("cp newer.txt answer.txt"))
+                .step(Step::say("The answer is 42.")),
+        );
+        let world = World::new(Dialect::Chat, world::wrong_answer(), script);
+        let root = world.home.root().join("served");
+        fs::create_dir_all(root.join("o")).unwrap();
+        let bare = root.join("o/repo.git");
+        let bare = bare.to_str().unwrap();
+        world.repo.git(&["clone", "--quiet", "--bare", ".", bare]);
+        world.repo.file("newer.txt", "42\n").commit("What helps");
+        let push = format!("HEAD:{head}");
+        world.repo.git(&["push", "--quiet", bare, &push]);
+        let git = Web::of_git(&root, None);
+        let page = format!("{}/{page}", git.url());
+        let ran = run(&world, &page).expect_code(0);
+        let copy = copy(&world);
+        for (file, holds) in [("newer.txt", "42"), ("answer.txt", "42")] {
+            let file = format!("skep/integration:{file}");
+            let args = ["--git-dir", copy.to_str().unwrap(), "show", &file];
+            assert_eq!(world.repo.git(&args), holds, "{page}: {}", ran.stderr);
+        }
+        world.assert_nothing_left();
+    }
+}
+
 // docs/bad-input.md: Writing to a further repository (`--with`)
 #[test]
 fn further_repositories_are_shown_to_agents_and_checks_and_nobody_writes_to_them() {
