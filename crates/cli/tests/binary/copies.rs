@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
+use std::time::Instant;
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -204,7 +205,10 @@ fn a_copy_that_is_interrupted_leaves_nothing_that_runs() {
         ran.json_lines().remove(0)["state"]["commands"].clone()
     };
     // Its holder hears of it a moment later.
-    while commands() != 0 {}
+    let end = Instant::now() + DEADLINE;
+    while commands() != 0 {
+        assert!(Instant::now() < end, "{} still run", commands());
+    }
     skep(&world, &["destroy", "try"]).expect_code(0);
     world.assert_nothing_left();
 }

@@ -472,7 +472,10 @@ fn a_sandbox_in_which_nothing_runs_any_more_says_how_its_files_are_had_again() {
     let state = json(&world, &["inspect", "try"])["state"].clone();
     let first = i32::try_from(state["first_process"].as_i64().unwrap()).unwrap();
     kill_process(Pid::from_raw(first).unwrap(), Signal::KILL).unwrap();
-    while json(&world, &["inspect", "try"])["state"]["alive"] == true {}
+    let end = Instant::now() + DEADLINE;
+    while json(&world, &["inspect", "try"])["state"]["alive"] == true {
+        assert!(Instant::now() < end, "its end is seen");
+    }
     let ran = exec(&world, "try", "true").expect_code(4);
     assert!(ran.stderr.contains("skep sandbox start"), "{}", ran.stderr);
     world.skep(&["sandbox", "stop", "try"]).expect_code(0);
@@ -556,7 +559,10 @@ fn a_holder_that_is_killed_while_forks_are_made_loses_no_snapshot_that_was_told(
         for fork in forking {
             fork.finish(DEADLINE);
         }
-        while listed(&world, &id).unwrap()["status"] != "stopped" {}
+        let end = Instant::now() + DEADLINE;
+        while listed(&world, &id).unwrap()["status"] != "stopped" {
+            assert!(Instant::now() < end, "it is stopped without its holder");
+        }
         for other in json(&world, &["list"])["sandboxes"].as_array().unwrap() {
             if other["id"] != *id {
                 let other = other["id"].as_str().unwrap();
