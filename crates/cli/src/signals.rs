@@ -31,12 +31,13 @@ impl Signals {
         })
     }
 
-    /// What the future comes to, unless a signal comes first: then the program ends at once.
+    /// What the future comes to, unless a signal comes first, or came before: then the program ends at once.
     ///
     /// # Errors
     /// [`Error::Quit`] when a signal came.
     pub(crate) async fn or<T>(&mut self, future: impl Future<Output = T>) -> Result<T, Error> {
         tokio::select! {
+            biased;
             exit = self.next() => Err(Error::Quit(exit)),
             done = future => Ok(done),
         }

@@ -144,7 +144,7 @@ pub enum Error {
     },
     /// Something still runs where nothing may.
     #[error(
-        "the workspace's layers cannot be changed while {processes} processes run in the sandbox; end them first"
+        "the workspace's layers cannot be changed while anything runs in the sandbox (processes: {processes}); end that first"
     )]
     Busy {
         /// How many commands, or processes that a command left running.

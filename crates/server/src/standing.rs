@@ -29,7 +29,7 @@ mod shown;
 mod talk;
 
 pub use berth::{Alongside, Berth, MOST, Record};
-pub use berths::{Damaged, Tally, sweep, take_away, tally};
+pub use berths::{Damaged, Tally, sweep, tally};
 pub use error::{Error, Unable};
 pub use held::{Held, Lent, State, find, find_whole, list, list_all, take_whole};
 pub use hold::{Of, Order, hold};

@@ -243,7 +243,9 @@ fn of_standing(error: &server::standing::Error) -> Classified {
     use server::standing::Error as E;
     let list = Some("`skep sandbox list` shows what there is");
     let (exit, hint) = match error {
-        E::NotFound { .. } | E::Ambiguous { .. } | E::Gone { .. } => (Exit::NotFound, list),
+        E::NotFound { .. } | E::NotWhole { .. } | E::Ambiguous { .. } | E::Gone { .. } => {
+            (Exit::NotFound, list)
+        }
         E::NameTaken { .. } | E::TooMany | E::Stopped { .. } | E::Held { .. } | E::GivenUp => {
             (Exit::Refused, None)
         }
@@ -251,6 +253,12 @@ fn of_standing(error: &server::standing::Error) -> Classified {
         E::Told => (Exit::Failed, Some("run it again")),
         E::File { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
             (Exit::Failed, Some("free some space there, then try again"))
+        }
+        E::Record { path, .. } => {
+            let id = path.parent().and_then(|it| it.file_name());
+            let id = id.unwrap_or_default().to_string_lossy();
+            let hint = format!("`skep sandbox destroy {id}` ends it and takes its files away");
+            return (Exit::Failed, Some(hint), None);
         }
         E::Unable { why, .. } => unable(*why),
         E::Program { code, .. } => (Exit::Of(*code), None),

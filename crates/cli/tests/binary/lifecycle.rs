@@ -10,26 +10,26 @@ use testkit::{Ran, Started, leaks};
 use crate::dice::{Dice, wanted};
 use crate::world::{DEADLINE, World};
 
-fn world() -> World {
+pub(crate) fn world() -> World {
     World::simple()
 }
 
-fn create(world: &World, more: &[&str]) -> String {
+pub(crate) fn create(world: &World, more: &[&str]) -> String {
     let args = [&["sandbox", "create", "--for", "10m"], more].concat();
     world.skep(&args).expect_code(0).stdout.trim().to_owned()
 }
 
-fn exec(world: &World, id: &str, script: &str) -> Ran {
+pub(crate) fn exec(world: &World, id: &str, script: &str) -> Ran {
     world.skep(&["sandbox", "exec", id, "--", "sh", "-c", script])
 }
 
-fn json(world: &World, args: &[&str]) -> Value {
+pub(crate) fn json(world: &World, args: &[&str]) -> Value {
     let ran = world.skep(&[&["sandbox", "--json"], args].concat());
     ran.expect_code(0).json_lines().remove(0)
 }
 
 /// What is listed of a sandbox.
-fn listed(world: &World, id: &str) -> Option<Value> {
+pub(crate) fn listed(world: &World, id: &str) -> Option<Value> {
     let list = json(world, &["list"]);
     let all = list["sandboxes"].as_array().unwrap();
     all.iter().find(|it| it["id"] == id).cloned()
@@ -53,7 +53,7 @@ fn endless(world: &World, id: &str, more: &[&str]) -> Started {
     running
 }
 
-fn destroy_all(world: &World) {
+pub(crate) fn destroy_all(world: &World) {
     world.skep(&["sandbox", "destroy", "--all"]).expect_code(0);
     leaks::assert_none(&world.data());
     world.skep(&["gc"]).expect_code(0);
@@ -335,9 +335,24 @@ fn a_sandbox_of_which_nothing_can_be_read_hides_no_other_and_can_be_destroyed() 
     );
     world.skep(&["gc"]).expect_code(0);
     assert!(world.data().join("workspaces").join(&bad).exists());
+    // It is not said that there is none.
+    for args in [
+        &["inspect", &bad][..],
+        &["stop", &bad],
+        &["exec", &bad, "--", "true"],
+    ] {
+        let ran = world.skep(&[&["sandbox"], args].concat()).expect_code(1);
+        let hint = format!("`skep sandbox destroy {bad}`");
+        assert!(ran.stderr.contains(&hint), "{args:?}: {}", ran.stderr);
+    }
     world.skep(&["sandbox", "destroy", &bad]).expect_code(0);
     assert_eq!(json(&world, &["list"])["damaged"], Value::Array(Vec::new()));
     fs::remove_file(place.join("stray")).unwrap();
+    // Also one that runs: what it is held by is not written anywhere else.
+    let record = place.join(&id).join("record.json");
+    fs::write(record, "{").unwrap();
+    world.skep(&["sandbox", "destroy", &id]).expect_code(0);
+    assert_eq!(json(&world, &["list"])["damaged"], Value::Array(Vec::new()));
     destroy_all(&world);
 }
 
@@ -411,56 +426,6 @@ fn of_several_sandboxes_each_is_tried_also_where_nothing_can_be_said() {
         }
     }
     world.assert_nothing_left();
-}
-
-// docs/bad-input.md: Several sandboxes to start, stop or destroy, and one where it fails
-#[test]
-fn of_several_sandboxes_what_was_done_is_told_also_where_another_fails() {
-    let world = world();
-    let ids = ["one", "two", "three"].map(|name| create(&world, &["--name", name]));
-    let workspaces = world.data().join("workspaces");
-    world
-        .skep(&["sandbox", "stop", "one", "two", "three"])
-        .expect_code(0);
-    // What the second one lies over is not what it was.
-    let record = workspaces.join(&ids[1]).join("record");
-    let whole = fs::read(&record).unwrap();
-    fs::write(&record, "damaged").unwrap();
-    let start = ["sandbox", "start", "--json", "one", "two", "three"];
-    let ran = world.skep(&start).expect_code(1);
-    let told = ran.json_lines().remove(0);
-    let started = told["started"].as_array().unwrap();
-    let started: Vec<&Value> = started.iter().map(|it| &it["name"]).collect();
-    assert_eq!(started, ["one", "three"]);
-    let outcomes = told["outcomes"].as_array().unwrap();
-    assert_eq!(
-        (&outcomes[1]["id"], &outcomes[1]["error"]["exit"]),
-        (&Value::from(&*ids[1]), &"failed".into())
-    );
-    assert_eq!(
-        (&outcomes[2]["name"], &outcomes[2]["error"]),
-        (&"three".into(), &Value::Null)
-    );
-    assert!(ran.stderr.starts_with("{\"error\""), "{}", ran.stderr);
-    for (id, status) in ids.iter().zip(["running", "stopped", "running"]) {
-        assert_eq!(listed(&world, id).unwrap()["status"], status);
-    }
-    // In words, too.
-    world
-        .skep(&["sandbox", "stop", "one", "three"])
-        .expect_code(0);
-    let ran = world
-        .skep(&["sandbox", "start", "one", "two", "three"])
-        .expect_code(1);
-    assert_eq!(ran.stdout, format!("{}\n{}\n", ids[0], ids[2]));
-    assert!(ran.stderr.contains("error:"), "{}", ran.stderr);
-    // Where one is not there, nothing is done to the others.
-    world
-        .skep(&["sandbox", "stop", "one", "four"])
-        .expect_code(5);
-    assert_eq!(listed(&world, &ids[0]).unwrap()["status"], "running");
-    fs::write(&record, whole).unwrap();
-    destroy_all(&world);
 }
 
 // docs/bad-input.md: A sandbox in which nothing runs any more (its first process was killed, or a bound of the disk was passed)

@@ -36,6 +36,7 @@ mod notify;
 mod odd_repositories;
 mod operations;
 mod ordinary_user;
+mod outcomes;
 mod policy;
 mod reach;
 mod refusals;

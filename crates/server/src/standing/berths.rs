@@ -110,12 +110,26 @@ fn look(data: &Path, path: &Path) -> Result<Option<(Kept, bool)>, Error> {
     }
 }
 
+/// The directory of a sandbox; nothing where there is none.
+pub(super) fn open(data: &Path, id: SandboxId) -> Result<Option<File>, Error> {
+    let path = place(data).join(id.to_string());
+    match File::open(&path) {
+        Ok(directory) => Ok(Some(directory)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(Error::File {
+            doing: "opening",
+            path,
+            source,
+        }),
+    }
+}
+
 /// Takes a sandbox away that no process has anything to do with, and waits until its files are deleted.
 /// False where some process has.
 ///
 /// # Errors
 /// When something of it cannot be removed.
-pub fn take_away(data: &Path, id: SandboxId) -> Result<bool, Error> {
+pub(super) fn take_away(data: &Path, id: SandboxId) -> Result<bool, Error> {
     let path = place(data).join(id.to_string());
     let Some(_alone) = lock(&path, true)? else {
         return Ok(!path.exists());

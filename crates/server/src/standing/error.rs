@@ -13,6 +13,14 @@ pub enum Error {
         /// What was named.
         name: String,
     },
+    /// Only the beginning was named, for what cannot be taken back.
+    #[error("`{name}` is only the beginning of {id}, and this wants a whole id or name")]
+    NotWhole {
+        /// What was named.
+        name: String,
+        /// One that begins like this.
+        id: String,
+    },
     /// Several begin like this.
     #[error("`{name}` is the beginning of several sandboxes: {ids}")]
     Ambiguous {

@@ -109,45 +109,58 @@ pub fn list_all(data: &Path) -> Result<(Vec<Held>, Vec<Damaged>), Error> {
 /// The one with this id or this name, whole: for what cannot be taken back.
 ///
 /// # Errors
-/// [`Error::NotFound`].
+/// [`Error::NotFound`]; what is wrong with it, of one that is damaged.
 pub fn find_whole(data: &Path, name: &str) -> Result<Held, Error> {
-    take_whole(&mut list(data)?, name)
+    let (mut all, mut damaged) = list_all(data)?;
+    take_whole(&mut all, &mut damaged, name)
 }
 
 /// As [`find_whole`], out of those that are here.
 ///
 /// # Errors
-/// [`Error::NotFound`].
-pub fn take_whole(all: &mut Vec<Held>, name: &str) -> Result<Held, Error> {
-    let place = all.iter().position(|held| held.is_called(name));
-    let place = place.ok_or_else(|| Error::NotFound { name: name.into() })?;
-    Ok(all.remove(place))
+/// [`Error::NotFound`]; what is wrong with it, of one that is damaged.
+pub fn take_whole(
+    all: &mut Vec<Held>,
+    damaged: &mut Vec<Damaged>,
+    name: &str,
+) -> Result<Held, Error> {
+    if let Some(place) = all.iter().position(|held| held.is_called(name)) {
+        return Ok(all.remove(place));
+    }
+    let begins = |held: &&Held| !name.is_empty() && held.begins_with(name);
+    Err(match all.iter().find(begins) {
+        Some(held) => Error::NotWhole {
+            name: name.into(),
+            id: held.record.id.to_string(),
+        },
+        None => missing(damaged, name),
+    })
+}
+
+/// Why there is none of this id or name.
+fn missing(damaged: &mut Vec<Damaged>, name: &str) -> Error {
+    match damaged.iter().position(|it| it.id.to_string() == name) {
+        Some(place) => damaged.remove(place).why,
+        None => Error::NotFound { name: name.into() },
+    }
 }
 
 /// The one with this id, this name, or an id or a name that begins like this.
 ///
 /// # Errors
-/// [`Error::NotFound`] and [`Error::Ambiguous`].
+/// [`Error::NotFound`] and [`Error::Ambiguous`]; what is wrong with it, of one that is damaged and whose
+/// whole id this is.
 pub fn find(data: &Path, name: &str) -> Result<Held, Error> {
-    let mut all = list(data)?;
-    let of_id = |held: &Held| {
-        let id = held.record.id.to_string();
-        id.starts_with(name) || id.get(2..).is_some_and(|it| it.starts_with(name))
-    };
+    let (mut all, mut damaged) = list_all(data)?;
     let exact = all.iter().position(|held| held.is_called(name));
     let places: Vec<usize> = match exact {
         Some(place) => vec![place],
         None => (0..all.len())
-            .filter(|place| {
-                all.get(*place).is_some_and(|held| {
-                    let of_name = held.record.name.as_deref();
-                    of_id(held) || of_name.is_some_and(|it| it.starts_with(name))
-                })
-            })
+            .filter(|place| all.get(*place).is_some_and(|held| held.begins_with(name)))
             .collect(),
     };
     match places.as_slice() {
-        [] => Err(Error::NotFound { name: name.into() }),
+        [] => Err(missing(&mut damaged, name)),
         _ if name.is_empty() => Err(Error::NotFound { name: name.into() }),
         [place] => Ok(all.swap_remove(*place)),
         several => Err(Error::Ambiguous {
@@ -166,6 +179,15 @@ impl Held {
     #[must_use]
     pub fn is_called(&self, name: &str) -> bool {
         self.record.name.as_deref() == Some(name) || self.record.id.to_string() == name
+    }
+
+    /// Whether its id, also without its letter, or its name begins like this.
+    fn begins_with(&self, name: &str) -> bool {
+        let id = self.record.id.to_string();
+        let of_name = self.record.name.as_deref();
+        id.starts_with(name)
+            || id.get(2..).is_some_and(|it| it.starts_with(name))
+            || of_name.is_some_and(|it| it.starts_with(name))
     }
 
     /// How it is; with `changes` also what was changed in it. A holder that does not answer is shown
@@ -298,18 +320,7 @@ impl Held {
     /// # Errors
     /// When the holder does not end.
     pub async fn destroy(self, data: &Path) -> Result<(), Error> {
-        let id = self.record.id;
-        let deadline = Instant::now() + ENDS_WITHIN;
-        loop {
-            let place = data.to_owned();
-            let away = tokio::task::spawn_blocking(move || berths::take_away(&place, id)).await;
-            if away.map_err(|_| self.gone())?? {
-                return Ok(());
-            }
-            if !self.end(&Ask::Destroy).await? {
-                self.wait(deadline).await?;
-            }
-        }
+        self.holder().destroy(data).await
     }
 
     /// Ends what runs in it, and keeps its files; waits until they are on the disk. One that is stopped
@@ -324,10 +335,78 @@ impl Held {
             if now.standing.status == Status::Stopped {
                 return Ok(now);
             }
-            if !now.end(&Ask::Stop).await? {
-                now.wait(deadline).await?;
+            let holder = now.holder();
+            if !holder.end(&Ask::Stop).await? {
+                holder.wait(deadline).await?;
             }
             now = find_whole(data, &now.record.id.to_string())?;
+        }
+    }
+
+    fn holder(&self) -> Holder<'_> {
+        Holder {
+            id: self.record.id,
+            pid: self.record.pid,
+            directory: &self.directory,
+        }
+    }
+
+    fn gone(&self) -> Error {
+        self.holder().gone()
+    }
+
+    async fn ask(&self, ask: &Ask, within: Duration) -> Result<Answered, Error> {
+        if let (Status::Stopped, Some(why)) = (self.standing.status, self.standing.why) {
+            return Err(Error::Stopped {
+                id: self.record.id.to_string(),
+                why,
+            });
+        }
+        self.holder().tell(ask, within).await
+    }
+}
+
+impl Damaged {
+    /// Ends what runs in it and takes its files away, as [`Held::destroy`]. Who holds it stands in what
+    /// cannot be read; where that listens does not.
+    ///
+    /// # Errors
+    /// When the holder does not end.
+    pub async fn destroy(self, data: &Path) -> Result<(), Error> {
+        let Some(directory) = berths::open(data, self.id)? else {
+            return Ok(());
+        };
+        let peer = Talk::connect(&berth::socket(&directory)).await;
+        let holder = Holder {
+            id: self.id,
+            pid: peer.ok().and_then(|talk| talk.peer()).unwrap_or_default(),
+            directory: &directory,
+        };
+        holder.destroy(data).await
+    }
+}
+
+/// The process that holds a sandbox.
+struct Holder<'a> {
+    id: SandboxId,
+    pid: u32,
+    /// Of the sandbox.
+    directory: &'a File,
+}
+
+impl Holder<'_> {
+    async fn destroy(&self, data: &Path) -> Result<(), Error> {
+        let deadline = Instant::now() + ENDS_WITHIN;
+        let id = self.id;
+        loop {
+            let place = data.to_owned();
+            let away = tokio::task::spawn_blocking(move || berths::take_away(&place, id)).await;
+            if away.map_err(|_| self.gone())?? {
+                return Ok(());
+            }
+            if !self.end(&Ask::Destroy).await? {
+                self.wait(deadline).await?;
+            }
         }
     }
 
@@ -362,30 +441,20 @@ impl Held {
 
     fn silent(&self) -> Error {
         Error::Silent {
-            id: self.record.id.to_string(),
-            pid: self.record.pid,
+            id: self.id.to_string(),
+            pid: self.pid,
         }
     }
 
     fn gone(&self) -> Error {
         Error::Gone {
-            id: self.record.id.to_string(),
+            id: self.id.to_string(),
         }
-    }
-
-    async fn ask(&self, ask: &Ask, within: Duration) -> Result<Answered, Error> {
-        if let (Status::Stopped, Some(why)) = (self.standing.status, self.standing.why) {
-            return Err(Error::Stopped {
-                id: self.record.id.to_string(),
-                why,
-            });
-        }
-        self.tell(ask, within).await
     }
 
     async fn tell(&self, ask: &Ask, within: Duration) -> Result<Answered, Error> {
         let asked = async {
-            let Ok(mut talk) = Talk::connect(&berth::socket(&self.directory)).await else {
+            let Ok(mut talk) = Talk::connect(&berth::socket(self.directory)).await else {
                 return Err(self.gone());
             };
             talk.say(ask, &[]).await?;

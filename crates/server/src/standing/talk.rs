@@ -202,6 +202,12 @@ impl Talk {
         self.stream.peer_cred().is_ok_and(|peer| peer.uid() == own)
     }
 
+    /// The process on the other side.
+    pub(super) fn peer(&self) -> Option<u32> {
+        let pid = self.stream.peer_cred().ok()?.pid()?;
+        u32::try_from(pid).ok()
+    }
+
     /// Says one thing.
     pub(super) async fn say(
         &self,

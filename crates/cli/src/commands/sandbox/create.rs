@@ -11,6 +11,7 @@ use crate::{
     more::{self, Secrets, Wishes},
     report::Error,
     settings::{Flags, Settings},
+    signals::Signals,
     sources::Others,
 };
 use server::standing::Order;
@@ -86,7 +87,7 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
         without: args.secrets.variables(),
         fetches,
     };
-    for record in holder::start(context, &data, &[wanted]).await? {
+    for record in holder::start(context, &data, &[wanted], &mut Signals::listen()?).await? {
         if context.output.is_json() {
             context.output.object(&record)?;
         } else {

@@ -1,10 +1,13 @@
 //! `skep sandbox destroy`.
 
-use super::{data, outcomes::Outcomes, stop::each};
-use crate::{context::Context, exit::Exit, report::Error};
-use domain::SandboxId;
-use server::standing::{self, Damaged, Held, list_all, take_away};
-use std::path::{Path, PathBuf};
+use super::{
+    data,
+    outcomes::{Outcomes, flat},
+    stop::each,
+};
+use crate::{context::Context, exit::Exit, report::Error, signals::Signals};
+use server::standing::{self, Damaged, Held, list_all};
+use std::path::Path;
 
 /// End sandboxes, with all that runs in them and all that was changed, stopped ones too
 #[derive(Debug, clap::Args)]
@@ -32,23 +35,25 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
     let data = data(context)?;
     let (chosen, damaged) = chosen(&args, &data).map_err(server::Error::from)?;
     let mut outcomes = Outcomes::default();
-    let mut goes_on = true;
+    let mut signals = Signals::listen()?;
     for held in chosen {
-        if !goes_on {
-            break;
-        }
         let of = (held.record.id, held.record.name.clone());
-        let gone = held.destroy(&data).await;
-        let gone = gone.map_err(|error| server::Error::from(error).into());
-        goes_on = outcomes.note(context, of, gone);
+        let gone = signals.or(held.destroy(&data)).await;
+        if !outcomes.note(context, of, flat(gone)) {
+            return told(context, outcomes);
+        }
     }
-    for Damaged { id, why } in damaged {
-        if !goes_on {
+    for damaged in damaged {
+        let of = (damaged.id, None);
+        let gone = signals.or(damaged.destroy(&data)).await;
+        if !outcomes.note(context, of, flat(gone)) {
             break;
         }
-        let gone = take_damaged(data.clone(), id, why).await;
-        goes_on = outcomes.note(context, (id, None), gone.map_err(Into::into));
     }
+    told(context, outcomes)
+}
+
+fn told(context: &Context, mut outcomes: Outcomes) -> Result<Exit, Error> {
     let exit = outcomes.exit()?;
     if context.output.is_json() {
         let destroyed = outcomes.done();
@@ -60,19 +65,6 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
     Ok(exit)
 }
 
-async fn take_damaged(
-    data: PathBuf,
-    id: SandboxId,
-    why: standing::Error,
-) -> Result<(), server::Error> {
-    let away = tokio::task::spawn_blocking(move || take_away(&data, id)).await;
-    match away.map_err(|_| server::Error::Ended)?? {
-        true => Ok(()),
-        // Its holder lives, and who that is stands in what cannot be read.
-        false => Err(why.into()),
-    }
-}
-
 /// Those that are meant, each once. All are found before the first one ends: what is damaged, by its id.
 fn chosen(args: &Args, data: &Path) -> Result<(Vec<Held>, Vec<Damaged>), standing::Error> {
     let (mut all, mut damaged) = list_all(data)?;
@@ -81,6 +73,7 @@ fn chosen(args: &Args, data: &Path) -> Result<(Vec<Held>, Vec<Damaged>), standin
     }
     damaged.retain(|it| args.ids.contains(&it.id.to_string()));
     let is_damaged = |id: &&String| damaged.iter().any(|it| it.id.to_string() == **id);
-    let whole = each(&mut all, args.ids.iter().filter(|id| !is_damaged(id)))?;
+    let whole = args.ids.iter().filter(|id| !is_damaged(id));
+    let whole = each(&mut all, &mut Vec::new(), whole)?;
     Ok((whole, damaged))
 }

@@ -10,6 +10,7 @@ use crate::{
     exit::Exit,
     more::{Secrets, Wishes},
     report::Error,
+    signals::Signals,
 };
 use server::standing::{MOST, Order, Record, find};
 use std::time::Duration;
@@ -103,7 +104,7 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
             fetches,
         })
         .collect();
-    let forks = holder::start(context, &data, &wanted).await?;
+    let forks = holder::start(context, &data, &wanted, &mut Signals::listen()?).await?;
     // The forks stand whatever becomes of the snapshot: they are told first.
     let kept = match lent {
         Some(lent) => lent.keep().await.map_err(server::Error::from),

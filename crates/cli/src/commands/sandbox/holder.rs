@@ -77,8 +77,8 @@ pub(super) async fn start(
     context: &Context,
     data: &Path,
     wanted: &[Wanted],
+    signals: &mut Signals,
 ) -> Result<Vec<Record>, Error> {
-    let mut signals = Signals::listen()?;
     let mut started = Vec::new();
     let (told, tell) = io::pipe().map_err(pipes)?;
     let begun = begin_all(context, data, wanted, &told, &mut started);

@@ -31,6 +31,11 @@ pub(super) struct Outcomes {
     unsaid: Option<Error>,
 }
 
+/// What was done, or that the program was told to end before.
+pub(super) fn flat<T>(done: Result<Result<T, server::standing::Error>, Error>) -> Result<T, Error> {
+    done?.map_err(|error| server::Error::from(error).into())
+}
+
 impl Outcomes {
     /// Notes what became of one, and tells it. False where no other is to be tried: the program was told
     /// to end.

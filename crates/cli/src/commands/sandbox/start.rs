@@ -12,6 +12,7 @@ use crate::{
     exit::Exit,
     more::{Secrets, Wishes},
     report::Error,
+    signals::Signals,
     view::paint::{LOOK, paint},
 };
 use sandbox::Secret;
@@ -63,6 +64,7 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
             )));
         }
     }
+    let mut signals = Signals::listen()?;
     let mut started = Vec::new();
     let mut outcomes = Outcomes::default();
     for held in chosen {
@@ -98,7 +100,7 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
             without: args.secrets.variables(),
             fetches: false,
         };
-        let begun = holder::start(context, &data, &[wanted]).await;
+        let begun = holder::start(context, &data, &[wanted], &mut signals).await;
         let done = begun.map(|records| started.extend(records));
         if !outcomes.note(context, of, done) {
             break;

@@ -1,8 +1,11 @@
 //! `skep sandbox stop`.
 
-use super::{data, outcomes::Outcomes};
-use crate::{context::Context, exit::Exit, report::Error};
-use server::standing::{self, Held, list, take_whole};
+use super::{
+    data,
+    outcomes::{Outcomes, flat},
+};
+use crate::{context::Context, exit::Exit, report::Error, signals::Signals};
+use server::standing::{self, Damaged, Held, list_all, take_whole};
 use std::path::Path;
 
 /// End what runs in sandboxes, and keep their files
@@ -25,12 +28,13 @@ struct Object {
 
 pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
     let data = data(context)?;
+    let chosen = chosen(&data, &args.ids)?;
     let mut outcomes = Outcomes::default();
-    for held in chosen(&data, &args.ids)? {
+    let mut signals = Signals::listen()?;
+    for held in chosen {
         let of = (held.record.id, held.record.name.clone());
-        let stopped = held.stop(&data).await.map(drop);
-        let stopped = stopped.map_err(|error| server::Error::from(error).into());
-        if !outcomes.note(context, of, stopped) {
+        let stopped = signals.or(held.stop(&data)).await;
+        if !outcomes.note(context, of, flat(stopped).map(drop)) {
             break;
         }
     }
@@ -44,19 +48,21 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
 
 /// The sandboxes that are named, each once. All are found before anything is done to the first.
 pub(super) fn chosen(data: &Path, ids: &[String]) -> Result<Vec<Held>, Error> {
-    let found = list(data).and_then(|mut all| each(&mut all, ids.iter()));
+    let found =
+        list_all(data).and_then(|(mut all, mut damaged)| each(&mut all, &mut damaged, ids.iter()));
     Ok(found.map_err(server::Error::from)?)
 }
 
 /// Of these, those that are named, each once.
 pub(super) fn each<'a>(
     all: &mut Vec<Held>,
+    damaged: &mut Vec<Damaged>,
     ids: impl Iterator<Item = &'a String>,
 ) -> Result<Vec<Held>, standing::Error> {
     let mut chosen: Vec<Held> = Vec::new();
     for id in ids {
         if !chosen.iter().any(|held| held.is_called(id)) {
-            chosen.push(take_whole(all, id)?);
+            chosen.push(take_whole(all, damaged, id)?);
         }
     }
     Ok(chosen)
