@@ -13,7 +13,7 @@ use crate::sys::{self, Errno, Result, nr};
 use crate::text;
 use crate::switch;
 use crate::wire::{
-    AHEAD, BESIDE, BORN, FAILED, MEETING, MEETING_SOCKET, PLAN, STAGE_CGROUP, STAGE_CLONE, STAGE_IDS, SWITCH,
+    AHEAD, BESIDE, BORN, ENDED, FAILED, MEETING, MEETING_SOCKET, PLAN, STAGE_CGROUP, STAGE_CLONE, STAGE_IDS, SWITCH,
     UNSEALED,
 };
 
@@ -113,7 +113,7 @@ pub fn run() -> ! {
         Ok(pid) => {
             link::send(socket, &[BORN, pid as u32], Some(pidfd));
             if contained {
-                outlast()
+                outlast(socket)
             }
             sys::exit(0)
         }
@@ -158,13 +158,18 @@ fn give_groups_up() {
     let _refused = unsafe { sys::call(nr::SETGROUPS, [0, 0]) };
 }
 
-/// Waits for the end of what was cloned, with nothing left to be had from this process.
-fn outlast() -> ! {
-    // Open here, the socket would not end for the owner with what was cloned.
-    if sys::close_range(0, u32::MAX).is_err() || seal::give_up_what_is_held().is_err() {
+/// Waits for the end of what was cloned, and tells the owner how that came about, with nothing else left to
+/// be had from this process. The socket ends for the owner with this process.
+fn outlast(socket: i32) -> ! {
+    if sys::close_range(0, socket as u32 - 1).is_err()
+        || sys::close_range(socket as u32 + 1, u32::MAX).is_err()
+        || seal::give_up_what_is_held().is_err()
+    {
         sys::exit(9)
     }
-    while sys::wait_any(true).is_ok() {}
+    while let Ok((_, status)) = sys::wait_any(true) {
+        link::send(socket, &[ENDED, status], None);
+    }
     sys::exit(0)
 }
 

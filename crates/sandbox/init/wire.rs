@@ -69,6 +69,9 @@ pub const CONNECTED: u32 = 26;
 /// those that the filter looked at, or 0. It comes before the command's end. Each is told once, and of one
 /// command [`MOST_TOLD`] at most.
 pub const CALL_REFUSED: u32 = 27;
+/// From the first process of a container: `[tag, wait status]`: how the inside's process 1 has ended, which
+/// nobody but its parent can ask the kernel.
+pub const ENDED: u32 = 28;
 /// Of [`CALL_REFUSED`].
 pub const MOST_TOLD: usize = 8;
 

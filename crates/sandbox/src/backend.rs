@@ -8,8 +8,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::{
-    Carry, Command, Connection, Error, Exit, Last, Limit, Output, Process, Spec, Stats, Trouble,
-    Workspace,
+    Carry, Command, Connection, End, Error, Exit, Last, Limit, Output, Process, Spec, Stats,
+    Trouble, Workspace,
 };
 
 /// A kind of sandbox.
@@ -112,6 +112,8 @@ pub struct Diagnosis {
     pub sealed: bool,
     /// Whether it still runs.
     pub alive: bool,
+    /// How it ended, if it has.
+    pub ended: Option<End>,
     /// The process id, on the host, of its first process.
     pub first_process: Option<u32>,
     /// Who enforces the limits.
@@ -120,9 +122,9 @@ pub struct Diagnosis {
     pub landlock_abi: Option<u32>,
     /// Whether calls that are refused are named: in [`Last::refused`], and where one may explain a failure.
     pub calls_named: bool,
-    /// Memory in use, in bytes, where it is counted.
+    /// Memory in use, in bytes, where it is counted; nothing of a sandbox that has ended.
     pub memory_bytes: Option<u64>,
-    /// Processes in it, where they are counted.
+    /// Processes in it, where they are counted; nothing of a sandbox that has ended.
     pub processes: Option<u64>,
     /// How many processes were killed for want of memory, where it is counted.
     pub out_of_memory_kills: Option<u64>,
@@ -176,9 +178,9 @@ pub struct Health {
 impl Diagnosis {
     /// What explains that something failed, if something does; [`Trouble::remedy`] says what to do.
     pub fn trouble(&self) -> Option<Trouble> {
-        match self.last.trouble {
-            None if !self.alive => Some(Trouble::Ended),
-            trouble => trouble,
+        match self.ended {
+            Some(end) => Some(end.trouble),
+            None => self.last.trouble,
         }
     }
 }

@@ -226,11 +226,15 @@ impl Sandbox for HostSandbox {
     }
 
     async fn diagnose(&self) -> Diagnosis {
-        let mut end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
+        let helper = || self.end.lock().unwrap_or_else(PoisonError::into_inner);
+        let has_ended = self.link.has_ended(|| helper().helper.has_ended()).await;
+        let mut end = helper();
+        let ended = has_ended.then(|| self.link.end(end.helper.status()));
         Diagnosis {
             kind: Kind::Host,
             sealed: false,
-            alive: !end.helper.has_ended() && !self.listening.is_finished(),
+            alive: !has_ended,
+            ended,
             first_process: Some(end.helper.pid()),
             limits_in_force: Enforcement::None,
             landlock_abi: None,

@@ -39,9 +39,9 @@ use self::start::{First, Inside};
 use self::switch::Failed;
 use crate::blocking::blocking;
 use crate::{
-    AGENT_HOME, Abilities, Backend, Carry, Channel, Command, Connection, Diagnosis, Enforcement,
-    Error, Extras, Finding, Kind, Output, Process, Sandbox, Spec, Stats, Strike, Tmp, Total,
-    Workspace,
+    AGENT_HOME, Abilities, Backend, Carry, Channel, Command, Connection, Diagnosis, End,
+    Enforcement, Error, Extras, Finding, Kind, Output, Process, Sandbox, Spec, Stats, Strike, Tmp,
+    Total, Workspace,
 };
 
 /// The `namespace` kind.
@@ -293,7 +293,7 @@ fn kernel_at_least(major: u32, minor: u32) -> bool {
 /// A running sandbox. The fields are dropped in this order: the loop ends, process 1 is killed, and
 /// only then can its group be removed.
 pub(crate) struct NamespaceSandbox {
-    listening: AbortOnDrop,
+    _listening: AbortOnDrop,
     link: Arc<Link>,
     first: Arc<Mutex<First>>,
     /// Whether its workspace consists of layers.
@@ -336,7 +336,7 @@ impl NamespaceSandbox {
         let link = Link::new(socket, cgroup.clone())?;
         let listening = AbortOnDrop(tokio::spawn(Arc::clone(&link).run()));
         Ok(Self {
-            listening,
+            _listening: listening,
             link,
             pid: inside.first.pid,
             calls_named: inside.calls_named,
@@ -350,6 +350,16 @@ impl NamespaceSandbox {
             workspaces,
             extras,
         })
+    }
+
+    /// How it ended, if it has.
+    async fn ended(&self) -> Option<End> {
+        let first = || self.first.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.link.has_ended(|| first().has_ended()).await {
+            return None;
+        }
+        let status = first().status();
+        Some(self.link.end(status))
     }
 }
 
@@ -422,22 +432,21 @@ impl Sandbox for NamespaceSandbox {
     }
 
     async fn diagnose(&self) -> Diagnosis {
-        let alive = !self
-            .first
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .has_ended();
+        let ended = self.ended().await;
         let cgroup = self.cgroup.as_deref();
+        // Of one that has ended the group counts what nobody uses any more.
+        let in_use = cgroup.filter(|_| ended.is_none());
         Diagnosis {
             kind: Kind::Namespace,
             sealed: true,
-            alive: alive && !self.listening.0.is_finished(),
+            alive: ended.is_none(),
+            ended,
             first_process: Some(self.pid),
             limits_in_force: self.enforcement,
             landlock_abi: self.landlock_abi,
             calls_named: self.calls_named,
-            memory_bytes: cgroup.and_then(Cgroup::memory_bytes),
-            processes: cgroup.and_then(Cgroup::processes),
+            memory_bytes: in_use.and_then(Cgroup::memory_bytes),
+            processes: in_use.and_then(Cgroup::processes),
             out_of_memory_kills: cgroup.map(|cgroup| cgroup.strikes().memory),
             commands: self.link.commands(),
             last: self.link.last(),
@@ -447,9 +456,13 @@ impl Sandbox for NamespaceSandbox {
 
     async fn stats(&self) -> Stats {
         let (pid, cgroup) = (self.pid, self.cgroup.clone());
+        let alive = self.ended().await.is_none();
         let read = tokio::task::spawn_blocking(move || {
             let counted = cgroup.map(|cgroup| cgroup.stats()).unwrap_or_default();
-            counted.or(Stats::of_tree(pid))
+            match alive {
+                true => counted.or(Stats::of_tree(pid)),
+                false => counted.after_the_end(),
+            }
         });
         read.await.unwrap_or_default()
     }

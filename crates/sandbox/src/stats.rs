@@ -39,6 +39,15 @@ impl Stats {
         }
     }
 
+    /// Of a sandbox that has ended: what it has used, and nothing that is in use.
+    pub(crate) fn after_the_end(self) -> Self {
+        Self {
+            memory_bytes: None,
+            processes: None,
+            ..self
+        }
+    }
+
     /// Of `first` and all its descendants, as the host sees them. Nothing if it has ended.
     pub(crate) fn of_tree(first: u32) -> Self {
         let mut known = HashMap::new();

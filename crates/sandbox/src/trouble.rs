@@ -95,7 +95,22 @@ impl Trouble {
             Self::ForeignCall => {
                 "programs for 32 bits and those that make calls of another architecture do not run inside: use one for this architecture"
             }
-            Self::Ended => "create a new sandbox",
+            Self::Ended => Self::Ended.remedy_of_end(),
+        }
+    }
+
+    /// The same, of a sandbox that has ended: whoever made it by name has its files still.
+    pub(crate) fn remedy_of_end(self) -> &'static str {
+        match self {
+            Self::OutOfMemory => {
+                "let what runs in it use less memory, or raise `memory` in `[sandbox]`; `skep sandbox stop` and `skep sandbox start` bring it up again with its files"
+            }
+            Self::DiskFull => {
+                "free some space on the disk; `skep sandbox stop` and `skep sandbox start` bring it up again with its files"
+            }
+            _ => {
+                "`skep sandbox stop` and `skep sandbox start` bring it up again with its files; a job or a shell that used it begins again with another"
+            }
         }
     }
 
@@ -140,7 +155,7 @@ impl Trouble {
         }
     }
 
-    fn of_limit(limit: Limit) -> Self {
+    pub(crate) fn of_limit(limit: Limit) -> Self {
         match limit {
             Limit::Memory => Self::OutOfMemory,
             Limit::Processes => Self::TooManyProcesses,

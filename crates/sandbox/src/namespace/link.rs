@@ -27,11 +27,15 @@ use super::wire;
 use crate::connection::Places;
 use crate::process::Ended;
 use crate::trouble::SHELL_NOT_FOUND;
-use crate::{Call, Error, Exit, Last, Limit, Output, Strike};
+use crate::{Call, End, Error, Exit, Last, Limit, Output, Strike};
 
 /// How long a command may take to be started, and to be gone once it is killed.
 const STARTED_WITHIN: Duration = Duration::from_secs(20);
 const KILLED_WITHIN: Duration = Duration::from_secs(20);
+/// How long the end of the other side may take to be known whole, and how often it is looked at.
+const KNOWN_WITHIN: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_millis(5);
+
 /// The conversation with one process 1, or with the helper of the kind `host`.
 pub(crate) struct Link {
     socket: AsyncFd<OwnedFd>,
@@ -60,6 +64,10 @@ struct State {
     /// The limit for which the owner ended everything.
     ended_for: Option<Limit>,
     last: Last,
+    /// How often limits had struck when a command ended last: its end explains them.
+    explained: Strikes,
+    /// How the process on the other side ended, where somebody else than its owner had to say so.
+    told: Option<ExitStatus>,
 }
 
 /// What process 1 answers: how many processes live inside, and its mount namespace.
@@ -191,9 +199,13 @@ impl Link {
                 if let Some(command) = state.running.remove(&id) {
                     let struck = state.struck;
                     drop(state);
-                    let exit = self.judge(&command, status, struck);
+                    let now = self.strikes();
+                    let exit = judge(&command, status, struck, now);
                     let refused = command.refused;
-                    self.state().last = Last::ended(exit, refused.clone());
+                    let mut state = self.state();
+                    state.last = Last::ended(exit, refused.clone());
+                    state.explained = now;
+                    drop(state);
                     if let Some(started) = command.started {
                         tell(started, Ok(None));
                     }
@@ -231,40 +243,37 @@ impl Link {
                     _ => Limit::Processes,
                 });
             }
+            [wire::ENDED, status, ..] => {
+                state.told = Some(ExitStatus::from_raw(status.cast_signed()));
+            }
             _ => {}
         }
     }
 
-    /// Puts together how a command ended, and which limit explains it.
-    fn judge(&self, command: &Running, status: u32, struck: Option<Limit>) -> Exit {
-        let status = ExitStatus::from_raw(status.cast_signed());
-        let mut exit = Exit {
-            code: status.code(),
-            signal: status.signal(),
-            timed_out: command.timed_out,
-            limit: None,
-            refused: None,
-        };
-        // By the code, since the status is the inside's word, in which more bits than the code's may be set.
-        if exit.success() || command.timed_out {
-            return exit;
+    /// Whether the other side has ended: its process, as the owner sees that, or the conversation. One may
+    /// be seen a moment before the other; both are waited for, so that it can be said how it ended.
+    pub(crate) async fn has_ended(&self, process_has: impl Fn() -> bool) -> bool {
+        if !process_has() && !self.state().gone {
+            return false;
         }
-        let now = self.strikes();
-        exit.limit = if now.memory > command.strikes.memory {
-            Some(Limit::Memory)
-        } else if now.processes > command.strikes.processes {
-            Some(Limit::Processes)
-        } else if exit.signal == Some(libc::SIGXFSZ) {
-            Some(Limit::FileBytes)
-        } else if exit.signal == Some(libc::SIGKILL) {
-            struck
-        } else {
-            None
-        };
-        if exit.limit.is_none() && may_be_for_a_refused_call(&exit) {
-            exit.refused = command.refused.last().copied();
+        let deadline = Instant::now() + KNOWN_WITHIN;
+        while !(process_has() && self.state().gone) && Instant::now() < deadline {
+            tokio::time::sleep(LOOK).await;
         }
-        exit
+        true
+    }
+
+    /// How the other side ended, of which the owner knows this status or none, and which limit explains it.
+    pub(crate) fn end(&self, status: Option<ExitStatus>) -> End {
+        let struck = self.strikes().memory;
+        let state = self.state();
+        let status = status.or(state.told);
+        let was_killed = status.and_then(|status| status.signal()) == Some(libc::SIGKILL);
+        let for_memory = was_killed && struck > state.explained.memory;
+        End::of(
+            status,
+            state.ended_for.or(for_memory.then_some(Limit::Memory)),
+        )
     }
 
     fn strikes(&self) -> Strikes {
@@ -335,6 +344,37 @@ impl Link {
             tracing::debug!(%error, "a signal does not reach the sandbox");
         }
     }
+}
+
+/// Puts together how a command ended, and which limit explains it, given how often limits have struck now.
+fn judge(command: &Running, status: u32, struck: Option<Limit>, now: Strikes) -> Exit {
+    let status = ExitStatus::from_raw(status.cast_signed());
+    let mut exit = Exit {
+        code: status.code(),
+        signal: status.signal(),
+        timed_out: command.timed_out,
+        limit: None,
+        refused: None,
+    };
+    // By the code, since the status is the inside's word, in which more bits than the code's may be set.
+    if exit.success() || command.timed_out {
+        return exit;
+    }
+    exit.limit = if now.memory > command.strikes.memory {
+        Some(Limit::Memory)
+    } else if now.processes > command.strikes.processes {
+        Some(Limit::Processes)
+    } else if exit.signal == Some(libc::SIGXFSZ) {
+        Some(Limit::FileBytes)
+    } else if exit.signal == Some(libc::SIGKILL) {
+        struck
+    } else {
+        None
+    };
+    if exit.limit.is_none() && may_be_for_a_refused_call(&exit) {
+        exit.refused = command.refused.last().copied();
+    }
+    exit
 }
 
 /// Whether a failure may be for a refused call: not where there was no such program, or for a call that

@@ -7,6 +7,7 @@
 use std::io::Write as _;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -15,7 +16,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
-use rustix::process::{Signal, WaitId, WaitIdOptions};
+use rustix::process::{Signal, WaitId, WaitIdOptions, WaitIdStatus};
 
 use super::ahead::{self, Waiting};
 use super::cgroup::Join;
@@ -48,6 +49,8 @@ pub(crate) struct First {
     pub(crate) pidfd: OwnedFd,
     pub(crate) pid: u32,
     reaped: bool,
+    /// How it ended, once this process has waited for it.
+    status: Option<ExitStatus>,
 }
 
 impl First {
@@ -69,10 +72,21 @@ impl First {
         }
         self.reaped = true;
         match rustix::process::waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED) {
+            Ok(ended) => self.status = ended.as_ref().map(status_of),
             // A program that ignores its children's ends has none to wait for.
-            Ok(_) | Err(Errno::CHILD) => Ok(()),
-            Err(error) => Err(Error::io("take the end of the sandbox")(error.into())),
+            Err(Errno::CHILD) => {}
+            Err(error) => return Err(Error::io("take the end of the sandbox")(error.into())),
         }
+        Ok(())
+    }
+
+    /// How it ended, if it has and is a child of this process. It is not waited for: its number stays its.
+    pub(super) fn status(&self) -> Option<ExitStatus> {
+        let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        self.status.or_else(|| {
+            let seen = rustix::process::waitid(WaitId::PidFd(self.pidfd.as_fd()), look);
+            seen.ok().flatten().as_ref().map(status_of)
+        })
     }
 
     pub(super) fn has_ended(&self) -> bool {
@@ -86,6 +100,16 @@ impl Drop for First {
             tracing::warn!(%error, pid = self.pid, "a sandbox does not end");
         }
     }
+}
+
+/// What `wait` would say of how a process ended.
+fn status_of(ended: &WaitIdStatus) -> ExitStatus {
+    /// Whether there was a core, beside the signal.
+    const CORE: i32 = 0x80;
+    let code = ended.exit_status().map(|code| code << 8);
+    let core = if ended.dumped() { CORE } else { 0 };
+    let signal = ended.terminating_signal().map(|signal| signal | core);
+    ExitStatus::from_raw(code.or(signal).unwrap_or_default())
 }
 
 /// Starts the inside and waits until it is ready. Blocks for some milliseconds.
@@ -242,6 +266,11 @@ impl Helper {
         !matches!(self.child.try_wait(), Ok(None))
     }
 
+    /// How it ended, if it has.
+    pub(crate) fn status(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().ok().flatten()
+    }
+
     /// Waits until it has ended what it started, and itself, because the conversation has ended. May
     /// be called again.
     pub(crate) fn end(&mut self) -> Result<(), Error> {
@@ -329,6 +358,7 @@ pub(crate) fn await_ready(socket: OwnedFd, plan: &Plan) -> Result<Inside, Error>
                     pidfd,
                     pid,
                     reaped: false,
+                    status: None,
                 });
             }
             ([wire::READY, port, told, ..], listener) => {

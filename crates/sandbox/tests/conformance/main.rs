@@ -99,6 +99,7 @@ macro_rules! conforms {
             tells:
                 a_probe_says_what_is_there_and_leaves_nothing
                 a_diagnosis_says_what_it_is_and_what_failed_last
+                a_sandbox_whose_first_process_was_killed_says_how_it_ended_and_what_to_do
                 figures_are_of_what_ran_or_not_there;
             abilities:
                 layers_are_a_workspace_or_are_refused

@@ -1,8 +1,11 @@
 //! What a kind says of itself, and a sandbox of how it is.
 
+use std::time::Instant;
+
+use rustix::process::{Pid, Signal, kill_process};
 use skep_sandbox::{Backend, Command, Trouble};
 
-use crate::subject::Subject;
+use crate::subject::{PATIENCE, Subject};
 
 pub(crate) async fn a_probe_says_what_is_there_and_leaves_nothing(backend: &dyn Backend) {
     let place = tempfile::tempdir().unwrap();
@@ -40,6 +43,41 @@ pub(crate) async fn a_diagnosis_says_what_it_is_and_what_failed_last(backend: &d
     assert!(subject.sh("true").await.exit.success());
     let diagnosis = subject.sandbox.diagnose().await;
     assert_eq!(diagnosis.trouble(), None, "what is mended is none");
+}
+
+pub(crate) async fn a_sandbox_whose_first_process_was_killed_says_how_it_ended_and_what_to_do(
+    backend: &dyn Backend,
+) {
+    let subject = Subject::new(backend).await;
+    assert_eq!(subject.sh("exit 3").await.exit.code, Some(3));
+    let before = subject.sandbox.diagnose().await;
+    assert!(before.ended.is_none(), "{before:?}");
+    let first = i32::try_from(before.first_process.unwrap()).unwrap();
+    kill_process(Pid::from_raw(first).unwrap(), Signal::KILL).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    let after = loop {
+        let after = subject.sandbox.diagnose().await;
+        if !after.alive {
+            break after;
+        }
+        assert!(Instant::now() < deadline, "{after:?}");
+    };
+    let end = after.ended.unwrap();
+    let exit = end.exit.unwrap();
+    assert_eq!(exit.to_string(), "ended by signal 9");
+    assert_eq!((exit.code, exit.signal), (None, Some(9)));
+    assert_eq!(end.trouble, Trouble::Ended);
+    assert_eq!(after.trouble(), Some(Trouble::Ended));
+    assert!(
+        end.remedy.contains("`skep sandbox start`"),
+        "{}",
+        end.remedy
+    );
+    // The command before it is still the last one, and nothing is in use.
+    assert_eq!(after.last.exit.unwrap().code, Some(3));
+    assert_eq!((after.processes, after.memory_bytes), (None, None));
+    let used = subject.sandbox.stats().await;
+    assert_eq!((used.processes, used.memory_bytes), (None, None));
 }
 
 pub(crate) async fn figures_are_of_what_ran_or_not_there(backend: &dyn Backend) {
