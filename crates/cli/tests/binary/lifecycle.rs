@@ -428,6 +428,23 @@ fn of_several_sandboxes_each_is_tried_also_where_nothing_can_be_said() {
     world.assert_nothing_left();
 }
 
+/// Waits until it is seen that nothing runs in it any more, and what is said of that.
+fn says_how_it_ended(world: &World) -> Value {
+    let end = Instant::now() + DEADLINE;
+    loop {
+        let state = json(world, &["inspect", "try"])["state"].clone();
+        if state["alive"] == false {
+            assert_eq!(state["processes"], Value::Null, "{state}");
+            assert_eq!(state["stats"]["memory_bytes"], Value::Null, "{state}");
+            let ended = state["ended"].clone();
+            let remedy = ended["remedy"].as_str().unwrap();
+            assert!(remedy.contains("`skep sandbox start`"), "{remedy}");
+            return ended;
+        }
+        assert!(Instant::now() < end, "{state}");
+    }
+}
+
 // docs/bad-input.md: A sandbox in which nothing runs any more (its first process was killed, or a bound of the disk was passed)
 #[test]
 fn a_sandbox_in_which_nothing_runs_any_more_says_how_its_files_are_had_again() {
@@ -437,12 +454,18 @@ fn a_sandbox_in_which_nothing_runs_any_more_says_how_its_files_are_had_again() {
     let state = json(&world, &["inspect", "try"])["state"].clone();
     let first = i32::try_from(state["first_process"].as_i64().unwrap()).unwrap();
     kill_process(Pid::from_raw(first).unwrap(), Signal::KILL).unwrap();
-    let end = Instant::now() + DEADLINE;
-    while json(&world, &["inspect", "try"])["state"]["alive"] == true {
-        assert!(Instant::now() < end, "its end is seen");
-    }
+    let ended = says_how_it_ended(&world);
+    assert_eq!(ended["exit"]["signal"], 9, "{ended}");
+    assert_eq!(ended["trouble"], "ended");
     let ran = exec(&world, "try", "true").expect_code(4);
     assert!(ran.stderr.contains("skep sandbox start"), "{}", ran.stderr);
+    let shown = world.skep(&["sandbox", "inspect", "try"]).expect_code(0);
+    let said = shown.stdout;
+    assert!(
+        said.contains("its first process: ended by signal 9"),
+        "{said}"
+    );
+    assert!(said.contains("`skep sandbox start`"), "{said}");
     world.skep(&["sandbox", "stop", "try"]).expect_code(0);
     world.skep(&["sandbox", "start", "try"]).expect_code(0);
     assert_eq!(exec(&world, "try", "cat file").stdout, "1\n");

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Instant;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -96,6 +97,35 @@ impl Desk {
         self.works("made");
     }
 
+    /// Its first process is killed: it says so, and what to do, and that helps.
+    fn says_how_it_ended(&self, before: &str) {
+        let inspect = || {
+            let shown = self.skep(&["inspect", "try", "--json"]).expect_code(0);
+            shown.json_lines().remove(0)["state"].clone()
+        };
+        let first = i32::try_from(inspect()["first_process"].as_i64().unwrap()).unwrap();
+        kill_process(Pid::from_raw(first).unwrap(), Signal::KILL).unwrap();
+        let end = Instant::now() + DEADLINE;
+        let mut state = inspect();
+        while state["alive"] == true {
+            assert!(Instant::now() < end, "{state}");
+            state = inspect();
+        }
+        let ended = &state["ended"];
+        assert_eq!(ended["exit"]["signal"], 9, "{ended}");
+        assert_eq!(ended["trouble"], "ended");
+        assert_eq!(state["processes"], Value::Null, "{state}");
+        assert!(
+            ended["remedy"]
+                .as_str()
+                .unwrap()
+                .contains("`skep sandbox start`")
+        );
+        self.skep(&["stop", "try"]).expect_code(0);
+        self.is_stopped("asked");
+        self.starts_with("first", before);
+    }
+
     /// The snapshot is there, too, and nothing is when it is destroyed.
     fn ends(&self) {
         self.skep(&["undo", "try", "s1"]).expect_code(0);
@@ -170,6 +200,7 @@ fn lives_on(podman: &Podman, skep: &Path) {
     desk.is_stopped("killed");
     desk.starts_with("all", "engine\n");
     assert_eq!(podman.containers().len(), 2, "those of before are gone");
+    desk.says_how_it_ended("all\n");
     desk.ends();
     podman.assert_nothing_left();
 }
@@ -200,6 +231,7 @@ fn a_container_of_docker_is_stopped_or_killed_and_started_too() {
     desk.is_stopped("killed");
     desk.starts_with("killed", "asked\n");
     assert_eq!(containers(&docker).lines().count(), 2);
+    desk.says_how_it_ended("killed\n");
     desk.ends();
     docker.assert_nothing_left();
 }

@@ -132,6 +132,28 @@ impl Sidecar {
     }
 }
 
+/// How it ended, of one in which nothing runs any more.
+#[derive(serde::Deserialize)]
+struct End {
+    exit: Option<sandbox::Exit>,
+    remedy: String,
+}
+
+impl End {
+    fn of(found: Option<&serde_json::Value>) -> Option<Self> {
+        serde_json::from_value(found?.get("ended")?.clone()).ok()
+    }
+
+    /// How its first process ended, and what to do.
+    fn lines(&self) -> [String; 2] {
+        let how = match self.exit {
+            Some(exit) => format!("its first process: {exit}"),
+            None => "nobody knows how".to_owned(),
+        };
+        [how, format!("hint: {}", self.remedy)]
+    }
+}
+
 /// The command that ended, or did not start, last.
 #[derive(serde::Deserialize)]
 struct Last {
@@ -224,6 +246,10 @@ fn render(state: &State, width: usize) -> String {
         line("fork of", format!("{}, at {}", of.id, of.snapshot));
     }
     let found = state.state.as_ref();
+    let ended = End::of(found).map(|end| end.lines());
+    for (index, one) in ended.into_iter().flatten().enumerate() {
+        line(if index == 0 { "ended" } else { "" }, one);
+    }
     let failed = Last::of(found).map_or_else(Vec::new, |last| last.lines());
     for (index, one) in failed.into_iter().enumerate() {
         line(if index == 0 { "last failed" } else { "" }, one);
@@ -314,6 +340,30 @@ mod tests {
         last["exit"] = json!(null);
         last["trouble"] = json!("program_not_found");
         assert_eq!(lines(last)[0], "not started, program not found");
+    }
+
+    #[test]
+    fn how_a_sandbox_ended_is_shown_with_what_to_do_and_of_one_that_lives_nothing_is() {
+        let lines = |ended: serde_json::Value| {
+            let found = json!({ "ended": ended });
+            End::of(Some(&found)).map(|end| end.lines())
+        };
+        assert_eq!(lines(json!(null)), None);
+        let killed = sandbox::Exit {
+            code: None,
+            signal: Some(9),
+            timed_out: false,
+            limit: Some(sandbox::Limit::Memory),
+            refused: None,
+        };
+        let mut ended = json!({ "exit": killed, "trouble": "out_of_memory", "remedy": "use less" });
+        let shown = [
+            "its first process: ended by signal 9, limit of memory reached",
+            "hint: use less",
+        ];
+        assert_eq!(lines(ended.clone()).unwrap(), shown);
+        ended["exit"] = json!(null);
+        assert_eq!(lines(ended).unwrap()[0], "nobody knows how");
     }
 
     #[test]
