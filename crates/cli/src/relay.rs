@@ -2,7 +2,7 @@
 
 use crate::{exit::Exit, report::Error, signals::Signals};
 use sandbox::{Size, Terminal};
-use server::standing::{Ends, Nudge, Running};
+use server::standing::{Ends, Nudge, Running, Said, Tail};
 use std::{
     io::{self, IsTerminal as _, Read as _},
     pin::pin,
@@ -30,6 +30,8 @@ pub(crate) struct Relayed {
     pub(crate) told: Option<Exit>,
     /// Why what it printed could not be written, where somebody would have read it.
     pub(crate) lost: Option<io::Error>,
+    /// What it printed last; nothing of what was on a terminal.
+    pub(crate) said: Said,
 }
 
 impl Relayed {
@@ -116,11 +118,16 @@ pub(crate) async fn relay(running: &mut Running, signals: &mut Signals) -> Resul
             stdout,
             stderr,
         }) => {
+            let mut said = Said::default();
             let shown = async {
-                let both = tokio::join!(copy(stdout, To::Output), copy(stderr, To::Errors));
+                let both = tokio::join!(
+                    copy(stdout, To::Output, &mut said.stdout),
+                    copy(stderr, To::Errors, &mut said.stderr)
+                );
                 both.0.and(both.1)
             };
-            drive(running, signals, shown, feed(stdin), None).await
+            let ended = drive(running, signals, shown, feed(stdin), None).await?;
+            Ok(Relayed { said, ..ended })
         }
         None => Err(Error::Internal("a command has no streams".into())),
     }
@@ -176,6 +183,7 @@ async fn drive(
             exit: ended.ok().and_then(Result::ok),
             told: Some(told),
             lost,
+            said: Said::default(),
         });
     };
     // All that held the streams inside has ended, so that they end when all is passed on.
@@ -193,6 +201,7 @@ async fn drive(
         exit: Some(exit),
         told,
         lost,
+        said: Said::default(),
     })
 }
 
@@ -227,7 +236,7 @@ fn unless_closed(error: io::Error) -> io::Result<()> {
 
 /// Passes on what is printed. Where it cannot be written, or nobody reads it any more, the command finds
 /// its output closed too.
-async fn copy(mut from: pipe::Receiver, to: To) -> io::Result<()> {
+async fn copy(mut from: pipe::Receiver, to: To, last: &mut Tail) -> io::Result<()> {
     let mut bytes = Vec::with_capacity(CHUNK);
     loop {
         bytes.clear();
@@ -235,6 +244,7 @@ async fn copy(mut from: pipe::Receiver, to: To) -> io::Result<()> {
             Ok(1..) => {}
             Ok(0) | Err(_) => return Ok(()),
         }
+        last.push(&bytes);
         match put(to, bytes).await {
             Ok(written) => bytes = written,
             Err(error) => return unless_closed(error),

@@ -397,6 +397,7 @@ mod tests {
             }),
             told: None,
             lost: None,
+            said: server::standing::Said::default(),
         }
     }
 

@@ -131,6 +131,50 @@ fn a_sandbox_stays_until_it_is_destroyed_and_commands_in_it_are_as_on_the_host()
 }
 
 #[test]
+fn what_a_command_printed_last_is_kept_for_whoever_asks_why_it_failed() {
+    let world = world();
+    create(&world, &["--name", "try"]);
+    let last = || json(&world, &["inspect", "try"])["state"]["last"].clone();
+    let begin = |more: &[&str], script: &str| {
+        let args = [
+            &["sandbox", "exec"],
+            more,
+            &["try", "--", "sh", "-c", script],
+        ]
+        .concat();
+        world.skep(&args).expect_code(4)
+    };
+    let ran = begin(&[], "seq 60; echo why >&2; exit 4");
+    assert!(ran.stdout.ends_with("60\n") && ran.stderr == "why\n");
+    let kept = last();
+    let lines = kept["output"].as_array().unwrap();
+    assert_eq!(
+        (lines.len(), &lines[48], &lines[49]),
+        (50, &"60".into(), &"why".into())
+    );
+    assert_eq!(kept["exit"]["code"], 4);
+    begin(
+        &["--json"],
+        "echo shown; echo 'cp: No space left on device' >&2; exit 4",
+    );
+    let kept = last();
+    let lines = ["shown", "cp: No space left on device"];
+    assert_eq!(
+        (&kept["output"], &kept["trouble"]),
+        (&lines.into(), &"disk_full".into())
+    );
+    // What is on a terminal is for the person alone.
+    begin(&["-t"], "echo shown; exit 4");
+    let none: [&str; 0] = [];
+    assert_eq!(
+        (&last()["output"], &last()["exit"]["code"]),
+        (&none.into(), &4.into())
+    );
+    json(&world, &["destroy", "try"]);
+    world.assert_nothing_left();
+}
+
+#[test]
 fn a_call_that_a_sandbox_refuses_is_named_where_a_command_fails_for_it() {
     let world = world();
     create(&world, &["--name", "try"]);

@@ -5,6 +5,7 @@ use super::{
     moments::ForkOf,
     more::{Given, More},
     running::{Run, Running},
+    said::Told,
 };
 use crate::{
     Error, Node,
@@ -13,7 +14,7 @@ use crate::{
 };
 use domain::{SandboxId, entity::Beside};
 use git::{CommitId, FileChange, Mirror, TreeId};
-use sandbox::{Carry, Command, Diagnosis, Stats, Stdin};
+use sandbox::{Call, Captured, Carry, Command, Diagnosis, Exit, Output, Stats, Stdin};
 use site::{Extracted, Full, Site, Sites, Wanted};
 use std::{ffi::OsString, fs::File, path::PathBuf, sync::Arc};
 use tokio_util::sync::CancellationToken;
@@ -202,6 +203,24 @@ impl Place {
             }
         }
         Err(Error::Ended)
+    }
+
+    /// Keeps what a command printed last, of which its client told.
+    pub(super) fn remember(&self, exit: Exit, refused: Vec<Call>, told: Told) {
+        let captured = |text: String| Captured {
+            head: text.into_bytes(),
+            ..Captured::default()
+        };
+        let output = Output {
+            exit,
+            stdout: captured(told.stdout),
+            stderr: captured(told.stderr),
+            refused,
+        };
+        // One that has ended meanwhile remembers nothing.
+        if let Ok(sandbox) = self.site.sandbox() {
+            sandbox.remember(&output);
+        }
     }
 
     /// Connects to what listens on a port of its loopback.

@@ -2,13 +2,17 @@
 
 use super::{
     error::Error as StandingError,
+    said::{Said, Told},
     talk::{Answer, Talk},
 };
 use crate::Error;
-use sandbox::{Exit, Process, Size, Terminal};
+use sandbox::{Call, Exit, Process, Size, Terminal};
 use serde::{Deserialize, Serialize};
 use std::{ffi::OsString, io, os::fd::OwnedFd, time::Duration};
 use tokio::net::unix::pipe;
+
+/// How long a holder may take to note what a command printed.
+const NOTED_WITHIN: Duration = Duration::from_secs(5);
 
 /// A command for a place.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -169,6 +173,31 @@ impl Running {
                 }
                 _ => Err(sandbox::Error::Gone.into()),
             },
+        }
+    }
+
+    /// Tells the holder what the command printed last, for whoever asks why it failed: only a client has read
+    /// it. Once it was waited for; where there is no holder that wants to know, nothing happens.
+    pub async fn remember(&mut self, mut said: Said) {
+        let At::There(talk) = &mut self.at else {
+            return;
+        };
+        if let Err(error) = talk.say(&Told::from(&mut said), &[]).await {
+            tracing::debug!(%error, "what was printed does not reach the holder");
+            return;
+        }
+        // It hangs up when that is noted.
+        let noted = tokio::time::timeout(NOTED_WITHIN, talk.until_hung_up()).await;
+        if noted.is_err() {
+            tracing::debug!("the holder takes long to note what was printed");
+        }
+    }
+
+    /// The calls that were refused to it, once it was waited for; none of one elsewhere.
+    pub(super) fn refused(&self) -> &[Call] {
+        match &self.at {
+            At::Here(process) => process.refused(),
+            At::There(_) => &[],
         }
     }
 

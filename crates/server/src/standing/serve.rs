@@ -7,6 +7,7 @@ use super::{
     kept::Why,
     place::Place,
     running::{Nudge, Running},
+    said::Told,
     shown::state,
     talk::{Answer, Ask, Talk},
 };
@@ -207,6 +208,29 @@ impl Holder {
         }
     }
 
+    /// Hears from a client what the command printed last, if the client says it, which it may after all that
+    /// it did to it.
+    async fn hear_of(
+        &self,
+        talk: &mut Talk,
+        exit: sandbox::Exit,
+        refused: Vec<sandbox::Call>,
+    ) -> Result<(), StandingError> {
+        let said = async {
+            while let Some((said, _)) = talk.hear::<serde_json::Value>().await? {
+                if let Ok(told) = serde_json::from_value::<Told>(said) {
+                    self.place.remember(exit, refused, told);
+                    break;
+                }
+            }
+            Ok(())
+        };
+        tokio::select! {
+            said = tokio::time::timeout(PATIENCE, said) => said.unwrap_or(Ok(())),
+            () = self.ending.cancelled() => Ok(()),
+        }
+    }
+
     /// Passes on to a client what is started for it. When the client goes away, it is killed; with the
     /// sandbox, it is ended and the client told.
     async fn pass_on(
@@ -238,7 +262,10 @@ impl Holder {
                 exit = running.wait() => {
                     let told = match exit {
                         Ok(exit) if ends => Answer::Ended(exit),
-                        Ok(exit) => Answer::Exited(exit),
+                        Ok(exit) => {
+                            answer(talk, &Answer::Exited(exit), &[]).await?;
+                            return self.hear_of(talk, exit, running.refused().to_vec()).await;
+                        }
                         Err(error) => refused(&error),
                     };
                     return answer(talk, &told, &[]).await;

@@ -12,8 +12,8 @@ use crate::{
         paint::{LOOK, paint},
     },
 };
-use sandbox::{Captured, Limit, Size};
-use server::standing::{Ends, Held, Run, Running, find};
+use sandbox::{Limit, Size};
+use server::standing::{Ends, Held, Run, Running, Said, find};
 use std::{ffi::OsString, time::Duration};
 
 /// How long a sandbox may take to end a command whose time is over, and to start one.
@@ -77,7 +77,7 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
 pub(super) async fn begin(id: &str, run: Run, context: &Context) -> Result<Exit, Error> {
     let held = find(&data(context)?, id).map_err(server::Error::from)?;
     let mut signals = Signals::listen()?;
-    let timeout = run.timeout;
+    let (timeout, terminal) = (run.timeout, run.terminal);
     let id = held.record.id.to_string();
     let begun = async {
         tokio::select! {
@@ -104,10 +104,13 @@ pub(super) async fn begin(id: &str, run: Run, context: &Context) -> Result<Exit,
         () = over(timeout) => Err(Exit::TimedOut),
         silent = silent(&held) => Err(silent?),
     };
-    let relayed = match relayed {
+    let mut relayed = match relayed {
         Ok(relayed) => relayed,
         Err(exit) => return unanswered(id, exit, context),
     };
+    if terminal.is_none() && relayed.exit.is_some() && relayed.told.is_none() {
+        running.remember(std::mem::take(&mut relayed.said)).await;
+    }
     if running.ended_with_sandbox() {
         let note = format!("{} {ENDED}\n", paint(LOOK, "note:"));
         context.output.aside(&note);
@@ -242,7 +245,11 @@ async fn captured(
         .await?
         .ok_or_else(|| Error::Internal("an input never ends".into()))??;
     let omitted = [&out, &err].iter().map(|it| it.omitted).sum();
-    let text = |captured: &Captured| captured.text();
+    let (stdout, stderr) = (out.text(), err.text());
+    let mut said = Said::default();
+    said.stdout.push(stdout.as_bytes());
+    said.stderr.push(stderr.as_bytes());
+    running.remember(said).await;
     let ended_by = match running.ended_with_sandbox() {
         true => Some("sandbox"),
         false => ended_by(exit),
@@ -251,8 +258,8 @@ async fn captured(
         id,
         exit,
         ended_by,
-        stdout: text(&out),
-        stderr: text(&err),
+        stdout,
+        stderr,
         omitted,
     })
 }
