@@ -268,6 +268,16 @@ impl Site {
         .await
     }
 
+    /// What its files take on disk, in bytes: what was written, the home and the temporary directory. A
+    /// workspace that is a copy counts whole.
+    ///
+    /// # Errors
+    /// When the site has ended, or its files cannot be measured at this moment.
+    pub async fn disk_bytes(&self) -> Result<u64, Error> {
+        let mut meter = held(&*self.files()?).meter();
+        blocking(move || Ok(meter.taken()?.bytes)).await
+    }
+
     pub(crate) fn files(&self) -> Result<Arc<Mutex<Workspace>>, Error> {
         let files = self.workspace.clone();
         files.ok_or(Error::Sandbox(sandbox::Error::Gone))

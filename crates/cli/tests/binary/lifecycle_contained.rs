@@ -84,6 +84,7 @@ impl Desk {
         let shown = self.skep(&["inspect", "try", "--json"]).expect_code(0);
         let shown = shown.json_lines().remove(0);
         assert_eq!(shown["state"]["sidecars"][0]["health"]["ready"], true);
+        assert!(shown["state"]["stats"]["disk_bytes"].as_u64() > Some(0));
         self.sh(&format!("echo {round} | tee one ~/note > /tmp/note"));
     }
 

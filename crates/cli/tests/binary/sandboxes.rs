@@ -175,6 +175,26 @@ fn what_a_command_printed_last_is_kept_for_whoever_asks_why_it_failed() {
 }
 
 #[test]
+fn what_a_sandbox_takes_on_disk_is_measured_when_it_is_looked_at() {
+    let world = world();
+    create(&world, &["--name", "try"]);
+    let takes = || json(&world, &["inspect", "try"])["state"]["stats"]["disk_bytes"].as_u64();
+    let before = takes().unwrap();
+    exec(
+        &world,
+        "try",
+        "head -c 3000000 /dev/urandom | tee file > ~/file",
+    )
+    .expect_code(0);
+    let more = takes().unwrap() - before;
+    assert!((6_000_000..7_000_000).contains(&more), "{before} {more}");
+    let told = world.skep(&["sandbox", "inspect", "try"]).expect_code(0);
+    assert!(told.stdout.contains("on disk"), "{}", told.stdout);
+    json(&world, &["destroy", "try"]);
+    world.assert_nothing_left();
+}
+
+#[test]
 fn a_call_that_a_sandbox_refuses_is_named_where_a_command_fails_for_it() {
     let world = world();
     create(&world, &["--name", "try"]);

@@ -211,8 +211,6 @@ impl Sandbox for ContainerSandbox {
         let found = self.inner.diagnose().await;
         Diagnosis {
             kind: Kind::Container,
-            // The container's own first process is none of the sandbox's.
-            processes: found.processes.map(|count| count.saturating_sub(1)),
             sidecars: join_all(self.mates.iter().map(Mate::shown)).await,
             ..found
         }

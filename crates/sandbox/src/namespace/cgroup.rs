@@ -251,9 +251,11 @@ impl Cgroup {
         self.read_number((0, "memory.usage_in_bytes"), "memory.current")
     }
 
-    /// Processes and threads, process 1 included.
+    /// Processes and threads, process 1 included. The first process of a container, in whose group it is,
+    /// is none of them.
     pub(super) fn processes(&self) -> Option<u64> {
-        self.read_number((1, "pids.current"), "pids.current")
+        let all = self.read_number((1, "pids.current"), "pids.current")?;
+        Some(all.saturating_sub(u64::from(self.theirs)))
     }
 
     /// What the group counts.

@@ -66,6 +66,16 @@ impl Subject {
         output.stdout.text().trim_end().to_owned()
     }
 
+    /// Reads a file of the workspace once it is on the disk and nowhere else.
+    pub(crate) async fn read_from_the_disk(&self, name: &str) {
+        let read = format!(
+            "import os\nf = os.open('{name}', os.O_RDWR)\nos.fsync(f)\nos.posix_fadvise(f, 0, 0, os.POSIX_FADV_DONTNEED)\nwhile os.read(f, 1 << 20): pass"
+        );
+        let command = Command::new(["/usr/bin/python3", "-c", &read], self.sandbox.workspace());
+        let output = self.run(command).await;
+        assert!(output.exit.success(), "{}", output.stderr.text());
+    }
+
     /// Starts a script and waits until it has said "up".
     pub(crate) async fn up(&self, command: Command) -> Process {
         let mut process = self.sandbox.exec(command).await.unwrap();

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use rustix::process::{Pid, Signal, kill_process};
-use skep_sandbox::{Backend, Command, Trouble};
+use skep_sandbox::{Backend, Command, Enforcement, Trouble};
 
 use crate::subject::{PATIENCE, Subject};
 
@@ -83,27 +83,62 @@ pub(crate) async fn a_sandbox_whose_first_process_was_killed_says_how_it_ended_a
 pub(crate) async fn figures_are_of_what_ran_or_not_there(backend: &dyn Backend) {
     let subject = Subject::new(backend).await;
     let before = subject.sandbox.stats().await;
-    // Some processor time, of a process that has ended.
+    let diagnosis = subject.sandbox.diagnose().await;
+    assert_eq!(before.processes, Some(1), "its first process");
+    assert!(
+        diagnosis.processes.is_none_or(|count| count == 1),
+        "{diagnosis:?}"
+    );
+    // Some processor time, of a process that has ended, and as much moved to and from the disk.
     let spent = subject
-        .says("i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done; head -c 8000000 /dev/zero > file; cat /proc/self/stat > /dev/null; times | head -1")
+        .says("i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done; head -c 8000000 /dev/zero > file; times | head -1")
         .await;
+    subject.read_from_the_disk("file").await;
     let hold = "import sys\nblock = bytearray(b'x') * (40 << 20)\nprint('up', flush=True)\nsys.stdin.read()";
     let command =
         Command::new(["/usr/bin/python3", "-c", hold], "/").with_stdin(skep_sandbox::Stdin::Pipe);
     let held = subject.up(command).await;
     let after = subject.sandbox.stats().await;
-    if let (Some(before), Some(after)) = (before.cpu_millis, after.cpu_millis) {
-        assert!(after > before, "{before} {after} {spent}");
+    assert!(
+        after.cpu_millis > before.cpu_millis,
+        "{before:?} {after:?} {spent}"
+    );
+    let bytes = after.memory_bytes.unwrap();
+    assert!((40 << 20..1 << 30).contains(&bytes), "{bytes}");
+    let python_and_its_minder = before.processes.map(|count| count + 2);
+    assert!(after.processes >= python_and_its_minder, "{after:?}");
+    let counts = [Enforcement::CgroupV1, Enforcement::CgroupV2];
+    match counts.contains(&diagnosis.limits_in_force) {
+        true => assert!(after.peak_memory_bytes.unwrap() >= 40 << 20, "{after:?}"),
+        false => assert_eq!(after.peak_memory_bytes, None),
     }
-    if let Some(bytes) = after.memory_bytes {
-        assert!((40 << 20..1 << 30).contains(&bytes), "{bytes}");
-        assert!(after.peak_memory_bytes.is_none_or(|peak| peak >= 40 << 20));
-    }
-    if let (Some(before), Some(after)) = (before.processes, after.processes) {
-        assert!(after > before, "{before} {after}");
-    }
-    if let (Some(before), Some(after)) = (before.written_bytes, after.written_bytes) {
-        assert!(after >= before, "{before} {after}");
+    assert_eq!(after.disk_bytes, None, "who owns the workspace knows that");
+    if looks_into_others() {
+        let (read, written) = (before.read_bytes.unwrap(), before.written_bytes.unwrap());
+        let moved = if is_on_a_disk(&subject) { 8_000_000 } else { 0 };
+        assert!(
+            after.read_bytes.unwrap() >= read + moved,
+            "{before:?} {after:?}"
+        );
+        assert!(
+            after.written_bytes.unwrap() >= written + moved,
+            "{before:?} {after:?}"
+        );
     }
     drop(held);
+}
+
+/// Whether this process may see what others read and write: by its capability, as root has it.
+fn looks_into_others() -> bool {
+    const PTRACE: u32 = 19;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let held = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    u64::from_str_radix(held.unwrap().trim(), 16).unwrap() >> PTRACE & 1 == 1
+}
+
+/// Whether its files are on a disk, and not in memory, from which nothing is moved.
+fn is_on_a_disk(subject: &Subject) -> bool {
+    const IN_MEMORY: i64 = 0x0102_1994;
+    let system = rustix::fs::statfs(subject.directory.path()).unwrap();
+    system.f_type != IN_MEMORY
 }

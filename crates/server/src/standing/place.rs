@@ -272,6 +272,14 @@ impl Place {
         Ok((sandbox.diagnose().await, sandbox.stats().await))
     }
 
+    /// What its files take on disk, in bytes.
+    ///
+    /// # Errors
+    /// When it was closed, or they cannot be measured at this moment.
+    pub(super) async fn disk_bytes(&self) -> Result<u64, Error> {
+        Ok(self.site.disk_bytes().await?)
+    }
+
     /// Which bound on the disk was passed, if one was: what ran in it was ended then, and nothing is
     /// started any more.
     #[must_use]

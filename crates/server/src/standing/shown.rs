@@ -97,6 +97,10 @@ pub(super) async fn state(place: &Place, changes: bool) -> Answer {
         snapshots: None,
     };
     if changes {
+        match place.disk_bytes().await {
+            Ok(bytes) => shown.stats.disk_bytes = Some(bytes),
+            Err(error) => tracing::debug!(%error, "what it takes on disk is not known now"),
+        }
         match place.changed().await {
             Ok(changed) => {
                 let of = changed.len().max(1);

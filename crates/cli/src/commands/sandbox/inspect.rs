@@ -231,7 +231,12 @@ fn render(state: &State, width: usize) -> String {
     if state.standing.status != Status::Stopped {
         line("holder", format!("process {}", record.pid));
     }
-    for (name, number) in [("memory", "memory_bytes"), ("at most", "peak_memory_bytes")] {
+    let sizes = [
+        ("memory", "memory_bytes"),
+        ("at most", "peak_memory_bytes"),
+        ("on disk", "disk_bytes"),
+    ];
+    for (name, number) in sizes {
         if let Some(bytes) = used(state, number) {
             line(name, format::bytes(bytes));
         }
