@@ -281,6 +281,81 @@ mod tests {
         assert!(last_lines(&"x".repeat(BYTES + 1), "").is_empty());
     }
 
+    /// Every class, and a word of what it says to do.
+    const ALL: [(Trouble, &str); 17] = [
+        (Trouble::NamespacesOff, "allow user namespaces"),
+        (Trouble::EngineMissing, "install Podman"),
+        (Trouble::EngineUnreachable, "start the engine"),
+        (Trouble::ImageMissing, "get the image"),
+        (Trouble::RuntimeRefuses, "install runc"),
+        (Trouble::ImageName, "write it like"),
+        (Trouble::UserMissing, "name a user"),
+        (Trouble::SidecarNotReady, "see what it printed"),
+        (Trouble::ProgramNotFound, "check the program's name"),
+        (Trouble::OutOfMemory, "raise `memory`"),
+        (Trouble::TooManyProcesses, "raise `processes`"),
+        (Trouble::FileTooLarge, "raise `file_size`"),
+        (Trouble::DiskFull, "free some space"),
+        (Trouble::OutOfTime, "give the command more time"),
+        (Trouble::ForeignCall, "use one for this architecture"),
+        (Trouble::RefusedCall, "see which call it was"),
+        (Trouble::Ended, "`skep sandbox start`"),
+    ];
+
+    #[test]
+    fn each_class_says_what_to_do() {
+        assert_eq!(Trouble::Ended as usize + 1, ALL.len(), "it is the last one");
+        for (at, (trouble, word)) in ALL.into_iter().enumerate() {
+            assert_eq!(trouble as usize, at);
+            let remedy = trouble.remedy();
+            assert!(remedy.contains(word), "{trouble:?}: {remedy}");
+            let beside = trouble.remedy_beside();
+            assert!(
+                !beside.contains("skep sandbox start"),
+                "{trouble:?}: {beside}"
+            );
+            let same = ALL.iter().filter(|(other, _)| other.remedy() == remedy);
+            assert_eq!(same.count(), 1, "{trouble:?} says what another does");
+        }
+    }
+
+    #[test]
+    fn each_limit_has_its_class_and_so_has_each_error_that_has_one() {
+        for (limit, trouble) in [
+            (Limit::Memory, Trouble::OutOfMemory),
+            (Limit::Processes, Trouble::TooManyProcesses),
+            (Limit::FileBytes, Trouble::FileTooLarge),
+            (Limit::Disk, Trouble::DiskFull),
+        ] {
+            let ended = Exit {
+                limit: Some(limit),
+                ..exit(None, Some(9))
+            };
+            assert_eq!(Trouble::of_exit(&ended, &[]), Some(trouble));
+            assert_eq!(Trouble::of_error(&Error::Struck { limit }), Some(trouble));
+        }
+        let late = Exit {
+            timed_out: true,
+            ..exit(None, Some(9))
+        };
+        assert_eq!(Trouble::of_exit(&late, &[]), Some(Trouble::OutOfTime));
+        let of = |error: &Error| Trouble::of_error(error);
+        assert_eq!(of(&Error::Gone), Some(Trouble::Ended));
+        assert_eq!(
+            of(&Error::TooManyProcesses),
+            Some(Trouble::TooManyProcesses)
+        );
+        let refused = Error::NamespacesRefused {
+            what: String::new(),
+            remedy: String::new(),
+            source: std::io::ErrorKind::PermissionDenied.into(),
+        };
+        assert_eq!(of(&refused), Some(Trouble::NamespacesOff));
+        for trouble in [Trouble::EngineMissing, Trouble::RuntimeRefuses] {
+            assert_eq!(of(&Error::engine(trouble, String::new())), Some(trouble));
+        }
+    }
+
     #[test]
     fn each_class_has_a_remedy_and_is_told_by_how_a_command_ended() {
         let of = |exit: Exit, output: &str| {

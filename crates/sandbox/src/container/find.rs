@@ -167,3 +167,14 @@ fn program(name: &str) -> Option<PathBuf> {
             data.is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)
         })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_no_engine_is_there_it_is_said_how_to_get_one() {
+        assert_eq!(Trouble::of_error(&missing()), Some(Trouble::EngineMissing));
+        assert!(Trouble::EngineMissing.remedy().contains("apt-get install"));
+    }
+}

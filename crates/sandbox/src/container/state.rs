@@ -71,8 +71,9 @@ mod tests {
         });
         let engine = Engine::reach(way, None).await.unwrap();
         assert!(engine.runs("one").await);
-        let ended = engine.why_ended("one").await.to_string();
-        assert!(ended.contains("code 3"), "{ended}");
+        let ended = engine.why_ended("one").await;
+        assert_eq!(Trouble::of_error(&ended), Some(Trouble::RuntimeRefuses));
+        assert!(ended.to_string().contains("code 3"), "{ended}");
         assert!(!engine.runs("one").await, "it is gone, and asked for once");
         served.join().unwrap();
     }

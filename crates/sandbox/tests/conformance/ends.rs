@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use skep_sandbox::{Backend, Error, Limit};
+use skep_sandbox::{Backend, Error, Limit, Trouble};
 
 use crate::subject::{PATIENCE, Subject, all_have_ended, ends};
 
@@ -20,6 +20,8 @@ pub(crate) async fn a_timeout_ends_the_whole_tree(backend: &dyn Backend) {
     let exit = process.wait().await.unwrap();
     assert!(exit.timed_out && !exit.success());
     assert_eq!(exit.signal, Some(9));
+    let diagnosis = subject.sandbox.diagnose().await;
+    assert_eq!(diagnosis.trouble(), Some(Trouble::OutOfTime));
 }
 
 pub(crate) async fn a_command_may_end_politely_when_its_time_is_over(backend: &dyn Backend) {

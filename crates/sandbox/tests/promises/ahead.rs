@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::time::{Duration, Instant};
 
-use skep_sandbox::{Backend as _, Error, Namespace};
+use skep_sandbox::{Backend as _, Error, Namespace, Trouble};
 
 use crate::ends::{ends_in_time, living};
 use crate::room::{Room, directories, is_root, spec, this_program};
@@ -253,6 +253,7 @@ async fn a_process_that_may_make_no_namespaces() {
         let made = Namespace::new().create(spec(directory.path())).await;
         let error = made.err().unwrap();
         assert!(matches!(error, Error::NamespacesRefused { .. }), "{error}");
+        assert_eq!(Trouble::of_error(&error), Some(Trouble::NamespacesOff));
     }
     Namespace::new().settle().await;
     assert_eq!(others(&[]), Vec::<u32>::new());

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use skep_sandbox::{Backend, Enforcement, Error, Limit, Namespace, Total};
+use skep_sandbox::{Backend, Enforcement, Error, Limit, Namespace, Total, Trouble};
 use tokio::io::AsyncReadExt;
 
 use crate::contained::kind;
@@ -117,6 +117,45 @@ async fn processes_are_bounded(backend: &dyn Backend) {
     assert_eq!(room.says("echo on").await, "on", "the sandbox goes on");
     let left = "cat /proc/[0-9]*/comm | grep -c bash; true";
     assert_eq!(room.says(left).await, "0", "and nothing is left");
+
+    let output = room
+        .sh("for i in $(seq 100); do sleep 1000 & done; wait")
+        .await;
+    assert!(!output.exit.success(), "{:?}", output.exit);
+    assert!(!output.exit.timed_out, "{:?}", output.exit);
+    let diagnosis = room.sandbox.diagnose().await;
+    let limit = match diagnosis.limits_in_force {
+        // The kernel tells nobody that the user's own limit struck.
+        Enforcement::RlimitsAndWatcher if !is_root() => None,
+        _ => Some(Limit::Processes),
+    };
+    assert_eq!(output.exit.limit, limit, "{}", output.stderr.text());
+    let trouble = limit.map(|_| Trouble::TooManyProcesses);
+    assert_eq!(diagnosis.trouble(), trouble);
+}
+
+#[tokio::test]
+async fn where_processes_take_every_place_no_command_starts_and_that_is_said() {
+    let room = Room::with(|spec| spec.limits.processes = Some(8)).await;
+    let in_force = room.sandbox.diagnose().await.limits_in_force;
+    if in_force == Enforcement::RlimitsAndWatcher && is_root() {
+        // The kernel exempts root, and the watcher ends what takes the places.
+        return;
+    }
+    let stay = "(while sleep 1000 & do :; done) 2> /dev/null; exit 0";
+    let mut command = room.command(["/bin/sh", "-c", stay]);
+    command.keep_background = true;
+    assert!(room.run(command).await.exit.success());
+    // The places of that command's shell and minder, which have ended, are taken too.
+    let taken = room.command(["/bin/sleep", "1000"]);
+    let (_first, _second) = (
+        room.sandbox.exec(taken.clone()).await,
+        room.sandbox.exec(taken.clone()).await,
+    );
+    let refused = room.sandbox.exec(taken).await.unwrap_err();
+    assert!(matches!(refused, Error::TooManyProcesses), "{refused}");
+    let diagnosis = room.sandbox.diagnose().await;
+    assert_eq!(diagnosis.trouble(), Some(Trouble::TooManyProcesses));
 }
 
 #[tokio::test]
@@ -148,8 +187,11 @@ async fn files_and_descriptors_are_bounded_and_no_core_is_left() {
         spec.limits.open_files = Some(64);
     })
     .await;
-    let output = room.sh("head -c 3000000 /dev/zero > big").await;
-    assert!(!output.exit.success());
+    let direct = room.sh("exec head -c 3000000 /dev/zero > big").await.exit;
+    assert_eq!(direct.signal, Some(libc::SIGXFSZ));
+    assert_eq!(direct.limit, Some(Limit::FileBytes));
+    let trouble = room.sandbox.diagnose().await.trouble();
+    assert_eq!(trouble, Some(Trouble::FileTooLarge));
     assert_eq!(
         std::fs::metadata(room.host_workspace().join("big"))
             .unwrap()
@@ -157,10 +199,11 @@ async fn files_and_descriptors_are_bounded_and_no_core_is_left() {
         1 << 20
     );
     assert_eq!(room.says("ulimit -n; ulimit -c").await, "64\n0");
-    let direct = room
-        .run(room.command(["/usr/bin/head", "-c", "1", "/dev/zero"]))
-        .await;
-    assert!(direct.exit.success());
+    // One file after the other, until one is too many.
+    let open = "files = []\ntry:\n  while len(files) < 100: files.append(open('/dev/null'))\nexcept OSError as error: print(files[-1].fileno(), error.strerror)";
+    let opened = room.command(["/usr/bin/python3", "-c", open]);
+    let said = room.run(opened).await.stdout.text();
+    assert_eq!(said, "63 Too many open files\n");
 }
 
 #[tokio::test]
