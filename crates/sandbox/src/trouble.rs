@@ -7,6 +7,8 @@ const LINES: usize = 50;
 const BYTES: usize = 16 * 1024;
 /// How a shell says that there is no such program.
 pub(crate) const SHELL_NOT_FOUND: i32 = 127;
+/// What a shell adds to a signal's number, of one that ended its command.
+pub(crate) const SHELL_SIGNALED: i32 = 128;
 
 /// A class of failures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]

@@ -26,7 +26,7 @@ use super::packet::{self, Packet};
 use super::wire;
 use crate::connection::Places;
 use crate::process::Ended;
-use crate::trouble::SHELL_NOT_FOUND;
+use crate::trouble::{SHELL_NOT_FOUND, SHELL_SIGNALED};
 use crate::{Call, End, Error, Exit, Last, Limit, Output, Strike};
 
 /// How long a command may take to be started, and to be gone once it is killed.
@@ -364,7 +364,7 @@ fn judge(command: &Running, status: u32, struck: Option<Limit>, now: Strikes) ->
         Some(Limit::Memory)
     } else if now.processes > command.strikes.processes {
         Some(Limit::Processes)
-    } else if exit.signal == Some(libc::SIGXFSZ) {
+    } else if was_for_a_file(&exit) {
         Some(Limit::FileBytes)
     } else if exit.signal == Some(libc::SIGKILL) {
         struck
@@ -375,6 +375,11 @@ fn judge(command: &Running, status: u32, struck: Option<Limit>, now: Strikes) ->
         exit.refused = command.refused.last().copied();
     }
     exit
+}
+
+/// Whether a file became too large, by the signal; a shell says by its code which signal ended its command.
+fn was_for_a_file(exit: &Exit) -> bool {
+    exit.signal == Some(libc::SIGXFSZ) || exit.code == Some(SHELL_SIGNALED + libc::SIGXFSZ)
 }
 
 /// Whether a failure may be for a refused call: not where there was no such program, or for a call that

@@ -187,9 +187,14 @@ async fn files_and_descriptors_are_bounded_and_no_core_is_left() {
         spec.limits.open_files = Some(64);
     })
     .await;
+    // Behind a shell, which says by its code which signal it was, and without one.
+    let behind = room.sh("head -c 3000000 /dev/zero > big").await.exit;
+    assert_eq!(behind.code, Some(128 + libc::SIGXFSZ));
     let direct = room.sh("exec head -c 3000000 /dev/zero > big").await.exit;
     assert_eq!(direct.signal, Some(libc::SIGXFSZ));
-    assert_eq!(direct.limit, Some(Limit::FileBytes));
+    for exit in [behind, direct] {
+        assert_eq!(exit.limit, Some(Limit::FileBytes), "{exit}");
+    }
     let trouble = room.sandbox.diagnose().await.trouble();
     assert_eq!(trouble, Some(Trouble::FileTooLarge));
     assert_eq!(
