@@ -1,7 +1,7 @@
 //! The network inside: a loopback of its own, and one channel.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 
 use crate::room::{Room, succeeds_outside};
 
@@ -53,11 +53,39 @@ async fn without_a_channel_nothing_listens() {
 #[tokio::test]
 async fn the_hosts_loopback_is_another_one() {
     let room = Room::new().await;
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let script = format!("bash -c 'exec 3<>/dev/tcp/127.0.0.1/{port}'");
-    assert!(succeeds_outside(&script));
-    assert!(!room.sh(&script).await.exit.success());
+    let (mut ways, mut servers) = (Vec::new(), Vec::new());
+    for address in ["127.0.0.1", "::1"] {
+        // A container may have no version 6.
+        let Ok(listener) = TcpListener::bind((address, 0)) else {
+            assert_eq!(address, "::1");
+            continue;
+        };
+        let port = listener.local_addr().unwrap().port();
+        ways.push(format!("exec 3<>/dev/tcp/{address}/{port}"));
+        let socket = UdpSocket::bind((address, 0)).unwrap();
+        let port = socket.local_addr().unwrap().port();
+        ways.push(format!(
+            "exec 3<>/dev/udp/{address}/{port} && echo ask >&3 && read -r -n 1 -t 20 -u 3"
+        ));
+        let answering = socket.try_clone().unwrap();
+        let thread = std::thread::spawn(move || {
+            let mut asked = [0; 8];
+            while let (4, peer) = answering.recv_from(&mut asked).unwrap() {
+                answering.send_to(b"yes\n", peer).unwrap();
+            }
+        });
+        servers.push((listener, socket, thread));
+    }
+    for way in ways {
+        let script = format!("bash -c '{way}'");
+        assert!(succeeds_outside(&script), "{script}");
+        assert!(!room.sh(&script).await.exit.success(), "{script}");
+    }
+    for (_, socket, thread) in servers {
+        // What is no question ends it.
+        socket.send_to(b"", socket.local_addr().unwrap()).unwrap();
+        thread.join().unwrap();
+    }
 }
 
 #[tokio::test]
@@ -89,9 +117,15 @@ async fn abstract_sockets_of_the_host_are_not_there() {
     let name = format!("skep-test-{}", std::process::id());
     let address = SocketAddr::from_abstract_name(&name).unwrap();
     let _listener = UnixListener::bind_addr(&address).unwrap();
-    let script = format!("grep -q @{name} /proc/net/unix");
-    assert!(succeeds_outside(&script));
-    assert!(!room.sh(&script).await.exit.success());
+    for script in [
+        format!("grep -q @{name} /proc/net/unix"),
+        format!(
+            "/usr/bin/python3 -c 'import socket; socket.socket(socket.AF_UNIX).connect(\"\\0{name}\")'"
+        ),
+    ] {
+        assert!(succeeds_outside(&script), "{script}");
+        assert!(!room.sh(&script).await.exit.success(), "{script}");
+    }
 }
 
 #[tokio::test]
