@@ -156,11 +156,19 @@ async fn nothing_can_be_typed_into_a_terminal_from_inside() {
     let script = "import fcntl, termios\n\
                   try:\n  fcntl.ioctl(0, termios.TIOCSTI, b'x'); print('typed')\n\
                   except OSError as error: print('refused', error.errno)";
-    let [room, _] = rooms().await;
-    let command = room
-        .command(["/usr/bin/python3", "-c", script])
-        .with_terminal(SIZE);
-    assert_eq!(room.run(command).await.stdout.text(), "refused 1\r\n");
+    let [sealed, host] = rooms().await;
+    let outside = match crate::escapes::is_typing_forbidden_outside() {
+        true => "refused 5",
+        false => "typed",
+    };
+    for (room, said) in [(host, outside), (sealed, "refused 1")] {
+        let command = room
+            .command(["/usr/bin/python3", "-c", script])
+            .with_terminal(SIZE);
+        // What is typed outside is shown before.
+        let seen = room.run(command).await.stdout.text();
+        assert!(seen.ends_with(&format!("{said}\r\n")), "{seen}");
+    }
 }
 
 #[tokio::test]
