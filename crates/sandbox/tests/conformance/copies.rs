@@ -63,7 +63,7 @@ fn tree(root: &Path) {
     symlink(".", root.join("around")).unwrap();
 }
 
-async fn give(subject: &Subject, from: PathBuf, to: &str) -> Result<(), Error> {
+pub(crate) async fn give(subject: &Subject, from: PathBuf, to: &str) -> Result<(), Error> {
     give_by(subject, Carry::new(Task::In, to), from).await
 }
 
@@ -75,7 +75,7 @@ async fn give_by(subject: &Subject, carry: Carry, from: PathBuf) -> Result<(), E
     .await
 }
 
-async fn get(
+pub(crate) async fn get(
     subject: &Subject,
     from: impl Into<std::ffi::OsString>,
     to: &Path,
@@ -122,7 +122,7 @@ fn link(path: &str, target: &str) -> Entry {
     }
 }
 
-fn errno(outcome: &Result<impl Sized, Error>) -> Option<i32> {
+pub(crate) fn errno(outcome: &Result<impl Sized, Error>) -> Option<i32> {
     match outcome {
         Err(Error::Carry { source, .. }) => source.raw_os_error(),
         _ => None,

@@ -11,6 +11,7 @@
 )]
 
 mod abilities;
+mod climbs;
 mod commands;
 mod connect;
 mod contained;
@@ -82,6 +83,8 @@ macro_rules! conforms {
                 a_limit_that_a_copy_reaches_is_named
                 a_copy_that_is_given_up_or_out_of_time_leaves_no_process
                 a_listing_tells_a_file_that_was_written_from_one_that_was_not;
+            climbs:
+                no_way_up_leads_a_copy_to_a_file_of_the_host;
             errors:
                 a_program_that_is_missing_is_no_exit_code
                 a_directory_that_cannot_be_entered_is_named
