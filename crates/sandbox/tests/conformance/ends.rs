@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use skep_sandbox::{Backend, Error, Limit, Trouble};
+use tokio::io::AsyncReadExt as _;
 
 use crate::subject::{PATIENCE, Subject, all_have_ended, ends};
 
@@ -49,6 +50,30 @@ pub(crate) async fn a_command_can_be_asked_to_end_and_can_be_killed(backend: &dy
     all_have_ended(&mut process).await;
     let exit = process.wait().await.unwrap();
     assert_eq!((exit.signal, exit.limit), (Some(9), None));
+}
+
+pub(crate) async fn a_command_can_be_interrupted_and_can_answer_that(backend: &dyn Backend) {
+    let subject = Subject::new(backend).await;
+    let script = "trap 'echo heard; exit 6' INT; echo up; while :; do sleep 0.05; done";
+    let mut process = subject.up(subject.script(script)).await;
+    process.interrupt();
+    let mut output = process.stdout.take().unwrap();
+    let mut said = String::new();
+    let read = output.read_to_string(&mut said);
+    tokio::time::timeout(PATIENCE, read).await.unwrap().unwrap();
+    assert_eq!(said, "heard\n");
+    let exit = process.wait().await.unwrap();
+    assert_eq!(
+        (exit.code, exit.signal, exit.timed_out),
+        (Some(6), None, false)
+    );
+    // Who says nothing of it is ended by it, with what it started.
+    let mut process = subject
+        .up(subject.script("sleep 1000 & echo up; exec sleep 1000"))
+        .await;
+    process.interrupt();
+    all_have_ended(&mut process).await;
+    assert_eq!(process.wait().await.unwrap().signal, Some(2));
 }
 
 pub(crate) async fn what_a_command_leaves_behind_is_ended_before_its_exit_is_told(

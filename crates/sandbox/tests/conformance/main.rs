@@ -67,6 +67,7 @@ macro_rules! conforms {
                 a_time_that_no_clock_reaches_ends_nothing
                 a_command_may_end_politely_when_its_time_is_over
                 a_command_can_be_asked_to_end_and_can_be_killed
+                a_command_can_be_interrupted_and_can_answer_that
                 what_a_command_leaves_behind_is_ended_before_its_exit_is_told
                 what_is_asked_to_stay_stays_until_the_sandbox_ends
                 a_dropped_process_takes_its_tree_along
