@@ -1,6 +1,8 @@
 //! What commands get, and what comes back.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::MetadataExt as _;
 
 use skep_sandbox::{Backend, Command, Stdin, exec_captured};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -74,12 +76,22 @@ pub(crate) async fn the_working_directory_is_the_one_that_was_asked_for(backend:
 
 pub(crate) async fn files_are_the_same_on_both_sides(backend: &dyn Backend) {
     let subject = Subject::new(backend).await;
-    std::fs::write(subject.outside("workspace/in"), "from outside").unwrap();
+    fs::write(subject.outside("workspace/in"), "from outside").unwrap();
     let says = subject.says("cat in; echo inside > out; echo x > ~/kept");
     assert_eq!(says.await, "from outside");
-    let read = |name| std::fs::read_to_string(subject.outside(name)).unwrap();
+    let read = |name| fs::read_to_string(subject.outside(name)).unwrap();
     assert_eq!(read("workspace/out"), "inside\n");
     assert_eq!(read("home/kept"), "x\n");
+    // Whoever made them, they are the owner's outside and the sandbox's user's inside.
+    let owner = |name| fs::metadata(subject.outside(name)).unwrap().uid();
+    let caller = fs::metadata("/proc/self").unwrap().uid();
+    for name in ["workspace/in", "workspace/out", "home/kept"] {
+        assert_eq!(owner(name), caller, "{name}");
+    }
+    let users = subject.says("id -u; stat -c %u in out ~/kept . ~").await;
+    let mut users = users.lines();
+    let user = users.next().unwrap();
+    assert_eq!(users.collect::<Vec<_>>(), [user; 5]);
 }
 
 pub(crate) async fn endless_output_is_kept_in_bounded_memory(backend: &dyn Backend) {

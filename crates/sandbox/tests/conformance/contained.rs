@@ -105,7 +105,7 @@ fn a_container_with_the_root_of_an_image_keeps_every_promise_too() {
     let podman = Podman::new(Home::new().env(IMAGE, name));
     let image = Image::of([
         "sh", "bash", "cat", "chmod", "env", "head", "id", "ls", "mkdir", "mkfifo", "mv", "pwd",
-        "seq", "setsid", "sleep", "tail", "touch", "true", "wc",
+        "seq", "setsid", "sleep", "stat", "tail", "touch", "true", "wc",
     ]);
     image.import(&podman, name);
     let args = [
