@@ -1,6 +1,10 @@
 //! A command inside at the person's own terminal or streams.
 
-use crate::{exit::Exit, report::Error, signals::Signals};
+use crate::{
+    exit::Exit,
+    report::Error,
+    signals::{Signals, listen},
+};
 use sandbox::{Size, Terminal};
 use server::standing::{Ends, Nudge, Running, Said, Tail};
 use std::{
@@ -11,15 +15,17 @@ use std::{
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::unix::pipe,
-    signal::unix::{SignalKind, signal},
+    signal::unix::SignalKind,
     sync::mpsc,
 };
 
 const CHUNK: usize = 32 << 10;
 /// So many of them wait to be passed on.
 const CHUNKS: usize = 4;
-/// How long a command may take to end that is killed.
-const KILLED_WITHIN: Duration = Duration::from_secs(10);
+/// How long a command may take to end that is asked to, and the program to show what it printed then.
+const GRACE: Duration = Duration::from_secs(2);
+/// How long one may take that is killed after that.
+const KILLED_WITHIN: Duration = Duration::from_secs(8);
 
 /// How it ended.
 #[derive(Debug)]
@@ -98,8 +104,20 @@ impl Drop for Raw {
     }
 }
 
+/// Ends a command: asks it to, and kills it where it does not. What it prints meanwhile must be read.
+/// Says how it ended, unless that is not heard in time.
+pub(crate) async fn end(running: &mut Running) -> Option<sandbox::Exit> {
+    for (nudge, within) in [(Nudge::Terminate, GRACE), (Nudge::Kill, KILLED_WITHIN)] {
+        running.nudge(nudge).await;
+        if let Ok(ended) = tokio::time::timeout(within, running.wait()).await {
+            return ended.ok();
+        }
+    }
+    None
+}
+
 /// Passes on what is typed and what is printed until the command has ended. `Ctrl-C` goes to the
-/// command; told to end otherwise, the program kills it.
+/// command; told to end otherwise, the program ends it.
 ///
 /// # Errors
 /// When the terminal cannot be used, or the sandbox ended.
@@ -141,12 +159,6 @@ async fn drive(
     typed: impl Future<Output = ()>,
     terminal: Option<&Terminal>,
 ) -> Result<Relayed, Error> {
-    let listen = |kind| {
-        signal(kind).map_err(|source| Error::System {
-            doing: "listening for signals",
-            source,
-        })
-    };
     let mut resized = listen(SignalKind::window_change())?;
     let mut quit = listen(SignalKind::quit())?;
     let (mut shown, mut typed) = (pin!(shown), pin!(typed));
@@ -177,14 +189,13 @@ async fn drive(
             running.nudge(Nudge::Interrupt).await;
             continue;
         }
-        running.nudge(Nudge::Kill).await;
-        let ended = tokio::time::timeout(KILLED_WITHIN, running.wait()).await;
-        return Ok(Relayed {
-            exit: ended.ok().and_then(Result::ok),
-            told: Some(told),
-            lost,
-            said: Said::default(),
-        });
+        let rest = async {
+            match all_shown {
+                true => lost,
+                false => shown.await.err(),
+            }
+        };
+        return Ok(told_to_end(running, told, rest).await);
     };
     // All that held the streams inside has ended, so that they end when all is passed on.
     let told = match all_shown {
@@ -203,6 +214,31 @@ async fn drive(
         lost,
         said: Said::default(),
     })
+}
+
+/// Ends the command, and passes on what it prints meanwhile; what nobody takes is not waited for.
+async fn told_to_end(
+    running: &mut Running,
+    told: Exit,
+    shown: impl Future<Output = Option<io::Error>>,
+) -> Relayed {
+    let (mut ending, mut shown) = (pin!(end(running)), pin!(shown));
+    let mut lost = None;
+    let exit = loop {
+        tokio::select! {
+            exit = &mut ending => break exit,
+            error = &mut shown, if lost.is_none() => lost = Some(error),
+        }
+    };
+    if lost.is_none() && exit.is_some() {
+        lost = tokio::time::timeout(GRACE, shown).await.ok();
+    }
+    Relayed {
+        exit,
+        told: Some(told),
+        lost: lost.flatten(),
+        said: Said::default(),
+    }
 }
 
 /// Where what is printed goes.

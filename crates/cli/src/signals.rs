@@ -12,22 +12,27 @@ pub(crate) struct Signals {
     terminate: Signal,
 }
 
+/// Listens for one from now on: it ends the program no more by itself.
+///
+/// # Errors
+/// When the system refuses.
+pub(crate) fn listen(kind: SignalKind) -> Result<Signal, Error> {
+    signal(kind).map_err(|source| Error::System {
+        doing: "listening for signals",
+        source,
+    })
+}
+
 impl Signals {
     /// Listens from now on: the signals end the program no more by themselves.
     ///
     /// # Errors
     /// When the system refuses.
     pub(crate) fn listen() -> Result<Self, Error> {
-        let on = |kind| {
-            signal(kind).map_err(|source| Error::System {
-                doing: "listening for signals",
-                source,
-            })
-        };
         Ok(Self {
-            interrupt: on(SignalKind::interrupt())?,
-            hang_up: on(SignalKind::hangup())?,
-            terminate: on(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hang_up: listen(SignalKind::hangup())?,
+            terminate: listen(SignalKind::terminate())?,
         })
     }
 

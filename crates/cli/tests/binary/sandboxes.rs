@@ -521,3 +521,46 @@ fn forks_whose_client_is_killed_before_it_says_that_they_stay_are_gone() {
     world.skep(&["gc"]).expect_code(0);
     world.assert_nothing_left();
 }
+
+#[test]
+fn a_client_that_is_told_to_end_lets_its_command_clear_up() {
+    let world = world();
+    create(&world, &["--name", "try"]);
+    let clears = "trap 'echo clears up; echo done > NAME; exit 3' TERM; echo ready; while :; do sleep 0.05; done";
+    for (signal, code, name) in [
+        (Signal::TERM, 143, "terminated"),
+        (Signal::HUP, 129, "hung_up"),
+        (Signal::QUIT, 143, "quit"),
+    ] {
+        let script = clears.replace("NAME", name);
+        let mut client = world.start(&["sandbox", "exec", "try", "--", "sh", "-c", &script]);
+        client.line(DEADLINE, |it| it == "ready");
+        client.signal(signal);
+        let ran = client.finish(DEADLINE).expect_code(code);
+        assert!(ran.stdout.contains("clears up\n"), "{}", ran.stdout);
+        assert_eq!(exec(&world, "try", &format!("cat {name}")).stdout, "done\n");
+    }
+    // Also where the program shows nothing before the end.
+    let script = clears
+        .replace("NAME", "kept")
+        .replace("echo ready", "touch up");
+    let args = [
+        "sandbox", "--json", "exec", "try", "--", "sh", "-c", &script,
+    ];
+    let client = world.start(&args);
+    exec(&world, "try", "until test -e up; do sleep 0.05; done").expect_code(0);
+    client.signal(Signal::TERM);
+    client.finish(DEADLINE).expect_code(143);
+    assert_eq!(exec(&world, "try", "cat kept").stdout, "done\n");
+    // What does not end is killed two seconds later.
+    let stays = "trap '' TERM; echo ready; (setsid sleep 1000 &); sleep 1000";
+    let mut client = world.start(&["sandbox", "exec", "try", "--", "sh", "-c", stays]);
+    client.line(DEADLINE, |it| it == "ready");
+    let told = Instant::now();
+    client.signal(Signal::TERM);
+    client.finish(DEADLINE).expect_code(143);
+    assert!(told.elapsed().as_secs() >= 2, "{:?}", told.elapsed());
+    exec(&world, "try", "! grep -qsx sleep /proc/[0-9]*/comm").expect_code(0);
+    world.skep(&["sandbox", "destroy", "try"]).expect_code(0);
+    world.assert_nothing_left();
+}

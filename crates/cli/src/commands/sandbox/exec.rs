@@ -6,7 +6,7 @@ use crate::{
     exit::Exit,
     relay,
     report::Error,
-    signals::Signals,
+    signals::{Signals, listen},
     view::{
         format,
         paint::{LOOK, paint},
@@ -14,7 +14,8 @@ use crate::{
 };
 use sandbox::{Limit, Size};
 use server::standing::{Ends, Held, Run, Running, Said, find};
-use std::{ffi::OsString, time::Duration};
+use std::{ffi::OsString, pin::pin, time::Duration};
+use tokio::signal::unix::SignalKind;
 
 /// How long a sandbox may take to end a command whose time is over, and to start one.
 const ENDS_WITHIN: Duration = Duration::from_secs(5);
@@ -137,7 +138,7 @@ async fn silent(held: &Held) -> Result<Exit, Error> {
     let mut signals = Signals::listen()?;
     loop {
         if signals.next().await != Exit::Cancelled {
-            // The command is killed, and waited for no longer than that may take.
+            // The command is ended, and waited for no longer than that may take.
             return std::future::pending().await;
         }
         let nothing = Run {
@@ -218,32 +219,41 @@ async fn captured(
             "`--json` shows what a command prints, and takes no terminal".into(),
         ));
     };
-    let feeding = relay::feed(stdin);
     let keeping = async {
         tokio::join!(
             sandbox::keep(stdout, MAX_SHOWN),
             sandbox::keep(stderr, MAX_SHOWN)
         )
     };
-    let all = async {
-        let ((out, err), exit) = tokio::join!(keeping, running.wait());
-        exit.map(|exit| (out, err, exit))
-    };
-    let fed = async {
-        feeding.await;
-        std::future::pending::<()>().await;
-    };
-    let both = async {
-        tokio::select! {
-            all = all => Some(all),
-            () = fed => None,
+    let (mut feeding, mut keeping) = (pin!(relay::feed(stdin)), pin!(keeping));
+    let (mut is_fed, mut kept) = (false, None);
+    let mut quit = listen(SignalKind::quit())?;
+    let exit = loop {
+        let told = tokio::select! {
+            exit = running.wait() => break exit?,
+            told = signals.next() => told,
+            _ = quit.recv() => Exit::Terminated,
+            both = &mut keeping, if kept.is_none() => {
+                kept = Some(both);
+                continue;
+            }
+            () = &mut feeding, if !is_fed => {
+                is_fed = true;
+                continue;
+            }
+        };
+        let mut ending = pin!(relay::end(running));
+        loop {
+            tokio::select! {
+                _ = &mut ending => return Err(Error::Quit(told)),
+                both = &mut keeping, if kept.is_none() => kept = Some(both),
+            }
         }
     };
-    // Told to end, this hangs up, which kills the command.
-    let (out, err, exit) = signals
-        .or(both)
-        .await?
-        .ok_or_else(|| Error::Internal("an input never ends".into()))??;
+    let (out, err) = match kept {
+        Some(both) => both,
+        None => signals.or(keeping).await?,
+    };
     let omitted = [&out, &err].iter().map(|it| it.omitted).sum();
     let (stdout, stderr) = (out.text(), err.text());
     let mut said = Said::default();
