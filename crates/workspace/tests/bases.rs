@@ -29,9 +29,9 @@ fn base(store: &Store, key: &str) -> Base {
 fn a_base_that_many_threads_ask_for_at_once_is_built_once() {
     let dir = tempfile::tempdir().unwrap();
     let store = store(dir.path());
-    let (builds, start) = (AtomicUsize::new(0), Barrier::new(16));
+    let (builds, start) = (AtomicUsize::new(0), Barrier::new(50));
     std::thread::scope(|scope| {
-        for _ in 0..16 {
+        for _ in 0..50 {
             scope.spawn(|| {
                 start.wait();
                 let base = store
