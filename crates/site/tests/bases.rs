@@ -3,6 +3,7 @@
 
 mod scene;
 
+use skep_site::Wanted;
 use std::{fs, path::Path, process::Command};
 use testkit::Repo;
 use workspace::Layering;
@@ -74,6 +75,28 @@ async fn the_base_of_a_commit_nearby_is_a_layer_that_many_ask_for_and_one_builds
     }
     let top = &bases[0].trees()[0];
     assert!(top.join("counter").exists() && !top.join("d1").exists());
+    sites.close(true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_git_status_in_a_workspace_reads_no_file_over_a_whole_base_and_over_a_layer() {
+    let (repo, commits) = scene::grown(2);
+    let data = tempfile::tempdir().unwrap();
+    let (sites, source) = scene::sealed(data.path(), &repo);
+    let mirror = sites.mirror("r").await.unwrap();
+    for (number, commit) in commits.into_iter().enumerate() {
+        mirror.fetch(&source, commit).unwrap();
+        let wanted = Wanted::plain(format!("s-{number}"), "r", commit);
+        let site = sites.site(&mirror, wanted).await.unwrap();
+        let base = sites.base("r", &mirror, commit, None).await.unwrap();
+        assert_eq!(base.trees().len(), number + 1, "whole, then a layer");
+        // Names what is not known to be as it was without a look into it. A status, which may
+        // look, writes the index anew when it had to.
+        let script = "git diff-files --raw; git ls-files | wc -l; index=$(stat -c '%i %y' .git/index); \
+                      git status --short; test \"$index\" = \"$(stat -c '%i %y' .git/index)\"";
+        assert_eq!(scene::says(&site, script).await, "101\n");
+        site.close().await.unwrap();
+    }
     sites.close(true).await;
 }
 
