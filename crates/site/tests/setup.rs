@@ -8,6 +8,7 @@ use site::{Collect, Error, SetUp, Site, Wanted};
 use skep_site as site;
 use std::{
     fs,
+    os::unix::fs::PermissionsExt,
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
@@ -118,6 +119,34 @@ async fn another_commit_is_set_up_anew_unless_the_policy_says_what_the_setup_rea
     place.repo.commit("Another lock file");
     assert_ne!(number("f", Some(&[])).await, named);
     assert_ne!(number("g", Some(&[])).await, whole);
+    place.sites.close(true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_program_of_the_machine_is_set_up_with_anew() {
+    let place = Place::new().await;
+    let programs = tempfile::tempdir().unwrap();
+    let install = |says: &str| {
+        let new = programs.path().join("new");
+        fs::write(&new, format!("#!/bin/sh\necho {says}\n")).unwrap();
+        fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::rename(new, programs.path().join("compiler")).unwrap();
+    };
+    install("old");
+    let made = async |id: &str| {
+        // What a later process does.
+        let sites = scene::sealed_with(place.data.path(), programs.path());
+        let wanted = place.wanted(id, "mkdir deps && compiler > deps/by", Some(&[]));
+        let site = sites.site(&place.mirror, wanted).await.unwrap();
+        let made = (set_up(&site).cached, says(&site, "cat deps/by").await);
+        site.close().await.unwrap();
+        sites.close(false).await;
+        made
+    };
+    assert_eq!(made("a").await, (false, "old\n".to_owned()));
+    assert_eq!(made("b").await, (true, "old\n".to_owned()));
+    install("new");
+    assert_eq!(made("c").await, (false, "new\n".to_owned()));
     place.sites.close(true).await;
 }
 

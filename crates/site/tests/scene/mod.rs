@@ -5,6 +5,7 @@ use git::{CommitId, Mirror};
 use sandbox::Backend;
 use skep_site::{DiskBounds, Host, Options, Site, Sites, StoreBounds, Wanted, Warm};
 use std::{
+    ffi::OsString,
     fs,
     path::{Path, PathBuf},
     sync::Arc,
@@ -75,11 +76,7 @@ fn with(
         directory: data.to_owned(),
         backend,
         layering,
-        host: Host {
-            path,
-            home: PathBuf::from("/nonexistent"),
-            env: Arc::new(|_| None),
-        },
+        host: host(path),
         limits: sandbox::Limits::default(),
         disk: DiskBounds {
             store,
@@ -90,6 +87,33 @@ fn with(
     })
     .unwrap();
     (sites, source)
+}
+
+fn host(path: OsString) -> Host {
+    Host {
+        path,
+        home: PathBuf::from("/nonexistent"),
+        env: Arc::new(|_| None),
+    }
+}
+
+/// As [`sealed`], on a machine that has these programs before all others.
+pub(crate) fn sealed_with(data: &Path, programs: &Path) -> Sites {
+    let path = std::env::var_os("PATH").unwrap();
+    let git = git::Program::find(&path).unwrap();
+    let all = std::env::split_paths(&path);
+    let path = std::env::join_paths([programs.to_owned()].into_iter().chain(all)).unwrap();
+    Sites::open(Options {
+        directory: data.to_owned(),
+        backend: Arc::new(sandbox::Namespace::new()),
+        layering: Layering::Overlay,
+        host: host(path),
+        limits: sandbox::Limits::default(),
+        disk: DiskBounds::default(),
+        warm: Warm::OFF,
+        git,
+    })
+    .unwrap()
 }
 
 /// As [`warm`], in sandboxes of this kind.
