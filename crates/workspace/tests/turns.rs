@@ -12,10 +12,11 @@ mod scene;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
 
 use scene::{Node, Scene, Tree};
-use skep_workspace::{Error, Layering, Layers, Workspace};
+use skep_workspace::{Error, Layering, Layers, Store, Workspace};
 
 #[test]
 fn all_of_this_holds_for_an_ordinary_user_too() {
@@ -501,4 +502,58 @@ fn what_a_workspace_takes_is_told_by_one_meter_over_all_its_turns() {
     assert!(now(workspace) < both);
     undo(workspace, None);
     assert!(now(workspace) < frozen);
+}
+
+/// What the files below a directory take on the disk, each once.
+fn on_disk(dir: &Path) -> u64 {
+    let (mut bytes, mut seen, mut queue) = (0, BTreeSet::new(), vec![dir.to_owned()]);
+    while let Some(place) = queue.pop() {
+        let found = fs::symlink_metadata(&place).unwrap();
+        if seen.insert((found.dev(), found.ino())) {
+            bytes += found.len().max(found.blocks() * 512);
+        }
+        if found.is_dir() {
+            queue.extend(fs::read_dir(place).unwrap().map(|it| it.unwrap().path()));
+        }
+    }
+    bytes
+}
+
+#[test]
+fn a_snapshot_and_a_fork_take_what_was_changed_and_no_copy_of_the_rest() {
+    // Directories, records and what is written in this test.
+    const LITTLE: u64 = 64 << 10;
+    const MUCH: u64 = 4 << 20;
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), Layering::Overlay).unwrap();
+    let much = "x".repeat(usize::try_from(MUCH).unwrap());
+    let fill = |tree: &Path| -> Result<(), Error> {
+        fs::write(tree.join("of-base"), &much).unwrap();
+        Ok(())
+    };
+    let base = store.base("b", fill).unwrap();
+    let mut was = on_disk(dir.path());
+    let mut takes = || {
+        let now = on_disk(dir.path());
+        now.saturating_sub(std::mem::replace(&mut was, now))
+    };
+    let mut workspace = store.create("w", &base).unwrap();
+    assert!(takes() < LITTLE);
+    write(&workspace, "first", &much);
+    snapshot(&mut workspace, "a");
+    let taken = takes();
+    assert!((MUCH..MUCH + LITTLE).contains(&taken), "{taken}");
+    snapshot(&mut workspace, "nothing");
+    let taken = takes();
+    assert!(taken < LITTLE, "{taken}");
+    write(&workspace, "small", "changed");
+    snapshot(&mut workspace, "small");
+    let taken = takes();
+    assert!(taken < LITTLE, "{taken}");
+    let fork = workspace.fork(Some("small"), "f").unwrap();
+    let taken = takes();
+    assert!(taken < LITTLE, "{taken}");
+    write(&fork, "small", "changed again");
+    let taken = takes();
+    assert!(taken < LITTLE, "{taken}");
 }
