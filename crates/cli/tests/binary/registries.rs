@@ -251,3 +251,63 @@ fn cargo_npm_pip_go_maven_and_apt_get_their_packages_by_their_presets_and_once_f
     let gc = world.skep(&["gc", "--all", "--json"]).expect_code(0);
     assert_eq!(gc.json_lines().remove(0)["packages"].as_u64(), kept);
 }
+
+#[test]
+fn a_setup_gets_packages_by_a_preset_which_serve_all_that_its_rules_are_the_same_for() {
+    let place = tempfile::tempdir().unwrap();
+    let (cert, key) = (place.path().join("cert.pem"), place.path().join("key.pem"));
+    certificate(&cert, &key);
+    let registries = Registries::new(&cert, &key);
+    let port = registries.port;
+    let fetch = format!(
+        "npm install --registry https://npm.test:{port}/ --cache /tmp/cache --no-audit --no-fund \
+         --no-update-notifier --prefix made tiny"
+    );
+    let policy = format!(
+        "[setup]\ninputs = []\n\
+         command = \"{fetch} && od -An -N8 -tx8 /dev/urandom > made/number\"\n\
+         [[egress.allow]]\nfor = [\"setup\"]\npreset = \"npm\"\n"
+    );
+    let repo = Repo::new();
+    repo.file("answer.txt", "41\n").file(".gitignore", "made\n");
+    repo.file("skep.toml", policy).commit("A policy");
+    let uses = "node -e \"require('./made/node_modules/tiny')\" && echo 42 > answer.txt";
+    // What was granted to the setup is nobody else's.
+    let agent = format!("rm -rf /tmp/cache; {fetch} || {{ {uses}; }}");
+    let script = Script::new().job(
+        Job::on(PROMPT)
+            .with_tools()
+            .step(Step::shell(&agent))
+            .step(Step::say("Done.")),
+    );
+    let world = World::new(Dialect::Chat, repo, script).env("SSL_CERT_FILE", &cert);
+    let directory = world.home.config().join("skep");
+    fs::create_dir_all(&directory).unwrap();
+    let configure = |more: &str| {
+        let config = format!(
+            "[egress]\naddresses = [\"127.0.0.2\"]\n[egress.hosts]\n\"npm.test\" = \"127.0.0.2\"\n\
+             [egress.presets.npm]\nhosts = [\"npm.test:{port}\"{more}]\n"
+        );
+        fs::write(directory.join("config.toml"), config).unwrap();
+    };
+    configure("");
+    world.run();
+    assert_eq!(world.integrated("answer.txt"), "42\n");
+    let number = || {
+        let ran = world.skep(&["shell", "--", "cat", "made/number"]);
+        ran.expect_code(0).stdout
+    };
+    let first = number();
+    assert_eq!(number(), first, "one served both");
+    configure(", \"other.test\"");
+    let other = number();
+    assert_ne!(other, first, "what it may reach is another now");
+    configure("");
+    assert_eq!(number(), first, "its rules are as they were");
+    let asked = registries.asked();
+    let package = "npm.test /tiny/-/tiny-1.0.0.tgz";
+    let times = asked.iter().filter(|asked| *asked == package).count();
+    assert_eq!(times, 1, "{asked:#?}");
+    let lists = asked.iter().filter(|asked| *asked == "npm.test /tiny");
+    assert_eq!(lists.count(), 2, "one for each setup: {asked:#?}");
+}
