@@ -120,6 +120,30 @@ struct State {
     closed: bool,
 }
 
+/// What will be asked for again, and how many of it are to be ready.
+struct Likely<'a> {
+    asked: &'a Asked,
+    recipe: &'a Recipe,
+    most: usize,
+}
+
+/// What was asked for last is the likeliest to be asked for again: it gets its part of what there may
+/// be, then what was asked for before it. So what is made is never what the next look has to end.
+fn likely(asked: &[Asked], warm: Warm) -> Vec<Likely<'_>> {
+    let mut room = warm.all;
+    let often = asked.iter().rev().filter_map(|asked| {
+        let recipe = asked.recipe.as_ref()?;
+        let most = warm.each.min(room);
+        room = room.saturating_sub(most);
+        Some(Likely {
+            asked,
+            recipe,
+            most,
+        })
+    });
+    often.collect()
+}
+
 /// Those of one process.
 #[derive(Default)]
 pub(crate) struct Pool {
@@ -162,22 +186,25 @@ impl Pool {
         let State { ready, asked, .. } = &mut *state;
         let idle = |one: &mut Ready| now.saturating_duration_since(one.since) >= IDLE;
         gone.extend(ready.extract_if(.., idle));
+        let likely = likely(asked, warm);
         let count = |ready: &[Ready], key: &str| ready.iter().filter(|it| it.key == key).count();
-        let next = asked.iter().rev().find_map(|it| {
-            let recipe = it.recipe.as_ref()?;
-            (count(ready, &it.key) < warm.each).then_some((&it.key, recipe))
-        });
-        let Some((key, recipe)) = next else {
+        let next = likely
+            .iter()
+            .find(|it| count(ready, &it.asked.key) < it.most);
+        let Some(next) = next else {
             return (None, gone);
         };
+        let made = (next.asked.key.clone(), next.recipe.clone());
         if ready.len() >= warm.all {
-            // What was asked for last is the likeliest to be asked for again.
-            match ready.iter().position(|it| it.key != *key) {
+            let most = |key: &str| likely.iter().find(|it| it.asked.key == key);
+            let most = |key: &str| most(key).map_or(0, |it| it.most);
+            let more = |it: &Ready| count(ready, &it.key) > most(&it.key);
+            match ready.iter().position(more) {
                 Some(other) => gone.push(ready.remove(other)),
                 None => return (None, gone),
             }
         }
-        (Some((key.clone(), recipe.clone())), gone)
+        (Some(made), gone)
     }
 
     fn put(&self, ready: Ready) {
@@ -341,9 +368,13 @@ impl Sites {
 
 /// Whether less than a part of the machine's memory is free. Where nobody knows, it is not.
 fn memory_is_short() -> bool {
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    is_little(&std::fs::read_to_string("/proc/meminfo").unwrap_or_default())
+}
+
+/// The same of what the kernel says.
+fn is_little(meminfo: &str) -> bool {
     let of = |name: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
         line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()
     };
     match (of("MemAvailable:"), of("MemTotal:")) {
@@ -351,3 +382,6 @@ fn memory_is_short() -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests;
