@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -122,6 +123,97 @@ fn more_connections_than_a_sandbox_takes_wait_for_a_place() {
     }
     world.skep(&["sandbox", "destroy", "try"]).expect_code(0);
     let said = forwarded.finish(DEADLINE).expect_code(0).stderr;
+    assert!(!said.contains("connection"), "{said}");
+    drop(server);
+    world.assert_nothing_left();
+}
+
+/// Takes 64 connections and reads nothing of them, until it has answered at its second port.
+const DEAF: &str = "import socket
+s, t = [socket.create_server(('127.0.0.1', 0), backlog=64) for _ in 'st']
+print('up', s.getsockname()[1], t.getsockname()[1], flush=True)
+held = [s.accept()[0] for _ in range(64)]
+print('held', flush=True)
+c, _ = t.accept()
+c.sendall(b'here')
+c.close()
+for c in held:
+    try: c.sendall(b'late')
+    except OSError: pass
+    c.close()
+";
+
+/// Connects 63 times, and closes all of them when it is told; of what is closed the kernel forgets after
+/// a second, and not after its usual minute.
+const LEAVES: &str = "import socket, sys
+held = [socket.create_connection(('127.0.0.1', int(sys.argv[1]))) for _ in range(63)]
+for s in held:
+    s.setsockopt(socket.IPPROTO_TCP, socket.TCP_LINGER2, 1)
+    s.sendall(b'x')
+";
+
+/// A sandbox that is called `try`, in which that runs, and where its two ports are reached here.
+fn deaf(world: &World) -> (Started, [u16; 2]) {
+    let create = ["sandbox", "create", "--for", "10m", "--name", "try"];
+    world.skep(&create).expect_code(0);
+    let mut server = world.start(&["sandbox", "exec", "try", "--", "python3", "-c", DEAF]);
+    let up = server.line(DEADLINE, |line| line.starts_with("up "));
+    let mut ports = up[3..].split(' ').map(|port| port.parse().unwrap());
+    let ports = [ports.next().unwrap(), ports.next().unwrap()];
+    (server, ports)
+}
+
+fn read(stream: &mut TcpStream) -> std::io::Result<String> {
+    let mut said = String::new();
+    stream.read_to_string(&mut said)?;
+    Ok(said)
+}
+
+#[test]
+fn connections_that_were_closed_here_make_room_also_where_the_inside_never_hears_of_it() {
+    let world = World::simple();
+    let (mut server, [port, other]) = deaf(&world);
+    let (_forwarded, said) = forward(&world, &[&format!("0:{port}"), &format!("0:{other}")]);
+    let at = |which: usize| -> SocketAddr {
+        let address = said["forwards"][which]["addresses"][0].as_str();
+        address.unwrap().parse().unwrap()
+    };
+    // It ends its own direction, and waits for what comes.
+    let mut patient = TcpStream::connect(at(0)).unwrap();
+    patient.set_read_timeout(Some(DEADLINE)).unwrap();
+    patient.shutdown(Shutdown::Write).unwrap();
+    let args = ["-c", LEAVES, &at(0).port().to_string()];
+    let leaving = world.home.start("python3", args, world.repo.path());
+    leaving.finish(DEADLINE).expect_code(0);
+    server.line(DEADLINE, |line| line == "held");
+    let mut other = TcpStream::connect(at(1)).unwrap();
+    other.set_read_timeout(Some(DEADLINE)).unwrap();
+    assert_eq!(read(&mut other).unwrap(), "here");
+    assert_eq!(read(&mut patient).unwrap(), "late");
+    world.skep(&["sandbox", "destroy", "try"]).expect_code(0);
+    drop(server);
+    world.assert_nothing_left();
+}
+
+#[test]
+fn a_second_program_that_forwards_waits_for_a_place_too() {
+    let world = World::simple();
+    let (mut server, [port, other]) = deaf(&world);
+    let (first, said) = forward(&world, &[&format!("0:{port}")]);
+    let at = addresses(&said)[0];
+    let _idle: Vec<_> = (0..64).map(|_| TcpStream::connect(at).unwrap()).collect();
+    server.line(DEADLINE, |line| line == "held");
+    let (second, said) = forward(&world, &[&format!("0:{other}")]);
+    let mut waits = TcpStream::connect(addresses(&said)[0]).unwrap();
+    let a_while = Duration::from_secs(4);
+    waits.set_read_timeout(Some(a_while)).unwrap();
+    let early = read(&mut waits).unwrap_err();
+    assert_eq!(early.kind(), std::io::ErrorKind::WouldBlock, "{early}");
+    drop(first);
+    waits.set_read_timeout(Some(DEADLINE)).unwrap();
+    assert_eq!(read(&mut waits).unwrap(), "here");
+    world.skep(&["sandbox", "destroy", "try"]).expect_code(0);
+    let said = second.finish(DEADLINE).expect_code(0).stderr;
     assert!(!said.contains("connection"), "{said}");
     drop(server);
     world.assert_nothing_left();

@@ -1,5 +1,7 @@
 //! `skep sandbox forward`.
 
+mod gone;
+
 use super::data;
 use crate::{
     context::Context,
@@ -34,8 +36,6 @@ use tokio::{
 const MOST_PORTS: usize = 16;
 /// How often a port is picked that is free on both loopbacks.
 const TRIES: usize = 16;
-/// How often a sandbox is asked again that has as many connections as it takes.
-const ASKED_AGAIN: usize = 20;
 /// How long is waited where no connection can be taken: there are too many descriptors, or connections.
 const REST: Duration = Duration::from_millis(100);
 
@@ -128,6 +128,7 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, Error> {
     let ways = Ways {
         held: Arc::new(held),
         places: Arc::new(Semaphore::new(MOST_CONNECTIONS)),
+        turn: Arc::default(),
         said: Arc::default(),
         output,
     };
@@ -236,6 +237,8 @@ fn taken(address: SocketAddr, inside: u16, error: io::Error) -> Error {
 struct Ways {
     held: Arc<Held>,
     places: Arc<Semaphore>,
+    /// Of those who wait for a place in the sandbox, one at a time asks.
+    turn: Arc<tokio::sync::Mutex<()>>,
     /// What was said last of each port inside, so that it is not said for each connection.
     said: Arc<Mutex<HashMap<u16, String>>>,
     output: Output,
@@ -267,38 +270,47 @@ impl Ways {
         }
     }
 
-    /// Carries one connection, each direction until its own end.
-    async fn carry(self, mut stream: TcpStream, inside: u16, _place: OwnedSemaphorePermit) {
-        let mut reached = match self.connect(inside).await {
-            Ok(reached) => reached,
-            Err(error) => {
-                self.note(inside, domain::failure::chain(&error));
-                // Whoever connected sees that nobody is there, and not an answer of nothing.
-                if let Err(error) = stream.set_zero_linger() {
-                    tracing::debug!(%error, "a connection is closed politely");
-                }
-                return;
-            }
-        };
-        self.said().remove(&inside);
+    /// Carries one connection, each direction until its own end, or both until whoever connected has gone.
+    async fn carry(self, stream: TcpStream, inside: u16, _place: OwnedSemaphorePermit) {
         let carried = async {
             stream.set_nodelay(true)?;
-            copy_bidirectional(&mut stream, &mut reached).await
+            let gone = gone::gone(&stream)?;
+            tokio::select! {
+                gone = gone => gone,
+                carried = self.join(stream, inside) => carried,
+            }
         };
         if let Err(error) = carried.await {
             tracing::debug!(%error, "a connection broke");
         }
     }
 
-    /// Connects where there is room. A place in the sandbox becomes free a moment after the connection
-    /// that had it has ended here, and others than this program may have some.
+    async fn join(&self, mut stream: TcpStream, inside: u16) -> io::Result<()> {
+        let mut reached = match self.connect(inside).await {
+            Ok(reached) => reached,
+            Err(error) => {
+                self.note(inside, domain::failure::chain(&error));
+                // Whoever connected sees that nobody is there, and not an answer of nothing.
+                return stream.set_zero_linger();
+            }
+        };
+        self.said().remove(&inside);
+        copy_bidirectional(&mut stream, &mut reached)
+            .await
+            .map(drop)
+    }
+
+    /// Connects, as soon as there is room. A place in the sandbox becomes free a moment after the
+    /// connection that had it has ended here, and others than this program may have some.
     async fn connect(&self, inside: u16) -> Result<Connection, standing::Error> {
-        let mut again = 0..ASKED_AGAIN;
+        match self.held.connect(inside).await {
+            Err(error) if is_full(&error) => {}
+            connected => return connected,
+        }
+        let _turn = self.turn.lock().await;
         loop {
             match self.held.connect(inside).await {
-                Err(error) if is_full(&error) && again.next().is_some() => {
-                    tokio::time::sleep(REST).await;
-                }
+                Err(error) if is_full(&error) => tokio::time::sleep(REST).await,
                 connected => return connected,
             }
         }
