@@ -363,6 +363,18 @@ fn commands_over_ssh_are_as_on_any_machine() {
     world.assert_nothing_left();
 }
 
+#[test]
+fn a_command_ends_where_nobody_reads_its_output_any_more() {
+    let world = World::simple();
+    let create = ["sandbox", "create", "--for", "10m", "--name", "try"];
+    world.skep(&create).expect_code(0);
+    let program = env!("CARGO_BIN_EXE_skep");
+    let script = format!("'{program}' sandbox exec try -- yes | head -1");
+    assert_eq!(shell(&world, &script).expect_code(0).stdout, "y\n");
+    world.skep(&["sandbox", "destroy", "try"]).expect_code(0);
+    world.assert_nothing_left();
+}
+
 /// Runs a command at a terminal of 30 lines, waits until it has said "up", makes the terminal one of 40
 /// lines, and prints what came.
 const RESIZE: &str = "import fcntl, os, pty, struct, sys, termios
