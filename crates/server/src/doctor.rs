@@ -73,6 +73,7 @@ pub async fn doctor(options: &Options, online: bool) -> Vec<Finding> {
         _ => options.data.clone(),
     };
     let mut findings = vec![git(options), data];
+    findings.extend(room(options));
     findings.extend(restored(options).await);
     findings.extend(sandboxes(options));
     // Asked before an engine is used: whoever uses one removes them.
@@ -182,6 +183,19 @@ async fn data(options: &Options) -> Finding {
             "name a directory that you can write with --data or SKEP_DATA",
         ),
     }
+}
+
+/// That too little is free for anything to run, if it is so.
+fn room(options: &Options) -> Option<Finding> {
+    let error = options.disk.check(&options.data).err()?;
+    Some(Finding::bad(
+        "data",
+        "disk",
+        Health::Broken,
+        domain::failure::chain(&error),
+        "free some space (`skep gc` gives back what nothing needs), or name a directory on another disk with \
+         --data or SKEP_DATA",
+    ))
 }
 
 /// That the ledger was restored and nothing of it is done until it is taken over.

@@ -89,6 +89,8 @@ fn no_sandbox_is_made_where_nothing_could_run_in_it_and_it_is_said_what_is_free_
     assert!(ran.stderr.contains("skep gc"), "{}", ran.stderr);
     let ran = world.skep(&["shell", "--", "true"]).expect_code(1);
     assert!(ran.stderr.contains(needed), "{}", ran.stderr);
+    let ran = world.skep(&["doctor"]).expect_code(4);
+    assert!(ran.stdout.contains(needed), "{}", ran.stdout);
     let ran = world.skep(&["sandbox", "create", "--json"]).expect_code(1);
     let error: Value = serde_json::from_str(&ran.stderr).unwrap();
     assert_eq!(error["error"]["reason"], "storage");

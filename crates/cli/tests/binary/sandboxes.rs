@@ -347,7 +347,7 @@ fn the_files_of_a_sandbox_are_taken_back_to_any_snapshot() {
     let mut running = world.start(&["sandbox", "exec", "try", "--", "sh", "-c", script]);
     running.line(DEADLINE, |it| it == "ready");
     let busy = world.skep(&["sandbox", "undo", "try", "s1"]).expect_code(6);
-    assert!(busy.stderr.contains("end them first"), "{}", busy.stderr);
+    assert!(busy.stderr.contains("end that first"), "{}", busy.stderr);
     exec(&world, "try", "touch go").expect_code(0);
     running.finish(DEADLINE).expect_code(0);
 
