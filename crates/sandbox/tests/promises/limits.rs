@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use skep_sandbox::{Backend, Enforcement, Error, Limit, Namespace, Total, Trouble};
 use tokio::io::AsyncReadExt;
 
@@ -105,6 +106,40 @@ async fn signals_to_process_1_do_not_keep_the_watcher_from_looking() {
     assert_eq!(output.exit.limit, Some(Limit::Memory), "{:?}", output.exit);
     assert!(!output.exit.timed_out);
     assert_eq!(room.says("echo on").await, "on", "the sandbox goes on");
+}
+
+/// What explains that nothing runs any more in a sandbox whose first process is killed while a command
+/// runs that has printed a line.
+async fn ended_during(room: &Room, script: &str) -> Trouble {
+    let command = room.command(["/bin/sh", "-c", script]);
+    let mut process = room.sandbox.exec(command).await.unwrap();
+    let mut line = [0; 3];
+    let output = process.stdout.as_mut().unwrap();
+    output.read_exact(&mut line).await.unwrap();
+    let first = room.sandbox.diagnose().await.first_process.unwrap();
+    let first = Pid::from_raw(i32::try_from(first).unwrap()).unwrap();
+    kill_process(first, Signal::KILL).unwrap();
+    assert!(matches!(process.wait().await, Err(Error::Gone)));
+    let ended = room.sandbox.diagnose().await.ended.unwrap();
+    assert_eq!(ended.exit.unwrap().signal, Some(libc::SIGKILL));
+    ended.trouble
+}
+
+#[tokio::test]
+async fn a_sandbox_that_ends_says_that_memory_was_short_unless_a_command_before_it_explains_that() {
+    const TAKE: &str = "tail /dev/zero 2> /dev/null;";
+    let bounded = || Room::with(|spec| spec.limits.memory_bytes = Some(MEMORY));
+    let room = bounded().await;
+    if room.sandbox.diagnose().await.limits_in_force == Enforcement::RlimitsAndWatcher {
+        // Nobody counts there, and the watcher ends the whole command.
+        return;
+    }
+    let ended = ended_during(&room, &format!("{TAKE} echo up; sleep 1000")).await;
+    assert_eq!(ended, Trouble::OutOfMemory);
+    let room = bounded().await;
+    assert!(room.sh(&format!("{TAKE} exit 0")).await.exit.success());
+    let ended = ended_during(&room, "echo up; sleep 1000").await;
+    assert_eq!(ended, Trouble::Ended);
 }
 
 async fn processes_are_bounded(backend: &dyn Backend) {
