@@ -11,6 +11,7 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::{
     convert::Infallible,
+    pin::pin,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -47,7 +48,14 @@ pub(super) async fn serve(
         .max_buf_size(HEAD_BYTES * 2)
         .serve_connection(TokioIo::new(inside), service)
         .with_upgrades();
-    match timeout(state.bounds.total, serving).await {
+    let (mut serving, bounds) = (pin!(serving), &state.bounds);
+    let mut served = timeout(bounds.total, serving.as_mut()).await;
+    if served.is_err() {
+        // No request more. The one that is under way has its own time, and its end its own words.
+        serving.as_mut().graceful_shutdown();
+        served = timeout(bounds.total.saturating_add(bounds.idle), serving).await;
+    }
+    match served {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
             tracing::debug!(%error, "a tunnel of requests ended");

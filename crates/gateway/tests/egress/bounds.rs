@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use domain::egress::Rule;
 use skep_gateway::EgressBounds;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -47,6 +48,57 @@ async fn an_endless_download_ends_at_its_bound_in_plain_and_in_tls() {
             Some("more than 1000000 bytes into this sandbox")
         );
         assert!(seen.iter().map(|seen| seen.down).sum::<u64>() < 1_200_000);
+    }
+}
+
+#[tokio::test]
+async fn a_transfer_that_lasts_too_long_ends_and_is_told_with_its_rule() {
+    let authority = Authority::new();
+    let plain = Origin::plain().await;
+    let secure = Origin::secure(&authority, &["a.test", "b.test"]).await;
+    let rules = vec![
+        allow("a.test", &[plain.port(), secure.port()]),
+        Rule {
+            methods: vec!["GET".into()],
+            ..allow("b.test", &[secure.port()])
+        },
+    ];
+    // By itself, in a tunnel, and in one that is looked into.
+    for (scheme, host, port) in [
+        ("http", "a.test", plain.port()),
+        ("https", "a.test", secure.port()),
+        ("https", "b.test", secure.port()),
+    ] {
+        let bounds = EgressBounds {
+            total: Duration::from_secs(1),
+            down: u64::MAX,
+            ..EgressBounds::default()
+        };
+        let roots = Some(authority.roots());
+        let world = World::with(rules.clone(), Vec::new(), bounds, roots);
+        let trusted = tempfile::NamedTempFile::new().unwrap();
+        let mut all = world.egress.certificates().unwrap();
+        all.push_str(&std::fs::read_to_string(authority.path()).unwrap());
+        std::fs::write(trusted.path(), all).unwrap();
+        let url = format!("{scheme}://{host}:{port}/endless");
+        let trusted = trusted.path().to_str().unwrap();
+        let words = ["curl", "-sS", "--cacert", trusted, "-o", "/dev/null", &url];
+        let begun = Instant::now();
+        assert!(!world.run(&words, &[]).await.status.success());
+        assert!(begun.elapsed() >= Duration::from_secs(1));
+        let seen = world
+            .until(|seen| seen.iter().any(|seen| seen.reason.is_some()))
+            .await;
+        let cut = seen.iter().find(|seen| seen.reason.is_some()).unwrap();
+        let why = cut.reason.as_deref();
+        assert_eq!(
+            why,
+            Some("the connection lasted too long"),
+            "{scheme} {host}"
+        );
+        assert!(cut.allowed && cut.host == host && cut.down > 0, "{cut:?}");
+        let rule = cut.rule.as_deref().unwrap();
+        assert!(rule.contains(host), "{rule}");
     }
 }
 
