@@ -83,6 +83,56 @@ async fn a_server_that_is_not_who_it_should_be_is_refused() {
 }
 
 #[tokio::test]
+async fn a_host_inside_tls_that_is_not_the_servers_is_refused_and_told() {
+    let authority = Authority::new();
+    let origin = Origin::secure(&authority, &["a.test", "b.test"]).await;
+    let port = origin.port();
+    let seen_into = Rule {
+        methods: vec!["GET".into()],
+        ..allow("a.test", &[port])
+    };
+    // Also where the other one is allowed.
+    let (world, bundle) = world(&authority, vec![seen_into, allow("b.test", &[port])]);
+    let own = bundle.path().to_str().unwrap();
+    let url = format!("https://a.test:{port}/");
+    for host in [
+        "b.test".to_owned(),
+        format!("b.test:{port}"),
+        "a.test:1".into(),
+    ] {
+        let host = format!("Host: {host}");
+        let words = [
+            "curl",
+            "-sS",
+            "-w",
+            "%{http_code}",
+            "--cacert",
+            own,
+            "-H",
+            &host,
+            &url,
+        ];
+        let said = text(&world.run(&words, &[]).await);
+        assert!(said.contains("its `Host` is not a.test"), "{host}: {said}");
+        assert!(said.ends_with("403"), "{host}: {said}");
+    }
+    assert!(origin.heads().is_empty());
+    let said = text(
+        &world
+            .run(&["curl", "-sS", "--cacert", own, &url], &[])
+            .await,
+    );
+    assert!(said.contains("GET /"), "{said}");
+    let seen = world.close().await;
+    let refused: Vec<_> = seen.iter().filter(|seen| !seen.allowed).collect();
+    let why = Some("its `Host` is not a.test");
+    for one in &refused {
+        assert_eq!((&*one.host, one.reason.as_deref()), ("a.test", why));
+    }
+    assert_eq!(refused.iter().map(|one| one.count).sum::<u64>(), 3);
+}
+
+#[tokio::test]
 async fn a_redirect_inside_tls_leads_no_further_than_the_rules() {
     let authority = Authority::new();
     let origin = Origin::secure(&authority, &["a.test", "b.test", "c.test"]).await;
