@@ -7,6 +7,7 @@
 mod ahead;
 pub(crate) mod cgroup;
 mod filter;
+mod first;
 mod landlock;
 pub(crate) mod layout;
 pub(crate) mod link;
@@ -32,10 +33,11 @@ use async_trait::async_trait;
 use tokio::task::JoinHandle;
 
 use self::cgroup::{Cgroup, Hierarchy, Parent};
+use self::first::First;
 use self::layout::Root;
 use self::link::Link;
 use self::plan::Plan;
-use self::start::{First, Inside};
+use self::start::Inside;
 use self::switch::Failed;
 use crate::blocking::blocking;
 use crate::{

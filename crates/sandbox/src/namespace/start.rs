@@ -7,7 +7,6 @@
 use std::io::Write as _;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -16,11 +15,11 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
-use rustix::process::{Signal, WaitId, WaitIdOptions, WaitIdStatus};
 
 use super::ahead::{self, Waiting};
 use super::cgroup::Join;
 use super::filter;
+use super::first::First;
 use super::packet;
 use super::plan::Plan;
 use super::wire;
@@ -42,74 +41,6 @@ pub(crate) struct Inside {
     /// Whether process 1 tells which calls are refused.
     pub(super) calls_named: bool,
     pub(crate) first: First,
-}
-
-/// The first process of a sandbox, a child of this process.
-pub(crate) struct First {
-    pub(crate) pidfd: OwnedFd,
-    pub(crate) pid: u32,
-    reaped: bool,
-    /// How it ended, once this process has waited for it.
-    status: Option<ExitStatus>,
-}
-
-impl First {
-    /// Kills the sandbox and waits until nothing of it is left.
-    pub(super) fn end(&mut self) -> Result<(), Error> {
-        if self.reaped {
-            return Ok(());
-        }
-        match rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL) {
-            // It has ended by itself.
-            Ok(()) | Err(Errno::SRCH) => {}
-            Err(error) => return Err(Error::io("end the sandbox")(error.into())),
-        }
-        if !wait_readable(self.pidfd.as_fd(), Instant::now() + GONE_WITHIN)? {
-            return Err(Error::Silent {
-                seconds: GONE_WITHIN.as_secs(),
-                doing: "ending",
-            });
-        }
-        self.reaped = true;
-        match rustix::process::waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED) {
-            Ok(ended) => self.status = ended.as_ref().map(status_of),
-            // A program that ignores its children's ends has none to wait for.
-            Err(Errno::CHILD) => {}
-            Err(error) => return Err(Error::io("take the end of the sandbox")(error.into())),
-        }
-        Ok(())
-    }
-
-    /// How it ended, if it has and is a child of this process. It is not waited for: its number stays its.
-    pub(super) fn status(&self) -> Option<ExitStatus> {
-        let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        self.status.or_else(|| {
-            let seen = rustix::process::waitid(WaitId::PidFd(self.pidfd.as_fd()), look);
-            seen.ok().flatten().as_ref().map(status_of)
-        })
-    }
-
-    pub(super) fn has_ended(&self) -> bool {
-        self.reaped || wait_readable(self.pidfd.as_fd(), Instant::now()).unwrap_or(true)
-    }
-}
-
-impl Drop for First {
-    fn drop(&mut self) {
-        if let Err(error) = self.end() {
-            tracing::warn!(%error, pid = self.pid, "a sandbox does not end");
-        }
-    }
-}
-
-/// What `wait` would say of how a process ended.
-fn status_of(ended: &WaitIdStatus) -> ExitStatus {
-    /// Whether there was a core, beside the signal.
-    const CORE: i32 = 0x80;
-    let code = ended.exit_status().map(|code| code << 8);
-    let core = if ended.dumped() { CORE } else { 0 };
-    let signal = ended.terminating_signal().map(|signal| signal | core);
-    ExitStatus::from_raw(code.or(signal).unwrap_or_default())
 }
 
 /// Starts the inside and waits until it is ready. Blocks for some milliseconds.
@@ -354,12 +285,7 @@ pub(crate) fn await_ready(socket: OwnedFd, plan: &Plan) -> Result<Inside, Error>
         };
         match (packet.words, packet.descriptor) {
             ([wire::BORN, pid, ..], Some(pidfd)) => {
-                first = Some(First {
-                    pidfd,
-                    pid,
-                    reaped: false,
-                    status: None,
-                });
+                first = Some(First::new(pid, pidfd));
             }
             ([wire::READY, port, told, ..], listener) => {
                 let port = u16::try_from(port).unwrap_or(0);
