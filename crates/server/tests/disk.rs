@@ -185,6 +185,22 @@ async fn makes_files_without_end<const N: usize>(each: [(sandbox::Kind, &'static
     all.join_all().await;
 }
 
+#[test]
+fn an_agent_of_an_ordinary_user_that_fills_the_disk_or_makes_files_without_end_is_ended_too() {
+    let home = testkit::Home::new().as_user(65534);
+    // Where another user can reach it.
+    let program = home.root().join("disk");
+    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    let args = [
+        "--exact",
+        "an_agent_that_fills_the_disk_is_ended_and_its_space_is_given_back",
+        "an_agent_that_makes_files_without_end_is_ended_and_they_are_deleted",
+    ];
+    let ran = home.run(&program, args, &home.home(), DEADLINE);
+    assert!(ran.status.success(), "{}\n{}", ran.stdout, ran.stderr);
+    assert!(ran.stdout.contains("2 passed"), "{}", ran.stdout);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "run by another test, which has an engine"]
 async fn an_agent_in_a_container_that_fills_the_disk() {
@@ -310,11 +326,13 @@ async fn a_sandbox_that_filled_the_disk_says_so_and_starts_nothing_more() {
         let exit = running.wait().await.unwrap();
         assert_eq!(exit.limit, Some(sandbox::Limit::Disk));
         // It is said a moment after what ran has ended.
+        let end = Instant::now() + DEADLINE;
         let state = loop {
             let state = held().state(false).await.state.unwrap();
             if state.get("full").is_some() {
                 break state;
             }
+            assert!(Instant::now() < end, "{state}");
         };
         assert_eq!(state["alive"], true);
         let words = "the workspace took more than 8 MiB of the disk";
