@@ -1,7 +1,7 @@
 //! Sidecars that do not become ready, or end: what is said of each.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use skep_sandbox::container::{Ready, Sidecar, When};
 use skep_sandbox::{Backend, Error, Limit, Spec, Trouble, Unready, Workspace};
@@ -82,11 +82,13 @@ async fn killed_for_memory() {
     ))
     .await;
     // Its connection ends with it; that it has ended is told a moment later.
+    let end = Instant::now() + PATIENCE;
     let after = loop {
         let found = room.sandbox.diagnose().await.sidecars.remove(0);
         if found.exit.is_some() {
             break found;
         }
+        assert!(Instant::now() < end, "{found:?}");
     };
     let exit = after.exit.unwrap();
     assert_eq!((exit.signal, exit.limit), (Some(9), Some(Limit::Memory)));
