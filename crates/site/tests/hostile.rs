@@ -1,7 +1,8 @@
 //! Whatever an agent leaves in its workspace to mislead git and Skep is data for the trusted side: its files come out
 //! byte for byte, and nothing of it runs, is followed or configures anything.
 //!
-//! Each trap is first seen to spring: where git is run in the workspace, as nobody on the trusted side does.
+//! That what an agent configures can run is seen in the test of it: git that is started in the workspace, as nobody on
+//! the trusted side does, runs it.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 mod scene;
