@@ -274,6 +274,8 @@ mod tests {
         assert_eq!((all.memory_bytes, warm), (Some(4 << 30), 0));
         assert_eq!(one.open_files, usual.one.open_files);
         assert_eq!(read("").unwrap().shares(), usual);
+        let warm = usual.warm();
+        assert_eq!((warm.all, warm.each), (4, 2));
     }
 
     #[test]
