@@ -10,6 +10,8 @@ use crate::terminal::{self, Terminal};
 use crate::tree;
 use crate::wire::*;
 
+/// Of `prctl`: the signal that comes when the thread that made this process ends.
+pub const PR_SET_PDEATHSIG: usize = 1;
 pub const PR_SET_CHILD_SUBREAPER: usize = 36;
 const ALL_SIGNALS: u64 = u64::MAX;
 /// Descriptors are moved above the standard ones before they become those.
@@ -83,7 +85,6 @@ pub fn run(socket: i32, start: &Start, message: &Message) -> ! {
 /// Among the host's processes, whoever kills the helper or a minder takes at least its own children
 /// along. Inside a sandbox they fall to process 1, which knows what to do.
 fn end_with_parent() -> Result<()> {
-    const PR_SET_PDEATHSIG: usize = 1;
     if tree::is_alone() {
         return Ok(());
     }

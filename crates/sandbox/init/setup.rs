@@ -4,7 +4,7 @@ use crate::link;
 use crate::start::decimal;
 use crate::steps::{self, Done, append_bytes};
 use crate::sys::{self, Result, Text, nr};
-use crate::wire::{OLD_ROOT, READY, STAGE_IDS, STAGE_ROOT, STAGE_SEAL};
+use crate::wire::{BORN, OLD_ROOT, READY, STAGE_CLONE, STAGE_IDS, STAGE_ROOT, STAGE_SEAL};
 use crate::{seal, serve, text};
 
 /// Who commands are inside.
@@ -33,6 +33,9 @@ impl Owner {
 /// inside for, unless this process is that already; `place` a directory that is there, on which the new
 /// root is mounted.
 pub fn run(socket: i32, plan: i32, bytes: usize, owner: Option<Owner>, place: &str) -> ! {
+    if let Err(error) = tell_birth(socket) {
+        link::fail(socket, STAGE_CLONE, error, 1)
+    }
     if let Some(Err(error)) = owner.map(become_inside_user) {
         link::fail(socket, STAGE_IDS, error, 0)
     }
@@ -70,6 +73,16 @@ pub fn run(socket: i32, plan: i32, bytes: usize, owner: Option<Owner>, place: &s
         sys::close(listener);
     }
     serve::run(socket, own, done.watch, done.refusals)
+}
+
+/// Tells the owner who this is. The helper could, but may be killed before it has.
+fn tell_birth(socket: i32) -> Result<()> {
+    let own = sys::process_id() as usize;
+    // SAFETY: touches no memory.
+    let pidfd = unsafe { sys::call(nr::PIDFD_OPEN, [own, 0]) }? as i32;
+    link::send(socket, &[BORN], Some(pidfd));
+    sys::close(pidfd);
+    Ok(())
 }
 
 /// Maps the one user inside to the owner, and becomes it.

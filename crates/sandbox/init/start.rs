@@ -6,18 +6,19 @@
 //! nothing is made ahead.
 
 use crate::link::{self, Message};
+use crate::minder::PR_SET_PDEATHSIG;
 use crate::seal;
 use crate::serve;
 use crate::setup::{self, Owner};
 use crate::sys::{self, Errno, Result, nr};
-use crate::text;
 use crate::switch;
+use crate::text;
+use crate::tree::SIGKILL;
 use crate::wire::{
-    AHEAD, BESIDE, BORN, ENDED, FAILED, MEETING, MEETING_SOCKET, PLAN, STAGE_CGROUP, STAGE_CLONE, STAGE_IDS, SWITCH,
+    AHEAD, BESIDE, ENDED, FAILED, MEETING, MEETING_SOCKET, PLAN, STAGE_CGROUP, STAGE_CLONE, STAGE_IDS, SWITCH,
     UNSEALED,
 };
 
-const CLONE_PIDFD: u64 = 0x1000;
 const CLONE_PARENT: u64 = 0x8000;
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 const SIGCHLD: u64 = 17;
@@ -98,9 +99,8 @@ pub fn run() -> ! {
     } else {
         None
     };
-    let mut pidfd = -1;
     let unmapped = (made == 0).then(Owner::of_this);
-    match clone(cgroup, contained, made, &mut pidfd) {
+    match clone(cgroup, contained, made) {
         Err(error @ sys::EACCES) if cgroup.is_some() => link::fail(socket, STAGE_CGROUP, error, 0),
         Err(error) => link::fail(socket, STAGE_CLONE, error, 0),
         Ok(0) => {
@@ -110,8 +110,7 @@ pub fn run() -> ! {
             let place = if contained { MEETING } else { "/tmp" };
             setup::run(socket, plan, bytes as usize, unmapped, place)
         }
-        Ok(pid) => {
-            link::send(socket, &[BORN, pid as u32], Some(pidfd));
+        Ok(_) => {
             if contained {
                 outlast(socket)
             }
@@ -142,6 +141,9 @@ fn make_ahead(socket: i32, score: u32) {
     if let Err(error) = setup::become_inside_user(owner) {
         fail_ahead(socket, STAGE_IDS, error)
     }
+    // For one that cannot see the owner's end, because somebody has stopped it. Not earlier: whoever
+    // becomes another user has this no more.
+    let _unasked = sys::prctl(PR_SET_PDEATHSIG, SIGKILL as usize, 0);
 }
 
 /// Says what failed, and ends when it has heard the plan: the kernel tells an owner of what was not heard,
@@ -200,13 +202,13 @@ struct CloneArguments {
 }
 
 /// `made`: the namespaces that this process has made for itself already.
-fn clone(cgroup: Option<i32>, contained: bool, made: u64, pidfd: &mut i32) -> Result<i32> {
+fn clone(cgroup: Option<i32>, contained: bool, made: u64) -> Result<i32> {
     // The first process of a container cannot make siblings.
     let (how, exit_signal) = match contained {
         false => (NETWORK | CLONE_PARENT, 0),
         true => (0, SIGCHLD),
     };
-    let flags = (NAMESPACES | CLONE_PIDFD | how) & !made;
+    let flags = (NAMESPACES | how) & !made;
     let arguments = CloneArguments {
         flags: flags
             | if cgroup.is_some() {
@@ -214,7 +216,6 @@ fn clone(cgroup: Option<i32>, contained: bool, made: u64, pidfd: &mut i32) -> Re
             } else {
                 0
             },
-        pidfd: &raw mut *pidfd as u64,
         exit_signal,
         cgroup: cgroup.map_or(0, |fd| fd as u64),
         ..CloneArguments::default()
@@ -223,14 +224,13 @@ fn clone(cgroup: Option<i32>, contained: bool, made: u64, pidfd: &mut i32) -> Re
         sys::address(&raw const arguments),
         size_of::<CloneArguments>(),
     ];
-    // SAFETY: without CLONE_VM the copy has its own memory; the kernel writes one word to `pidfd`.
+    // SAFETY: without CLONE_VM the copy has its own memory.
     match unsafe { sys::call(nr::CLONE3, call) } {
         // An engine's filter may not know clone3; the older call cannot name a cgroup.
         Err(sys::ENOSYS) if cgroup.is_none() => {
-            let mut older = |flags: u64| {
-                let place = &raw mut *pidfd as usize;
-                // SAFETY: as above; the third argument is where this call writes the pidfd.
-                unsafe { sys::call(nr::CLONE, [(flags | exit_signal) as usize, 0, place, 0, 0]) }
+            let older = |flags: u64| {
+                // SAFETY: as above.
+                unsafe { sys::call(nr::CLONE, [(flags | exit_signal) as usize, 0, 0, 0, 0]) }
             };
             match older(flags) {
                 // Within a sandbox, where nobody makes one of control groups: there is none to see.

@@ -6,11 +6,13 @@
 //! this process: it is in no process list there, and nothing runs there meanwhile.
 
 use crate::link::{self, Message};
+use crate::minder::PR_SET_PDEATHSIG;
 use crate::plan::Layers;
 use crate::read::Reader;
 use crate::steps;
 use crate::sys::{self, Errno, Poll, Result, Text, nr};
 use crate::text;
+use crate::tree::SIGKILL;
 use crate::wire::*;
 
 const CLONE_NEWNS: usize = 0x0002_0000;
@@ -40,10 +42,8 @@ pub fn run(socket: i32, bytes: usize, message: &Message) -> ! {
 /// The layers belong to whoever owns the workspace's record: when the owner is killed, another may
 /// take them over at once.
 fn end_with_owner(socket: i32) -> Result<()> {
-    const PR_SET_PDEATHSIG: usize = 1;
-    const SIGKILL: usize = 9;
     const POLLHUP: i16 = 16;
-    sys::prctl(PR_SET_PDEATHSIG, SIGKILL, 0)?;
+    sys::prctl(PR_SET_PDEATHSIG, SIGKILL as usize, 0)?;
     let mut owner = [Poll {
         fd: socket,
         events: 0,

@@ -37,7 +37,7 @@ pub const REACH: u32 = 8;
 /// To process 1: `[tag, id, port, family]`: it makes a connection to that port of its loopback.
 pub const CONNECT: u32 = 9;
 
-/// From the helper: `[tag, pid]` with process 1's pidfd.
+/// From process 1, before anything else: `[tag]` with a pidfd of itself.
 pub const BORN: u32 = 16;
 /// From process 1: `[tag, port, told]`, with the listener of that port if there is one; the last says
 /// whether refused calls are told ([`CALL_REFUSED`]).

@@ -53,7 +53,7 @@ use crate::namespace::layout::Root;
 use crate::namespace::plan::Plan;
 use crate::namespace::{self, Built, NamespaceSandbox, layout, start, wire};
 use crate::stdio::DEFAULT_PATH;
-use crate::{Abilities, Backend, Enforcement, Error, Finding, Kind, Sandbox, Spec, Total, owner};
+use crate::{Abilities, Backend, Enforcement, Error, Finding, Kind, Sandbox, Spec, Total};
 
 /// Our processes in a container that are not the sandbox's: the first one, and process 1 inside.
 const BESIDE: u64 = 2;
@@ -290,9 +290,8 @@ fn build(mut plan: Plan, spec: &Spec, met: meeting::Met) -> Result<Built, Error>
         start::memory_file("skep-plan", plan.bytes()).map_err(Error::io("start the sandbox"))?;
     start::send_plan(&met.socket, &plan, file.as_fd(), None)
         .map_err(Error::io("start the sandbox"))?;
-    let mut inside = start::await_ready(met.socket, &plan)?;
-    // It was told as the container numbers it.
-    inside.first.pid = owner::number_here(&inside.first.pidfd).unwrap_or(0);
+    let first = start::await_born(&met.socket, &plan)?;
+    let inside = start::await_ready(met.socket, &plan, first)?;
     let (cgroup, enforcement) = match found {
         Some((cgroup, enforcement)) => (Some(cgroup), enforcement),
         None => (None, Enforcement::RlimitsAndWatcher),

@@ -77,7 +77,7 @@ impl Waiting {
     fn end(self) {
         let Self { socket, mut helper } = self;
         drop(socket);
-        if let Err(error) = start::reap(&mut helper) {
+        if let Err(error) = start::end(&mut helper) {
             tracing::debug!(%error, "a helper that nobody wants does not end");
         }
     }

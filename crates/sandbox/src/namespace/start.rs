@@ -2,11 +2,13 @@
 //!
 //! The owner is a big process and never forks: it spawns the embedded static program from memory as
 //! a helper, if none waits already. That makes one clone with all namespaces and exits. The clone's
-//! parent is the owner.
+//! parent is the owner, whom it tells at once who it is: whatever becomes of the helper from there on is
+//! no matter.
 
 use std::io::Write as _;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -23,13 +25,15 @@ use super::first::First;
 use super::packet;
 use super::plan::Plan;
 use super::wire;
-use crate::{Channel, Error};
+use crate::{Channel, Error, owner};
 
 /// The static program, compiled by this crate's build script.
 pub(crate) static PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/skep-init"));
 
 /// How long the inside may take to be ready, and to end.
 const READY_WITHIN: Duration = Duration::from_secs(20);
+/// How long a helper that waited may take to make what it was given the plan of. A new one is made in less.
+const TAKEN_WITHIN: Duration = Duration::from_secs(2);
 pub(crate) const GONE_WITHIN: Duration = Duration::from_secs(10);
 /// Added to the inclination of the host's kernel to end a process when memory is short.
 pub(super) const OUT_OF_MEMORY_SCORE: u32 = 300;
@@ -47,64 +51,95 @@ pub(crate) struct Inside {
 pub(super) fn start(plan: &Plan, join: Option<&Join>) -> Result<Inside, Error> {
     let plan_file =
         memory_file("skep-plan", plan.bytes()).map_err(Error::io("start the sandbox"))?;
-    let begin = |waiting| begin(waiting, plan, plan_file.as_fd(), join);
+    let begin = |waiting, patience| begin(waiting, plan, plan_file.as_fd(), join, patience);
     // Root may put what it clones into groups that are another user's; what stands for the user inside
     // may not.
-    if matches!(join, Some(Join::V2(_))) && rustix::process::geteuid().is_root() {
-        return begin(Waiting::without_namespaces()?)?.ready();
-    }
-    let begun = match ahead::take() {
-        // It was killed, as when the machine is short of memory, and nothing of the sandbox has begun.
-        Some(waiting) => match begin(waiting) {
-            Ok(Begun::Died(_)) => Waiting::make().and_then(begin),
-            other => other,
-        },
-        None => Waiting::make().and_then(begin),
+    let ahead = !(matches!(join, Some(Join::V2(_))) && rustix::process::geteuid().is_root());
+    let make = match ahead {
+        true => Waiting::make,
+        false => Waiting::without_namespaces,
     };
-    ahead::make_another();
-    begun?.ready()
+    let fresh = || make().and_then(|made| begin(made, None));
+    let mut begun = match ahead.then(ahead::take).flatten() {
+        Some(waiting) => begin(waiting, Some(TAKEN_WITHIN)),
+        None => fresh(),
+    };
+    // It was killed, as when the machine is short of memory, and nothing of the sandbox has begun.
+    if let Ok(Begun::Died(helper)) = &begun {
+        tracing::debug!(%helper, "a helper has made nothing, and another one is asked");
+        begun = fresh();
+    }
+    if ahead {
+        ahead::make_another();
+    }
+    match begun? {
+        Begun::Ready(inside) => Ok(inside),
+        Begun::Died(helper) => Err(died(
+            format!("the sandbox's first program ({helper})"),
+            helper.signal().is_some(),
+        )),
+    }
 }
 
 /// What became of a helper that was given its plan.
 enum Begun {
     Ready(Inside),
-    /// It, or what it cloned, ended without a word.
+    /// It ended without a word, and has cloned nothing.
     Died(ExitStatus),
 }
 
-impl Begun {
-    fn ready(self) -> Result<Inside, Error> {
-        match self {
-            Self::Ready(inside) => Ok(inside),
-            Self::Died(helper) => Err(Error::Setup {
-                step: "run",
-                subject: format!("the sandbox's first program ({helper})"),
-                remedy: "check that the kernel is 5.12 or later".to_owned(),
-                source: std::io::ErrorKind::UnexpectedEof.into(),
-            }),
+fn died(who: String, killed: bool) -> Error {
+    let remedy = match killed {
+        true => {
+            "something killed it, the kernel itself where memory is short: see that enough is free"
         }
+        false => "check that the kernel is 5.12 or later",
+    };
+    Error::Setup {
+        step: "run",
+        subject: who,
+        remedy: remedy.to_owned(),
+        source: std::io::ErrorKind::UnexpectedEof.into(),
     }
 }
 
-/// Gives a helper its plan, and waits until the inside is ready and the helper has ended.
+/// Gives a helper its plan, and waits until the inside is ready. A helper that has made nothing within
+/// `patience`, because somebody has stopped it, is killed.
 fn begin(
     waiting: Waiting,
     plan: &Plan,
     plan_file: BorrowedFd<'_>,
     join: Option<&Join>,
+    patience: Option<Duration>,
 ) -> Result<Begun, Error> {
     let Waiting { socket, mut helper } = waiting;
     // One that has ended does not hear it, and may have said why it did.
     if let Err(error) = send_plan(&socket, plan, plan_file, join) {
         tracing::debug!(%error, "the helper does not hear its plan");
     }
-    let inside = await_ready(socket, plan);
-    let helper = reap(&mut helper)?;
-    match inside {
-        Ok(inside) => Ok(Begun::Ready(inside)),
+    if let Some(patience) = patience
+        && !wait_readable(socket.as_fd(), Instant::now() + patience)?
+    {
+        tracing::debug!("a helper does not take its plan");
+        helper.kill().map_err(Error::io("start the sandbox"))?;
+    }
+    let first = await_born(&socket, plan);
+    // Whatever became of it, nothing is left for it to do.
+    let helper = end(&mut helper)?;
+    match first {
+        Ok(first) => match await_ready(socket, plan, first) {
+            Err(Error::Gone) => Err(died("the sandbox's first process".to_owned(), true)),
+            inside => inside.map(Begun::Ready),
+        },
         Err(Error::Gone) => Ok(Begun::Died(helper)),
         Err(error) => Err(error),
     }
+}
+
+/// Kills a program of ours that has nothing left to do, and waits until it has ended.
+pub(super) fn end(child: &mut Child) -> Result<ExitStatus, Error> {
+    child.kill().map_err(Error::io("end the sandbox"))?;
+    reap(child)
 }
 
 /// Waits for the end of a program of ours that is about to end, within bounds. May be called again.
@@ -262,55 +297,57 @@ pub(crate) fn send_plan(
     packet::send(ours, &words, &descriptors, SendFlags::empty())
 }
 
-/// Takes the two messages that make an inside: who it is, and that it is ready.
-pub(crate) fn await_ready(socket: OwnedFd, plan: &Plan) -> Result<Inside, Error> {
+/// Hears who the first process of an inside is.
+pub(crate) fn await_born(socket: &OwnedFd, plan: &Plan) -> Result<First, Error> {
     let deadline = Instant::now() + READY_WITHIN;
-    let mut first = None;
-    let mut ready = None;
     loop {
-        let next = if wait_readable(socket.as_fd(), deadline)? {
-            match packet::receive(&socket, RecvFlags::empty()) {
-                // It was killed before it heard its plan.
-                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => None,
-                other => other.map_err(Error::io("hear from the sandbox"))?,
-            }
-        } else {
-            return Err(Error::Silent {
-                seconds: READY_WITHIN.as_secs(),
-                doing: "starting",
-            });
-        };
-        let Some(packet) = next else {
-            return Err(Error::Gone);
-        };
-        match (packet.words, packet.descriptor) {
-            ([wire::BORN, pid, ..], Some(pidfd)) => {
-                first = Some(First::new(pid, pidfd));
-            }
-            ([wire::READY, port, told, ..], listener) => {
-                let port = u16::try_from(port).unwrap_or(0);
-                let channel = listener.map(|fd| Channel {
-                    listener: TcpListener::from(fd),
-                    port,
-                    guard: None,
-                });
-                ready = Some((channel, told != 0));
-            }
-            ([wire::FAILED, stage, errno, step, ..], _) => {
-                return Err(explain(plan, stage, errno, step));
-            }
-            _ => {}
+        let packet = hear(socket, plan, deadline)?;
+        if let ([wire::BORN, ..], Some(pidfd)) = (packet.words, packet.descriptor) {
+            let pid = owner::number_here(&pidfd).unwrap_or(0);
+            return Ok(First::new(pid, pidfd));
         }
-        if let (Some(_), Some(_)) = (&first, &ready)
-            && let (Some(first), Some((channel, calls_named))) = (first.take(), ready.take())
-        {
+    }
+}
+
+/// Waits until an inside is ready.
+pub(crate) fn await_ready(socket: OwnedFd, plan: &Plan, first: First) -> Result<Inside, Error> {
+    let deadline = Instant::now() + READY_WITHIN;
+    loop {
+        let packet = hear(&socket, plan, deadline)?;
+        if let [wire::READY, port, told, ..] = packet.words {
+            let port = u16::try_from(port).unwrap_or(0);
+            let channel = packet.descriptor.map(|fd| Channel {
+                listener: TcpListener::from(fd),
+                port,
+                guard: None,
+            });
             return Ok(Inside {
                 socket: Some(socket),
                 channel,
-                calls_named,
+                calls_named: told != 0,
                 first,
             });
         }
+    }
+}
+
+/// The next message of what sets an inside up, unless it says what failed.
+fn hear(socket: &OwnedFd, plan: &Plan, deadline: Instant) -> Result<packet::Packet, Error> {
+    if !wait_readable(socket.as_fd(), deadline)? {
+        return Err(Error::Silent {
+            seconds: READY_WITHIN.as_secs(),
+            doing: "starting",
+        });
+    }
+    let packet = match packet::receive(socket, RecvFlags::empty()) {
+        // It was killed before it heard its plan.
+        Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => None,
+        other => other.map_err(Error::io("hear from the sandbox"))?,
+    };
+    let packet = packet.ok_or(Error::Gone)?;
+    match packet.words {
+        [wire::FAILED, stage, errno, step, ..] => Err(explain(plan, stage, errno, step)),
+        _ => Ok(packet),
     }
 }
 

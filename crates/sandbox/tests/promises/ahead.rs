@@ -2,9 +2,11 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::os::fd::OwnedFd;
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Signal, pidfd_send_signal};
 use skep_sandbox::{Backend as _, Error, Namespace, Trouble};
 
 use crate::ends::{ends_in_time, living};
@@ -174,7 +176,7 @@ fn where_what_waits_was_killed_the_next_sandbox_is_made_all_the_same() {
     owner.make();
     owner.make();
     let process = living(owner.waiting()).unwrap();
-    rustix::process::pidfd_send_signal(&process, rustix::process::Signal::KILL).unwrap();
+    pidfd_send_signal(&process, Signal::KILL).unwrap();
     assert!(ends_in_time(&process));
     owner.make();
     owner.make();
@@ -189,6 +191,58 @@ fn what_waits_ends_with_its_owner_however_that_ends() {
     let process = living(owner.waiting()).unwrap();
     owner.process.kill().unwrap();
     assert!(ends_in_time(&process));
+}
+
+/// Waits until one that waits has made what it makes ahead, and sleeps.
+fn until_made(waiting: u32) {
+    let of = |what: &str| fs::read_to_string(format!("/proc/{waiting}/{what}")).unwrap();
+    let is_made = || {
+        let is_mapped = of("uid_map").trim_start().starts_with("1000 ");
+        is_mapped && of("status").contains("State:\tS")
+    };
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !is_made() {
+        assert!(Instant::now() < deadline);
+        std::thread::yield_now();
+    }
+}
+
+fn stop(process: &OwnedFd) {
+    pidfd_send_signal(process, Signal::STOP).unwrap();
+}
+
+#[test]
+fn where_what_waits_was_stopped_the_next_sandbox_is_made_all_the_same() {
+    let mut owner = Owner::new();
+    owner.make();
+    owner.make();
+    let process = living(owner.waiting()).unwrap();
+    stop(&process);
+    let began = Instant::now();
+    owner.make();
+    assert!(began.elapsed() < Duration::from_secs(10));
+    assert!(ends_in_time(&process), "it is not left behind");
+    owner.make();
+    owner.waiting();
+}
+
+#[test]
+fn what_waits_ends_with_its_owner_also_where_it_was_stopped() {
+    let mut owner = Owner::new();
+    owner.make();
+    owner.make();
+    let waiting = owner.waiting();
+    let process = living(waiting).unwrap();
+    until_made(waiting);
+    stop(&process);
+    owner.process.kill().unwrap();
+    assert!(ends_in_time(&process));
+    let mut owner = Owner::new();
+    owner.make();
+    owner.make();
+    stop(&living(owner.waiting()).unwrap());
+    owner.ask("settle");
+    assert_eq!(owner.ask("others"), "[]");
 }
 
 #[test]
@@ -216,25 +270,32 @@ fn what_nobody_wants_ends_by_itself() {
 }
 
 #[test]
-fn where_namespaces_are_refused_each_sandbox_says_so_and_no_process_is_left() {
-    let mut refused = this_program("ahead::a_process_that_may_make_no_namespaces");
-    assert!(refused.status().unwrap().success());
+fn where_helpers_are_killed_that_is_said_and_no_process_is_left() {
+    let mut killed = this_program("ahead::a_process_whose_helpers_are_killed");
+    assert!(killed.status().unwrap().success());
 }
 
 #[tokio::test]
 #[ignore = "the process of another test"]
-async fn a_process_that_may_make_no_namespaces() {
-    // Of this thread, and of those that it starts: `unshare` is refused, all else allowed.
+async fn a_process_whose_helpers_are_killed() {
+    answer_unshare_with(libc::SECCOMP_RET_KILL_PROCESS);
+    let directory = directories();
+    let made = Namespace::new().create(spec(directory.path())).await;
+    let error = made.err().unwrap().to_string();
+    assert!(
+        error.contains("signal: 31") && error.contains("memory is short"),
+        "{error}"
+    );
+    assert_eq!(others(&[]), Vec::<u32>::new());
+}
+
+/// Of this thread, and of those that it starts, and of their processes; all else is allowed.
+fn answer_unshare_with(action: u32) {
     let instruction = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
     let instructions = [
         instruction(0x20, 0, 0, 0),
         instruction(0x15, 0, 1, u32::try_from(libc::SYS_unshare).unwrap()),
-        instruction(
-            6,
-            0,
-            0,
-            libc::SECCOMP_RET_ERRNO | libc::EPERM.cast_unsigned(),
-        ),
+        instruction(6, 0, 0, action),
         instruction(6, 0, 0, libc::SECCOMP_RET_ALLOW),
     ];
     let program = libc::sock_fprog {
@@ -248,6 +309,18 @@ async fn a_process_that_may_make_no_namespaces() {
         libc::syscall(libc::SYS_seccomp, mode, 0, &raw const program)
     };
     assert_eq!(installed, 0);
+}
+
+#[test]
+fn where_namespaces_are_refused_each_sandbox_says_so_and_no_process_is_left() {
+    let mut refused = this_program("ahead::a_process_that_may_make_no_namespaces");
+    assert!(refused.status().unwrap().success());
+}
+
+#[tokio::test]
+#[ignore = "the process of another test"]
+async fn a_process_that_may_make_no_namespaces() {
+    answer_unshare_with(libc::SECCOMP_RET_ERRNO | libc::EPERM.cast_unsigned());
     let directory = directories();
     for _ in 0..40 {
         let made = Namespace::new().create(spec(directory.path())).await;
