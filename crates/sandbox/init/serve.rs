@@ -205,6 +205,8 @@ impl Service {
             return;
         };
         if refusals.are_over() {
+            // Before whoever waits goes on.
+            link::send(self.socket, &[CALLS_OVER], None);
             refusals.close();
             self.refusals = None;
             return;

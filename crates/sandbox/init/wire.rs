@@ -75,6 +75,9 @@ pub const ENDED: u32 = 28;
 /// Of [`CALL_REFUSED`].
 pub const MOST_TOLD: usize = 8;
 
+/// From process 1: `[tag]`: no further call is told, of whatever command.
+pub const CALLS_OVER: u32 = 29;
+
 /// Families of [`CONNECT`]: 127.0.0.1.
 pub const FAMILY_4: u32 = 4;
 /// ::1.

@@ -446,7 +446,7 @@ impl Sandbox for NamespaceSandbox {
             first_process: Some(self.pid),
             limits_in_force: self.enforcement,
             landlock_abi: self.landlock_abi,
-            calls_named: self.calls_named,
+            calls_named: self.calls_named && !self.link.calls_are_over(),
             memory_bytes: in_use.and_then(Cgroup::memory_bytes),
             processes: in_use.and_then(Cgroup::processes),
             out_of_memory_kills: cgroup.map(|cgroup| cgroup.strikes().memory),

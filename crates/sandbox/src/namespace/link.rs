@@ -61,6 +61,8 @@ struct State {
     last_id: u32,
     gone: bool,
     struck: Option<Limit>,
+    /// Whether no further call is told.
+    calls_over: bool,
     /// The limit for which the owner ended everything.
     ended_for: Option<Limit>,
     last: Last,
@@ -131,6 +133,11 @@ impl Link {
     pub(crate) fn remember(&self, output: &Output, hide: impl Fn(String) -> String) {
         let (stdout, stderr) = (hide(output.stdout.text()), hide(output.stderr.text()));
         self.state().last = Last::captured(output, &stdout, &stderr);
+    }
+
+    /// Whether process 1 tells no further refused call.
+    pub(crate) fn calls_are_over(&self) -> bool {
+        self.state().calls_over
     }
 
     /// How many commands run.
@@ -237,6 +244,7 @@ impl Link {
                     }
                 }
             }
+            [wire::CALLS_OVER, ..] => state.calls_over = true,
             [wire::STRUCK, which, ..] => {
                 state.struck = Some(match which {
                     wire::STRUCK_MEMORY => Limit::Memory,

@@ -44,6 +44,30 @@ async fn where_namespaces_may_be_made_calls_are_refused_and_not_named() {
     assert_eq!(diagnosis.trouble(), named.then_some(Trouble::RefusedCall));
 }
 
+#[tokio::test]
+async fn after_so_many_refused_calls_that_nobody_is_asked_any_more_that_is_said() {
+    if crate::nested::is_asked_for() {
+        return;
+    }
+    let room = Room::new().await;
+    let calls = "import ctypes, sys
+c = ctypes.CDLL(None, use_errno=True)
+for _ in range(int(sys.argv[1])): c.ptrace(0, 0, 0, 0)
+print(ctypes.get_errno())";
+    let made = async |count: &str| {
+        let command = room.command(["/usr/bin/python3", "-c", calls, count]);
+        let output = room.run(command).await;
+        let named = room.sandbox.diagnose().await.calls_named;
+        (output.stdout.text(), output.refused.len(), named)
+    };
+    assert_eq!(made("60000").await, (format!("{}\n", libc::EPERM), 1, true));
+    assert_eq!(
+        made("5537").await,
+        (format!("{}\n", libc::ENOSYS), 1, false)
+    );
+    assert_eq!(made("1").await, (format!("{}\n", libc::ENOSYS), 0, false));
+}
+
 #[test]
 fn where_somebody_outside_is_asked_already_calls_are_refused_and_not_named() {
     if crate::nested::is_asked_for() {
