@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,7 @@ use futures_util::StreamExt as _;
 
 use super::find::Way;
 use super::marks::Mark;
-use super::orphans;
+use super::orphans::{self, Watchers};
 use super::place::Place;
 use super::request::{BOOT, OWNER};
 use super::service::Service;
@@ -53,6 +54,8 @@ pub(super) struct Engine {
     pub(super) is_podman: bool,
     /// Whether it does nothing that its user could not do.
     pub(super) rootless: bool,
+    /// Whether a container's watcher was looked at.
+    watched: AtomicBool,
 }
 
 impl Engine {
@@ -113,6 +116,7 @@ impl Engine {
             name: format!("{name} {}", about.version.unwrap_or_default()),
             is_podman,
             rootless,
+            watched: AtomicBool::new(false),
         };
         engine.make_image().await?;
         Ok(engine)
@@ -201,7 +205,22 @@ impl Engine {
             }
             return Err(error);
         }
+        if self.is_podman && !self.watched.swap(true, Ordering::Relaxed) {
+            self.look_at_watcher(&made.id).await;
+        }
         Ok(made.id)
+    }
+
+    /// Learns where watchers write down how containers end, from the first one.
+    async fn look_at_watcher(&self, id: &str) {
+        let id = id.to_owned();
+        let looked = super::blocking("look at a container's watcher", move || {
+            drop(Watchers::of(&id));
+            Ok(())
+        });
+        if let Err(error) = looked.await {
+            tracing::debug!(%error, "a container's watcher was not looked at");
+        }
     }
 
     /// Removes a container, whatever its state is, and waits until it is gone. An engine that does not

@@ -21,8 +21,9 @@ const MOST: usize = 1 << 20;
 /// How long one of them may take to end.
 const ENDS_WITHIN: Duration = Duration::from_secs(5);
 
-/// The program of a watcher.
+/// The program of a watcher, and what says where it writes down how a container ended.
 const WATCHER: &str = "conmon";
+const EXITS: &str = "--exit-dir";
 
 /// Ends those of owners that have ended, and waits for their ends. The ids of their containers.
 pub(super) fn end() -> Vec<String> {
@@ -53,32 +54,66 @@ pub(super) fn end_of(id: &str) {
     if !traces::is_id(id) {
         return;
     }
-    let watches = |number: i32| {
-        read(number, "comm").trim_end() == WATCHER && read(number, "cmdline").contains(id)
-    };
     // Known before anything ends: a watcher becomes another program then, which clears away.
-    let watchers: Vec<OwnedFd> = numbers()
-        .filter(|number| watches(*number))
-        .filter_map(|number| pidfd_open(Pid::from_raw(number)?, PidfdFlags::empty()).ok())
-        .collect();
+    let watchers = Watchers::of(id);
     for number in numbers() {
         end_if(number, || {
             let inside = container(&read(number, "cgroup")).as_deref() == Some(id);
             let status = read(number, "status");
             let parent = crate::stats::line(&status, "PPid:").and_then(|it| i32::try_from(it).ok());
-            (inside && !watches(number)) || parent.is_some_and(watches)
+            (inside && !watches(number, id)) || parent.is_some_and(|it| watches(it, id))
         });
     }
-    let deadline = Instant::now() + ENDS_WITHIN;
-    for watcher in watchers {
-        match wait_readable(watcher.as_fd(), deadline) {
-            Ok(true) => {}
-            Ok(false) => tracing::debug!(id, "the watcher of a container goes on"),
-            Err(error) => {
-                tracing::debug!(%error, id, "the watcher of a container is not waited for")
+    watchers.wait();
+}
+
+/// The watchers of a container.
+pub(super) struct Watchers {
+    id: String,
+    all: Vec<OwnedFd>,
+}
+
+impl Watchers {
+    /// Those that live. Where they write down how a container ends is remembered.
+    pub(super) fn of(id: &str) -> Self {
+        let all = numbers()
+            .filter(|number| watches(*number, id))
+            .filter_map(|number| {
+                let process = pidfd_open(Pid::from_raw(number)?, PidfdFlags::empty()).ok()?;
+                if let Some(place) = option(&read(number, "cmdline"), EXITS) {
+                    traces::remember_exits(place.into());
+                }
+                Some(process)
+            })
+            .collect();
+        let id = id.to_owned();
+        Self { id, all }
+    }
+
+    /// Waits until they have ended.
+    pub(super) fn wait(self) {
+        let (id, deadline) = (self.id, Instant::now() + ENDS_WITHIN);
+        for watcher in self.all {
+            match wait_readable(watcher.as_fd(), deadline) {
+                Ok(true) => {}
+                Ok(false) => tracing::debug!(id, "the watcher of a container goes on"),
+                Err(error) => {
+                    tracing::debug!(%error, id, "the watcher of a container is not waited for")
+                }
             }
         }
     }
+}
+
+fn watches(number: i32, id: &str) -> bool {
+    read(number, "comm").trim_end() == WATCHER && read(number, "cmdline").contains(id)
+}
+
+/// The word behind an option in the line of a process.
+fn option<'a>(line: &'a str, name: &str) -> Option<&'a str> {
+    let mut words = line.split('\0');
+    words.find(|word| *word == name)?;
+    words.next().filter(|word| word.starts_with('/'))
 }
 
 fn numbers() -> impl Iterator<Item = i32> {
@@ -176,8 +211,11 @@ mod tests {
         fs::write(&program, script).unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
         let id = format!("{:064x}", std::process::id());
+        let exits = place.path().join("exits");
+        std::fs::create_dir(&exits).unwrap();
+        std::fs::write(exits.join(&id), "137").unwrap();
         let mut watcher = Command::new(&program)
-            .arg(&id)
+            .args([&*id, EXITS, exits.to_str().unwrap()])
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -186,6 +224,9 @@ mod tests {
         output.read_exact(&mut begun).unwrap();
         end_of(&id);
         assert!(watcher.try_wait().unwrap().is_some(), "it has ended");
+        // An engine that was killed meanwhile does not take away what it wrote.
+        traces::clear(&id);
+        assert!(!exits.join(&id).exists());
     }
 
     #[test]

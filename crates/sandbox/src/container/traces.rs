@@ -5,8 +5,9 @@
 use std::fs;
 use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
-use super::orphans;
+use super::orphans::{self, Watchers};
 
 /// Where control groups are, of either version.
 const TOP: &str = "/sys/fs/cgroup";
@@ -18,6 +19,9 @@ const DEPTH: usize = 4;
 /// Where runtimes keep a directory for each container, of which an engine knows no more when it was
 /// killed at the wrong moment.
 const RUNTIMES: [&str; 2] = ["runc", "crun"];
+/// Other places, which watchers were seen to have: those of engines that were told another directory.
+static MORE_EXITS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+const MOST_EXITS: usize = 8;
 /// Where Podman's watchers write down how a container ended, for root and for others, where nobody told
 /// it another place.
 const EXITS: [&str; 2] = ["libpod/exits", "libpod/tmp/exits"];
@@ -31,6 +35,8 @@ pub(super) fn clear(id: &str) {
     if !is_id(id) {
         return;
     }
+    // One that is late writes after its engine has removed the container.
+    Watchers::of(id).wait();
     let mut is_empty = true;
     let hierarchies = std::iter::once(TOP.into()).chain(below(Path::new(TOP)));
     for parent in hierarchies.flat_map(|hierarchy: PathBuf| below(&hierarchy)) {
@@ -44,6 +50,18 @@ pub(super) fn clear(id: &str) {
     }
     if let Some(place) = kept_in() {
         clear_kept(&place, id, is_empty);
+    }
+    let more = MORE_EXITS.lock().unwrap_or_else(PoisonError::into_inner);
+    for exits in &*more {
+        gone(fs::remove_file(exits.join(id)), id);
+    }
+}
+
+/// Remembers where a watcher writes down how containers end.
+pub(super) fn remember_exits(place: PathBuf) {
+    let mut more = MORE_EXITS.lock().unwrap_or_else(PoisonError::into_inner);
+    if more.len() < MOST_EXITS && !more.contains(&place) {
+        more.push(place);
     }
 }
 
