@@ -60,6 +60,7 @@ fn of_several_sandboxes_what_was_done_is_told_also_where_another_fails() {
     destroy_all(&world);
 }
 
+// docs/bad-input.md: Several sandboxes to start, stop or destroy, and one where it fails
 #[test]
 fn whoever_is_told_to_end_among_several_sandboxes_says_what_was_done() {
     let mut dice = Dice(wanted("SKEP_SEED").unwrap_or(11));
