@@ -34,6 +34,8 @@ const BEGUN_WITHIN: Duration = Duration::from_secs(60);
 /// How long a container may take to be gone, and how often it is looked for meanwhile.
 const GONE_WITHIN: Duration = Duration::from_secs(20);
 const LOOK: Duration = Duration::from_millis(20);
+/// How long an image may be half made, by whoever else needs it.
+const IMAGE_WITHIN: Duration = Duration::from_secs(5);
 /// How long an engine may be unable to list containers.
 const LISTED_WITHIN: Duration = Duration::from_secs(5);
 /// The block of a tar archive.
@@ -161,10 +163,18 @@ impl Engine {
     }
 
     async fn make_image(&self) -> Result<(), Error> {
-        match self.docker.inspect_image(NOTHING).await {
-            Ok(_) => return Ok(()),
-            Err(error) if is_missing(&error) => {}
-            Err(error) => return Err(refused("look for an image", error)),
+        let deadline = Instant::now() + IMAGE_WITHIN;
+        loop {
+            match self.docker.inspect_image(NOTHING).await {
+                Ok(_) => return Ok(()),
+                Err(error) if is_missing(&error) => break,
+                Err(error) if !has_answered(&error) || Instant::now() > deadline => {
+                    return Err(refused("look for an image", error));
+                }
+                // Podman names an image before it is whole: another process is making it.
+                Err(error) => tracing::debug!(%error, "an image is not there yet"),
+            }
+            tokio::time::sleep(LOOK).await;
         }
         let (repo, tag) = NOTHING.rsplit_once(':').unwrap_or((NOTHING, "latest"));
         let options = CreateImageOptions {

@@ -216,7 +216,9 @@ fn where_what_waits_was_stopped_the_next_sandbox_is_made_all_the_same() {
     let mut owner = Owner::new();
     owner.make();
     owner.make();
-    let process = living(owner.waiting()).unwrap();
+    let waiting = owner.waiting();
+    let process = living(waiting).unwrap();
+    until_made(waiting);
     stop(&process);
     let began = Instant::now();
     owner.make();
@@ -240,7 +242,10 @@ fn what_waits_ends_with_its_owner_also_where_it_was_stopped() {
     let mut owner = Owner::new();
     owner.make();
     owner.make();
-    stop(&living(owner.waiting()).unwrap());
+    let waiting = owner.waiting();
+    let process = living(waiting).unwrap();
+    until_made(waiting);
+    stop(&process);
     owner.ask("settle");
     assert_eq!(owner.ask("others"), "[]");
 }
