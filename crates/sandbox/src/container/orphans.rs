@@ -2,7 +2,7 @@
 //!
 //! An engine or a runtime that is killed while it makes a container can forget what waits in there to
 //! be started, and that waits for ever. Of an owner that has ended it is known by what it has mounted:
-//! the owner's directory; so is an engine by its socket there. Of a container it is known by its control
+//! the owner's directory, and by the owner's control group; so is an engine by its socket there. Of a container it is known by its control
 //! group, and by its watcher, whose child it is.
 
 use std::fs;
@@ -34,10 +34,10 @@ pub(super) fn end() -> Vec<String> {
                 if is_idle_engine(number) {
                     return true;
                 }
-                let mounts = read(number, "mountinfo");
-                let orphaned = mounts.len() <= MOST && is_orphaned(&mounts);
-                id = container(&read(number, "cgroup"));
-                orphaned
+                let (mounts, groups) = (read(number, "mountinfo"), read(number, "cgroup"));
+                id = container(&groups);
+                let has_mounted = mounts.len() <= MOST && is_orphaned(&mounts);
+                has_mounted || (id.is_some() && is_in_group_of_ended(&groups))
             })
             .then_some(id)
             .flatten()
@@ -174,6 +174,15 @@ pub(super) fn is_orphaned(text: &str) -> bool {
         .any(owner::has_ended)
 }
 
+/// Whether these control groups are in the one that an owner has for all its containers, and the owner has
+/// ended. What is mounted does not say it any more where the engine has removed a container's directories.
+fn is_in_group_of_ended(groups: &str) -> bool {
+    let names = groups.lines().flat_map(|line| line.split('/'));
+    names
+        .filter_map(|name| name.strip_prefix("skep-")?.rsplit_once('-'))
+        .any(|(owner, _)| owner::has_ended(owner))
+}
+
 /// The container that control groups are of.
 fn container(groups: &str) -> Option<String> {
     let names = groups.lines().flat_map(|line| line.split(['/', '-', '.']));
@@ -227,6 +236,17 @@ mod tests {
         // An engine that was killed meanwhile does not take away what it wrote.
         traces::clear(&id);
         assert!(!exits.join(&id).exists());
+    }
+
+    #[test]
+    fn what_is_in_the_group_of_an_ended_owner_is_known_by_that() {
+        let own = owner::this_process();
+        let (pid, rest) = own.split_once('-').unwrap();
+        let (_, among) = rest.split_once('-').unwrap();
+        let group = |owner: &str| format!("3:pids:/skep-{owner}-0/libpod-{}\n", "a".repeat(64));
+        assert!(is_in_group_of_ended(&group(&format!("{pid}-1-{among}"))));
+        assert!(!is_in_group_of_ended(&group(own)), "it lives");
+        assert!(!is_in_group_of_ended("0::/user.slice/skep-1\n"));
     }
 
     #[test]
