@@ -1,9 +1,9 @@
 //! Processes in containers that nobody wants any more.
 //!
 //! An engine or a runtime that is killed while it makes a container can forget what waits in there to
-//! be started, and that waits for ever. Of an owner that has ended it is known by what it has mounted:
-//! the owner's directory, and by the owner's control group; so is an engine by its socket there. Of a container it is known by its control
-//! group, and by its watcher, whose child it is.
+//! be started, and that waits for ever. Of an owner that has ended it is known by what it has mounted,
+//! the owner's directory, and by the owner's control group; an engine is known by its socket in that
+//! directory. Of a container it is known by its control group, and by its watcher, whose child it is.
 
 use std::fs;
 use std::io::Read as _;
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::{marks, place, traces};
-use crate::namespace::start::wait_readable;
+use crate::namespace::{cgroup, start::wait_readable};
 use crate::owner;
 
 /// The longest list of mounts that is read, in bytes.
@@ -177,10 +177,8 @@ pub(super) fn is_orphaned(text: &str) -> bool {
 /// Whether these control groups are in the one that an owner has for all its containers, and the owner has
 /// ended. What is mounted does not say it any more where the engine has removed a container's directories.
 fn is_in_group_of_ended(groups: &str) -> bool {
-    let names = groups.lines().flat_map(|line| line.split('/'));
-    names
-        .filter_map(|name| name.strip_prefix("skep-")?.rsplit_once('-'))
-        .any(|(owner, _)| owner::has_ended(owner))
+    let mut names = groups.lines().flat_map(|line| line.split('/'));
+    names.any(cgroup::is_stale)
 }
 
 /// The container that control groups are of.

@@ -16,8 +16,8 @@ use std::sync::Arc;
 pub(crate) use self::above::Above;
 pub(super) use self::parent::Parent;
 use self::parent::{set, v1_limits, v2_limits};
+pub(crate) use self::stale::{is_stale, sweep, sweep_everywhere};
 use self::stale::{new_name, remove};
-pub(crate) use self::stale::{sweep, sweep_everywhere};
 use crate::{Enforcement, Error, Limits, Stats, stats};
 
 /// The process 1 of a sandbox is not counted among its processes.

@@ -207,19 +207,21 @@ fn until_made(waiting: u32) {
     }
 }
 
-fn stop(process: &OwnedFd) {
-    pidfd_send_signal(process, Signal::STOP).unwrap();
-}
-
-#[test]
-fn where_what_waits_was_stopped_the_next_sandbox_is_made_all_the_same() {
+/// An owner, and what waits for its next sandbox, which somebody has stopped.
+fn with_what_waits_stopped() -> (Owner, OwnedFd) {
     let mut owner = Owner::new();
     owner.make();
     owner.make();
     let waiting = owner.waiting();
     let process = living(waiting).unwrap();
     until_made(waiting);
-    stop(&process);
+    pidfd_send_signal(&process, Signal::STOP).unwrap();
+    (owner, process)
+}
+
+#[test]
+fn where_what_waits_was_stopped_the_next_sandbox_is_made_all_the_same() {
+    let (mut owner, process) = with_what_waits_stopped();
     let began = Instant::now();
     owner.make();
     assert!(began.elapsed() < Duration::from_secs(10));
@@ -230,22 +232,10 @@ fn where_what_waits_was_stopped_the_next_sandbox_is_made_all_the_same() {
 
 #[test]
 fn what_waits_ends_with_its_owner_also_where_it_was_stopped() {
-    let mut owner = Owner::new();
-    owner.make();
-    owner.make();
-    let waiting = owner.waiting();
-    let process = living(waiting).unwrap();
-    until_made(waiting);
-    stop(&process);
+    let (mut owner, process) = with_what_waits_stopped();
     owner.process.kill().unwrap();
     assert!(ends_in_time(&process));
-    let mut owner = Owner::new();
-    owner.make();
-    owner.make();
-    let waiting = owner.waiting();
-    let process = living(waiting).unwrap();
-    until_made(waiting);
-    stop(&process);
+    let (mut owner, _process) = with_what_waits_stopped();
     owner.ask("settle");
     assert_eq!(owner.ask("others"), "[]");
 }

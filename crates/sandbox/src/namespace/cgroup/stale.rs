@@ -23,7 +23,7 @@ pub(super) fn new_name() -> String {
 }
 
 /// Whether a name names a group whose owner has ended.
-fn is_stale(name: &str) -> bool {
+pub(crate) fn is_stale(name: &str) -> bool {
     let owner = name.strip_prefix(PREFIX);
     let owner = owner.and_then(|name| name.rsplit_once('-'));
     owner.is_some_and(|(owner, _)| owner::has_ended(owner))
